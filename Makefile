@@ -1,0 +1,42 @@
+# make demo | test | lint | bench | clean
+# Everything runs in .venv, which is made on first use and needs only Python (3.10 to 3.13) with venv.
+# PYTHON=... chooses the interpreter that .venv is made from; ARGS=... is passed on to demo and bench.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/learn_softness.py $(ARGS)
+
+# pytest once for each configuration (Taichi allows one backend and precision a process); fails if any fails.
+test: $(INSTALLED)
+	$(BIN)/python tests/run_configurations.py $(ARGS)
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (the first time takes a few minutes) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) --editable '.[test,dev]'
+	@touch $@

@@ -1,0 +1,127 @@
+"""The inner loop: T steps of a method on a batch of tasks, plain or as one differentiable graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call
+
+from meta.method import Method
+from meta.protocol import TaskBatch
+
+Record: TypeAlias = Callable[[int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class InnerRun:
+    """Final unknowns (B, ...), and the loss of each instance before each step, (T, B)."""
+
+    params: Float[Tensor, "B ..."]
+    losses: Float[Tensor, "T B"]
+
+
+def unroll(
+    method: Method,
+    task: TaskBatch,
+    create_graph: bool = False,
+    params: Mapping[str, Tensor] | None = None,
+    record: Record | None = None,
+) -> InnerRun:
+    """Solve every instance of `task` by `method`, from its start.
+
+    Args:
+        method: the method; it is not changed.
+        task: a batch of B instances. They do not influence one another: each descends its own loss.
+        create_graph: True keeps the whole run differentiable, with respect to the method's
+            parameters (or to
+            `params`). False detaches every step, so that memory does not grow with T, and takes no
+            gradient with respect to the method, which is cheaper.
+        params: tensors in place of method parameters of the same names; each may have a leading
+            batch dimension B
+            (see `batch_parameters`), so that every instance is solved by a softness of its own.
+            Names left out keep the method's own values.
+        record: called as record(t, unknowns) for t = 0 ... T, with detached unknowns (B, ...).
+
+    Raises FloatingPointError, naming the step, when a loss or an unknown is not finite; ValueError
+    for an unknown name in `params`.
+    """
+    chosen = _method_tensors(method, params, create_graph)
+    unknowns = task.start().detach().requires_grad_()
+    state = method.rule.init(unknowns)
+    losses = []
+    for step in range(method.steps):
+        if record is not None:
+            record(step, unknowns.detach())
+        progress = torch.tensor(step / method.steps, dtype=torch.float64)
+        unknowns, state, loss = functional_call(
+            method, chosen, (task, unknowns, state, progress), {"create_graph": create_graph}
+        )
+        _check_finite("the loss", loss, step, method.steps)
+        _check_finite("an unknown", unknowns, step, method.steps)
+        if not create_graph:
+            unknowns = unknowns.detach().requires_grad_()
+        losses.append(loss.detach())
+    if not create_graph:
+        unknowns = unknowns.detach()
+    if record is not None:
+        record(method.steps, unknowns.detach())
+    return InnerRun(unknowns, torch.stack(losses))
+
+
+def trajectory(
+    method: Method, task: TaskBatch, params: Mapping[str, Tensor] | None = None
+) -> Float[Tensor, "steps_plus_1 B ..."]:
+    """All iterates of the inner loop, start and end included."""
+    iterates: list[Tensor] = []
+    unroll(
+        method, task, params=params, record=lambda step, unknowns: iterates.append(unknowns.clone())
+    )
+    return torch.stack(iterates)
+
+
+def batch_parameters(
+    candidates: Sequence[Mapping[str, Tensor]], batch_size: int
+) -> dict[str, Tensor]:
+    """Parameters of C candidates for one unroll over `task.repeat(C)`: tensors (C * B, ...).
+
+    Copy-major as `TaskBatch.repeat`: candidate j solves instances j * B ... j * B + B - 1.
+    """
+    if not candidates:
+        raise ValueError("candidates: expected at least one set of parameters, got none")
+    return {
+        name: torch.stack([candidate[name] for candidate in candidates]).repeat_interleave(
+            batch_size, dim=0
+        )
+        for name in candidates[0]
+    }
+
+
+def _method_tensors(
+    method: Method, params: Mapping[str, Tensor] | None, create_graph: bool
+) -> dict[str, Tensor]:
+    own: dict[str, Tensor] = dict(method.named_parameters())
+    if params is not None:
+        unknown = params.keys() - own.keys()
+        if unknown:
+            raise ValueError(
+                f"params: unknown names {sorted(unknown)}; this method has {sorted(own)}"
+            )
+        own.update(params)
+    return own if create_graph else {name: tensor.detach() for name, tensor in own.items()}
+
+
+def _check_finite(what: str, values: Tensor, step: int, steps: int) -> None:
+    finite = torch.isfinite(values.detach())
+    if bool(finite.all()):
+        return
+    bad = torch.nonzero(~finite.reshape(len(values), -1).all(dim=1)).flatten().tolist()
+    shown = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
+    raise FloatingPointError(
+        f"inner step {step} of {steps}: {what} of instance {shown} ({len(bad)} of {len(values)}) "
+        "is not finite; lower the learning rate, or look at the task's loss there"
+    )

@@ -1,0 +1,42 @@
+"""Small Taichi functions that the kernels share."""
+
+import taichi as ti
+
+from taichi_raster.runtime import runtime
+
+
+class _Types:
+    """The runtime's number types, looked up when a kernel is compiled."""
+
+    @property
+    def real(self):
+        return runtime().ti_float
+
+    @property
+    def bits(self):
+        return runtime().ti_bits
+
+
+_types = _Types()
+
+
+@ti.func
+def frozen(value):
+    """`value` with no derivative: autodiff does not follow it through the integers."""
+    return ti.bit_cast(ti.bit_cast(value, _types.bits), _types.real)
+
+
+@ti.func
+def with_slope(value, slope, x):
+    """`value`, whose derivative with respect to `x` is `slope`, whatever formula gave them.
+
+    So a function is computed by whatever is accurate, and differentiated by its closed form.
+    """
+    return frozen(value) + slope * (x - frozen(x))
+
+
+@ti.func
+def log1p(x):
+    """log(1 + x) for x >= 0, accurate for small x (Kahan; needs fast_math off)."""
+    u = 1.0 + x
+    return ti.select(u == 1.0, x, ti.log(u) * (x / ti.select(u == 1.0, 1.0, u - 1.0)))

@@ -1,0 +1,129 @@
+"""Checks of what users pass in; every error names the argument and says the mend."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taichi_raster.runtime import Runtime
+
+
+def positive(name: str, value: Any) -> float:
+    """`value` as a float, if it is a positive finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name}: expected a positive finite number, got {value}")
+    return float(value)
+
+
+def image_size(value: Any) -> tuple[int, int]:
+    """(height, width) from an int or a pair of ints."""
+    pair = (value, value) if isinstance(value, int) else value
+    is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+    if not is_pair or not all(type(v) is int for v in pair):
+        raise TypeError(f"image_size: expected an int or (height, width), got {value!r}")
+    if pair[0] <= 0 or pair[1] <= 0:
+        raise ValueError(f"image_size: expected positive sizes, got {value!r}")
+    return pair[0], pair[1]
+
+
+def depth_range(near: Any, far: Any) -> tuple[float, float]:
+    low, high = positive("near", near), positive("far", far)
+    if low >= high:
+        raise ValueError(f"far: expected far > near, got near={near}, far={far}")
+    return low, high
+
+
+def faces(face_vertices: Any, face_attributes: Any, settings: Runtime) -> None:
+    """Shapes, dtypes, devices and finiteness of a renderer's two inputs."""
+    for name, value in (("face_vertices", face_vertices), ("face_attributes", face_attributes)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        if value.ndim != 4 or value.shape[2] != 3:
+            tail = "3, 3" if name == "face_vertices" else "3, C"
+            raise ValueError(f"{name}: expected shape (B, F, {tail}), got {tuple(value.shape)}")
+    if face_vertices.shape[3] != 3:
+        shape = tuple(face_vertices.shape)
+        raise ValueError(f"face_vertices: expected shape (B, F, 3, 3), got {shape}")
+    if face_vertices.shape[:2] != face_attributes.shape[:2]:
+        raise ValueError(
+            f"face_attributes: expected {tuple(face_vertices.shape[:2])} batch items and faces as "
+            f"in face_vertices, got {tuple(face_attributes.shape[:2])}"
+        )
+    for name, size in (("batch items", 0), ("faces", 1)):
+        if face_vertices.shape[size] == 0:
+            raise ValueError(f"face_vertices: the batch has no {name}: nothing to render")
+    if face_attributes.shape[3] == 0:
+        raise ValueError("face_attributes: expected at least one channel")
+    for name, value in (("face_vertices", face_vertices), ("face_attributes", face_attributes)):
+        if value.dtype != settings.dtype:
+            raise TypeError(
+                f"{name}: expected {settings.dtype}, as set by taichi_raster.init(precision="
+                f"{settings.precision!r}), got {value.dtype}"
+            )
+        finite("an infinite or NaN value", name, value)
+    if face_vertices.device != face_attributes.device:
+        raise ValueError(
+            f"face_attributes: on {face_attributes.device}, but face_vertices is on "
+            f"{face_vertices.device}; move them to one device"
+        )
+    if face_vertices.device.type == "cuda" and settings.arch != "cuda":
+        raise ValueError(
+            f"face_vertices: CUDA tensors need taichi_raster.init(arch='cuda'), but arch is "
+            f"{settings.arch!r}; move them to the CPU"
+        )
+
+
+def finite(what: str, name: str, value: Tensor) -> None:
+    if value.device.type == "meta":
+        raise ValueError(f"{name}: is on the meta device and has no values")
+    if not bool(torch.isfinite(value.detach()).all()):
+        raise ValueError(f"{name}: holds {what}")
+
+
+def visible(face_vertices: Tensor, near: float, far: float) -> None:
+    """At least one face must reach the depth range."""
+    z = face_vertices.detach()[..., 2]
+    reaches = (z.amin(-1) <= far) & (z.amax(-1) >= near) & (z.amin(-1) > 0)
+    if not bool(reaches.any()):
+        raise ValueError(
+            f"face_vertices: every face lies outside [near, far] = [{near}, {far}] (z from "
+            f"{float(z.min()):.6g} to {float(z.max()):.6g}); z is the positive distance along the "
+            "view axis"
+        )
+
+
+def background(value: Any, channels: int | None = None) -> Tensor:
+    """A background colour as a float64 or given tensor, 0-d or (C,)."""
+    tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    if tensor.ndim > 1 or not tensor.is_floating_point():
+        raise ValueError(f"background: expected a number or (C,), got shape {tuple(tensor.shape)}")
+    finite("an infinite or NaN value", "background", tensor)
+    if channels is not None and tensor.ndim == 1 and len(tensor) not in (1, channels):
+        raise ValueError(
+            f"background: has {len(tensor)} channels, but face_attributes has {channels}"
+        )
+    return tensor
+
+
+def instance(name: str, value: Any, *kinds: type) -> Any:
+    if not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name}: expected a {expected}, got {type(value).__name__}")
+    return value
+
+
+def count(name: str, value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+    return value
+
+
+def fraction(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
+    return float(value)

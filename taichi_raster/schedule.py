@@ -1,0 +1,162 @@
+"""Values that follow the progress u of an optimisation, from 0 (start) to 1 (end).
+
+A softness, a γ or a learning rate is a number, a tensor, or one of these modules. Progress is a
+number or a 0-d tensor for all batch items alike, or a (B,) tensor, one for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Schedule(nn.Module):
+    """A value as a function of progress: ``schedule(u)`` is 0-d or (B,)."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Constant(Schedule):
+    """The same value at any progress.
+
+    Args:
+        value: positive number or tensor, 0-d or (B,). An `nn.Parameter` is registered, any other
+            tensor is kept by reference and never detached.
+
+    Raises:
+        ValueError: if a number is not positive and finite.
+    """
+
+    def __init__(self, value: float | Tensor) -> None:
+        super().__init__()
+        self.value = _as_value("value", value)
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.value
+
+    def extra_repr(self) -> str:
+        return f"value={self.value.tolist()}"
+
+
+class Geometric(Schedule):
+    """Annealing at a constant ratio: ``start * (end / start) ** u``.
+
+    Args:
+        start, end: positive numbers or tensors, 0-d or (B,), as for `Constant`.
+    """
+
+    def __init__(self, start: float | Tensor, end: float | Tensor) -> None:
+        super().__init__()
+        self.start = _as_value("start", start)
+        self.end = _as_value("end", end)
+
+    def forward(self, u: Tensor) -> Tensor:
+        start, end = self.start.log(), self.end.log()
+        return torch.exp(start + (end - start) * u.to(start))
+
+    def extra_repr(self) -> str:
+        return f"start={self.start.tolist()}, end={self.end.tolist()}"
+
+
+class Knots(Schedule):
+    """A learnable schedule: straight lines between the logarithms of positive knot values.
+
+    Args:
+        values: (K,) positive knot values, K >= 1.
+        positions: (K,) ascending places of the knots in [0, 1]; evenly spaced by default. Before
+            the first and after the last knot the value stays constant.
+
+    Attributes:
+        log_values: the parameter, (K,); (B, K) is understood when `torch.func.functional_call`
+            puts one schedule for each batch item in its place.
+
+    Raises:
+        ValueError: for values that are not positive, or positions that do not ascend in [0, 1].
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        values: Sequence[float] | Float[Tensor, " K"],
+        positions: Sequence[float] | Float[Tensor, " K"] | None = None,
+    ) -> None:
+        super().__init__()
+        knots = torch.as_tensor(values, dtype=torch.float64)
+        if knots.ndim != 1 or len(knots) == 0 or not _all_positive(knots):
+            raise ValueError(f"values: expected a list of positive numbers, got {values}")
+        places = torch.linspace(0, 1, len(knots)) if positions is None else positions
+        places = torch.as_tensor(places, dtype=torch.float64)
+        ascending = bool((places[1:] > places[:-1]).all())
+        if places.shape != knots.shape or not ascending or places[0] < 0 or places[-1] > 1:
+            raise ValueError(
+                f"positions: expected {len(knots)} ascending numbers in [0, 1], got {positions}"
+            )
+        self.log_values = nn.Parameter(knots.log())
+        self.register_buffer("positions", places)
+
+    def forward(self, u: Tensor) -> Tensor:
+        last = len(self.positions) - 1
+        u = u.to(self.positions)
+        if last == 0:
+            return self.log_values[..., 0].exp()
+        right = torch.searchsorted(self.positions, u.detach().contiguous()).clamp(1, last)
+        left = right - 1
+        span = self.positions[right] - self.positions[left]
+        t = ((u - self.positions[left]) / span).clamp(0, 1)
+        low, high = self._pick(left), self._pick(right)
+        return torch.exp(low + (high - low) * t.to(low))
+
+    def _pick(self, index: Tensor) -> Tensor:
+        if self.log_values.ndim == 1 or index.ndim == 0:
+            return self.log_values[..., index]
+        return self.log_values.gather(-1, index[:, None])[:, 0]
+
+    def extra_repr(self) -> str:
+        return f"knots={len(self.positions)}"
+
+
+def as_schedule(name: str, value: float | Tensor | Schedule) -> Schedule:
+    """`value` itself if it is a schedule, else a `Constant`; errors name the argument `name`."""
+    if isinstance(value, Schedule):
+        return value
+    try:
+        return Constant(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {str(error).removeprefix('value: ')}") from None
+
+
+def as_progress(progress: float | Tensor | None, batch: int) -> Tensor:
+    """Progress as a 0-d or (B,) float64 tensor in [0, 1]; None means the end, 1.
+
+    Raises:
+        ValueError: if it has another shape or leaves [0, 1].
+    """
+    if progress is None:
+        return torch.ones((), dtype=torch.float64)
+    u = torch.as_tensor(progress).to(torch.float64)
+    if u.shape not in ((), (batch,)):
+        raise ValueError(f"progress: expected a number or shape ({batch},), got {tuple(u.shape)}")
+    if not bool(((u >= 0) & (u <= 1)).all()):
+        raise ValueError("progress: expected values in [0, 1]")
+    return u
+
+
+def _as_value(name: str, value: float | Tensor) -> Tensor:
+    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
+        raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
+    tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    if tensor.ndim > 1 or not tensor.is_floating_point():
+        raise ValueError(f"{name}: expected a floating-point scalar or (B,), got {tensor.shape}")
+    if not _all_positive(tensor):
+        raise ValueError(f"{name}: expected positive finite values, got {tensor.tolist()}")
+    return tensor
+
+
+def _all_positive(values: Tensor) -> bool:
+    v = values.detach()
+    return bool(((v > 0) & torch.isfinite(v)).all())

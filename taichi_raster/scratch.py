@@ -1,0 +1,120 @@
+"""The renderer's memory on the device: flat fields that grow by doubling.
+
+Fields rather than ndarrays, because autodiff through ndarray arguments is broken on Vulkan in
+Taichi 1.7.4 (taichi #8524). They are scratch: their contents belong to one call at a time. Replacing
+a field makes the kernels that use it compile anew, so they start large.
+"""
+
+import taichi as ti
+import torch
+from torch import Tensor
+
+from taichi_raster.runtime import Runtime
+
+_INITIAL = {
+    "x": 1 << 15, "x_dot": 1 << 15, "y": 1 << 18, "y_dot": 1 << 18,
+    "tile_begin": 1 << 14, "tile_faces": 1 << 17, "pixels": 1 << 16,
+}  # fmt: skip
+
+
+class Scratch:
+    """Fields by purpose.
+
+    Attributes:
+        dims, limits: the sizes and numbers of the call at hand (see layout.py).
+        x: inputs, flat, with adjoints; `x_still` mirrors them without; x_dot: their tangents.
+        y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
+        tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists.
+        offset, saturated, nearest: what select finds for each pixel.
+        version: rises whenever a field was replaced, so that kernels know to compile anew.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._float = runtime.ti_float
+        self.dims = ti.field(ti.i32, shape=16)
+        self.limits = ti.field(self._float, shape=8)
+        self._capacity: dict[str, int] = {}
+        self._trees: dict[str, object] = {}
+        self.version = 0
+
+    def reserve(self, **sizes: int) -> None:
+        """Make room for at least `sizes` elements of each named group of fields."""
+        for name, size in sizes.items():
+            if size > self._capacity.get(name, 0):
+                self._grow(name, max(_INITIAL[name], 1 << (size - 1).bit_length()))
+
+    def _grow(self, name: str, capacity: int) -> None:
+        if capacity >= 1 << 31:
+            raise MemoryError(
+                f"one call needs {capacity} elements of {name!r}, over Taichi's 2^31: render fewer "
+                "batch items, pixels or channels at a time"
+            )
+        if name in self._trees:
+            self._trees[name].destroy()  # type: ignore[attr-defined]
+        builder = ti.FieldsBuilder()
+        for field in self._make(name):
+            builder.dense(ti.i, capacity).place(field)
+            if field.grad is not None:
+                builder.dense(ti.i, capacity).place(field.grad)
+        self._trees[name] = builder.finalize()
+        self._capacity[name] = capacity
+        self.version += 1
+
+    def _make(self, name: str) -> list[ti.Field]:
+        if name == "x":
+            self.x = ti.field(self._float, needs_grad=True)
+            self.x_still = ti.field(self._float)
+            return [self.x, self.x_still]
+        if name == "pixels":
+            self.offset = ti.field(self._float)
+            self.saturated, self.nearest = ti.field(ti.i32), ti.field(ti.i32)
+            return [self.offset, self.saturated, self.nearest]
+        integer = name.startswith("tile")
+        adjoint = name in ("y", "y_dot")
+        field = ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)
+        setattr(self, name, field)
+        return [field]
+
+
+@ti.kernel
+def _write(target: ti.template(), source: ti.types.ndarray(), n: ti.i32):
+    for i in range(n):
+        target[i] = source[i]
+
+
+@ti.kernel
+def _read(target: ti.types.ndarray(), source: ti.template(), n: ti.i32):
+    for i in range(n):
+        target[i] = source[i]
+
+
+@ti.kernel
+def _clear(target: ti.template(), n: ti.i32):
+    for i in range(n):
+        target[i] = 0
+
+
+def write(field: ti.Field, values: Tensor) -> None:
+    """Copy a flat tensor into the beginning of a field."""
+    _write(field, values.detach().contiguous(), values.numel())
+
+
+def read(field: ti.Field, like: Tensor, n: int) -> Tensor:
+    """The first `n` elements of a field, on the device of `like`."""
+    integer = field.dtype == ti.i32
+    target = torch.empty(n, dtype=torch.int32 if integer else like.dtype, device=like.device)
+    _read(target, field, n)
+    return target
+
+
+def clear(field: ti.Field, n: int) -> None:
+    """Zero the first `n` elements of a field."""
+    _clear(field, n)
+
+
+def put(field: ti.Field, values: list) -> None:
+    """Write a few numbers into the beginning of a small field."""
+    dtype = torch.int32 if field.dtype == ti.i32 else None
+    if dtype is None:
+        dtype = torch.float32 if field.dtype == ti.f32 else torch.float64
+    write(field, torch.tensor(values, dtype=dtype))

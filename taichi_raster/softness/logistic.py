@@ -1,0 +1,35 @@
+"""The logistic distribution: F(x) = 1 / (1 + exp(-x)), the sigmoid of SoftRas."""
+
+import math
+
+import taichi as ti
+
+from taichi_raster.arithmetic import log1p
+from taichi_raster.softness.registry import DistributionFormulas, register
+
+
+@ti.func
+def cdf(x):
+    e = ti.exp(-ti.abs(x))
+    f = ti.select(x >= 0.0, 1.0, e) / (1.0 + e)
+    pdf = e / ((1.0 + e) * (1.0 + e))
+    return f, pdf, pdf * ti.select(x >= 0.0, e - 1.0, 1.0 - e) / (1.0 + e)
+
+
+@ti.func
+def log_survival(x):
+    """-softplus(x); the hazard rate is F itself."""
+    e = ti.exp(-ti.abs(x))
+    f = ti.select(x >= 0.0, 1.0, e) / (1.0 + e)
+    return -ti.max(x, 0.0) - log1p(e), -f, -e / ((1.0 + e) * (1.0 + e))
+
+
+def reach(threshold: float) -> float:
+    return math.inf if threshold <= 0 else math.log1p(-threshold) - math.log(threshold)
+
+
+LOGISTIC = register(
+    DistributionFormulas(
+        "logistic", cdf, log_survival, reach, math.inf, "Liu et al., ICCV 2019, eq. 1"
+    )
+)

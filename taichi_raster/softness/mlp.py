@@ -1,0 +1,180 @@
+"""The learned edge softness: a small network in front of the logistic function.
+
+F = sigmoid(u), u = x + r(x), x = d / scale. The residual r is a network of tanh layers, so it is
+bounded by its output weights: far outside F still vanishes, far inside it still reaches 1. This is
+the network of Wu et al. (EGSR 2024, sec. 4): 1-4-4-4-4-1, the first hidden layer added to the fourth
+before its tanh; the term x is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from taichi_raster.schedule import Schedule, as_progress, as_schedule
+from taichi_raster.softness import registry
+from taichi_raster.softness.edge import EdgeSoftness, EdgeState
+from taichi_raster.softness.formulas import formulas_at
+from taichi_raster.softness.mlp_kernel import Architecture
+
+
+class MLPSoftness(EdgeSoftness):
+    """A softness whose shape is learned.
+
+    Args:
+        widths: hidden layers, each 1 to 16 wide.
+        residual: add the first hidden layer to the last one before its tanh (needs at least two
+            hidden layers, the first as wide as the last).
+        bias: whether units have biases.
+        input: what the network sees: ``"asinh"`` of the scaled distance, which resolves long tails,
+            or the ``"plain"`` scaled distance.
+        scale: as for `Distribution`; e.g. a `Knots` schedule to learn it as well.
+        init: the distribution to start as. ``"logistic"`` is met exactly (r = 0); others by a
+            regression at construction; None starts from random weights.
+        progress: learn a dependence on progress: the first layer's biases move by
+            ``progress_weights * (2 u - 1)``.
+        seed: of the random weights.
+
+    Attributes:
+        weights: parameter (P,): for each layer in turn its matrix, row by row (one row for each
+            unit), then its biases; the output unit last. (B, P) is understood when
+            `torch.func.functional_call` puts one set for each batch item in its place.
+        progress_weights: parameter, one number for each unit of the first layer, or None.
+
+    Raises:
+        ValueError: for an unknown name or an impossible architecture.
+    """
+
+    distribution = "logistic"
+    progress_weights: nn.Parameter | None
+    network: Architecture
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (4, 4, 4, 4),
+        residual: bool = True,
+        bias: bool = True,
+        input: str = "asinh",
+        scale: float | Tensor | Schedule = 0.05,
+        init: str | None = "logistic",
+        progress: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = _architecture(widths, residual, bias, input)
+        self.scale = as_schedule("scale", scale)
+        if init is not None:
+            registry.find(init)
+        if progress and not bias:
+            raise ValueError("progress: moves the first layer's biases, so it needs bias=True")
+        self.weights = nn.Parameter(_random_weights(self.network, seed))
+        first = self.network.widths[0]
+        self.progress_weights = (
+            nn.Parameter(torch.zeros(first, dtype=torch.float64)) if progress else None
+        )
+        if init is not None:
+            self._start_as(init)
+
+    def at(self, u: Tensor, threshold: float) -> EdgeState:
+        weights = self._weights_at(u)
+        reach = registry.find("logistic").reach(threshold)
+        return EdgeState(self.scale(u), weights, reach + self._bound(weights))
+
+    def logit(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        """u at scaled distances `x` (any shape), in torch: differentiable, for fits and plots."""
+        theta = self.weights if weights is None else weights
+        net = self.network
+        h = (torch.asinh(x) if net.asinh else x)[..., None]
+        first = h
+        for layer, (inputs, outputs) in enumerate(net.fans):
+            start = net.offsets[layer]
+            matrix = theta[start : start + inputs * outputs].view(outputs, inputs)
+            h = h.to(theta) @ matrix.T
+            if net.bias:
+                h = h + theta[start + inputs * outputs : net.offsets[layer + 1]]
+            if layer == len(net.widths):
+                break
+            if net.residual and layer == len(net.widths) - 1:
+                h = h + first
+            h = torch.tanh(h)
+            first = h if layer == 0 else first
+        return x + h[..., 0]
+
+    def value(self, d: Tensor, progress: float | None = None) -> Tensor:
+        u = as_progress(progress, 1)
+        x = torch.as_tensor(d, dtype=torch.float64) / self.scale(u).detach()
+        return torch.sigmoid(self.logit(x, self._weights_at(u).to(x))).detach()
+
+    def _weights_at(self, u: Tensor) -> Tensor:
+        if self.progress_weights is None:
+            return self.weights
+        net = self.network
+        first = net.widths[0]
+        before, biases, after = self.weights.split([first, first, net.size - 2 * first], dim=-1)
+        place = (2 * u - 1).to(self.weights)
+        moved = biases + place[..., None] * self.progress_weights
+        lead = moved.shape[:-1]
+        return torch.cat([before.expand(*lead, -1), moved, after.expand(*lead, -1)], dim=-1)
+
+    def _bound(self, weights: Tensor) -> float:
+        """max |r|: tanh is at most 1."""
+        return float(weights.detach()[..., self.network.offsets[-2] :].abs().sum(-1).max())
+
+    def _start_as(self, name: str) -> None:
+        out = self.network.offsets[-2]
+        with torch.no_grad():
+            self.weights[out:] = 0
+        if name == "logistic":
+            return
+        x = torch.sinh(torch.linspace(-3.2, 3.2, 401, dtype=torch.float64))
+        target = formulas_at(name, x)[0].to(torch.float64)
+        theta = _random_weights(self.network, 1).requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [theta], max_iter=600, history_size=50, line_search_fn="strong_wolfe",
+            tolerance_grad=1e-12, tolerance_change=1e-14,
+        )  # fmt: skip
+
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            error = (torch.sigmoid(self.logit(x, theta)) - target).square().mean()
+            error = error + 1e-9 * theta.square().mean()
+            error.backward()
+            return error
+
+        optimiser.step(loss)
+        with torch.no_grad():
+            self.weights.copy_(theta)
+
+    def extra_repr(self) -> str:
+        return f"{self.network}"
+
+
+def _architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:
+    sizes = tuple(widths)
+    if not sizes or not all(type(w) is int and 1 <= w <= 16 for w in sizes):
+        raise ValueError(f"widths: expected integers from 1 to 16, got {widths}")
+    if residual and (len(sizes) < 2 or sizes[0] != sizes[-1]):
+        raise ValueError(
+            "residual: needs at least two hidden layers, the first as wide as the last, got widths "
+            f"{sizes}; or pass residual=False"
+        )
+    if input not in ("asinh", "plain"):
+        raise ValueError(f"input: unknown {input!r}; known: asinh, plain")
+    return Architecture(sizes, residual, bias, input == "asinh")
+
+
+def _random_weights(net: Architecture, seed: int) -> Float[Tensor, " P"]:
+    generator = torch.Generator().manual_seed(seed)
+    theta = torch.zeros(net.size, dtype=torch.float64)
+    for layer, (inputs, outputs) in enumerate(net.fans):
+        start, count = net.offsets[layer], inputs * outputs
+        normal = torch.randn(count, generator=generator, dtype=torch.float64)
+        theta[start : start + count] = normal / math.sqrt(inputs)
+        if net.bias and layer < len(net.widths):
+            shift = torch.rand(outputs, generator=generator, dtype=torch.float64) * 2 - 1
+            theta[start + count : start + count + outputs] = shift
+    return theta

@@ -1,0 +1,70 @@
+"""One configuration a run: `--arch`, `--precision`, the `runs_on` mark and the `dtype` fixture.
+
+Taichi allows one backend and one precision in a process, so a run of pytest has exactly one
+configuration; `tests/run_configurations.py` (what `make test` calls) does a run for each.
+"""
+
+import hypothesis
+import pytest
+import torch
+
+import taichi_raster as tr
+
+hypothesis.settings.register_profile(
+    "taichi_raster",
+    deadline=None,  # the first example compiles kernels
+    derandomize=True,
+    max_examples=25,
+)
+hypothesis.settings.load_profile("taichi_raster")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("taichi_raster")
+    group.addoption("--arch", default="cpu", choices=("cpu", "vulkan", "cuda"), help="backend")
+    group.addoption("--precision", default="f64", choices=("f32", "f64"), help="of the kernels")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    arch, precision = _configuration(session.config)
+    try:
+        tr.init(arch=arch, precision=precision)
+    except (RuntimeError, ValueError) as error:
+        raise pytest.UsageError(f"--arch={arch} --precision={precision}: {error}") from error
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "taichi_raster: arch {}, precision {}".format(*_configuration(config))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    arch, precision = _configuration(config)
+    selected, deselected = [], []
+    for item in items:
+        wanted = all(
+            arch in _allowed(item, mark, "arch", arch)
+            and precision in _allowed(item, mark, "precision", precision)
+            for mark in item.iter_markers("runs_on")
+        )
+        (selected if wanted else deselected).append(item)
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = selected
+
+
+def _configuration(config: pytest.Config) -> tuple[str, str]:
+    return config.getoption("--arch"), config.getoption("--precision")
+
+
+def _allowed(item: pytest.Item, mark: pytest.Mark, key: str, default: str) -> tuple[str, ...]:
+    """What a `runs_on` mark allows for `key`; one that does not name it allows anything."""
+    if mark.args or set(mark.kwargs) - {"arch", "precision"}:
+        raise pytest.UsageError(f"{item.nodeid}: runs_on takes only arch=... and precision=...")
+    value = mark.kwargs.get(key, default)
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+@pytest.fixture
+def dtype() -> torch.dtype:
+    """The torch dtype of this run's precision."""
+    return tr.runtime().dtype

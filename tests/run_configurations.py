@@ -1,0 +1,76 @@
+"""Runs pytest once for each backend and precision, each in its own process; fails if any fails.
+
+    python tests/run_configurations.py [arguments for pytest]
+
+CPU float64 and float32 always run; Vulkan and CUDA (float32) where a trial works on them. With
+TAICHI_RASTER_REQUIRE_VULKAN=1 in the environment a missing Vulkan is a failure, not a skip.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Where a driver is missing, Taichi falls back to another backend or takes the process with it:
+# hence a process of its own, and a look at what Taichi chose in the end.
+PROBE = """
+import sys
+import taichi as ti
+wanted = getattr(ti, sys.argv[1])
+ti.init(arch=wanted, enable_fallback=False, offline_cache=False)
+chosen = ti.lang.impl.current_cfg().arch
+assert chosen == wanted, f"Taichi chose {chosen} instead"
+x = ti.field(ti.f32, shape=3)
+x.fill(2.0)
+assert x.to_numpy().tolist() == [2.0, 2.0, 2.0], f"wrong result {x}"
+"""
+
+
+def main() -> int:
+    pytest_arguments = sys.argv[1:]
+    outcomes = [run_pytest("cpu", precision, pytest_arguments) for precision in ("f64", "f32")]
+    for arch in ("vulkan", "cuda"):
+        reason = why_not(arch)
+        if reason is None:
+            outcomes.append(run_pytest(arch, "f32", pytest_arguments))
+        elif arch == "vulkan" and os.environ.get("TAICHI_RASTER_REQUIRE_VULKAN") == "1":
+            outcomes.append((False, f"{arch} f32: FAILED, required but {reason}"))
+        else:
+            outcomes.append((True, f"{arch} f32: skipped, {reason}"))
+
+    print("\n=== all configurations ===")
+    for _, line in outcomes:
+        print(line)
+    return 0 if all(passed for passed, _ in outcomes) else 1
+
+
+def run_pytest(arch: str, precision: str, arguments: list[str]) -> tuple[bool, str]:
+    print(f"\n=== {arch} {precision} ===", flush=True)
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "pytest", f"--arch={arch}", f"--precision={precision}"]
+    code = subprocess.run([*command, *arguments], cwd=ROOT).returncode
+    seconds = time.perf_counter() - start
+    verdict = "passed" if code == 0 else f"FAILED (pytest exit code {code})"
+    return code == 0, f"{arch} {precision}: {verdict} in {seconds:.0f} s"
+
+
+def why_not(arch: str) -> str | None:
+    """None where `arch` works on this machine, else the reason that it does not."""
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", PROBE, arch], capture_output=True, text=True, timeout=120
+        )
+    except subprocess.TimeoutExpired:
+        return "a trial did not end within 120 s"
+    if probe.returncode == 0:
+        return None
+    # Taichi also logs to stdout, in colour: the reason is the last line of the traceback.
+    lines = [line.strip() for line in probe.stderr.splitlines() if line.strip()]
+    return f"a trial failed: {lines[-1] if lines else f'exit code {probe.returncode}'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""`deterministic=True`: the same bits in every run, for one item and for many."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import hashlib, sys
+import taichi_raster as tr
+runtime = tr.init(arch="cpu", precision=sys.argv[1], deterministic=True)
+assert runtime.deterministic
+sys.path.insert(0, "tests")
+from scenes import Case, gradients, hessian_vector_products
+
+def digest(batch):
+    h = hashlib.sha256()
+    case = Case("logistic").but(image_size=(40, 40), threshold=1e-6)
+    x = case.inputs(seed=111, batch=batch, faces=60, dtype=runtime.dtype, size=(0.1, 0.4))
+    h.update(case.ours(x).numpy().tobytes())
+    for derivative in (gradients, hessian_vector_products):
+        for value in derivative(case.ours, x).values():
+            h.update(value.numpy().tobytes())
+    return h.hexdigest()
+
+digests = {batch: {digest(batch) for _ in range(4)} for batch in (1, 3)}
+assert all(len(d) == 1 for d in digests.values()), digests
+print("digests", *(d.pop() for d in digests.values()))
+"""
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f32")
+def test_two_runs_give_the_same_bits(pytestconfig: pytest.Config) -> None:
+    """Image, gradients and Hessian-vector products, within a process and between two."""
+    printed = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, pytestconfig.getoption("--precision")],
+            cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        printed += [line for line in done.stdout.splitlines() if line.startswith("digests")]
+    assert len(printed) == 2 and printed[0] == printed[1]

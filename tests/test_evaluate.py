@@ -1,0 +1,178 @@
+"""Evaluation and its statistics, against known cases and scipy."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from meta.evaluate import batches, candidate_errors, convergence, evaluate
+from meta.method import Method
+from meta.stats import (
+    Interval,
+    bootstrap,
+    compare,
+    markdown_table,
+    rich_table,
+    summarise,
+)
+from meta.unroll import unroll
+from meta.updates import Adam
+from toy_tasks import Rate, ToyFamily, ToyRenderer
+
+pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
+
+RNG = np.random.default_rng(0)
+
+
+def toy_method(**renderer):
+    return Method(ToyRenderer(**renderer), Adam(), Rate(), 6)
+
+
+def test_evaluation_is_the_end_of_each_inner_run():
+    family, method = ToyFamily(), toy_method()
+    counted = []
+    result = evaluate(method, family, 10, batch_size=4, done=counted.append)
+    assert counted == [4, 4, 2] and result.errors.shape == (10,)
+    begin = 0
+    for task in batches(family, 10, "test", 4):
+        part = slice(begin, begin + task.batch_size)
+        ends = unroll(method, task).params
+        np.testing.assert_array_equal(result.errors[part], task.true_error(ends))
+        np.testing.assert_array_equal(result.start_errors[part], task.true_error(task.start()))
+        np.testing.assert_array_equal(result.metrics["image_error"][part], task.image_error(ends))
+        begin += task.batch_size
+
+
+def test_convergence_begins_and_ends_where_the_evaluation_does():
+    family, method = ToyFamily(), toy_method()
+    result = evaluate(method, family, 6, batch_size=4)
+    path = convergence(method, family, 6, batch_size=4)
+    assert path.parameter_error.shape == path.image_error.shape == (7, 6)
+    np.testing.assert_array_equal(path.parameter_error[0], result.start_errors)
+    np.testing.assert_array_equal(path.parameter_error[-1], result.errors)
+    np.testing.assert_array_equal(path.image_error[-1], result.metrics["image_error"])
+
+
+@pytest.mark.parametrize("max_batch", [1, 12, 100])
+def test_candidates_solved_together_equal_methods_solved_alone(max_batch):
+    task = ToyFamily().sample(5, "tune", 2)
+    methods = [toy_method(log_scale=s) for s in (-1.0, 0.0, 1.0)]
+    errors = candidate_errors(methods[0], [m.parameter_dict() for m in methods], task, max_batch)
+    for row, method in zip(errors, methods, strict=True):
+        np.testing.assert_array_equal(row, task.true_error(unroll(method, task).params))
+
+
+def test_bootstrap_intervals_agree_with_scipy():
+    values = RNG.lognormal(size=60)
+    ours = bootstrap(lambda x: x.mean(axis=-1), values, seed=1)
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=10_000, rng=2
+    ).confidence_interval
+    assert ours.value == pytest.approx(values.mean())
+    assert ours.low == pytest.approx(theirs.low, rel=0.03)
+    assert ours.high == pytest.approx(theirs.high, rel=0.03)
+
+
+def test_bootstrap_intervals_cover_a_known_mean_about_95_times_in_100():
+    rng = np.random.default_rng(4)
+    covered = 0
+    for trial in range(200):
+        interval = bootstrap(
+            lambda x: x.mean(axis=-1), rng.normal(1.0, 2.0, 80), trial, resamples=1000
+        )
+        covered += interval.low <= 1.0 <= interval.high
+    assert 180 <= covered <= 198
+
+
+def test_bootstrap_is_seeded():
+    values = RNG.normal(size=30)
+    one, same, other = (bootstrap(_mean, values, s) for s in (0, 0, 1))
+    assert one == same and one != other
+
+
+def _mean(x):
+    return x.mean(axis=-1)
+
+
+def test_a_summary_of_known_values():
+    errors = np.array([0.01, 0.02, 0.03, 0.2, 0.1])
+    summary = summarise("m", errors)
+    assert summary.count == 5
+    assert summary.mean.value == pytest.approx(0.072)
+    assert summary.median.value == pytest.approx(0.03)
+    assert summary.failure.value == pytest.approx(0.2)  # 0.1 itself is not above 0.1
+
+
+def test_values_that_are_all_equal_have_an_interval_of_no_width():
+    summary = summarise("m", np.full(20, 0.5))
+    assert summary.mean == Interval(0.5, 0.5, 0.5) and summary.failure == Interval(1, 1, 1)
+
+
+def test_a_comparison_of_known_values():
+    reference = np.array([0.2, 0.05, 0.3, 0.01, 0.02, 0.02])
+    errors = np.array([0.1, 0.2, 0.15, 0.005, 0.02, 0.01])
+    result = compare("a", errors, "b", reference, floor=1e-12)
+    # ratios 1/2, 4, 1/2, 1/2, 1, 1/2: product 1/4
+    assert result.ratio.value == pytest.approx(0.25 ** (1 / 6))
+    assert result.win_rate.value == pytest.approx(4.5 / 6)
+    assert result.failure_difference.value == pytest.approx((2 - 2) / 6)
+    assert result.ratio.low < result.ratio.value < result.ratio.high
+
+
+def test_a_paired_ratio_is_exact_where_every_instance_has_the_same():
+    reference = RNG.lognormal(size=40)
+    ratio = compare("a", 0.5 * reference, "b", reference, floor=1e-12).ratio
+    assert ratio.low == pytest.approx(0.5) and ratio.high == pytest.approx(0.5)
+
+
+def test_the_floor_makes_tiny_errors_equal():
+    ratio = compare("a", np.full(5, 1e-9), "b", np.full(5, 1e-7)).ratio
+    assert ratio.value == pytest.approx(1, abs=2e-4)
+
+
+def test_comparing_a_method_with_itself_is_a_draw():
+    errors = RNG.lognormal(size=30)
+    result = compare("a", errors, "a", errors)
+    assert result.ratio == Interval(1, 1, 1)
+    assert result.win_rate == Interval(0.5, 0.5, 0.5)
+    assert result.failure_difference == Interval(0, 0, 0)
+
+
+def test_tables_hold_the_figures():
+    reference, errors = RNG.lognormal(-3, size=32), RNG.lognormal(-3.2, size=32)
+    summaries = [summarise("fixed", reference), summarise("learned", errors)]
+    comparison = compare("learned", errors, "fixed", reference)
+    text = markdown_table(summaries, [comparison])
+    rows = text.splitlines()
+    assert rows[0].count("|") == rows[1].count("|") == rows[2].count("|") == 8
+    assert rows[2].startswith("| fixed | ") and rows[3].startswith("| learned | ")
+    assert comparison.ratio.format(digits=3) in rows[3]
+    assert summaries[1].failure.format(100, 1) in rows[3]
+    assert "32 instances" in text and "error + 0.001" in text and "against: fixed" in text
+    assert rich_table(summaries, [comparison], "Unseen").row_count == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: summarise("m", np.array([])), "errors"),
+        (lambda: summarise("m", np.array([1.0, np.nan])), "errors: 1 values are not finite"),
+        (lambda: compare("a", np.ones(3), "b", np.ones(4)), "same instances, got 3 and 4"),
+        (lambda: compare("a", np.ones(3), "b", np.ones(3), floor=0), "floor"),
+        (lambda: evaluate(toy_method(), ToyFamily(), 0), "count"),
+        (lambda: evaluate(toy_method(), ToyFamily(), 4, batch_size=0), "batch_size"),
+        (lambda: candidate_errors(toy_method(), [], ToyFamily().sample(2, "tune", 0)), "candid"),
+        (
+            lambda: candidate_errors(
+                toy_method(),
+                [{"lr.log_rate": torch.zeros(())}],
+                ToyFamily().sample(2, "tune", 0),
+                0,
+            ),
+            "max_batch",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(call, named):
+    with pytest.raises(ValueError, match=named):
+        call()

@@ -1,0 +1,187 @@
+"""The formulas of the edge softnesses, against scipy, closed forms and finite differences."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import taichi as ti
+import torch
+
+import taichi_raster as tr
+import twin
+from scenes import WIDTHS, mlp_weights
+from taichi_raster.softness import registry
+
+ORACLES = {
+    "logistic": scipy.stats.logistic(),
+    "gaussian": scipy.stats.norm(),
+    "uniform": scipy.stats.uniform(-1, 2),
+}
+
+
+def in_kernel(formula: object, x: np.ndarray) -> np.ndarray:
+    """(N, 3): value and two slopes of a Taichi function, in the run's precision."""
+    real = tr.runtime().ti_float
+    xs = ti.field(real, shape=len(x))
+    out = ti.Vector.field(3, real, shape=len(x))
+    xs.from_numpy(x.astype(np.float64 if real == ti.f64 else np.float32))
+
+    @ti.kernel
+    def evaluate():
+        for i in xs:
+            value, slope, bend = formula(xs[i])
+            out[i] = ti.Vector([value, slope, bend])
+
+    evaluate()
+    return out.to_numpy().astype(np.float64)
+
+
+def places(name: str) -> np.ndarray:
+    if name == "uniform":
+        return np.array([-3, -1.01, -0.99, -0.5, 0, 0.1, 0.5, 0.9, 0.999])
+    far = np.array([-12, -9, -6, 6, 8, 9, 12])
+    return np.concatenate([np.linspace(-5, 5, 41), [-0.6628, 0.6629, -1e-6, 1e-6], far])
+
+
+def test_every_registered_distribution_has_an_oracle() -> None:
+    assert set(registry.known()) == set(ORACLES)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_coverage_and_its_slopes_are_scipys(name: str, dtype: torch.dtype) -> None:
+    x, oracle = places(name), ORACLES[name]
+    f, slope, bend = in_kernel(registry.find(name).cdf, x).T
+    small = 2e-14 if dtype == torch.float64 else 1e-5
+    assert np.allclose(f, oracle.cdf(x), rtol=small, atol=1e-36)
+    assert np.allclose(slope, oracle.pdf(x), rtol=small, atol=1e-36)
+    log_slope = {"logistic": -np.tanh(x / 2), "gaussian": -x, "uniform": 0 * x}[name]
+    assert (np.abs(bend - oracle.pdf(x) * log_slope) <= 10 * small * oracle.pdf(x)).all()
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_log_survival_and_its_slopes_are_scipys(name: str, dtype: torch.dtype) -> None:
+    """Also far inside, where 1 - F is 0 to rounding."""
+    x, oracle = places(name), ORACLES[name]
+    if name != "uniform":
+        x = np.concatenate([x, [20, 35]])
+    value, slope, bend = in_kernel(registry.find(name).log_survival, x).T
+    small = 2e-13 if dtype == torch.float64 else 1e-5
+    hazard = np.exp(oracle.logpdf(x) - oracle.logsf(x))
+    assert np.allclose(value, oracle.logsf(x), rtol=small, atol=1e-30)
+    assert np.allclose(slope, -hazard, rtol=small, atol=1e-30)
+    log_slope = {"logistic": -np.tanh(x / 2), "gaussian": -x, "uniform": 0 * x}[name]
+    # hazard and log-slope cancel: the error is that of their product
+    error = np.abs(bend + hazard * (log_slope + hazard))
+    assert (error <= 10 * small * (1e-30 + hazard * (np.abs(log_slope) + hazard))).all()
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_reach_is_where_coverage_falls_to_the_threshold(name: str) -> None:
+    """Binning relies on it: nothing farther out may count."""
+    reach = registry.find(name).reach
+    for threshold in (1e-6, 1e-3, 0.1, 0.4):
+        assert ORACLES[name].cdf(-reach(threshold)) == pytest.approx(threshold, rel=1e-9)
+    assert reach(0.0) == (1.0 if name == "uniform" else math.inf)
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+@pytest.mark.parametrize("name", ORACLES)
+def test_value_for_plots_is_scipys(name: str) -> None:
+    edge = tr.Distribution(name, scale=0.2)
+    d = torch.linspace(-0.7, 0.7, 29, dtype=torch.float64)
+    assert np.allclose(edge.value(d).numpy(), ORACLES[name].cdf(d.numpy() / 0.2), rtol=1e-12)
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+def test_value_follows_progress() -> None:
+    edge = tr.Distribution("logistic", scale=tr.Geometric(0.4, 0.1))
+    d = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64)
+    assert torch.allclose(edge.value(d, progress=0.5), torch.sigmoid(d / 0.2))
+    assert torch.allclose(edge.value(d), torch.sigmoid(d / 0.1))
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+@pytest.mark.parametrize("asinh", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+def test_network_is_the_documented_formula(residual: bool, bias: bool, asinh: bool) -> None:
+    edge = tr.MLPSoftness(
+        WIDTHS, residual=residual, bias=bias, input="asinh" if asinh else "plain", scale=0.2
+    )
+    g = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        edge.weights.copy_(torch.randn(edge.weights.shape, generator=g, dtype=torch.float64))
+    d = torch.linspace(-0.7, 0.7, 29, dtype=torch.float64)
+    formula = twin.mlp(edge.weights.double(), WIDTHS, residual, bias, asinh)
+    expected = formula((d / 0.2).reshape(1, 1, 1, -1))[0].exp().flatten()
+    assert torch.allclose(edge.value(d), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [(True, True, False), (True, False, True), (False, True, True)])
+def test_every_kind_of_network_renders_as_its_formula(
+    kind: tuple[bool, bool, bool], dtype: torch.dtype
+) -> None:
+    """(residual, bias, asinh); the other tests use all three."""
+    residual, bias, asinh = kind
+    edge = tr.MLPSoftness(
+        WIDTHS, residual=residual, bias=bias, input="asinh" if asinh else "plain", scale=0.2
+    )
+    with torch.no_grad():
+        edge.weights.copy_(torch.linspace(-1, 1, edge.weights.numel()))
+    view = twin.View(image_size=(6, 5), threshold=0.0, near=0.5, far=10.0)
+    vertices = torch.tensor(
+        [[[[-0.5, -0.6, 2.0], [0.7, -0.3, 2.5], [0.1, 0.8, 3.0]]]], dtype=torch.float64
+    )
+    attributes = torch.ones(1, 1, 3, 3, dtype=torch.float64)
+    image = tr.SoftRasterizer(edge=edge, **vars(view))(vertices.to(dtype), attributes.to(dtype))
+    expected = twin.render(
+        vertices, attributes, edge=twin.mlp(edge.weights.detach().double(), WIDTHS, *kind),
+        scale=0.2, gamma=1e-2, view=view,
+    )  # fmt: skip
+    assert (image.double() - expected)[..., -1].abs().max() < (
+        1e-7 if dtype == torch.float64 else 1e-5
+    )
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_network_starts_as_the_distribution_it_is_told(name: str) -> None:
+    edge = tr.MLPSoftness(WIDTHS, scale=0.2, init=name)
+    x = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    expected = torch.from_numpy(ORACLES[name].cdf(x.numpy()))
+    error = (edge.value(0.2 * x) - expected).abs().max()
+    # sigmoid(x + 0) is the logistic; others are regressed onto by a small network
+    assert error < (1e-12 if name == "logistic" else 0.05)
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+def test_a_networks_tails_vanish_whatever_its_weights() -> None:
+    """The residual is bounded, so F falls to any threshold and binning stays finite."""
+    edge = tr.MLPSoftness(WIDTHS, scale=0.1)
+    with torch.no_grad():
+        edge.weights.copy_(3 * mlp_weights(7))
+    d = torch.tensor([-10.0, 10.0], dtype=torch.float64)
+    assert edge.value(d)[0] < 1e-12 and edge.value(d)[1] > 1 - 1e-12
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+def test_a_seed_gives_the_same_start() -> None:
+    weights = [tr.MLPSoftness(WIDTHS, init="logistic", seed=s).weights for s in (1, 1, 2)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+def test_a_learned_softness_survives_a_file(tmp_path: Path) -> None:
+    edge = tr.MLPSoftness(
+        WIDTHS, residual=False, bias=False, input="plain", scale=tr.Knots([0.3, 0.1, 0.02])
+    )
+    with torch.no_grad():
+        edge.weights.copy_(torch.linspace(-1, 1, edge.weights.numel()))
+    tr.save_softness(tmp_path / "learned.safetensors", edge)
+    loaded = tr.load_softness(tmp_path / "learned.safetensors")
+    d = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64)
+    for progress in (0.0, 0.3, 1.0):
+        assert torch.equal(loaded.value(d, progress), edge.value(d, progress))

@@ -1,0 +1,134 @@
+"""The kernels' memory is scratch of one call: renders in any order, and from any thread."""
+
+import threading
+
+import torch
+from torch import Tensor
+
+from scenes import Case, Inputs, gradients, hessian_vector_products, leaves, like, relative
+
+
+def questions(dtype: torch.dtype) -> list[tuple[Case, Inputs]]:
+    """Scenes that differ in size, face count, softness and mode."""
+    return [
+        (case, case.inputs(seed=80 + i, batch=1 + i % 2, faces=faces, dtype=dtype))
+        for i, (case, faces) in enumerate(
+            [
+                (Case("logistic").but(image_size=(9, 8)), 4),
+                (Case("mlp").but(image_size=(17, 20)), 30),
+                (Case("uniform", "hard").but(image_size=(5, 6)), 3),
+                (Case("logistic").but(image_size=(30, 8)), 12),
+            ]
+        )
+    ]
+
+
+def assert_same(mine: Inputs, expected: Inputs) -> None:
+    for name in expected:
+        assert relative(mine[name], expected[name]) < 1e-5, name
+
+
+def test_two_renders_before_one_backward(dtype: torch.dtype) -> None:
+    (case_a, a), (case_b, b) = questions(dtype)[:2]
+    alone = [gradients(case_a.ours, a), gradients(case_b.ours, b)]
+    a, b = leaves(a), leaves(b)
+    image_a, image_b = case_a.ours(a), case_b.ours(b)
+    ((image_a * like(image_a)).sum() + (image_b * like(image_b)).sum()).backward()
+    assert_same({k: v.grad for k, v in a.items()}, alone[0])
+    assert_same({k: v.grad for k, v in b.items()}, alone[1])
+
+
+def test_backwards_in_any_order(dtype: torch.dtype) -> None:
+    cases = questions(dtype)
+    alone = [gradients(case.ours, x) for case, x in cases]
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
+        together = [leaves(x) for _, x in cases]
+        images = [case.ours(x) for (case, _), x in zip(cases, together, strict=True)]
+        for i in order:
+            (images[i] * like(images[i])).sum().backward()
+        for x, expected in zip(together, alone, strict=True):
+            assert_same({k: v.grad for k, v in x.items()}, expected)
+
+
+def test_a_render_between_first_and_second_backward(dtype: torch.dtype) -> None:
+    (case, start), (other, y) = questions(dtype)[:2]
+
+    def product(disturb: bool) -> Tensor:
+        x = leaves(start)
+        image = case.ours(x)
+        if disturb:
+            other.ours(y)
+        (first,) = torch.autograd.grad(image.square().sum(), x["vertices"], create_graph=True)
+        if disturb:
+            gradients(other.ours, y)
+        return torch.autograd.grad((first * like(first)).sum(), x["vertices"])[0]
+
+    assert relative(product(True), product(False)) < 1e-5
+
+
+def test_backward_twice_over_a_kept_graph(dtype: torch.dtype) -> None:
+    case, x = questions(dtype)[1]
+    x = leaves(x)
+    loss = case.ours(x).square().sum()
+    values = list(x.values())
+    once = torch.autograd.grad(loss, values, retain_graph=True)
+    twice = torch.autograd.grad(loss, values)
+    for a, b in zip(once, twice, strict=True):
+        assert relative(a, b) < 1e-5
+
+
+def test_an_input_changed_in_place_after_the_render_does_no_harm(dtype: torch.dtype) -> None:
+    """Its gradient is taken where the render took its value."""
+    case, x = questions(dtype)[0]
+    expected = gradients(case.ours, x)
+    x = leaves(x)
+    image = case.ours(x)
+    with torch.no_grad():
+        x["vertices"].add_(0.3)
+    (image * like(image)).sum().backward()
+    assert_same({k: v.grad for k, v in x.items()}, expected)
+
+
+def test_the_gradient_of_one_image_in_another(dtype: torch.dtype) -> None:
+    """A render whose inputs come from the gradient of an earlier one."""
+    case, start = questions(dtype)[0]
+
+    def outer(render: object, dtype: torch.dtype) -> Tensor:
+        x = leaves(start, dtype)
+        (g,) = torch.autograd.grad(
+            render(x).square().sum(),
+            x["vertices"],
+            create_graph=True,  # type: ignore[operator]
+        )
+        moved = {**x, "vertices": x["vertices"] - 1e-3 * g}
+        return torch.autograd.grad(render(moved).square().sum(), x["scale"])[0]  # type: ignore[operator]
+
+    expected = outer(case.twin, torch.float64)
+    assert relative(outer(case.ours, dtype), expected) < (1e-8 if dtype == torch.float64 else 1e-3)
+
+
+def test_threads_do_not_see_each_other(dtype: torch.dtype) -> None:
+    """Renders, backward and double backward, several at a time, each its own scene."""
+    cases = questions(dtype)
+    alone = [(gradients(case.ours, x), hessian_vector_products(case.ours, x)) for case, x in cases]
+    failures: list[BaseException] = []
+    start = threading.Barrier(len(cases))
+
+    def work(i: int) -> None:
+        case, x = cases[i]
+        try:
+            start.wait(timeout=60)
+            for _ in range(3):
+                assert_same(gradients(case.ours, x), alone[i][0])
+                assert_same(hessian_vector_products(case.ours, x), alone[i][1])
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(cases))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+        assert not thread.is_alive(), "two renders wait for each other"
+    if failures:
+        raise failures[0]

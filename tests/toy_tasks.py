@@ -1,0 +1,79 @@
+"""Small analytic tasks in pure torch, with a "renderer" whose softness matters: oracles for meta/.
+
+The inner loss is a robust distance, s * log(1 + (x - h)^2 / s), whose softness s is the renderer's.
+The third unknown is in no loss, as a hidden vertex is: its gradient is exactly zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+STREAMS = ("tune", "train", "test")
+
+
+class ToyRenderer(nn.Module):
+    """Softness s = exp(log_scale + slope * progress): 0-d parameters, or (B,) of them."""
+
+    def __init__(self, log_scale: float = 0.3, slope: float = -0.7):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(log_scale, dtype=torch.float64))
+        self.slope = nn.Parameter(torch.tensor(slope, dtype=torch.float64))
+
+    def forward(self, distance: Tensor, progress: float | Tensor) -> Tensor:
+        scale = torch.exp(self.log_scale + self.slope * progress)
+        scale = scale[:, None] if scale.ndim else scale
+        return (scale * torch.log1p(distance.square() / scale)).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class ToyBatch:
+    hidden: Tensor  # (B, 2)
+    initial: Tensor  # (B, 3)
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.hidden)
+
+    def start(self) -> Tensor:
+        return self.initial
+
+    def loss(self, params: Tensor, renderer: nn.Module, progress: float | Tensor) -> Tensor:
+        return renderer(params[:, :2] - self.hidden, progress)
+
+    def true_error(self, params: Tensor) -> Tensor:
+        return ((params[:, :2] - self.hidden).square().sum(dim=1) + 1e-24).sqrt()
+
+    def image_error(self, params: Tensor) -> Tensor:
+        return torch.tanh((params[:, :2] - self.hidden).square()).mean(dim=1)
+
+    def metrics(self, params: Tensor) -> dict[str, Tensor]:
+        return {"parameter_error": self.true_error(params), "image_error": self.image_error(params)}
+
+    def repeat(self, copies: int) -> ToyBatch:
+        return ToyBatch(self.hidden.repeat(copies, 1), self.initial.repeat(copies, 1))
+
+
+@dataclass(frozen=True)
+class ToyFamily:
+    seed: int = 0
+
+    def sample(self, batch_size: int, stream: str, index: int) -> ToyBatch:
+        seed = hash((self.seed, STREAMS.index(stream), index)) % 2**31
+        generator = torch.Generator().manual_seed(seed)
+        hidden = torch.randn((batch_size, 2), generator=generator, dtype=torch.float64)
+        away = torch.randn((batch_size, 3), generator=generator, dtype=torch.float64)
+        return ToyBatch(hidden, torch.cat([hidden, hidden[:, :1]], dim=1) + away)
+
+
+class Rate(nn.Module):
+    """Learning rate exp(log_rate), 0-d or (B,)."""
+
+    def __init__(self, value: float = 0.1):
+        super().__init__()
+        self.log_rate = nn.Parameter(torch.tensor(value, dtype=torch.float64).log())
+
+    def forward(self, progress: float | Tensor) -> Tensor:
+        return self.log_rate.exp()
