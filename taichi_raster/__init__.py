@@ -5,6 +5,7 @@ from taichi_raster.depth import HardDepth, SoftmaxDepth
 from taichi_raster.rasterizer import SoftRasterizer
 from taichi_raster.runtime import Runtime, init, runtime
 from taichi_raster.schedule import Constant, Geometric, Knots, Schedule
+from taichi_raster.sharp import SharpRasterizer
 from taichi_raster.softness import (
     Distribution,
     EdgeSoftness,

@@ -95,6 +95,16 @@ class Engine:
             kernels.accumulate_dot.grad(call.runs(self.on_gpu))
             return read(kernels.x.grad, x, call.x_size)
 
+    def layers(self, call: Call, x: Tensor, depth: int) -> tuple[Tensor, bool]:
+        """(B, H, W, depth) faces that cover each pixel, nearest first, then -1; and if that is all."""
+        with self._lock:
+            self._scratch.reserve(layers=call.pixels * depth)
+            kernels = self._place(call, x)
+            self._loaded = -1
+            unfinished = kernels.collect(call.runs(self.on_gpu), depth)
+            found = read(kernels.layers, x, call.pixels * depth)
+            return found.view(call.batch, call.height, call.width, depth), unfinished == 0
+
     def _load(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, tangent: bool = False
     ) -> Kernels:
@@ -102,14 +112,25 @@ class Engine:
         runtime()  # raises if Taichi was re-initialised
         fields = self._scratch
         before = fields.version
-        tiles = call.batch * call.tiles
-        fields.reserve(x=call.x_size, y=call.y_size, pixels=call.pixels, tile_begin=tiles + 1)
-        fields.reserve(tile_faces=1)
+        fields.reserve(y=call.y_size, layers=1)
         if tangent:
             fields.reserve(x_dot=call.x_size, y_dot=call.y_size)
         if fields.version == before and self._loaded == ticket:
             return self._compiled(call.variant)
+        kernels = self._place(call, x)
+        offsets = background[:, None].expand(-1, call.height * call.width)
+        write(kernels.offset, offsets.reshape(-1))
+        kernels.select(call.runs(self.on_gpu))
+        self._loaded = ticket
+        return kernels
+
+    def _place(self, call: Call, x: Tensor) -> Kernels:
+        """Kernels with this call's inputs and tile lists in place."""
         self._loaded = -1
+        fields = self._scratch
+        tiles = call.batch * call.tiles
+        fields.reserve(x=call.x_size, y=1, pixels=call.pixels, tile_begin=tiles + 1, tile_faces=1)
+        fields.reserve(layers=1)
         write(fields.x, x)
         write(fields.x_still, x)
         memory.put(fields.dims, call.dims(self.on_gpu))
@@ -122,15 +143,9 @@ class Engine:
                 "tile lists need more than 2^31 entries: render fewer batch items, faces or pixels "
                 "at a time, or raise the threshold"
             )
-        before = fields.version
         fields.reserve(tile_faces=total)
-        if fields.version != before:
-            kernels = self._compiled(call.variant)
+        kernels = self._compiled(call.variant)
         kernels.fill(tiles)
-        offsets = background[:, None].expand(-1, call.height * call.width)
-        write(fields.offset, offsets.reshape(-1))
-        kernels.select(call.runs(self.on_gpu))
-        self._loaded = ticket
         return kernels
 
     def _compiled(self, variant: Variant) -> Kernels:

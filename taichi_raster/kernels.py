@@ -48,6 +48,7 @@ class Kernels:
         self.tile_begin, self.tile_faces = scratch.tile_begin, scratch.tile_faces
         self.offset, self.saturated = scratch.offset, scratch.saturated
         self.nearest = scratch.nearest
+        self.layers = scratch.layers
         vertices, attributes, parameters = variant.moves
         self.vertices = scratch.x if vertices else scratch.x_still
         self.attributes = scratch.x if attributes else scratch.x_still
@@ -222,6 +223,63 @@ class Kernels:
         self.offset[q] = largest
         self.saturated[q] = saturated
         self.nearest[q] = nearest
+
+    @ti.kernel
+    def collect(self, runs: ti.i32, depth: ti.i32) -> ti.i32:
+        """List each pixel's visible fragments, nearest first, for the sharp reference.
+
+        Coverage is a ramp one pixel wide (a uniform softness). A pixel is done when the front faces
+        or the back faces among its fragments cover it. Returns how many pixels would need more
+        than `depth` fragments.
+        """
+        unfinished = 0
+        for run in range(runs):
+            for step in range(self.dims[Dim.RUN_LENGTH]):
+                b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
+                if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
+                    unfinished += self.collect_pixel(b, row, column, tile, depth)
+        return unfinished
+
+    @ti.func
+    def collect_pixel(self, b, row, column, tile, depth):
+        q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
+        p = self.point(row, column)
+        scale = self.x[self.scale_at(b)]
+        front, back = 0.0 * scale, 0.0 * scale
+        last_z, last_face, more = -1.0 + 0.0 * scale, -1, 1
+        layer = 0
+        while layer <= depth and more == 1:
+            best, best_z, best_a, best_turn = -1, 0.0 * scale, 0.0 * scale, 0
+            for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+                face = self.tile_faces[k]
+                at = self.corner_at(b, face, 0)
+                v0, v1, v2 = self.xy(self.x, at), self.xy(self.x, at + 3), self.xy(self.x, at + 6)
+                edge, inside, on_line, side, t = geometry.choose(p, v0, v1, v2, self.flatness)
+                from_, to = geometry.ends(edge, v0, v1, v2)
+                n = geometry.direction(p, from_, to, t, on_line, side)
+                u = n.dot(p - (1.0 - t) * from_ - t * to) / scale
+                w = geometry.place(edge, t)
+                if inside:
+                    w = geometry.barycentric(p, v0, v1, v2)
+                z = self.depth_at(w, at, self.x)
+                a, _1, _2 = self.cdf(u)
+                later = z > last_z or (z == last_z and face > last_face)
+                first = best < 0 or z < best_z
+                if self.counts(a, 0.0, z) and later and first:
+                    turn = ti.select(geometry.cross(v1 - v0, v2 - v0) >= 0.0, 1, 0)
+                    best, best_z, best_a, best_turn = face, z, a, turn
+            if best < 0 or front >= 1.0 or back >= 1.0:
+                more = 0
+            elif layer < depth:
+                self.layers[q * depth + layer] = best
+                last_z, last_face = best_z, best
+                front += ti.select(best_turn == 1, best_a, 0.0)
+                back += ti.select(best_turn == 1, 0.0, best_a)
+            layer += 1
+        for empty in range(ti.max(layer - 1, 0), depth):
+            if more == 0:
+                self.layers[q * depth + empty] = -1
+        return more
 
     @ti.kernel
     def accumulate(self, runs: ti.i32):

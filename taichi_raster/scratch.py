@@ -13,7 +13,7 @@ from taichi_raster.runtime import Runtime
 
 _INITIAL = {
     "x": 1 << 15, "x_dot": 1 << 15, "y": 1 << 18, "y_dot": 1 << 18,
-    "tile_begin": 1 << 14, "tile_faces": 1 << 17, "pixels": 1 << 16,
+    "tile_begin": 1 << 14, "tile_faces": 1 << 17, "pixels": 1 << 16, "layers": 1 << 18,
 }  # fmt: skip
 
 
@@ -26,6 +26,7 @@ class Scratch:
         y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
         tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists.
         offset, saturated, nearest: what select finds for each pixel.
+        layers: faces of each pixel, nearest first, for the sharp reference.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
     """
 
@@ -69,7 +70,7 @@ class Scratch:
             self.offset = ti.field(self._float)
             self.saturated, self.nearest = ti.field(ti.i32), ti.field(ti.i32)
             return [self.offset, self.saturated, self.nearest]
-        integer = name.startswith("tile")
+        integer = name.startswith("tile") or name == "layers"
         adjoint = name in ("y", "y_dot")
         field = ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)
         setattr(self, name, field)
