@@ -66,6 +66,8 @@ class Settings:
     """Training views that each step looks at."""
     subdivisions: int = 4
     """Of the sphere at the end: 3 is 642 vertices, 4 is 2562. It starts one level coarser."""
+    radius: float = 0.6
+    """Of the sphere at the start; the target has radius 1."""
     learning_rate: float = 0.02
     """Of Adam, at the start; it falls to a tenth."""
     laplacian: float = 0.03
@@ -182,7 +184,7 @@ def fit(views: Views, edge: torch.nn.Module, settings: Settings, console: Consol
         settings.image_size, edge=edge, depth=tr.HardDepth(), cull_backfaces=True, threshold=1e-3
     )
     generator = torch.Generator().manual_seed(settings.seed)
-    mesh = icosphere(settings.subdivisions - 1, radius=0.6)
+    mesh = icosphere(settings.subdivisions - 1, radius=settings.radius)
     stages = [
         range(0, int(0.4 * settings.iterations)),
         range(int(0.4 * settings.iterations), settings.iterations),
@@ -202,10 +204,9 @@ def fit(views: Views, edge: torch.nn.Module, settings: Settings, console: Consol
             surface = SmoothOffsets(mesh, settings.smoothing)
             laplacian = LaplacianLoss(mesh.faces, len(mesh.vertices))
             flattening = FlatteningLoss(mesh.faces, len(mesh.vertices))
-            optimiser = torch.optim.Adam([surface.offsets], betas=(0.9, 0.99))
+            optimiser = UniformAdam(surface.offsets)
             for step in steps:
                 u = step / max(1, settings.iterations - 1)
-                optimiser.param_groups[0]["lr"] = settings.learning_rate * 0.1**u
                 chosen = torch.randperm(views.training, generator=generator)[: settings.batch]
                 vertices = surface.vertices()[None]
                 rendered = soft_silhouettes(
@@ -215,9 +216,8 @@ def fit(views: Views, edge: torch.nn.Module, settings: Settings, console: Consol
                 prior = settings.laplacian * laplacian(vertices) + settings.flattening * flattening(
                     vertices
                 )
-                optimiser.zero_grad()
-                (match + prior.sum()).backward()
-                optimiser.step()
+                (gradient,) = torch.autograd.grad(match + prior.sum(), surface.offsets)
+                optimiser.step(gradient, settings.learning_rate * 0.1**u)
                 progress.update(bar, advance=1, loss=match.item())
             mesh = Mesh(surface.vertices().detach(), mesh.faces)
     return mesh
@@ -244,6 +244,28 @@ class SmoothOffsets:
 
     def vertices(self) -> Float[Tensor, "V 3"]:
         return self.start + self.smooth @ self.offsets
+
+
+class UniformAdam:
+    """Adam with one step size for all coordinates, from the largest gradient among them.
+
+    Ordinary Adam makes every coordinate move as fast as any other, so a vertex inside all
+    silhouettes, with next to no gradient, wanders at full speed (Nicolet et al. 2021, section 3.3).
+    """
+
+    def __init__(self, parameter: Tensor, beta1: float = 0.9, beta2: float = 0.99) -> None:
+        self.parameter, self.beta1, self.beta2 = parameter, beta1, beta2
+        self.mean, self.square, self.steps = torch.zeros_like(parameter), 0.0, 0
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, learning_rate: float) -> None:
+        self.steps += 1
+        largest = gradient.abs().max().item()
+        self.mean.lerp_(gradient, 1 - self.beta1)
+        self.square += (1 - self.beta2) * (largest**2 - self.square)
+        mean = self.mean / (1 - self.beta1**self.steps)
+        square = self.square / (1 - self.beta2**self.steps)
+        self.parameter -= learning_rate * mean / (math.sqrt(square) + 1e-12)
 
 
 def soft_silhouettes(

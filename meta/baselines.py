@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,11 @@ class FixedSoftness:
         """Learning rates at LR_POSITIONS."""
         return [self.lr, self.lr, self.lr * (DECAY_FACTOR if self.decay else 1)]
 
-    def edge(self) -> nn.Module:
+    def edge(self) -> tr.EdgeSoftness:
         """The softness as a renderer takes it; its scale is a two-knot schedule."""
         return tr.Distribution(self.distribution, scale=tr.Knots([self.start, self.end]))
 
-    def lr_schedule(self) -> nn.Module:
+    def lr_schedule(self) -> tr.Schedule:
         """The learning rate as a schedule."""
         return tr.Knots(self.lr_values, positions=LR_POSITIONS)
 
@@ -135,15 +135,22 @@ class TuningResult:
 
     ranking: list[Tuned]
 
+    def best(self, among: Callable[[FixedSoftness], bool]) -> Tuned:
+        """The best of the configurations for which `among` holds; ValueError if there is none."""
+        for entry in self.ranking:
+            if among(entry.config):
+                return entry
+        raise ValueError("among: the grid has no such configuration")
+
     @property
     def best_constant(self) -> Tuned:
         """The best configuration with a constant scale."""
-        return next(entry for entry in self.ranking if not entry.config.annealed)
+        return self.best(lambda config: not config.annealed)
 
     @property
     def best_annealed(self) -> Tuned:
         """The best configuration with an annealed scale."""
-        return next(entry for entry in self.ranking if entry.config.annealed)
+        return self.best(lambda config: config.annealed)
 
 
 @dataclass
@@ -163,7 +170,7 @@ class BaselineTuner:
     """
 
     family: TaskFamily
-    renderer: Callable[[nn.Module], nn.Module]
+    renderer: Callable[[tr.EdgeSoftness], nn.Module]
     rule: UpdateRule
     steps: int
     grid: Grid = field(default_factory=Grid)
@@ -258,7 +265,7 @@ class BaselineTuner:
 
 def fixed_method(
     config: FixedSoftness,
-    renderer: Callable[[nn.Module], nn.Module],
+    renderer: Callable[[tr.EdgeSoftness], nn.Module],
     rule: UpdateRule,
     steps: int,
 ) -> Method:
@@ -266,9 +273,31 @@ def fixed_method(
     return Method(renderer(config.edge()), rule, config.lr_schedule(), steps)
 
 
-def ranking_rows(result: TuningResult, count: int = 10) -> list[dict[str, Any]]:
-    """The best `count` entries as plain dictionaries, for files and tables."""
-    return [{**asdict(entry), "title": entry.config.title} for entry in result.ranking[:count]]
+def tuning_runs(grid: Grid, rungs: Sequence[Rung], batch_size: int) -> int:
+    """How many inner runs a tuning takes."""
+    constant = [config for config in grid.configurations() if not config.annealed]
+    classes = [len(constant), len(grid.configurations()) - len(constant)]
+    runs, before = 0, 0
+    for rung in rungs:
+        if rung.keep is not None:
+            classes = [min(count, rung.keep) for count in classes]
+        runs += sum(classes) * (rung.batches - before) * batch_size
+        before = rung.batches
+    return runs
+
+
+def ranking_markdown(result: TuningResult, count: int = 12) -> str:
+    """The best `count` entries as a Markdown table."""
+    lines = [
+        "| softness | tasks | mean log(error + 0.001) | failures % | mean | median |",
+        "|" + " --- |" * 6,
+    ]
+    for entry in result.ranking[:count]:
+        lines.append(
+            f"| {entry.config.title} | {entry.tasks} | {entry.score:.3f} | "
+            f"{100 * entry.failure_rate:.1f} | {entry.mean:.4f} | {entry.median:.4f} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _figures(config: FixedSoftness, errors: np.ndarray) -> Tuned:

@@ -1,6 +1,10 @@
-"""Progress bars with the time that remains."""
+"""What a long program says while it runs: the plan, progress with the time left, the times."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -11,6 +15,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+
+Result = TypeVar("Result")
 
 
 def progress_bar(console: Console | None = None, quiet: bool = False) -> Progress:
@@ -26,3 +33,32 @@ def progress_bar(console: Console | None = None, quiet: bool = False) -> Progres
         console=console,
         disable=quiet,
     )
+
+
+class Clock:
+    """Runs the stages of a program and remembers how long each took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, stage: Callable[[], Result]) -> Result:
+        """The result of `stage()`."""
+        begin = time.monotonic()
+        result = stage()
+        self.seconds[name] = time.monotonic() - begin
+        return result
+
+    def __str__(self) -> str:
+        parts = [f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items()]
+        return f"{sum(self.seconds.values()):.0f} s ({', '.join(parts)})"
+
+
+def plan_table(title: str, runs: Mapping[str, int]) -> Table:
+    """The split of the work, stated before it begins: inner runs of each stage and their share."""
+    table = Table(title=title)
+    table.add_column("stage")
+    table.add_column("inner runs", justify="right")
+    table.add_column("share", justify="right")
+    for name, count in runs.items():
+        table.add_row(name, str(count), f"{count / sum(runs.values()):.0%}")
+    return table

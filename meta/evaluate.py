@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,23 @@ class Evaluation:
     errors: np.ndarray
     start_errors: np.ndarray
     metrics: dict[str, np.ndarray]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists; `from_json` takes them back without loss."""
+        return {
+            "errors": self.errors.tolist(),
+            "start_errors": self.start_errors.tolist(),
+            "metrics": {name: values.tolist() for name, values in self.metrics.items()},
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Evaluation:
+        """The inverse of `to_json`, in float64."""
+        return Evaluation(
+            errors=np.array(content["errors"]),
+            start_errors=np.array(content["start_errors"]),
+            metrics={name: np.array(values) for name, values in content["metrics"].items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -144,4 +162,4 @@ def batches(
 
 
 def _array(parts: Sequence[Tensor]) -> np.ndarray:
-    return torch.cat(list(parts)).cpu().numpy()
+    return torch.cat(list(parts)).cpu().double().numpy()

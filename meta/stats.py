@@ -27,10 +27,10 @@ class Interval:
     low: float
     high: float
 
-    def format(self, scale: float = 1.0, digits: int = 4, unit: str = "") -> str:
+    def format(self, scale: float = 1.0, digits: int = 4, between: str = " ") -> str:
         """As "0.0670 [0.0551, 0.0802]"."""
         value, low, high = (f"{scale * x:.{digits}f}" for x in (self.value, self.low, self.high))
-        return f"{value}{unit} [{low}, {high}]"
+        return f"{value}{between}[{low}, {high}]"
 
 
 @dataclass(frozen=True)
@@ -135,29 +135,34 @@ _HEADINGS = (
     "failures %",
     "error ratio",
     "wins %",
-    "failures, difference %",
+    "failures, more %",
 )
 
 
-def table_rows(summaries: Sequence[Summary], comparisons: Sequence[Comparison]) -> list[list[str]]:
-    """One row a method, its comparison (where there is one of that name) beside its summary."""
+def table_rows(
+    summaries: Sequence[Summary], comparisons: Sequence[Comparison], between: str = " "
+) -> list[list[str]]:
+    """One row a method, its comparison (where there is one of that name) beside its summary.
+
+    `between` separates each figure from its interval.
+    """
     by_name = {comparison.name: comparison for comparison in comparisons}
     rows = []
     for summary in summaries:
         row = [
             summary.name,
-            summary.mean.format(),
-            summary.median.format(),
-            summary.failure.format(100, 1),
+            summary.mean.format(1, 4, between),
+            summary.median.format(1, 4, between),
+            summary.failure.format(100, 1, between),
         ]
         comparison = by_name.get(summary.name)
         if comparison is None:
             row += ["", "", ""]
         else:
             row += [
-                comparison.ratio.format(digits=3),
-                comparison.win_rate.format(100, 1),
-                comparison.failure_difference.format(100, 1),
+                comparison.ratio.format(1, 3, between),
+                comparison.win_rate.format(100, 1, between),
+                comparison.failure_difference.format(100, 1, between),
             ]
         rows.append(row)
     return rows
@@ -168,8 +173,9 @@ def caption(summaries: Sequence[Summary], comparisons: Sequence[Comparison]) -> 
     text = f"{summaries[0].count} instances; in brackets 95% bootstrap intervals."
     if comparisons:
         text += (
-            f" Ratio (geometric mean of error + {comparisons[0].floor:g}; below 1 is better), wins"
-            f" and difference in failures are paired, against: {comparisons[0].reference}."
+            f" Error ratio (geometric mean of error + {comparisons[0].floor:g}; below 1 is better),"
+            f" wins and further failures (below 0 is better) are paired, against the"
+            f" {comparisons[0].reference}."
         )
     return text
 
@@ -187,11 +193,13 @@ def markdown_table(summaries: Sequence[Summary], comparisons: Sequence[Compariso
 def rich_table(
     summaries: Sequence[Summary], comparisons: Sequence[Comparison] = (), title: str = ""
 ) -> Table:
-    """The table for a terminal."""
-    table = Table(title=title or None, caption=caption(summaries, comparisons))
+    """The table for a terminal, intervals below the figures."""
+    table = Table(
+        title=title or None, caption=caption(summaries, comparisons), padding=(0, 0, 1, 0)
+    )
     for heading in _HEADINGS:
-        table.add_column(heading, overflow="fold")
-    for row in table_rows(summaries, comparisons):
+        table.add_column(heading, min_width=10)
+    for row in table_rows(summaries, comparisons, between="\n"):
         table.add_row(*row)
     return table
 

@@ -13,17 +13,21 @@ class _Types:
         return runtime().ti_float
 
     @property
+    def single(self) -> bool:
+        return runtime().precision == "f32"
+
+    @property
     def bits(self):
         return runtime().ti_bits
 
 
-_types = _Types()
+types = _Types()
 
 
 @ti.func
 def frozen(value):
     """`value` with no derivative: autodiff does not follow it through the integers."""
-    return ti.bit_cast(ti.bit_cast(value, _types.bits), _types.real)
+    return ti.bit_cast(ti.bit_cast(value, types.bits), types.real)
 
 
 @ti.func
@@ -40,3 +44,12 @@ def log1p(x):
     """log(1 + x) for x >= 0, accurate for small x (Kahan; needs fast_math off)."""
     u = 1.0 + x
     return ti.select(u == 1.0, x, ti.log(u) * (x / ti.select(u == 1.0, 1.0, u - 1.0)))
+
+
+@ti.func
+def polynomial(x, coefficients: ti.template()):
+    """Horner's rule; coefficients from the highest power down."""
+    total = 0.0 * x
+    for i in ti.static(range(len(coefficients))):
+        total = total * x + coefficients[i]
+    return total

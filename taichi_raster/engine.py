@@ -46,6 +46,7 @@ class Engine:
         self._lock = threading.RLock()
         self._tickets = itertools.count()
         self._loaded = -1
+        self.prefer_autodiff = False  # for tests: they compare the two
 
     def ticket(self) -> int:
         """A number that names one call's data in the scratch fields."""
@@ -55,8 +56,6 @@ class Engine:
         """The sums of the inputs x, packed as layout.py says; background: (B,) log-weights."""
         with self._lock:
             kernels = self._load(call, ticket, x, background)
-            clear(kernels.y, call.y_size)
-            kernels.accumulate(call.runs(self.on_gpu))
             grid = (call.batch, call.height, call.width)
             return Sums(
                 read(kernels.y, x, call.y_size).view(*grid, -1),
@@ -70,7 +69,11 @@ class Engine:
             kernels = self._load(call, ticket, x, background)
             write(kernels.y.grad, v.reshape(-1))
             clear(kernels.x.grad, call.x_size)
-            kernels.accumulate.grad(call.runs(self.on_gpu))
+            if self.use_autodiff(call):
+                kernels.accumulate.grad(call.runs(self.on_gpu))
+            else:
+                faces = call.faces if call.fixed_order else 1
+                kernels.pull(call.batch * call.faces // faces, faces)
             return read(kernels.x.grad, x, call.x_size)
 
     def jvp(self, call: Call, ticket: int, x: Tensor, background: Tensor, x_dot: Tensor) -> Tensor:
@@ -105,10 +108,19 @@ class Engine:
             found = read(kernels.layers, x, call.pixels * depth)
             return found.view(call.batch, call.height, call.width, depth), unfinished == 0
 
+    def use_autodiff(self, call: Call) -> bool:
+        """Whether `vjp` takes accumulate's reverse pass rather than the closed form.
+
+        The closed form has no gradient to network weights, and keeps one thread busy with each
+        face, which suits few threads.
+        """
+        learns = call.variant.network is not None and call.variant.moves[2]
+        return self.on_gpu or learns or self.prefer_autodiff
+
     def _load(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, tangent: bool = False
     ) -> Kernels:
-        """Kernels with this call's inputs, tile lists and selection in place."""
+        """Kernels with this call's inputs, tile lists and sums in place."""
         runtime()  # raises if Taichi was re-initialised
         fields = self._scratch
         before = fields.version
@@ -120,7 +132,7 @@ class Engine:
         kernels = self._place(call, x)
         offsets = background[:, None].expand(-1, call.height * call.width)
         write(kernels.offset, offsets.reshape(-1))
-        kernels.select(call.runs(self.on_gpu))
+        kernels.render(call.runs(self.on_gpu))
         self._loaded = ticket
         return kernels
 

@@ -73,28 +73,42 @@ def choose(p, v0, v1, v2, flatness):
 
 
 @ti.func
+def guarded(value, good):
+    """`value` where it is `good` to divide by, else 1."""
+    return ti.select(good, value, 1.0)
+
+
+@ti.func
+def pick(condition, u, v):
+    """u where `condition`, else v; vectors of the image plane.
+
+    Expressions, not branches that assign: autodiff would keep those on a stack.
+    """
+    return ti.Vector([ti.select(condition, u[0], v[0]), ti.select(condition, u[1], v[1])])
+
+
+@ti.func
+def ends(edge, v0, v1, v2):
+    """The two vertices of an edge."""
+    first = pick(edge == 0, v0, pick(edge == 1, v1, v2))
+    return first, pick(edge == 0, v1, pick(edge == 1, v2, v0))
+
+
+@ti.func
 def direction(p, a, b, t, on_line, side):
     """The unit vector n of d = n . (p - foot); zero where p lies on a vertex."""
-    n = ti.Vector([0.0 * t, 0.0 * t])
-    if on_line:
-        e = b - a
-        n = side * turned(e) / e.norm()
-    else:
-        r = p - (1.0 - t) * a - t * b
-        length2 = r.norm_sqr()
-        if length2 > 0.0:
-            n = -r / ti.sqrt(length2)
-    return n
+    e, r = b - a, p - (1.0 - t) * a - t * b
+    along_line = side * turned(e) / ti.sqrt(guarded(e.norm_sqr(), on_line))
+    apart = r.norm_sqr() > 0.0
+    from_vertex = -r / ti.sqrt(guarded(r.norm_sqr(), apart))
+    return pick(on_line, along_line, from_vertex)
 
 
 @ti.func
 def along(p, a, b, t, on_line):
     """The foot's parameter t with its derivative: free on the line, constant at a vertex."""
-    value = t
-    if on_line:
-        e = b - a
-        value = (p - a).dot(e) / e.norm_sqr()
-    return value
+    e = b - a
+    return ti.select(on_line, (p - a).dot(e) / guarded(e.norm_sqr(), on_line), t)
 
 
 @ti.func
@@ -107,19 +121,17 @@ def place(edge, t):
 
 
 @ti.func
-def barycentric(p, v0, v1, v2):
-    """Barycentric coordinates of p; the triangle must have an area."""
-    area = cross(v1 - v0, v2 - v0)
-    w0 = cross(v1 - p, v2 - p) / area
-    w1 = cross(v2 - p, v0 - p) / area
-    return ti.Vector([w0, w1, 1.0 - w0 - w1])
+def slope_of_place(edge, zero):
+    """The derivative of `place` with respect to t."""
+    return place(edge, 1.0 + zero) - place(edge, zero)
 
 
 @ti.func
-def rows(v0, v1, v2):
-    """The gradients of the three barycentric coordinates with respect to p."""
-    area = cross(v1 - v0, v2 - v0)
-    return turned(v2 - v1) / area, turned(v0 - v2) / area, turned(v1 - v0) / area
+def barycentric(p, v0, v1, v2, area):
+    """Barycentric coordinates of p."""
+    w0 = cross(v1 - p, v2 - p) / area
+    w1 = cross(v2 - p, v0 - p) / area
+    return ti.Vector([w0, w1, 1.0 - w0 - w1])
 
 
 @ti.func
@@ -129,55 +141,62 @@ def still(v):
 
 
 @ti.func
-def ends(edge, v0, v1, v2):
-    """The two vertices of an edge."""
-    first, second = v0, v1
-    if edge == 1:
-        first, second = v1, v2
-    elif edge == 2:
-        first, second = v2, v0
-    return first, second
-
-
-@ti.func
 def nearest_weights(p, v0, v1, v2, a, c, edge, inside, on_line, t):
-    """Barycentric coordinates of the triangle's point nearest to p, with their first derivative.
-
-    Inside, moving vertex j by delta moves coordinate i as moving p by -w_j delta does. Outside, the
-    point slides along the nearest edge, or rests at a vertex.
-    """
-    w = ti.Vector([0.0 * t, 0.0 * t, 0.0 * t])
-    if inside:
-        w = barycentric(p, v0, v1, v2)
-    else:
-        w = place(edge, along(p, a, c, t, on_line))
-    return w
+    """Barycentric coordinates of the triangle's point nearest to p: p itself inside; outside, the
+    foot, which slides along the nearest edge or rests at a vertex."""
+    area = guarded(cross(v1 - v0, v2 - v0), inside)
+    within = barycentric(p, v0, v1, v2, area)
+    edge_weights = place(edge, along(p, a, c, t, on_line))
+    return ti.Vector(
+        [ti.select(inside, within[i], edge_weights[i]) for i in ti.static(range(3))]
+    )
 
 
 @ti.func
 def nearest_weights_dot(
-    p, v0, v1, v2, a, c, a_dot, c_dot, v0_dot, v1_dot, v2_dot, edge, inside, on_line, t, n, d
-):
-    """`nearest_weights` and their directional derivative."""
-    w = ti.Vector([0.0 * t, 0.0 * t, 0.0 * t])
-    w_dot = ti.Vector([0.0 * t, 0.0 * t, 0.0 * t])
-    if inside:
-        w = barycentric(p, v0, v1, v2)
-        drift = w[0] * v0_dot + w[1] * v1_dot + w[2] * v2_dot
-        g0, g1, g2 = rows(v0, v1, v2)
-        w_dot = -ti.Vector([g0.dot(drift), g1.dot(drift), g2.dot(drift)])
-    else:
-        w = place(edge, t)
-        if on_line:
-            e = c - a
-            t_dot = d * n.dot(c_dot - a_dot) - ((1.0 - t) * a_dot + t * c_dot).dot(e)
-            w_dot = place_dot(edge, t_dot / e.norm_sqr())
+    p, v0, v1, v2, a, c, v0_dot, v1_dot, v2_dot, a_dot, c_dot, edge, inside, on_line, t, n, d
+):  # fmt: skip
+    """`nearest_weights` and their directional derivative.
+
+    Inside, moving vertex j by delta moves the coordinates as moving p by -w_j delta does.
+    """
+    area = guarded(cross(v1 - v0, v2 - v0), inside)
+    within = barycentric(p, v0, v1, v2, area)
+    drift = within[0] * v0_dot + within[1] * v1_dot + within[2] * v2_dot
+    dot0 = -turned(v2 - v1).dot(drift) / area
+    dot1 = -turned(v0 - v2).dot(drift) / area
+    within_dot = ti.Vector([dot0, dot1, -dot0 - dot1])
+    edge_weights = place(edge, t)
+    e = c - a
+    slide = d * n.dot(c_dot - a_dot) - ((1.0 - t) * a_dot + t * c_dot).dot(e)
+    t_dot = ti.select(on_line, slide / guarded(e.norm_sqr(), on_line), 0.0)
+    edge_dot = t_dot * slope_of_place(edge, 0.0 * t)
+    w = ti.Vector([ti.select(inside, within[i], edge_weights[i]) for i in ti.static(range(3))])
+    w_dot = ti.Vector([ti.select(inside, within_dot[i], edge_dot[i]) for i in ti.static(range(3))])
     return w, w_dot
 
 
 @ti.func
-def place_dot(edge, t_dot):
-    w0 = ti.select(edge == 0, -t_dot, ti.select(edge == 2, t_dot, 0.0 * t_dot))
-    w1 = ti.select(edge == 1, -t_dot, ti.select(edge == 0, t_dot, 0.0 * t_dot))
-    w2 = ti.select(edge == 2, -t_dot, ti.select(edge == 1, t_dot, 0.0 * t_dot))
-    return ti.Vector([w0, w1, w2])
+def pull_weights(v0, v1, v2, w, w_bar, edge, inside, on_line, t, n, d, d_bar):
+    """The adjoint of the vertices (3 x 2), given those of the coordinates w and of the distance d.
+
+    The transpose of `nearest_weights_dot` and of d_dot.
+    """
+    a, c = ends(edge, v0, v1, v2)
+    e = c - a
+    a_bar, c_bar = -(1.0 - t) * d_bar * n, -t * d_bar * n
+    drift_bar = 0.0 * n
+    if inside:
+        area = cross(v1 - v0, v2 - v0)
+        turns = w_bar[0] * turned(v2 - v1) + w_bar[1] * turned(v0 - v2) + w_bar[2] * turned(v1 - v0)
+        drift_bar = -turns / area
+    elif on_line:
+        t_bar = w_bar.dot(slope_of_place(edge, 0.0 * t)) / e.norm_sqr()
+        a_bar -= t_bar * ((1.0 - t) * e + d * n)
+        c_bar -= t_bar * (t * e - d * n)
+    from_a, from_c = place(edge, 0.0 * t), place(edge, 1.0 + 0.0 * t)
+    rows = ti.Matrix([[0.0 * t, 0.0 * t] for _ in ti.static(range(3))])
+    for i in ti.static(range(3)):
+        for j in ti.static(range(2)):
+            rows[i, j] = from_a[i] * a_bar[j] + from_c[i] * c_bar[j] + w[i] * drift_bar[j]
+    return rows

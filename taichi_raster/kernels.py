@@ -1,15 +1,18 @@
 """The kernels: bin, select, accumulate, and accumulate's tangent. One set exists per `Variant`.
 
 * `bin` lists for each tile of pixels the faces that can reach it (no derivative).
-* `select` finds per pixel what must not be differentiated: the largest log-weight, the number of
-  saturated fragments, the nearest face (no derivative).
+* `render` computes the sums of each pixel, and finds what must not be differentiated: the offset of
+  the log-weights, the number of saturated fragments, the nearest face (no derivative).
 * `accumulate` adds each (pixel, face) pair's term to the pixel's sums. Taichi differentiates it:
   its reverse pass is the vector-Jacobian product.
+* `pull` is the same product from closed forms, face by face, without atomics: faster where threads
+  are few. The reverse of `accumulate` is its oracle.
 * `accumulate_dot` adds each term's directional derivative. Its reverse pass gives the second
   derivatives: seeded with an adjoint v of the sums' tangents, the adjoint of the primal inputs is
   the derivative of v . J(x) x_dot.
 """
 
+import math
 from typing import Any
 
 import taichi as ti
@@ -32,7 +35,8 @@ class Kernels:
         formulas = registry.find(variant.distribution)
         self.cdf: Any = formulas.cdf
         self.log_survival: Any = formulas.log_survival
-        self.saturates_at = min(formulas.saturates_at, 1e30)
+        self.can_saturate = formulas.saturates_at < math.inf
+        self.saturates_at = formulas.saturates_at
         self.generate: Any = aggregation.generator(variant.conorm).generate
         self.network = variant.network
         self.learned = variant.network is not None
@@ -49,6 +53,7 @@ class Kernels:
         self.offset, self.saturated = scratch.offset, scratch.saturated
         self.nearest = scratch.nearest
         self.layers = scratch.layers
+        self.moves = variant.moves
         vertices, attributes, parameters = variant.moves
         self.vertices = scratch.x if vertices else scratch.x_still
         self.attributes = scratch.x if attributes else scratch.x_still
@@ -67,9 +72,17 @@ class Kernels:
         return ti.Vector([source[at], source[at + 1]])
 
     @ti.func
-    def attribute_at(self, b, face, i):
-        corner = (b * self.dims[Dim.FACES] + face) * 3 + i
-        return self.dims[Dim.AT_ATTRIBUTES] + corner * ti.static(self.channels)
+    def corners(self, source: ti.template(), at):
+        """A triangle's three corners in the image, and their depths."""
+        z = ti.Vector([source[at + 2], source[at + 5], source[at + 8]])
+        return self.xy(source, at), self.xy(source, at + 3), self.xy(source, at + 6), z
+
+    @ti.func
+    def attribute(self, source: ti.template(), b, face, c):
+        """Channel c at the three corners."""
+        first = (b * self.dims[Dim.FACES] + face) * ti.static(3 * self.channels)
+        at = self.dims[Dim.AT_ATTRIBUTES] + first + c
+        return ti.Vector([source[at + i * self.channels] for i in ti.static(range(3))])
 
     @ti.func
     def weights_at(self, b):
@@ -104,9 +117,12 @@ class Kernels:
         return ti.Vector([px, py])
 
     @ti.func
+    def depth_range(self):
+        return self.limits[Limit.FAR] - self.limits[Limit.NEAR]
+
+    @ti.func
     def z_norm(self, z):
-        near, far = self.limits[Limit.NEAR], self.limits[Limit.FAR]
-        return (far - z) / (far - near)
+        return (self.limits[Limit.FAR] - z) / self.depth_range()
 
     @ti.func
     def counts(self, f, d, z):
@@ -124,18 +140,12 @@ class Kernels:
         first = self.point(ty * TILE, tx * TILE)
         last = self.point(ty * TILE + TILE - 1, tx * TILE + TILE - 1)
         at = self.corner_at(b, face, 0)
-        v0, v1, v2 = self.xy(self.x, at), self.xy(self.x, at + 3), self.xy(self.x, at + 6)
+        v0, v1, v2, corner_z = self.corners(self.x, at)
         low, high = ti.min(v0, v1, v2), ti.max(v0, v1, v2)
-        near = ti.min(self.x[at + 2], self.x[at + 5], self.x[at + 8])
-        far = ti.max(self.x[at + 2], self.x[at + 5], self.x[at + 8])
         reach = self.limits[Limit.REACH]
         hit = low[0] - reach <= last[0] and high[0] + reach >= first[0]
         hit = hit and low[1] - reach <= first[1] and high[1] + reach >= last[1]
-        hit = hit and near > 0.0 and near <= self.limits[Limit.FAR]
-        hit = hit and far >= self.limits[Limit.NEAR]
-        if ti.static(self.cull):
-            hit = hit and geometry.cross(v1 - v0, v2 - v0) > 0.0
-        return hit
+        return hit and self.drawn(v0, v1, v2, corner_z)
 
     @ti.kernel
     def count(self, tiles: ti.i32):
@@ -179,47 +189,86 @@ class Kernels:
         return u
 
     @ti.func
-    def depth_at(self, w, at, source: ti.template()):
-        """Perspective-correct depth: 1/z is linear in the image."""
-        return 1.0 / (w[0] / source[at + 2] + w[1] / source[at + 5] + w[2] / source[at + 8])
+    def generated(self, u, f0, f1, f2):
+        """G, G', G'' of the T-conorm's generator; zero where the fragment is saturated."""
+        l0, l1, l2 = self.log_survival(u)
+        g0, g1, g2 = self.generate(f0, f1, f2, l0, l1, l2)
+        if ti.static(self.can_saturate):
+            adds = u < self.saturates_at
+            g0, g1, g2 = ti.select(adds, g0, 0.0), ti.select(adds, g1, 0.0), ti.select(adds, g2, 0.0)
+        return g0, g1, g2
+
+    @ti.func
+    def fragment(self, b, face, p):
+        """What the kernels without derivatives need to know of a pair."""
+        at = self.corner_at(b, face, 0)
+        v0, v1, v2, corner_z = self.corners(self.x, at)
+        edge, inside, on_line, side, t = geometry.choose(p, v0, v1, v2, self.flatness)
+        a, c = geometry.ends(edge, v0, v1, v2)
+        n = geometry.direction(p, a, c, t, on_line, side)
+        d = n.dot(p - (1.0 - t) * a - t * c)
+        w = geometry.nearest_weights(p, v0, v1, v2, a, c, edge, inside, on_line, t)
+        share = w / corner_z
+        return d, w, share, 1.0 / share.sum(), inside, edge, on_line, t, n
 
     @ti.kernel
-    def select(self, runs: ti.i32):
+    def render(self, runs: ti.i32):
         for run in range(runs):
             for step in range(self.dims[Dim.RUN_LENGTH]):
                 b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
                 if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
-                    self.select_pixel(b, row, column, tile)
+                    self.render_pixel(b, row, column, tile)
 
     @ti.func
-    def select_pixel(self, b, row, column, tile):
+    def render_pixel(self, b, row, column, tile):
+        """Sum over the pixel's fragments, weights relative to the largest so far."""
         q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
         p = self.point(row, column)
         scale = self.x[self.scale_at(b)]
         gamma = self.x[self.gamma_at(b)]
-        # On entry `offset` holds the background's log-weight.
-        largest, saturated, nearest, nearest_z = self.offset[q], 0, -1, 0.0 * scale
+        background = self.offset[q]  # on entry, the background's log-weight
+        largest, total, weight = background, 0.0 * scale, 0.0 * scale
+        colour = ti.Vector([0.0 * scale for _ in ti.static(range(self.channels))])
+        saturated, nearest, nearest_z = 0, -1, 0.0 * scale
         for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
             face = self.tile_faces[k]
-            at = self.corner_at(b, face, 0)
-            v0, v1, v2 = self.xy(self.x, at), self.xy(self.x, at + 3), self.xy(self.x, at + 6)
-            edge, inside, on_line, side, t = geometry.choose(p, v0, v1, v2, self.flatness)
-            from_, to = geometry.ends(edge, v0, v1, v2)
-            n = geometry.direction(p, from_, to, t, on_line, side)
-            d = n.dot(p - (1.0 - t) * from_ - t * to)
-            w = geometry.place(edge, t)
-            if inside:
-                w = geometry.barycentric(p, v0, v1, v2)
-            z = self.depth_at(w, at, self.x)
+            d, w, share, z, inside, _edge, _line, _t, _n = self.fragment(b, face, p)
             u = self.softness(b, d / scale)
-            f, _1, _2 = self.cdf(u)
-            if self.counts(f, d, z):
-                if u >= ti.static(self.saturates_at):
-                    saturated += 1
-                if ti.static(not self.hard):
-                    largest = ti.max(largest, self.z_norm(z) / gamma)
-                if inside and (nearest < 0 or z < nearest_z):
-                    nearest, nearest_z = face, z
+            f0, f1, f2 = self.cdf(u)
+            if self.counts(f0, d, z):
+                g0, _g1, _g2 = self.generated(u, f0, f1, f2)
+                total += g0
+                if ti.static(self.can_saturate):
+                    saturated += ti.cast(u >= self.saturates_at, ti.i32)
+                if ti.static(self.perspective):
+                    w = share * z
+                if ti.static(self.hard):
+                    if inside and (nearest < 0 or z < nearest_z):
+                        nearest, nearest_z, weight = face, z, 1.0
+                        for c in ti.static(range(self.channels)):
+                            colour[c] = w.dot(self.attribute(self.x, b, face, c))
+                else:
+                    l = self.z_norm(z) / gamma  # noqa: E741 - as in the text
+                    if l > largest:
+                        shrink = ti.exp(largest - l)
+                        weight *= shrink
+                        colour *= shrink
+                        largest = l
+                    share_of_pixel = f0 * ti.exp(l - largest)
+                    weight += share_of_pixel
+                    for c in ti.static(range(self.channels)):
+                        colour[c] += share_of_pixel * w.dot(self.attribute(self.x, b, face, c))
+        if ti.static(not self.hard):
+            # Any offset common to all log-weights cancels: take the one that makes their sum 1.
+            norm = ti.max(weight + ti.exp(background - largest), 1e-30)
+            weight /= norm
+            colour /= norm
+            largest += ti.log(norm)
+        to = q * self.sums
+        self.y[to] = total
+        self.y[to + 1] = weight
+        for c in ti.static(range(self.channels)):
+            self.y[to + 2 + c] = colour[c]
         self.offset[q] = largest
         self.saturated[q] = saturated
         self.nearest[q] = nearest
@@ -252,20 +301,13 @@ class Kernels:
             best, best_z, best_a, best_turn = -1, 0.0 * scale, 0.0 * scale, 0
             for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
                 face = self.tile_faces[k]
-                at = self.corner_at(b, face, 0)
-                v0, v1, v2 = self.xy(self.x, at), self.xy(self.x, at + 3), self.xy(self.x, at + 6)
-                edge, inside, on_line, side, t = geometry.choose(p, v0, v1, v2, self.flatness)
-                from_, to = geometry.ends(edge, v0, v1, v2)
-                n = geometry.direction(p, from_, to, t, on_line, side)
-                u = n.dot(p - (1.0 - t) * from_ - t * to) / scale
-                w = geometry.place(edge, t)
-                if inside:
-                    w = geometry.barycentric(p, v0, v1, v2)
-                z = self.depth_at(w, at, self.x)
+                d, _w, _share, z, _i, _e, _l, _t, _n = self.fragment(b, face, p)
+                u = d / scale
                 a, _1, _2 = self.cdf(u)
                 later = z > last_z or (z == last_z and face > last_face)
                 first = best < 0 or z < best_z
                 if self.counts(a, 0.0, z) and later and first:
+                    v0, v1, v2, _z = self.corners(self.x, self.corner_at(b, face, 0))
                     turn = ti.select(geometry.cross(v1 - v0, v2 - v0) >= 0.0, 1, 0)
                     best, best_z, best_a, best_turn = face, z, a, turn
             if best < 0 or front >= 1.0 or back >= 1.0:
@@ -294,56 +336,164 @@ class Kernels:
     def add_pair(self, b, row, column, face):
         q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
         p = self.point(row, column)
-        at = self.corner_at(b, face, 0)
-        v0 = self.xy(self.vertices, at)
-        v1 = self.xy(self.vertices, at + 3)
-        v2 = self.xy(self.vertices, at + 6)
+        v0, v1, v2, corner_z = self.corners(self.vertices, self.corner_at(b, face, 0))
         s0, s1, s2 = geometry.still(v0), geometry.still(v1), geometry.still(v2)
         edge, inside, on_line, side, t = geometry.choose(p, s0, s1, s2, self.flatness)
         start, end = geometry.ends(edge, s0, s1, s2)
         n = geometry.direction(p, start, end, t, on_line, side)
-        first, second = at + 3 * edge, at + 3 * ((edge + 1) % 3)
-        a, c = self.xy(self.vertices, first), self.xy(self.vertices, second)
+        a, c = geometry.ends(edge, v0, v1, v2)
         d = n.dot(p - (1.0 - t) * a - t * c)
         u = self.softness(b, d / self.parameters[self.scale_at(b)])
         f0, f1, f2 = self.cdf(frozen(u))
         w = geometry.nearest_weights(p, v0, v1, v2, a, c, edge, inside, on_line, t)
-        z = self.depth_at(w, at, self.vertices)
+        share = w / corner_z
+        z = 1.0 / share.sum()
         if self.counts(f0, d, z):
-            f = with_slope(f0, f1, u)
             to = q * ti.static(self.sums)
-            if u < ti.static(self.saturates_at):
-                l0, l1, l2 = self.log_survival(frozen(u))
-                g0, g1, _g2 = self.generate(f0, f1, f2, l0, l1, l2)
-                self.y[to] += with_slope(g0, g1, u)
-            self.add_colour(b, face, q, to, w, z, at, f)
+            g0, g1, _g2 = self.generated(frozen(u), f0, f1, f2)
+            self.y[to] += with_slope(g0, g1, u)
+            if ti.static(self.perspective):
+                w = share * z
+            self.add_colour(b, face, q, to, w, z, with_slope(f0, f1, u))
 
     @ti.func
-    def add_colour(self, b, face, q, to, w, z, at, f):
+    def add_colour(self, b, face, q, to, w, z, f):
         """Add the fragment's weight and weighted attributes."""
         if ti.static(self.hard):
             if face == self.nearest[q]:
                 self.y[to + 1] += 1.0
                 for c in ti.static(range(self.channels)):
-                    self.y[to + 2 + c] += self.attribute(b, face, w, z, at, c)
+                    self.y[to + 2 + c] += w.dot(self.attribute(self.attributes, b, face, c))
         else:
             l = self.z_norm(z) / self.parameters[self.gamma_at(b)]  # noqa: E741 - as in the text
             weight = f * ti.exp(l - self.offset[q])
             self.y[to + 1] += weight
             for c in ti.static(range(self.channels)):
-                self.y[to + 2 + c] += weight * self.attribute(b, face, w, z, at, c)
+                value = w.dot(self.attribute(self.attributes, b, face, c))
+                self.y[to + 2 + c] += weight * value
+
+    # The vector-Jacobian product, face by face -----------------------------------------------------
+
+    @ti.kernel
+    def pull(self, runs: ti.i32, run_length: ti.i32):
+        for run in range(runs):
+            for step in range(run_length):
+                i = run * run_length + step
+                b = i // self.dims[Dim.FACES]
+                self.pull_face(b, i - b * self.dims[Dim.FACES])
 
     @ti.func
-    def attribute(self, b, face, w, z, at, c):
-        """Channel c of the attributes at barycentric coordinates w."""
-        from_ = self.attribute_at(b, face, 0) + c
-        total = 0.0 * z
+    def pull_face(self, b, face):
+        """Write the adjoint of a face's inputs: one thread has the face to itself."""
+        at = self.corner_at(b, face, 0)
+        v0, v1, v2, corner_z = self.corners(self.x, at)
+        scale, gamma = self.x[self.scale_at(b)], self.x[self.gamma_at(b)]
+        zero = 0.0 * scale
+        v_bar = ti.Matrix([[zero for _ in ti.static(range(3))] for _ in ti.static(range(3))])
+        a_bar = ti.Matrix([[zero for _ in ti.static(range(self.channels))] for _ in ti.static(range(3))])
+        scale_bar, gamma_bar = zero, zero
+        top, bottom, left, right = self.window(v0, v1, v2)
+        if self.drawn(v0, v1, v2, corner_z):
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    p = self.point(row, column)
+                    d, w, share, z, inside, edge, on_line, t, n = self.fragment(b, face, p)
+                    x = d / scale
+                    u, slope = self.softness_slope(b, x)
+                    f0, f1, f2 = self.cdf(u)
+                    if self.counts(f0, d, z):
+                        q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
+                        to = q * self.sums
+                        _g0, g1, _g2 = self.generated(u, f0, f1, f2)
+                        m = w
+                        if ti.static(self.perspective):
+                            m = share * z
+                        u_bar, l_bar, weight = self.y.grad[to] * g1, zero, zero
+                        if ti.static(self.hard):
+                            weight = ti.select(self.nearest[q] == face, 1.0, 0.0)
+                        else:
+                            l = self.z_norm(z) / gamma  # noqa: E741 - as in the text
+                            psi = ti.exp(l - self.offset[q])
+                            weight = f0 * psi
+                            along = self.y.grad[to + 1]
+                            for c in ti.static(range(self.channels)):
+                                values = self.attribute(self.x, b, face, c)
+                                along += self.y.grad[to + 2 + c] * m.dot(values)
+                            u_bar += along * psi * f1
+                            l_bar = along * weight
+                            gamma_bar -= l_bar * l / gamma
+                        m_bar = ti.Vector([zero, zero, zero])
+                        for c in ti.static(range(self.channels)):
+                            c_bar = weight * self.y.grad[to + 2 + c]
+                            m_bar += c_bar * self.attribute(self.x, b, face, c)
+                            for i in ti.static(range(3)):
+                                a_bar[i, c] += c_bar * m[i]
+                        x_bar = u_bar * slope
+                        scale_bar -= x_bar * x / scale
+                        # Depth and barycentric coordinates.
+                        z_bar = -l_bar / (self.depth_range() * gamma)
+                        w_bar = m_bar
+                        share_bar = ti.Vector([zero, zero, zero])
+                        if ti.static(self.perspective):
+                            z_bar += m_bar.dot(share)
+                            share_bar = m_bar * z
+                            w_bar *= 0.0
+                        share_bar -= z * z * z_bar
+                        w_bar += share_bar / corner_z
+                        for i in ti.static(range(3)):
+                            v_bar[i, 2] -= share_bar[i] * share[i] / corner_z[i]
+                        moves = geometry.pull_weights(
+                            v0, v1, v2, w, w_bar, edge, inside, on_line, t, n, d, x_bar / scale
+                        )
+                        for i in ti.static(range(3)):
+                            v_bar[i, 0] += moves[i, 0]
+                            v_bar[i, 1] += moves[i, 1]
         for i in ti.static(range(3)):
-            share = w[i]
-            if ti.static(self.perspective):
-                share = w[i] * z / self.vertices[at + 3 * i + 2]
-            total += share * self.attributes[from_ + i * self.channels]
-        return total
+            for j in ti.static(range(3)):
+                self.x.grad[at + 3 * i + j] = v_bar[i, j]
+        if ti.static(self.moves[1]):
+            first = self.dims[Dim.AT_ATTRIBUTES] + (b * self.dims[Dim.FACES] + face) * 3 * self.channels
+            for i in ti.static(range(3)):
+                for c in ti.static(range(self.channels)):
+                    self.x.grad[first + i * self.channels + c] = a_bar[i, c]
+        if ti.static(self.moves[2]):
+            self.x.grad[self.scale_at(b)] += scale_bar
+            self.x.grad[self.gamma_at(b)] += gamma_bar
+
+    @ti.func
+    def softness_slope(self, b, x):
+        """u and du/dx."""
+        u, slope = x, 1.0 + 0.0 * x
+        if ti.static(self.learned):
+            u, slope = mlp_kernel.logit_slope(self.network, self.x, self.weights_at(b), x)
+        return u, slope
+
+    @ti.func
+    def drawn(self, v0, v1, v2, corner_z):
+        """Whether a face is drawn at all, wherever it lies in the image."""
+        near = ti.min(corner_z[0], corner_z[1], corner_z[2])
+        far = ti.max(corner_z[0], corner_z[1], corner_z[2])
+        shown = near > 0.0 and near <= self.limits[Limit.FAR] and far >= self.limits[Limit.NEAR]
+        if ti.static(self.cull):
+            shown = shown and geometry.cross(v1 - v0, v2 - v0) > 0.0
+        return shown
+
+    @ti.func
+    def window(self, v0, v1, v2):
+        """(top, bottom, left, right): rows and columns that a face can reach, ends excluded."""
+        width, height = self.dims[Dim.WIDTH], self.dims[Dim.HEIGHT]
+        short = ti.cast(ti.min(width, height), self.limits.dtype)
+        reach = self.limits[Limit.REACH]
+        low, high = ti.min(v0, v1, v2) - reach, ti.max(v0, v1, v2) + reach
+        # The column of x is (x * short + width - 1) / 2; clamped before the cast, which may overflow.
+        left = ti.math.clamp(low[0] * short + width - 1, 0.0, 2.0 * width) * 0.5
+        right = ti.math.clamp(high[0] * short + width - 1, -2.0, 2.0 * width - 2) * 0.5
+        top = ti.math.clamp(height - 1 - high[1] * short, 0.0, 2.0 * height) * 0.5
+        bottom = ti.math.clamp(height - 1 - low[1] * short, -2.0, 2.0 * height - 2) * 0.5
+        return (
+            ti.max(ti.floor(top, ti.i32) - 1, 0), ti.min(ti.ceil(bottom, ti.i32) + 2, height),
+            ti.max(ti.floor(left, ti.i32) - 1, 0), ti.min(ti.ceil(right, ti.i32) + 2, width),
+        )  # fmt: skip
 
     # The tangent ----------------------------------------------------------------------------------
 
@@ -361,86 +511,64 @@ class Kernels:
         q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
         p = self.point(row, column)
         at = self.corner_at(b, face, 0)
-        v0 = self.xy(self.vertices, at)
-        v1 = self.xy(self.vertices, at + 3)
-        v2 = self.xy(self.vertices, at + 6)
+        v0, v1, v2, corner_z = self.corners(self.vertices, at)
+        v0_dot, v1_dot, v2_dot, corner_z_dot = self.corners(self.x_dot, at)
         s0, s1, s2 = geometry.still(v0), geometry.still(v1), geometry.still(v2)
         edge, inside, on_line, side, t_choice = geometry.choose(p, s0, s1, s2, self.flatness)
-        first, second = at + 3 * edge, at + 3 * ((edge + 1) % 3)
-        a, c = self.xy(self.vertices, first), self.xy(self.vertices, second)
-        a_dot, c_dot = self.xy(self.x_dot, first), self.xy(self.x_dot, second)
+        a, c = geometry.ends(edge, v0, v1, v2)
+        a_dot, c_dot = geometry.ends(edge, v0_dot, v1_dot, v2_dot)
         t = geometry.along(p, a, c, t_choice, on_line)
         n = geometry.direction(p, a, c, t, on_line, side)
         d = n.dot(p - (1.0 - t) * a - t * c)
         d_dot = -n.dot((1.0 - t) * a_dot + t * c_dot)
-
         scale = self.parameters[self.scale_at(b)]
         x = d / scale
-        x_dot = (d_dot - x * self.x_dot[self.scale_at(b)]) / scale
+        u, u_dot = self.softness_dot(b, x, (d_dot - x * self.x_dot[self.scale_at(b)]) / scale)
+        f0, f1, f2 = self.cdf(frozen(u))
+        w, w_dot = geometry.nearest_weights_dot(
+            p, v0, v1, v2, a, c, v0_dot, v1_dot, v2_dot, a_dot, c_dot,
+            edge, inside, on_line, t, n, d,
+        )  # fmt: skip
+        share = w / corner_z
+        share_dot = (w_dot - share * corner_z_dot) / corner_z
+        z = 1.0 / share.sum()
+        z_dot = -z * z * share_dot.sum()
+        if self.counts(f0, d, z):
+            to = q * ti.static(self.sums)
+            _g0, g1, g2 = self.generated(frozen(u), f0, f1, f2)
+            self.y_dot[to] += with_slope(g1, g2, u) * u_dot
+            if ti.static(self.perspective):
+                w, w_dot = share * z, share_dot * z + share * z_dot
+            f, f_dot = with_slope(f0, f1, u), with_slope(f1, f2, u) * u_dot
+            self.add_colour_dot(b, face, q, to, w, w_dot, z, z_dot, f, f_dot)
+
+    @ti.func
+    def softness_dot(self, b, x, x_dot):
+        """`softness` and its directional derivative."""
         u, u_dot = x, x_dot
         if ti.static(self.learned):
             u, u_dot = mlp_kernel.logit_dot(
                 self.network, self.parameters, self.x_dot, self.weights_at(b), x, x_dot
             )
-        f0, f1, f2 = self.cdf(frozen(u))
-        w, w_dot = geometry.nearest_weights_dot(
-            p, v0, v1, v2, a, c, a_dot, c_dot,
-            self.xy(self.x_dot, at), self.xy(self.x_dot, at + 3), self.xy(self.x_dot, at + 6),
-            edge, inside, on_line, t, n, d,
-        )  # fmt: skip
-        z = self.depth_at(w, at, self.vertices)
-        if self.counts(f0, d, z):
-            f = with_slope(f0, f1, u)
-            f_dot = with_slope(f1, f2, u) * u_dot
-            to = q * ti.static(self.sums)
-            if u < ti.static(self.saturates_at):
-                l0, l1, l2 = self.log_survival(frozen(u))
-                _g0, g1, g2 = self.generate(f0, f1, f2, l0, l1, l2)
-                self.y_dot[to] += with_slope(g1, g2, u) * u_dot
-            z_dot = self.depth_dot(w, w_dot, z, at)
-            self.add_colour_dot(b, face, q, to, w, w_dot, z, z_dot, at, f, f_dot)
+        return u, u_dot
 
     @ti.func
-    def depth_dot(self, w, w_dot, z, at):
-        """From 1/z = sum_i w_i / z_i."""
-        total = 0.0 * z
-        for i in ti.static(range(3)):
-            z_i = self.vertices[at + 3 * i + 2]
-            total += (w_dot[i] - w[i] * self.x_dot[at + 3 * i + 2] / z_i) / z_i
-        return -z * z * total
-
-    @ti.func
-    def add_colour_dot(self, b, face, q, to, w, w_dot, z, z_dot, at, f, f_dot):
+    def add_colour_dot(self, b, face, q, to, w, w_dot, z, z_dot, f, f_dot):
         if ti.static(self.hard):
             if face == self.nearest[q]:
                 for c in ti.static(range(self.channels)):
-                    _value, dot = self.attribute_dot(b, face, w, w_dot, z, z_dot, at, c)
-                    self.y_dot[to + 2 + c] += dot
+                    value = self.attribute(self.attributes, b, face, c)
+                    value_dot = self.attribute(self.x_dot, b, face, c)
+                    self.y_dot[to + 2 + c] += w_dot.dot(value) + w.dot(value_dot)
         else:
             gamma = self.parameters[self.gamma_at(b)]
             l = self.z_norm(z) / gamma  # noqa: E741 - as in the text
-            depth_range = self.limits[Limit.FAR] - self.limits[Limit.NEAR]
-            l_dot = -(z_dot / depth_range + l * self.x_dot[self.gamma_at(b)]) / gamma
+            l_dot = -(z_dot / self.depth_range() + l * self.x_dot[self.gamma_at(b)]) / gamma
             psi = ti.exp(l - self.offset[q])
             weight, weight_dot = f * psi, (f_dot + f * l_dot) * psi
             self.y_dot[to + 1] += weight_dot
             for c in ti.static(range(self.channels)):
-                value, dot = self.attribute_dot(b, face, w, w_dot, z, z_dot, at, c)
-                self.y_dot[to + 2 + c] += weight_dot * value + weight * dot
-
-    @ti.func
-    def attribute_dot(self, b, face, w, w_dot, z, z_dot, at, c):
-        """(value, directional derivative) of one channel."""
-        from_ = self.attribute_at(b, face, 0) + c
-        total, total_dot = 0.0 * z, 0.0 * z
-        for i in ti.static(range(3)):
-            share, share_dot = w[i], w_dot[i]
-            if ti.static(self.perspective):
-                z_i = self.vertices[at + 3 * i + 2]
-                z_i_dot = self.x_dot[at + 3 * i + 2]
-                share = w[i] * z / z_i
-                share_dot = (w_dot[i] * z + w[i] * z_dot - share * z_i_dot) / z_i
-            here = from_ + i * self.channels
-            total += share * self.attributes[here]
-            total_dot += share_dot * self.attributes[here] + share * self.x_dot[here]
-        return total, total_dot
+                value = self.attribute(self.attributes, b, face, c)
+                moved = weight_dot * w + weight * w_dot
+                value_dot = self.attribute(self.x_dot, b, face, c)
+                self.y_dot[to + 2 + c] += moved.dot(value) + weight * w.dot(value_dot)

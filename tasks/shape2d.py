@@ -11,6 +11,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,7 +103,9 @@ class Shape2D:
             self, hidden.to(dtype), start.to(dtype), depth.to(dtype), colours.to(dtype), present
         )
 
-    def renderer(self, edge: nn.Module, depth: nn.Module | None = None) -> tr.SoftRasterizer:
+    def renderer(
+        self, edge: tr.EdgeSoftness, depth: tr.SoftmaxDepth | tr.HardDepth | None = None
+    ) -> tr.SoftRasterizer:
         """Soft renderer of this family's size, background and clip depths."""
         return tr.SoftRasterizer(
             image_size=self.image_size,
@@ -205,18 +208,40 @@ class Shape2DBatch:
         def tile(tensor: Tensor) -> Tensor:
             return tensor.repeat(copies, *[1] * (tensor.ndim - 1))
 
-        parts = (self.hidden, self.initial, self.depth, self.colours, self.present)
-        return Shape2DBatch(self.family, *map(tile, parts), {"target": tile(self.target)})
+        return self._mapped(tile, {"target": tile(self.target)})
+
+    def select(self, instances: list[int]) -> Shape2DBatch:
+        """A batch of some of the instances, in the order given."""
+        return self._mapped(lambda tensor: tensor[instances], {})
 
     def sharp_image(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B H W 4"]:
-        """Sharp RGBA picture of the triangles at `params`."""
-        return self.family.sharp_renderer()(*self._faces(params))
+        """Sharp RGBA picture of the triangles at `params`.
+
+        The sharp renderer treats front and back faces apart where they overlap; all are turned to
+        the front here, so that relabelling a triangle's vertices changes nothing.
+        """
+        x, y = params.detach().unbind(dim=-1)
+        a, b = x - x[..., :1], y - y[..., :1]
+        back = a[..., 1] * b[..., 2] < a[..., 2] * b[..., 1]
+        front = torch.where(back[..., None, None], params[:, :, [0, 2, 1]], params)
+        return self.family.sharp_renderer()(*self._faces(front))
 
     def soft_image(
         self, params: Float[Tensor, "B K 3 2"], renderer: nn.Module, progress: float | Tensor
     ) -> Float[Tensor, "B H W 4"]:
         """Soft RGBA picture of the triangles at `params`."""
         return renderer(*self._faces(params), progress=progress)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor], cache: dict[str, Tensor]) -> Shape2DBatch:
+        return Shape2DBatch(
+            self.family,
+            change(self.hidden),
+            change(self.initial),
+            change(self.depth),
+            change(self.colours),
+            change(self.present),
+            cache,
+        )
 
     def _faces(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Face vertices (B,K,3,3) and face attributes (B,K,3,3): one colour a triangle."""

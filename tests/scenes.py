@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -156,6 +157,23 @@ def mlp_weights(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 EDGES = ("logistic", "gaussian", "uniform", "mlp")
 DEPTHS = ("softmax", "hard")
+ONLY_F64 = pytest.mark.runs_on(precision="f64")
+_EVERYWHERE = {
+    ("logistic", "softmax"),
+    ("gaussian", "hard"),
+    ("uniform", "softmax"),
+    ("mlp", "softmax"),
+}
+MODES = pytest.mark.parametrize(
+    ("edge", "depth"),
+    [
+        pytest.param(edge, depth, marks=() if (edge, depth) in _EVERYWHERE else ONLY_F64)
+        for edge in EDGES
+        for depth in DEPTHS
+    ],
+)
+"""Every edge kind with every depth mode in float64; elsewhere each of them once, because each pair
+is a set of kernels to compile (first and second derivatives: 10 to 25 s)."""
 
 
 # --- comparing ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch.func import functional_call
 import taichi_raster as tr
 from scenes import random_faces
 
-pytestmark = pytest.mark.runs_on(arch="cpu")
+pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
 ROOT = Path(__file__).parent.parent
 
@@ -315,7 +315,6 @@ tr.init(arch="cpu")
 }
 
 
-@pytest.mark.runs_on(precision="f64")
 @pytest.mark.parametrize("what", SCRIPTS)
 def test_a_runtime_that_cannot_work_is_refused(what: str) -> None:
     """In a process of its own, which must end by the error and not by a crash."""

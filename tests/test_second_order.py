@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd import gradgradcheck
 
 from scenes import (
-    DEPTHS,
-    EDGES,
+    MODES,
+    ONLY_F64,
     Case,
     Inputs,
     hessian_vector_products,
@@ -30,8 +30,7 @@ def check(case: Case, x: Inputs, dtype: torch.dtype) -> Inputs:
     return mine
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("edge", EDGES)
+@MODES
 def test_hessian_vector_product_is_the_twins(edge: str, depth: str, dtype: torch.dtype) -> None:
     case = Case(edge, depth).but(image_size=(11, 14))
     x = case.inputs(seed=41, batch=2, faces=5)
@@ -51,7 +50,13 @@ def test_hessian_vector_product_over_many_tiles(edge: str, dtype: torch.dtype) -
 
 
 @pytest.mark.parametrize(
-    "option", [{"antialias": 2}, {"perspective_correct": False}, {"cutoff": 0.11}]
+    "option",
+    [
+        {"antialias": 2},
+        {"cutoff": 0.11},
+        pytest.param({"perspective_correct": False}, marks=ONLY_F64),
+        pytest.param({"cull_backfaces": True}, marks=ONLY_F64),
+    ],
 )
 def test_hessian_vector_product_with_option(option: dict[str, object], dtype: torch.dtype) -> None:
     case = Case("logistic").but(image_size=(7, 6), **option)
@@ -59,8 +64,7 @@ def test_hessian_vector_product_with_option(option: dict[str, object], dtype: to
 
 
 @pytest.mark.runs_on(precision="f64")
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("edge", EDGES)
+@MODES
 def test_gradgradcheck(edge: str, depth: str) -> None:
     """Vertices (x, y, z), attributes, scale, weights, gamma, background and its z, all at once."""
     case, x = checkable(edge, depth)

@@ -8,10 +8,20 @@ import pytest
 import scipy.stats
 import taichi as ti
 import torch
+from torch.func import functional_call
 
 import taichi_raster as tr
 import twin
-from scenes import WIDTHS, mlp_weights
+from scenes import (
+    WIDTHS,
+    Inputs,
+    gradients,
+    hessian_vector_products,
+    leaves,
+    mlp_weights,
+    random_faces,
+    relative,
+)
 from taichi_raster.softness import registry
 
 ORACLES = {
@@ -39,10 +49,13 @@ def in_kernel(formula: object, x: np.ndarray) -> np.ndarray:
 
 
 def places(name: str) -> np.ndarray:
+    """Numbers that float32 holds exactly."""
     if name == "uniform":
-        return np.array([-3, -1.01, -0.99, -0.5, 0, 0.1, 0.5, 0.9, 0.999])
-    far = np.array([-12, -9, -6, 6, 8, 9, 12])
-    return np.concatenate([np.linspace(-5, 5, 41), [-0.6628, 0.6629, -1e-6, 1e-6], far])
+        x = np.array([-3, -1.01, -0.99, -0.5, 0, 0.1, 0.5, 0.9, 0.999])
+    else:
+        far = np.array([-12, -9, -6, 6, 8, 9, 12, 20, 35])
+        x = np.concatenate([np.linspace(-5, 5, 41), [-0.6628, 0.6629, -1e-6, 1e-6], far])
+    return x.astype(np.float32).astype(np.float64)
 
 
 def test_every_registered_distribution_has_an_oracle() -> None:
@@ -57,19 +70,19 @@ def test_coverage_and_its_slopes_are_scipys(name: str, dtype: torch.dtype) -> No
     assert np.allclose(f, oracle.cdf(x), rtol=small, atol=1e-36)
     assert np.allclose(slope, oracle.pdf(x), rtol=small, atol=1e-36)
     log_slope = {"logistic": -np.tanh(x / 2), "gaussian": -x, "uniform": 0 * x}[name]
-    assert (np.abs(bend - oracle.pdf(x) * log_slope) <= 10 * small * oracle.pdf(x)).all()
+    assert (np.abs(bend - oracle.pdf(x) * log_slope) <= 10 * small * oracle.pdf(x) + 1e-36).all()
 
 
 @pytest.mark.parametrize("name", ORACLES)
 def test_log_survival_and_its_slopes_are_scipys(name: str, dtype: torch.dtype) -> None:
     """Also far inside, where 1 - F is 0 to rounding."""
     x, oracle = places(name), ORACLES[name]
-    if name != "uniform":
-        x = np.concatenate([x, [20, 35]])
     value, slope, bend = in_kernel(registry.find(name).log_survival, x).T
     small = 2e-13 if dtype == torch.float64 else 1e-5
     hazard = np.exp(oracle.logpdf(x) - oracle.logsf(x))
-    assert np.allclose(value, oracle.logsf(x), rtol=small, atol=1e-30)
+    # Vulkan promises log(1 + x) for small x only to 2^-21 (Vulkan specification, precision of Log)
+    tiny = 2**-21 if tr.runtime().arch == "vulkan" else 1e-30
+    assert np.allclose(value, oracle.logsf(x), rtol=small, atol=tiny)
     assert np.allclose(slope, -hazard, rtol=small, atol=1e-30)
     log_slope = {"logistic": -np.tanh(x / 2), "gaussian": -x, "uniform": 0 * x}[name]
     # hazard and log-slope cancel: the error is that of their product
@@ -119,30 +132,61 @@ def test_network_is_the_documented_formula(residual: bool, bias: bool, asinh: bo
     assert torch.allclose(edge.value(d), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [(True, True, False), (True, False, True), (False, True, True)])
-def test_every_kind_of_network_renders_as_its_formula(
-    kind: tuple[bool, bool, bool], dtype: torch.dtype
-) -> None:
-    """(residual, bias, asinh); the other tests use all three."""
+@pytest.mark.runs_on(precision="f64")
+@pytest.mark.parametrize("kind", [(False, False, False), (True, False, True), (False, True, False)])
+def test_every_kind_of_network_renders_as_its_formula(kind: tuple[bool, bool, bool]) -> None:
+    """(residual, bias, asinh), with layers of unequal widths; the other tests use all
+    three. Values, gradients and Hessian-vector products."""
     residual, bias, asinh = kind
+    widths = (2, 3, 2) if residual else (3, 2)
     edge = tr.MLPSoftness(
-        WIDTHS, residual=residual, bias=bias, input="asinh" if asinh else "plain", scale=0.2
+        widths, residual=residual, bias=bias, input="asinh" if asinh else "plain", scale=0.2
     )
-    with torch.no_grad():
-        edge.weights.copy_(torch.linspace(-1, 1, edge.weights.numel()))
     view = twin.View(image_size=(6, 5), threshold=0.0, near=0.5, far=10.0)
-    vertices = torch.tensor(
-        [[[[-0.5, -0.6, 2.0], [0.7, -0.3, 2.5], [0.1, 0.8, 3.0]]]], dtype=torch.float64
-    )
-    attributes = torch.ones(1, 1, 3, 3, dtype=torch.float64)
-    image = tr.SoftRasterizer(edge=edge, **vars(view))(vertices.to(dtype), attributes.to(dtype))
+    renderer = tr.SoftRasterizer(edge=edge, depth=tr.SoftmaxDepth(0.1, 0.6), **vars(view))
+    vertices, attributes = random_faces(6, batch=1, faces=3)
+    g = torch.Generator().manual_seed(5)
+    weights = torch.randn(edge.weights.shape, generator=g, dtype=torch.float64)
+
+    def ours(x: Inputs) -> torch.Tensor:
+        return functional_call(
+            renderer, {"edge.weights": x["weights"]}, (x["vertices"], x["attributes"])
+        )
+
+    def expected(x: Inputs) -> torch.Tensor:
+        return twin.render(
+            x["vertices"], x["attributes"], edge=twin.mlp(x["weights"], widths, *kind),
+            scale=0.2, gamma=0.1, background_z=0.6, view=view,
+        )  # fmt: skip
+
+    x = {"vertices": vertices, "attributes": attributes, "weights": weights}
+    assert (ours(leaves(x)) - expected(x)).abs().max() < 1e-11
+    for derivative in (gradients, hessian_vector_products):
+        mine, twins = derivative(ours, x), derivative(expected, x)
+        for name in x:
+            assert relative(mine[name], twins[name]) < 1e-8, name
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+def test_a_network_that_depends_on_progress_moves_its_first_biases() -> None:
+    edge = tr.MLPSoftness(WIDTHS, scale=0.2, progress=True)
+    weights, moves = mlp_weights(8), torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    with torch.no_grad():
+        edge.weights.copy_(weights)
+        edge.progress_weights.copy_(moves)
+    u = torch.tensor([0.0, 0.75], dtype=torch.float64)
+    moved = weights.repeat(2, 1)
+    moved[:, 3:6] += (2 * u - 1)[:, None] * moves
+    vertices, attributes = random_faces(7)
+    view = twin.View(image_size=(6, 7), threshold=0.0, near=0.5, far=10.0)
+    image = tr.SoftRasterizer(edge=edge, **vars(view))(vertices, attributes, progress=u)
     expected = twin.render(
-        vertices, attributes, edge=twin.mlp(edge.weights.detach().double(), WIDTHS, *kind),
-        scale=0.2, gamma=1e-2, view=view,
-    )  # fmt: skip
-    assert (image.double() - expected)[..., -1].abs().max() < (
-        1e-7 if dtype == torch.float64 else 1e-5
+        vertices, attributes, edge=twin.mlp(moved, WIDTHS), scale=0.2, gamma=1e-2, view=view
     )
+    assert (image - expected).abs().max() < 1e-11
+    d = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64)
+    formula = twin.mlp(moved[1], WIDTHS)((d / 0.2).reshape(1, 1, 1, -1))[0].exp().flatten()
+    assert torch.allclose(edge.value(d, progress=0.75), formula, rtol=1e-12)
 
 
 @pytest.mark.runs_on(arch="cpu", precision="f64")

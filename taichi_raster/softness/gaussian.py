@@ -9,7 +9,7 @@ import math
 import taichi as ti
 from scipy.special import ndtri
 
-from taichi_raster.arithmetic import log1p
+from taichi_raster.arithmetic import log1p, polynomial
 from taichi_raster.softness.registry import DistributionFormulas, register
 
 _SMALL_NUM = (
@@ -45,28 +45,18 @@ _LOG_2 = math.log(2)
 
 
 @ti.func
-def _polynomial(y, coefficients: ti.template()):
-    total = 0.0 * y
-    for i in ti.static(range(len(coefficients))):
-        total = total * y + coefficients[i]
-    return total
-
-
-@ti.func
 def _erfcx(y):
     """exp(y^2) erfc(y) for y >= 0."""
-    value = 0.0 * y
-    if y <= 0.46875:
-        square = y * y
-        erf = y * _polynomial(square, _SMALL_NUM) / _polynomial(square, _SMALL_DEN)
-        value = ti.exp(square) * (1.0 - erf)
-    elif y <= 4.0:
-        value = _polynomial(y, _MIDDLE_NUM) / _polynomial(y, _MIDDLE_DEN)
-    else:
-        inverse = 1.0 / (y * y)
-        tail = inverse * _polynomial(inverse, _LARGE_NUM) / _polynomial(inverse, _LARGE_DEN)
-        value = (_INV_SQRT_PI - tail) / y
-    return value
+    square = ti.min(y, 1.0) * ti.min(y, 1.0)
+    erf = y * polynomial(square, _SMALL_NUM) / polynomial(square, _SMALL_DEN)
+    small = ti.exp(square) * (1.0 - erf)
+    middle_y = ti.min(y, 4.0)
+    middle = polynomial(middle_y, _MIDDLE_NUM) / polynomial(middle_y, _MIDDLE_DEN)
+    large_y = ti.max(y, 4.0)
+    inverse = 1.0 / (large_y * large_y)
+    tail = inverse * polynomial(inverse, _LARGE_NUM) / polynomial(inverse, _LARGE_DEN)
+    large = (_INV_SQRT_PI - tail) / large_y
+    return ti.select(y <= 0.46875, small, ti.select(y <= 4.0, middle, large))
 
 
 @ti.func

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import taichi as ti
 
-from taichi_raster.arithmetic import with_slope
+from taichi_raster.arithmetic import frozen, polynomial, types, with_slope
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,25 @@ class Architecture:
         return self.offsets[layer] + outputs * inputs + unit
 
 
+# A rational minimax approximation of tanh on [-7.9, 7.9], good to float32 (as in the Eigen library).
+_TANH_EDGE = 7.90531110763549805
+_TANH_NUM = (
+    -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
+    1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
+)  # fmt: skip
+_TANH_DEN = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+
+
 @ti.func
 def _tanh(v):
-    e = ti.exp(-2.0 * ti.abs(v))
-    h = (1.0 - e) / (1.0 + e)
-    h = ti.select(v >= 0.0, h, -h)
+    still = frozen(v)
+    h = 0.0 * still
+    if ti.static(types.single):
+        c = ti.math.clamp(still, -_TANH_EDGE, _TANH_EDGE)
+        h = c * polynomial(c * c, _TANH_NUM) / polynomial(c * c, _TANH_DEN)
+    else:
+        e = ti.exp(-2.0 * ti.abs(still))
+        h = ti.select(still >= 0.0, 1.0 - e, e - 1.0) / (1.0 + e)
     return with_slope(h, 1.0 - h * h, v)
 
 
@@ -176,3 +190,49 @@ def logit_dot(arch: ti.template(), theta: ti.template(), theta_dot: ti.template(
         x + _sum(arch, last, 0, theta, base, h),
         x_dot + _sum_dot(arch, last, 0, theta, theta_dot, base, h, h_dot),
     )
+
+
+@ti.func
+def logit_slope(arch: ti.template(), theta: ti.template(), base, x):
+    """(u, du/dx), without derivatives of their own."""
+    y, y_dot = x, 1.0 + 0.0 * x
+    if ti.static(arch.asinh):
+        y, y_dot = _asinh(x), _asinh_slope(x)
+    h = ti.Vector([y if ti.static(i == 0) else 0.0 * y for i in ti.static(range(arch.widest))])
+    h_dot = ti.Vector([y_dot if ti.static(i == 0) else 0.0 * y for i in ti.static(range(arch.widest))])
+    first = h
+    first_dot = h_dot
+    for layer in ti.static(range(len(arch.widths))):
+        out = ti.Vector(
+            [_hidden(arch, layer, j, theta, base, h, first) for j in ti.static(range(arch.widest))]
+        )
+        h_dot = ti.Vector(
+            [
+                _hidden_slope(arch, layer, j, theta, base, h_dot, first_dot, out)
+                for j in ti.static(range(arch.widest))
+            ]
+        )
+        h = out
+        if ti.static(layer == 0):
+            first = h
+            first_dot = h_dot
+    last = ti.static(len(arch.widths))
+    slope = 1.0 + 0.0 * x
+    for i in ti.static(range(arch.fans[last][0])):
+        slope += theta[base + ti.static(arch.weight(last, 0) + i)] * h_dot[i]
+    return x + _sum(arch, last, 0, theta, base, h), slope
+
+
+@ti.func
+def _hidden_slope(
+    arch: ti.template(), layer: ti.template(), unit: ti.template(),
+    theta: ti.template(), base, h_dot, first_dot, out,
+):  # fmt: skip
+    slope = 0.0 * h_dot[0]
+    if ti.static(unit < arch.widths[layer]):
+        for i in ti.static(range(arch.fans[layer][0])):
+            slope += theta[base + ti.static(arch.weight(layer, unit) + i)] * h_dot[i]
+        if ti.static(arch.residual and layer == len(arch.widths) - 1):
+            slope += first_dot[unit]
+        slope *= 1.0 - out[unit] * out[unit]
+    return slope
