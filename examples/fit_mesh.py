@@ -184,11 +184,10 @@ def fit(views: Views, edge: torch.nn.Module, settings: Settings, console: Consol
         settings.image_size, edge=edge, depth=tr.HardDepth(), cull_backfaces=True, threshold=1e-3
     )
     generator = torch.Generator().manual_seed(settings.seed)
-    mesh = icosphere(settings.subdivisions - 1, radius=settings.radius)
-    stages = [
-        range(0, int(0.4 * settings.iterations)),
-        range(int(0.4 * settings.iterations), settings.iterations),
-    ]
+    levels = range(max(1, settings.subdivisions - 2), settings.subdivisions + 1)
+    mesh = icosphere(levels[0], radius=settings.radius)
+    ends = [settings.iterations * (i + 1) // len(levels) for i in range(len(levels))]
+    stages = [range(*ends_of) for ends_of in zip([0, *ends], ends)]
     columns = ("{task.description}", "IoU loss {task.fields[loss]:.4f}")
     with Progress(
         TextColumn(columns[0]),
@@ -199,7 +198,7 @@ def fit(views: Views, edge: torch.nn.Module, settings: Settings, console: Consol
     ) as progress:
         bar = progress.add_task("fitting", total=settings.iterations, loss=1.0)
         for stage, steps in enumerate(stages):
-            if stage == 1:
+            if stage > 0:
                 mesh = subdivide(mesh)
             surface = SmoothOffsets(mesh, settings.smoothing)
             laplacian = LaplacianLoss(mesh.faces, len(mesh.vertices))

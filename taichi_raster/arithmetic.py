@@ -24,6 +24,9 @@ class _Types:
 types = _Types()
 
 
+_ATANH = tuple(1 / (2 * k + 1) for k in reversed(range(8)))
+
+
 @ti.func
 def frozen(value):
     """`value` with no derivative: autodiff does not follow it through the integers."""
@@ -41,9 +44,13 @@ def with_slope(value, slope, x):
 
 @ti.func
 def log1p(x):
-    """log(1 + x) for x >= 0, accurate for small x (Kahan; needs fast_math off)."""
-    u = 1.0 + x
-    return ti.select(u == 1.0, x, ti.log(u) * (x / ti.select(u == 1.0, 1.0, u - 1.0)))
+    """log(1 + x) for x >= 0: 2 atanh(x / (2 + x)) by its series where x is small.
+
+    (Kahan's correction of log would need a log more accurate than Vulkan promises.)
+    """
+    s = x / (2.0 + x)
+    series = 2.0 * s * polynomial(s * s, _ATANH)
+    return ti.select(x < 0.125, series, ti.log(1.0 + x))
 
 
 @ti.func

@@ -99,7 +99,10 @@ def visible(face_vertices: Tensor, near: float, far: float) -> None:
 
 def background(value: Any, channels: int | None = None) -> Tensor:
     """A background colour as a float64 or given tensor, 0-d or (C,)."""
-    tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"background: expected a number, numbers or a tensor, got {value!r}") from None
     if tensor.ndim > 1 or not tensor.is_floating_point():
         raise ValueError(f"background: expected a number or (C,), got shape {tuple(tensor.shape)}")
     finite("an infinite or NaN value", "background", tensor)
@@ -127,3 +130,11 @@ def fraction(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
     return float(value)
+
+
+def weights(name: str, value: Tensor, batch: int, size: int) -> None:
+    if value.shape not in ((size,), (1, size), (batch, size)):
+        raise ValueError(
+            f"{name}: expected shape ({size},) or ({batch}, {size}), got {tuple(value.shape)}"
+        )
+    finite("an infinite or NaN value", name, value)

@@ -33,12 +33,12 @@ class SoftmaxDepth(nn.Module):
     ) -> None:
         super().__init__()
         self.gamma = as_schedule("gamma", gamma)
-        value = torch.as_tensor(background_z)
-        value = value if value.is_floating_point() else value.to(torch.float64)
-        detached = value.detach()
-        if value.ndim > 1 or not bool((torch.isfinite(detached) & (detached >= 0)).all()):
+        number = not isinstance(background_z, Tensor)
+        value = torch.tensor(background_z, dtype=torch.float64) if number else background_z
+        valid = value.is_floating_point() and value.ndim <= 1 and bool(torch.isfinite(value).all())
+        if not valid or not bool((value >= 0).all()):
             raise ValueError(f"background_z: expected finite values >= 0, got {background_z}")
-        self.background_z = value if isinstance(background_z, Tensor) else value.to(torch.float64)
+        self.background_z = value
 
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """gamma and background_z at progress `u`, each 0-d or (B,)."""

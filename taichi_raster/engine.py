@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from taichi_raster.kernels import Kernels
 from taichi_raster.layout import Call, Variant
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch, clear, read, write
+
+_STILL = (True, False, False)
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class Engine:
         """(B, H, W, depth) faces that cover each pixel, nearest first, then -1; and if that is all."""
         with self._lock:
             self._scratch.reserve(layers=call.pixels * depth)
-            kernels = self._place(call, x)
-            self._loaded = -1
+            self._place(call, x)
+            kernels = self._forward_kernels(call.variant)
             unfinished = kernels.collect(call.runs(self.on_gpu), depth)
             found = read(kernels.layers, x, call.pixels * depth)
             return found.view(call.batch, call.height, call.width, depth), unfinished == 0
@@ -129,15 +131,16 @@ class Engine:
             fields.reserve(x_dot=call.x_size, y_dot=call.y_size)
         if fields.version == before and self._loaded == ticket:
             return self._compiled(call.variant)
-        kernels = self._place(call, x)
+        self._place(call, x)
+        kernels = self._forward_kernels(call.variant)
         offsets = background[:, None].expand(-1, call.height * call.width)
         write(kernels.offset, offsets.reshape(-1))
         kernels.render(call.runs(self.on_gpu))
         self._loaded = ticket
-        return kernels
+        return self._compiled(call.variant)
 
-    def _place(self, call: Call, x: Tensor) -> Kernels:
-        """Kernels with this call's inputs and tile lists in place."""
+    def _place(self, call: Call, x: Tensor) -> None:
+        """Put this call's inputs and tile lists in place."""
         self._loaded = -1
         fields = self._scratch
         tiles = call.batch * call.tiles
@@ -147,7 +150,7 @@ class Engine:
         write(fields.x_still, x)
         memory.put(fields.dims, call.dims(self.on_gpu))
         memory.put(fields.limits, call.limits())
-        kernels = self._compiled(call.variant)
+        kernels = self._binning_kernels(call.variant)
         kernels.count(tiles)
         total = kernels.scan(tiles)
         if total < 0:
@@ -156,9 +159,16 @@ class Engine:
                 "at a time, or raise the threshold"
             )
         fields.reserve(tile_faces=total)
-        kernels = self._compiled(call.variant)
-        kernels.fill(tiles)
-        return kernels
+        self._binning_kernels(call.variant).fill(tiles)
+
+    # Kernels that do not depend on all of a variant are shared, so that they compile once.
+
+    def _binning_kernels(self, variant: Variant) -> Kernels:
+        cull = variant.cull
+        return self._compiled(Variant("uniform", None, "probabilistic", "hard", 1, True, cull, _STILL))
+
+    def _forward_kernels(self, variant: Variant) -> Kernels:
+        return self._compiled(replace(variant, moves=_STILL))
 
     def _compiled(self, variant: Variant) -> Kernels:
         version, kernels = self._kernels.get(variant, (-1, None))

@@ -128,11 +128,12 @@ class SoftRasterizer(nn.Module):
             primals: face_vertices and face_attributes, as for `forward`.
             tangents: their directions, of the same shapes; None for zero.
         """
+        checks.faces(*primals, runtime())
         for name, primal, tangent in zip(("vertices", "attributes"), primals, tangents, strict=True):
-            if tangent is not None and tangent.shape != primal.shape:
+            if tangent is not None and (tangent.shape, tangent.dtype) != (primal.shape, primal.dtype):
                 raise ValueError(
-                    f"tangents: the one of face_{name} has shape {tuple(tangent.shape)}, expected "
-                    f"{tuple(primal.shape)}"
+                    f"tangents: the one of face_{name} is {tuple(tangent.shape)} in {tangent.dtype}, "
+                    f"expected {tuple(primal.shape)} in {primal.dtype}"
                 )
         with torch.autograd.forward_ad.dual_level():
             dual = [
@@ -154,7 +155,8 @@ class SoftRasterizer(nn.Module):
             floor = depth[1].to(vertices).expand(batch) / gamma
         weights = scale.new_empty(batch, 0)
         if state.weights is not None:
-            checks.finite("an infinite or NaN value", "edge.weights", state.weights)
+            expected = self.edge.network.size if self.edge.network else 0
+            checks.weights("edge.weights", state.weights, batch, expected)
             weights = state.weights.to(vertices).expand(batch, -1)
         parts = [vertices, attributes, weights, scale, gamma]
         # A render without derivatives shares the kernels of one with respect to vertices.

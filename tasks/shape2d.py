@@ -174,7 +174,7 @@ class Shape2DBatch:
     ) -> Float[Tensor, "B"]:
         """MSE over pixels and RGBA between the soft render and the target."""
         image = self.soft_image(params, renderer, progress)
-        return (image - self.target).square().mean(dim=(1, 2, 3))
+        return _mean_square(image, self.target)
 
     def true_error(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B"]:
         """Root of the mean squared distance of the present vertices to the hidden ones (NDC).
@@ -189,7 +189,7 @@ class Shape2DBatch:
 
     def image_error(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B"]:
         """MSE over pixels and RGBA between the sharp render and the target."""
-        return (self.sharp_image(params) - self.target).square().mean(dim=(1, 2, 3))
+        return _mean_square(self.sharp_image(params), self.target)
 
     def metrics(self, params: Float[Tensor, "B K 3 2"]) -> dict[str, Float[Tensor, "B"]]:
         """parameter_error, image_error, and failure: 1 where the parameter error is above 0.1."""
@@ -248,6 +248,11 @@ class Shape2DBatch:
         return tr.lift_triangles(params, self.depth), self.colours[:, :, None, :].expand(
             -1, -1, 3, -1
         )
+
+
+def _mean_square(image: Tensor, target: Tensor) -> Tensor:
+    squares = nn.functional.mse_loss(image, target, reduction="none")
+    return squares.flatten(1).mean(dim=1)
 
 
 def _random_triangle(rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,17 @@ import torch
 
 import taichi_raster as tr
 import twin
-from scenes import CHANNELS, DEPTHS, EDGES, Case, Inputs, kink_margin, leaves, random_faces
+from scenes import (
+    CHANNELS,
+    DEPTHS,
+    EDGES,
+    ONLY_F64,
+    Case,
+    Inputs,
+    kink_margin,
+    leaves,
+    random_faces,
+)
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -38,7 +48,7 @@ def test_image_is_the_twins(edge: str, depth: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("edge", ["logistic", "mlp"])
+@pytest.mark.parametrize("edge", ["logistic", pytest.param("mlp", marks=ONLY_F64)])
 def test_many_faces_over_many_tiles(edge: str, depth: str, dtype: torch.dtype) -> None:
     """Odd, non-square, no multiple of any tile size."""
     case = Case(edge, depth).but(image_size=(37, 61), threshold=1e-6)
@@ -71,8 +81,8 @@ OPTIONS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("depth", ["softmax", pytest.param("hard", marks=ONLY_F64)])
 def test_option(option: str, depth: str, dtype: torch.dtype) -> None:
     """The option has its defined effect, and has one at all in this scene."""
     plain = Case("logistic", depth).but(image_size=(10, 9), threshold=1e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scenes import MODES, Case, Inputs, kink_margin, like, relative
+from scenes import SECOND_ORDER_MODES, Case, Inputs, kink_margin, like, relative
 
 
 def twin_jvp(case: Case, x: Inputs, tangents: Inputs) -> tuple[Tensor, Tensor]:
@@ -16,7 +16,7 @@ def twin_jvp(case: Case, x: Inputs, tangents: Inputs) -> tuple[Tensor, Tensor]:
     return torch.func.jvp(image, tuple(x[k] for k in names), tuple(tangents[k] for k in names))
 
 
-@MODES
+@SECOND_ORDER_MODES
 def test_jvp_is_the_twins(edge: str, depth: str, dtype: torch.dtype) -> None:
     case = Case(edge, depth).but(image_size=(11, 14))
     x = case.inputs(seed=41, batch=2, faces=5)
@@ -37,7 +37,7 @@ def test_jvp_is_the_twins(edge: str, depth: str, dtype: torch.dtype) -> None:
 
 
 def test_jvp_and_vjp_are_transposes(dtype: torch.dtype) -> None:
-    case = Case("gaussian").but(image_size=(8, 9), antialias=2)
+    case = Case("logistic").but(image_size=(8, 9), antialias=2)
     x = case.inputs(seed=71, dtype=dtype)
     renderer = case.renderer(x)
     primals = tuple(x[k].clone().requires_grad_() for k in ("vertices", "attributes"))

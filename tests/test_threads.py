@@ -16,7 +16,7 @@ def questions(dtype: torch.dtype) -> list[tuple[Case, Inputs]]:
             [
                 (Case("logistic").but(image_size=(9, 8)), 4),
                 (Case("mlp").but(image_size=(17, 20)), 30),
-                (Case("uniform").but(image_size=(5, 6)), 3),
+                (Case("gaussian", "hard").but(image_size=(5, 6)), 3),
                 (Case("logistic").but(image_size=(30, 8)), 12),
             ]
         )

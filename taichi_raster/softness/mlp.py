@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
+from scipy.optimize import least_squares
 from torch import Tensor, nn
 
 from taichi_raster.schedule import Schedule, as_progress, as_schedule
@@ -130,30 +131,35 @@ class MLPSoftness(EdgeSoftness):
             self.weights[out:] = 0
         if name == "logistic":
             return
-        x = torch.sinh(torch.linspace(-3.2, 3.2, 401, dtype=torch.float64))
+        x = torch.sinh(torch.linspace(-3.2, 3.2, 161, dtype=torch.float64))
         target = formulas_at(name, x)[0].to(torch.float64)
-        theta = _random_weights(self.network, 1).requires_grad_()
-        optimiser = torch.optim.LBFGS(
-            [theta], max_iter=600, history_size=50, line_search_fn="strong_wolfe",
-            tolerance_grad=1e-12, tolerance_change=1e-14,
-        )  # fmt: skip
+        weak = 1e-4  # keeps weights small where the curve does not determine them
 
-        def loss() -> Tensor:
-            optimiser.zero_grad()
-            error = (torch.sigmoid(self.logit(x, theta)) - target).square().mean()
-            error = error + 1e-9 * theta.square().mean()
-            error.backward()
-            return error
+        def error(theta: Tensor) -> Tensor:
+            return torch.cat([torch.sigmoid(self.logit(x, theta)) - target, weak * theta])
 
-        optimiser.step(loss)
+        jacobian = torch.func.jacrev(error)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # tiny operations: waking threads would cost far more than they do
+        try:
+            fit = least_squares(
+                lambda w: error(torch.from_numpy(w)).numpy(),
+                _random_weights(self.network, 1).numpy(),
+                jac=lambda w: jacobian(torch.from_numpy(w)).numpy(),
+                max_nfev=80,
+            )
+        finally:
+            torch.set_num_threads(threads)
         with torch.no_grad():
-            self.weights.copy_(theta)
+            self.weights.copy_(torch.from_numpy(fit.x))
 
     def extra_repr(self) -> str:
         return f"{self.network}"
 
 
 def _architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise TypeError(f"widths: expected a list of integers, got {widths!r}")
     sizes = tuple(widths)
     if not sizes or not all(type(w) is int and 1 <= w <= 16 for w in sizes):
         raise ValueError(f"widths: expected integers from 1 to 16, got {widths}")
