@@ -142,16 +142,21 @@ class MLPSoftness(EdgeSoftness):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # tiny operations: waking threads would cost far more than they do
         try:
-            fit = least_squares(
-                lambda w: error(torch.from_numpy(w)).numpy(),
-                _random_weights(self.network, 1).numpy(),
-                jac=lambda w: jacobian(torch.from_numpy(w)).numpy(),
-                max_nfev=80,
-            )
+            fits = [
+                least_squares(
+                    lambda w: error(torch.from_numpy(w)).numpy(),
+                    _random_weights(self.network, seed).numpy(),
+                    jac=lambda w: jacobian(torch.from_numpy(w)).numpy(),
+                    method="lm",  # MINPACK: single-threaded as well
+                    max_nfev=60,
+                )
+                for seed in range(1, 5)  # several starts: some end in a poor local minimum
+            ]
         finally:
             torch.set_num_threads(threads)
+        best = min(fits, key=lambda fit: fit.cost)
         with torch.no_grad():
-            self.weights.copy_(torch.from_numpy(fit.x))
+            self.weights.copy_(torch.from_numpy(best.x))
 
     def extra_repr(self) -> str:
         return f"{self.network}"
