@@ -74,6 +74,7 @@ class Sizes:
         validate_every: outer iterations between validations.
         validation_batches: batches of 32 tasks in a validation.
         unseen: test tasks.
+        pictured: test tasks behind the figures.
         max_batch: most inner runs side by side (memory).
     """
 
@@ -88,16 +89,19 @@ class Sizes:
     validate_every: int
     validation_batches: int
     unseen: int
+    pictured: int
     max_batch: int = 512
 
 
 DEMO = Sizes(
     image_size=24, triangles=2, steps=40, tuning_batch=8, rungs=((1, None), (2, 36), (8, 6)),
     iterations=24, tasks=16, pairs=4, validate_every=6, validation_batches=2, unseen=256,
+    pictured=32,
 )  # fmt: skip
 LONG = Sizes(
     image_size=32, triangles=2, steps=60, tuning_batch=16, rungs=((1, None), (4, 36), (16, 6)),
     iterations=60, tasks=32, pairs=4, validate_every=6, validation_batches=8, unseen=512,
+    pictured=64,
 )  # fmt: skip
 TINY_GRID = Grid(("logistic", "gaussian"), (0.02, 0.16), (0.01,), (0.1,), (True,))
 
@@ -186,6 +190,8 @@ def main(options: Options) -> None:
     before = copy.deepcopy(learned)
     ablation = learnable_schedules(logistic, *parts)
     notes = [
+        f"{CONSTANT}: {constant.title}",
+        f"{ANNEALED}: {annealed.title}",
         clock("learning", lambda: train(setup, "learned", learned)),
         clock("ablation", lambda: train(setup, "ablation", ablation)),
     ]
@@ -195,10 +201,8 @@ def main(options: Options) -> None:
         ABLATION: ablation,
         LEARNED: learned,
     }
-    clock("unseen tasks", lambda: judge(setup, methods))
+    clock("unseen tasks", lambda: judge(setup, methods, notes))
     clock("pictures", lambda: show(setup, methods, before))
-    for note in notes:
-        setup.console.print(note)
     setup.console.print(f"time: {clock}; results in {options.out}")
 
 
@@ -275,7 +279,7 @@ def train(setup: Setup, name: str, method: Method) -> str:
     )
 
 
-def judge(setup: Setup, methods: dict[str, Method]) -> dict[str, Evaluation]:
+def judge(setup: Setup, methods: dict[str, Method], notes: list[str]) -> None:
     """Stage 4: solve the same unseen tasks with every method; print and write the table."""
     results = {}
     for number, (name, method) in enumerate(methods.items()):
@@ -293,16 +297,17 @@ def judge(setup: Setup, methods: dict[str, Method]) -> dict[str, Evaluation]:
         if name != ANNEALED
     ]
     shape = compare(LEARNED, results[LEARNED].errors, ABLATION, results[ABLATION].errors)
-    note = (
+    worth = (
         f"What the shape is worth, learned against {ABLATION}: ratio "
         f"{shape.ratio.format(digits=3)}, wins % {shape.win_rate.format(100, 1)}, "
-        f"failures, more % {shape.failure_difference.format(100, 1)}.\n"
+        f"failures, more % {shape.failure_difference.format(100, 1)}."
     )
-    text = markdown_table(summaries, comparisons) + "\n" + note
-    (setup.options.out / "table.md").write_text(text)
+    lines = [worth, *notes]
+    text = markdown_table(summaries, comparisons) + "".join(f"\n- {line}" for line in lines)
+    (setup.options.out / "table.md").write_text(text + "\n")
     setup.console.print(rich_table(summaries, comparisons, "Unseen tasks"))
-    setup.console.print(note)
-    return results
+    for line in lines:
+        setup.console.print(line)
 
 
 def show(setup: Setup, methods: dict[str, Method], before: Method) -> None:
@@ -320,7 +325,7 @@ def show(setup: Setup, methods: dict[str, Method], before: Method) -> None:
         ABLATION: curves(methods[ABLATION], "--"),
     }
     softness_figure(out / "softness.png", shown)
-    count = min(64, sizes.unseen)
+    count = min(sizes.pictured, sizes.unseen)
     with setup.console.status("convergence"):
         runs = {name: convergence(method, setup.family, count) for name, method in methods.items()}
     convergence_figure(out / "convergence.png", runs)
@@ -377,7 +382,7 @@ def print_plan(setup: Setup) -> None:
         "2 learn shape and schedules": training,
         "3 ablation: logistic shape": training,
         "4 unseen tasks, 4 softnesses": 4 * sizes.unseen,
-        "5 pictures": 6 * min(64, sizes.unseen),
+        "5 pictures": 6 * min(sizes.pictured, sizes.unseen),
     }
     title = (
         f"plan ({sizes.steps} inner steps at {sizes.image_size} x {sizes.image_size} pixels, "

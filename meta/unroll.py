@@ -38,13 +38,11 @@ def unroll(
         method: the method; it is not changed.
         task: a batch of B instances. They do not influence one another: each descends its own loss.
         create_graph: True keeps the whole run differentiable, with respect to the method's
-            parameters (or to
-            `params`). False detaches every step, so that memory does not grow with T, and takes no
-            gradient with respect to the method, which is cheaper.
+            parameters (or to `params`). False detaches every step, so that memory does not grow
+            with T, and takes no gradient with respect to the method, which is cheaper.
         params: tensors in place of method parameters of the same names; each may have a leading
-            batch dimension B
-            (see `batch_parameters`), so that every instance is solved by a softness of its own.
-            Names left out keep the method's own values.
+            batch dimension B (see `batch_parameters`), so that every instance is solved by a
+            softness of its own. Names left out keep the method's own values.
         record: called as record(t, unknowns) for t = 0 ... T, with detached unknowns (B, ...).
 
     Raises FloatingPointError, naming the step, when a loss or an unknown is not finite; ValueError

@@ -1,7 +1,23 @@
-"""A differentiable rasterizer that learns its own softness."""
+"""A differentiable rasterizer that learns its own softness.
+
+Conventions, for everything in this package:
+
+* **NDC**: x right, y up, in units of half the shorter image side, so that a distance means the same
+  in x and y; z is the positive distance along the view axis. In a square image the visible part is
+  [-1, 1] x [-1, 1].
+* **Images** are (B, H, W, C + 1): C attribute channels composited over the background, then alpha.
+  Row 0 is the top; the centre of column i is at x = (2 i + 1 - W) / min(H, W).
+* **Faces** are (B, F, 3, 3), their corners' (x, y, z); counter-clockwise in NDC is the front.
+* **Signed distance** is the distance to a triangle's boundary in NDC, positive inside.
+* **Barycentric coordinates** outside a triangle are those of its nearest point.
+* **Progress** u runs from 0, the start of an optimisation, to 1, its end.
+* Tensors have the dtype that `init` chose; parameters of softnesses may be float64 anywhere.
+"""
 
 from taichi_raster.aggregation import TConorm
+from taichi_raster.camera import PerspectiveCamera, gather_faces, lift_triangles, look_at
 from taichi_raster.depth import HardDepth, SoftmaxDepth
+from taichi_raster.mesh import Mesh, icosphere, load_mesh, normalise, save_mesh
 from taichi_raster.rasterizer import SoftRasterizer
 from taichi_raster.runtime import Runtime, init, runtime
 from taichi_raster.schedule import Constant, Geometric, Knots, Schedule
@@ -13,3 +29,32 @@ from taichi_raster.softness import (
     load_softness,
     save_softness,
 )
+
+__all__ = [
+    "Constant",
+    "Distribution",
+    "EdgeSoftness",
+    "Geometric",
+    "HardDepth",
+    "Knots",
+    "MLPSoftness",
+    "Mesh",
+    "PerspectiveCamera",
+    "Runtime",
+    "Schedule",
+    "SharpRasterizer",
+    "SoftRasterizer",
+    "SoftmaxDepth",
+    "TConorm",
+    "gather_faces",
+    "icosphere",
+    "init",
+    "lift_triangles",
+    "load_mesh",
+    "load_softness",
+    "look_at",
+    "normalise",
+    "runtime",
+    "save_mesh",
+    "save_softness",
+]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from scenes import (
+    DEPTHS,
     MODES,
     ONLY_F64,
     Case,

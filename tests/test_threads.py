@@ -5,7 +5,16 @@ import threading
 import torch
 from torch import Tensor
 
-from scenes import Case, Inputs, gradients, hessian_vector_products, leaves, like, relative
+from scenes import (
+    ONLY_F64,
+    Case,
+    Inputs,
+    gradients,
+    hessian_vector_products,
+    leaves,
+    like,
+    relative,
+)
 
 
 def questions(dtype: torch.dtype) -> list[tuple[Case, Inputs]]:
@@ -105,6 +114,27 @@ def test_the_gradient_of_one_image_in_another(dtype: torch.dtype) -> None:
 
     expected = outer(case.twin, torch.float64)
     assert relative(outer(case.ours, dtype), expected) < (1e-8 if dtype == torch.float64 else 1e-3)
+
+
+@ONLY_F64
+def test_a_render_that_outgrows_the_memory_leaves_earlier_ones_usable() -> None:
+    """Larger fields replace the smaller ones between a render and its backward passes."""
+    case, x = questions(torch.float64)[0]
+    big = case.but(image_size=(9, 8), threshold=1e-6)
+    y = big.inputs(seed=89, batch=1, faces=2500, size=(0.02, 0.1))
+    y["scale"] = torch.tensor(0.01, dtype=torch.float64)
+    expected = hessian_vector_products(case.ours, x)
+
+    x = leaves(x)
+    image = case.ours(x)
+    assert_same(gradients(big.ours, y), gradients(big.twin, y))
+    loss = (image * like(image, 0)).sum() + 0.5 * (image * image).sum()
+    first = torch.autograd.grad(loss, list(x.values()), create_graph=True)
+    y = {k: torch.cat([v, v]) if v.ndim == 4 else v for k, v in y.items()}
+    assert_same(hessian_vector_products(big.ours, y), hessian_vector_products(big.twin, y))
+    directional = sum((g * like(g, 1 + i)).sum() for i, g in enumerate(first))
+    second = torch.autograd.grad(directional, list(x.values()))
+    assert_same(dict(zip(x, second, strict=True)), expected)
 
 
 def test_threads_do_not_see_each_other(dtype: torch.dtype) -> None:

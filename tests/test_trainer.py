@@ -170,7 +170,9 @@ def test_the_outer_rate_is_given_by_name_and_falls_as_a_cosine():
     history = trainer.run(quiet=True).history
     moved = {k: (v - before[k]).abs().item() for k, v in trainer._state.current.items()}
     assert moved["lr.log_rate"] < 1e-7 < moved["renderer.slope"]
-    assert [e["lr_factor"] for e in history] == pytest.approx([1, 0.853553, 0.5, 0.146447], rel=1e-5)
+    assert [e["lr_factor"] for e in history] == pytest.approx(
+        [1, 0.853553, 0.5, 0.146447], rel=1e-5
+    )
     with pytest.raises(ValueError, match="lr: expected a value for each of"):
         toy_trainer(settings=TrainerSettings(lr={"renderer.slope": 0.1}))
 

@@ -46,8 +46,7 @@ def es_gradient(
         pairs: N >= 1.
         sigma: standard deviation of the perturbation (> 0), for all parameters or by name.
         directions: "shared": N directions, each tried on all B instances. "per_task": N * B
-            directions, each tried
-            on one instance; the same cost, and never a larger variance.
+            directions, each tried on one instance; the same cost, and never a larger variance.
         max_batch: most inner runs side by side in memory; the estimate does not depend on it.
 
     `info` holds `es_std`, the standard deviation over pairs of half the difference in loss, and
