@@ -60,7 +60,7 @@ class Settings:
     """Number of training views, spread evenly over the sphere of directions."""
     image_size: int = 64
     """Side of the silhouettes, in pixels."""
-    iterations: int = 500
+    iterations: int = 300
     """Steps of Adam."""
     batch: int = 8
     """Training views that each step looks at."""
@@ -68,13 +68,13 @@ class Settings:
     """Of the sphere at the end: 3 is 642 vertices, 4 is 2562. It starts one level coarser."""
     radius: float = 0.6
     """Of the sphere at the start; the target has radius 1."""
-    learning_rate: float = 0.02
+    learning_rate: float = 0.3
     """Of Adam, at the start; it falls to a tenth."""
-    laplacian: float = 0.03
+    laplacian: float = 0.003
     """Weight of the Laplacian term."""
-    flattening: float = 0.0003
+    flattening: float = 0.0005
     """Weight of the flattening term."""
-    smoothing: float = 20.0
+    smoothing: float = 4.0
     """How far the pull on one vertex spreads to its neighbours; 0 moves each on its own."""
     frames: int = 36
     """Of the turntable."""

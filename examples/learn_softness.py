@@ -175,6 +175,7 @@ class Setup:
 
 
 def main(options: Options) -> None:
+    torch.set_num_threads(1)  # torch's idle threads spin, and take the cores away from Taichi's
     runtime = tr.init(arch=options.arch, deterministic=True)
     sizes = options.sizes()
     family = Shape2D(sizes.triangles, image_size=sizes.image_size, seed=options.seed)

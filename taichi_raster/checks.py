@@ -102,7 +102,9 @@ def background(value: Any, channels: int | None = None) -> Tensor:
     try:
         tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     except (TypeError, ValueError):
-        raise TypeError(f"background: expected a number, numbers or a tensor, got {value!r}") from None
+        raise TypeError(
+            f"background: expected a number, numbers or a tensor, got {value!r}"
+        ) from None
     if tensor.ndim > 1 or not tensor.is_floating_point():
         raise ValueError(f"background: expected a number or (C,), got shape {tuple(tensor.shape)}")
     finite("an infinite or NaN value", "background", tensor)

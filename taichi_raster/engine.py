@@ -165,7 +165,9 @@ class Engine:
 
     def _binning_kernels(self, variant: Variant) -> Kernels:
         cull = variant.cull
-        return self._compiled(Variant("uniform", None, "probabilistic", "hard", 1, True, cull, _STILL))
+        return self._compiled(
+            Variant("uniform", None, "probabilistic", "hard", 1, True, cull, _STILL)
+        )
 
     def _forward_kernels(self, variant: Variant) -> Kernels:
         return self._compiled(replace(variant, moves=_STILL))

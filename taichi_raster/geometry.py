@@ -147,9 +147,7 @@ def nearest_weights(p, v0, v1, v2, a, c, edge, inside, on_line, t):
     area = guarded(cross(v1 - v0, v2 - v0), inside)
     within = barycentric(p, v0, v1, v2, area)
     edge_weights = place(edge, along(p, a, c, t, on_line))
-    return ti.Vector(
-        [ti.select(inside, within[i], edge_weights[i]) for i in ti.static(range(3))]
-    )
+    return ti.Vector([ti.select(inside, within[i], edge_weights[i]) for i in ti.static(range(3))])
 
 
 @ti.func

@@ -195,21 +195,28 @@ class Kernels:
         g0, g1, g2 = self.generate(f0, f1, f2, l0, l1, l2)
         if ti.static(self.can_saturate):
             adds = u < self.saturates_at
-            g0, g1, g2 = ti.select(adds, g0, 0.0), ti.select(adds, g1, 0.0), ti.select(adds, g2, 0.0)
+            g0, g1, g2 = (
+                ti.select(adds, g0, 0.0),
+                ti.select(adds, g1, 0.0),
+                ti.select(adds, g2, 0.0),
+            )
         return g0, g1, g2
 
     @ti.func
-    def fragment(self, b, face, p):
-        """What the kernels without derivatives need to know of a pair."""
-        at = self.corner_at(b, face, 0)
-        v0, v1, v2, corner_z = self.corners(self.x, at)
+    def foot(self, v0, v1, v2, p):
+        """The signed distance of a pair, and what was chosen on the way to it."""
         edge, inside, on_line, side, t = geometry.choose(p, v0, v1, v2, self.flatness)
         a, c = geometry.ends(edge, v0, v1, v2)
         n = geometry.direction(p, a, c, t, on_line, side)
-        d = n.dot(p - (1.0 - t) * a - t * c)
+        return n.dot(p - (1.0 - t) * a - t * c), inside, edge, on_line, t, n
+
+    @ti.func
+    def surface(self, v0, v1, v2, corner_z, p, inside, edge, on_line, t):
+        """Barycentric coordinates w, w / z, and depth of the triangle's point nearest to p."""
+        a, c = geometry.ends(edge, v0, v1, v2)
         w = geometry.nearest_weights(p, v0, v1, v2, a, c, edge, inside, on_line, t)
         share = w / corner_z
-        return d, w, share, 1.0 / share.sum(), inside, edge, on_line, t, n
+        return w, share, 1.0 / share.sum()
 
     @ti.kernel
     def render(self, runs: ti.i32):
@@ -232,32 +239,35 @@ class Kernels:
         saturated, nearest, nearest_z = 0, -1, 0.0 * scale
         for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
             face = self.tile_faces[k]
-            d, w, share, z, inside, _edge, _line, _t, _n = self.fragment(b, face, p)
-            u = self.softness(b, d / scale)
-            f0, f1, f2 = self.cdf(u)
-            if self.counts(f0, d, z):
-                g0, _g1, _g2 = self.generated(u, f0, f1, f2)
-                total += g0
-                if ti.static(self.can_saturate):
-                    saturated += ti.cast(u >= self.saturates_at, ti.i32)
-                if ti.static(self.perspective):
-                    w = share * z
-                if ti.static(self.hard):
-                    if inside and (nearest < 0 or z < nearest_z):
-                        nearest, nearest_z, weight = face, z, 1.0
+            v0, v1, v2, corner_z = self.corners(self.x, self.corner_at(b, face, 0))
+            d, inside, edge, on_line, t, _n = self.foot(v0, v1, v2, p)
+            if d >= -self.limits[Limit.REACH]:
+                u = self.softness(b, d / scale)
+                f0, f1, f2 = self.cdf(u)
+                w, share, z = self.surface(v0, v1, v2, corner_z, p, inside, edge, on_line, t)
+                if self.counts(f0, d, z):
+                    g0, _g1, _g2 = self.generated(u, f0, f1, f2)
+                    total += g0
+                    if ti.static(self.can_saturate):
+                        saturated += ti.cast(u >= self.saturates_at, ti.i32)
+                    if ti.static(self.perspective):
+                        w = share * z
+                    if ti.static(self.hard):
+                        if inside and (nearest < 0 or z < nearest_z):
+                            nearest, nearest_z, weight = face, z, 1.0
+                            for c in ti.static(range(self.channels)):
+                                colour[c] = w.dot(self.attribute(self.x, b, face, c))
+                    else:
+                        l = self.z_norm(z) / gamma  # noqa: E741 - as in the text
+                        if l > largest:
+                            shrink = ti.exp(largest - l)
+                            weight *= shrink
+                            colour *= shrink
+                            largest = l
+                        part = f0 * ti.exp(l - largest)
+                        weight += part
                         for c in ti.static(range(self.channels)):
-                            colour[c] = w.dot(self.attribute(self.x, b, face, c))
-                else:
-                    l = self.z_norm(z) / gamma  # noqa: E741 - as in the text
-                    if l > largest:
-                        shrink = ti.exp(largest - l)
-                        weight *= shrink
-                        colour *= shrink
-                        largest = l
-                    share_of_pixel = f0 * ti.exp(l - largest)
-                    weight += share_of_pixel
-                    for c in ti.static(range(self.channels)):
-                        colour[c] += share_of_pixel * w.dot(self.attribute(self.x, b, face, c))
+                            colour[c] += part * w.dot(self.attribute(self.x, b, face, c))
         if ti.static(not self.hard):
             # Any offset common to all log-weights cancels: take the one that makes their sum 1.
             norm = ti.max(weight + ti.exp(background - largest), 1e-30)
@@ -301,15 +311,15 @@ class Kernels:
             best, best_z, best_a, best_turn = -1, 0.0 * scale, 0.0 * scale, 0
             for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
                 face = self.tile_faces[k]
-                d, _w, _share, z, _i, _e, _l, _t, _n = self.fragment(b, face, p)
-                u = d / scale
-                a, _1, _2 = self.cdf(u)
-                later = z > last_z or (z == last_z and face > last_face)
-                first = best < 0 or z < best_z
-                if self.counts(a, 0.0, z) and later and first:
-                    v0, v1, v2, _z = self.corners(self.x, self.corner_at(b, face, 0))
-                    turn = ti.select(geometry.cross(v1 - v0, v2 - v0) >= 0.0, 1, 0)
-                    best, best_z, best_a, best_turn = face, z, a, turn
+                v0, v1, v2, corner_z = self.corners(self.x, self.corner_at(b, face, 0))
+                d, inside, edge, on_line, t, _n = self.foot(v0, v1, v2, p)
+                if d >= -self.limits[Limit.REACH]:
+                    _w, _s, z = self.surface(v0, v1, v2, corner_z, p, inside, edge, on_line, t)
+                    a, _1, _2 = self.cdf(d / scale)
+                    later = z > last_z or (z == last_z and face > last_face)
+                    if self.counts(a, d, z) and later and (best < 0 or z < best_z):
+                        turn = geometry.cross(v1 - v0, v2 - v0) >= 0.0
+                        best, best_z, best_a, best_turn = face, z, a, ti.cast(turn, ti.i32)
             if best < 0 or front >= 1.0 or back >= 1.0:
                 more = 0
             elif layer < depth:
@@ -390,69 +400,77 @@ class Kernels:
         scale, gamma = self.x[self.scale_at(b)], self.x[self.gamma_at(b)]
         zero = 0.0 * scale
         v_bar = ti.Matrix([[zero for _ in ti.static(range(3))] for _ in ti.static(range(3))])
-        a_bar = ti.Matrix([[zero for _ in ti.static(range(self.channels))] for _ in ti.static(range(3))])
+        a_bar = ti.Matrix(
+            [[zero for _ in ti.static(range(self.channels))] for _ in ti.static(range(3))]
+        )
         scale_bar, gamma_bar = zero, zero
         top, bottom, left, right = self.window(v0, v1, v2)
         if self.drawn(v0, v1, v2, corner_z):
             for row in range(top, bottom):
                 for column in range(left, right):
                     p = self.point(row, column)
-                    d, w, share, z, inside, edge, on_line, t, n = self.fragment(b, face, p)
-                    x = d / scale
-                    u, slope = self.softness_slope(b, x)
-                    f0, f1, f2 = self.cdf(u)
-                    if self.counts(f0, d, z):
-                        q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
-                        to = q * self.sums
-                        _g0, g1, _g2 = self.generated(u, f0, f1, f2)
-                        m = w
-                        if ti.static(self.perspective):
-                            m = share * z
-                        u_bar, l_bar, weight = self.y.grad[to] * g1, zero, zero
-                        if ti.static(self.hard):
-                            weight = ti.select(self.nearest[q] == face, 1.0, 0.0)
-                        else:
-                            l = self.z_norm(z) / gamma  # noqa: E741 - as in the text
-                            psi = ti.exp(l - self.offset[q])
-                            weight = f0 * psi
-                            along = self.y.grad[to + 1]
-                            for c in ti.static(range(self.channels)):
-                                values = self.attribute(self.x, b, face, c)
-                                along += self.y.grad[to + 2 + c] * m.dot(values)
-                            u_bar += along * psi * f1
-                            l_bar = along * weight
-                            gamma_bar -= l_bar * l / gamma
-                        m_bar = ti.Vector([zero, zero, zero])
-                        for c in ti.static(range(self.channels)):
-                            c_bar = weight * self.y.grad[to + 2 + c]
-                            m_bar += c_bar * self.attribute(self.x, b, face, c)
-                            for i in ti.static(range(3)):
-                                a_bar[i, c] += c_bar * m[i]
-                        x_bar = u_bar * slope
-                        scale_bar -= x_bar * x / scale
-                        # Depth and barycentric coordinates.
-                        z_bar = -l_bar / (self.depth_range() * gamma)
-                        w_bar = m_bar
-                        share_bar = ti.Vector([zero, zero, zero])
-                        if ti.static(self.perspective):
-                            z_bar += m_bar.dot(share)
-                            share_bar = m_bar * z
-                            w_bar *= 0.0
-                        share_bar -= z * z * z_bar
-                        w_bar += share_bar / corner_z
-                        for i in ti.static(range(3)):
-                            v_bar[i, 2] -= share_bar[i] * share[i] / corner_z[i]
-                        moves = geometry.pull_weights(
-                            v0, v1, v2, w, w_bar, edge, inside, on_line, t, n, d, x_bar / scale
+                    d, inside, edge, on_line, t, n = self.foot(v0, v1, v2, p)
+                    if d >= -self.limits[Limit.REACH]:
+                        w, share, z = self.surface(
+                            v0, v1, v2, corner_z, p, inside, edge, on_line, t
                         )
-                        for i in ti.static(range(3)):
-                            v_bar[i, 0] += moves[i, 0]
-                            v_bar[i, 1] += moves[i, 1]
+                        x = d / scale
+                        u, slope = self.softness_slope(b, x)
+                        f0, f1, f2 = self.cdf(u)
+                        if self.counts(f0, d, z):
+                            q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
+                            to = q * self.sums
+                            _g0, g1, _g2 = self.generated(u, f0, f1, f2)
+                            m = w
+                            if ti.static(self.perspective):
+                                m = share * z
+                            u_bar, l_bar, weight = self.y.grad[to] * g1, zero, zero
+                            if ti.static(self.hard):
+                                weight = ti.select(self.nearest[q] == face, 1.0, 0.0)
+                            else:
+                                l = self.z_norm(z) / gamma  # noqa: E741 - as in the text
+                                psi = ti.exp(l - self.offset[q])
+                                weight = f0 * psi
+                                along = self.y.grad[to + 1]
+                                for c in ti.static(range(self.channels)):
+                                    values = self.attribute(self.x, b, face, c)
+                                    along += self.y.grad[to + 2 + c] * m.dot(values)
+                                u_bar += along * psi * f1
+                                l_bar = along * weight
+                                gamma_bar -= l_bar * l / gamma
+                            m_bar = ti.Vector([zero, zero, zero])
+                            for c in ti.static(range(self.channels)):
+                                c_bar = weight * self.y.grad[to + 2 + c]
+                                m_bar += c_bar * self.attribute(self.x, b, face, c)
+                                for i in ti.static(range(3)):
+                                    a_bar[i, c] += c_bar * m[i]
+                            x_bar = u_bar * slope
+                            scale_bar -= x_bar * x / scale
+                            # Depth and barycentric coordinates.
+                            z_bar = -l_bar / (self.depth_range() * gamma)
+                            w_bar = m_bar
+                            share_bar = ti.Vector([zero, zero, zero])
+                            if ti.static(self.perspective):
+                                z_bar += m_bar.dot(share)
+                                share_bar = m_bar * z
+                                w_bar *= 0.0
+                            share_bar -= z * z * z_bar
+                            w_bar += share_bar / corner_z
+                            for i in ti.static(range(3)):
+                                v_bar[i, 2] -= share_bar[i] * share[i] / corner_z[i]
+                            moves = geometry.pull_weights(
+                                v0, v1, v2, w, w_bar, edge, inside, on_line, t, n, d, x_bar / scale
+                            )
+                            for i in ti.static(range(3)):
+                                v_bar[i, 0] += moves[i, 0]
+                                v_bar[i, 1] += moves[i, 1]
         for i in ti.static(range(3)):
             for j in ti.static(range(3)):
                 self.x.grad[at + 3 * i + j] = v_bar[i, j]
         if ti.static(self.moves[1]):
-            first = self.dims[Dim.AT_ATTRIBUTES] + (b * self.dims[Dim.FACES] + face) * 3 * self.channels
+            first = (
+                self.dims[Dim.AT_ATTRIBUTES] + (b * self.dims[Dim.FACES] + face) * 3 * self.channels
+            )
             for i in ti.static(range(3)):
                 for c in ti.static(range(self.channels)):
                     self.x.grad[first + i * self.channels + c] = a_bar[i, c]

@@ -129,8 +129,13 @@ class SoftRasterizer(nn.Module):
             tangents: their directions, of the same shapes; None for zero.
         """
         checks.faces(*primals, runtime())
-        for name, primal, tangent in zip(("vertices", "attributes"), primals, tangents, strict=True):
-            if tangent is not None and (tangent.shape, tangent.dtype) != (primal.shape, primal.dtype):
+        for name, primal, tangent in zip(
+            ("vertices", "attributes"), primals, tangents, strict=True
+        ):
+            if tangent is not None and (tangent.shape, tangent.dtype) != (
+                primal.shape,
+                primal.dtype,
+            ):
                 raise ValueError(
                     f"tangents: the one of face_{name} is {tuple(tangent.shape)} in {tangent.dtype}, "
                     f"expected {tuple(primal.shape)} in {primal.dtype}"

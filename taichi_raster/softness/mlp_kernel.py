@@ -94,7 +94,9 @@ def _asinh_slope(x):
 
 
 @ti.func
-def _sum(arch: ti.template(), layer: ti.template(), unit: ti.template(), theta: ti.template(), base, h):
+def _sum(
+    arch: ti.template(), layer: ti.template(), unit: ti.template(), theta: ti.template(), base, h
+):
     """A unit's input: bias plus weighted outputs of the layer before."""
     total = 0.0 * h[0]
     if ti.static(arch.bias):
@@ -105,7 +107,15 @@ def _sum(arch: ti.template(), layer: ti.template(), unit: ti.template(), theta: 
 
 
 @ti.func
-def _hidden(arch: ti.template(), layer: ti.template(), unit: ti.template(), theta: ti.template(), base, h, first):
+def _hidden(
+    arch: ti.template(),
+    layer: ti.template(),
+    unit: ti.template(),
+    theta: ti.template(),
+    base,
+    h,
+    first,
+):
     out = 0.0 * h[0]
     if ti.static(unit < arch.widths[layer]):
         total = _sum(arch, layer, unit, theta, base, h)
@@ -168,7 +178,9 @@ def logit_dot(arch: ti.template(), theta: ti.template(), theta_dot: ti.template(
     if ti.static(arch.asinh):
         y, y_dot = _asinh(x), _asinh_slope(x) * x_dot
     h = ti.Vector([y if ti.static(i == 0) else 0.0 * y for i in ti.static(range(arch.widest))])
-    h_dot = ti.Vector([y_dot if ti.static(i == 0) else 0.0 * y for i in ti.static(range(arch.widest))])
+    h_dot = ti.Vector(
+        [y_dot if ti.static(i == 0) else 0.0 * y for i in ti.static(range(arch.widest))]
+    )
     first = h
     first_dot = h_dot
     for layer in ti.static(range(len(arch.widths))):
@@ -199,7 +211,9 @@ def logit_slope(arch: ti.template(), theta: ti.template(), base, x):
     if ti.static(arch.asinh):
         y, y_dot = _asinh(x), _asinh_slope(x)
     h = ti.Vector([y if ti.static(i == 0) else 0.0 * y for i in ti.static(range(arch.widest))])
-    h_dot = ti.Vector([y_dot if ti.static(i == 0) else 0.0 * y for i in ti.static(range(arch.widest))])
+    h_dot = ti.Vector(
+        [y_dot if ti.static(i == 0) else 0.0 * y for i in ti.static(range(arch.widest))]
+    )
     first = h
     first_dot = h_dot
     for layer in ti.static(range(len(arch.widths))):

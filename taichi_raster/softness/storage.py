@@ -19,7 +19,9 @@ from taichi_raster.softness.mlp import MLPSoftness
 _FORMAT = "taichi_raster.softness/1"
 
 
-def save_softness(path: str | Path, edge: EdgeSoftness, notes: dict[str, Any] | None = None) -> None:
+def save_softness(
+    path: str | Path, edge: EdgeSoftness, notes: dict[str, Any] | None = None
+) -> None:
     """Write a softness to a safetensors file, all or nothing.
 
     Args:
