@@ -15,7 +15,7 @@ Conventions, for everything in this package:
 """
 
 from taichi_raster.aggregation import TConorm
-from taichi_raster.camera import PerspectiveCamera, gather_faces, lift_triangles, look_at
+from taichi_raster.camera import PerspectiveCamera, gather_faces, lift_triangles, look_at, orbit
 from taichi_raster.depth import HardDepth, SoftmaxDepth
 from taichi_raster.mesh import Mesh, icosphere, load_mesh, normalise, save_mesh
 from taichi_raster.rasterizer import SoftRasterizer
@@ -54,6 +54,7 @@ __all__ = [
     "load_softness",
     "look_at",
     "normalise",
+    "orbit",
     "runtime",
     "save_mesh",
     "save_softness",
