@@ -44,13 +44,13 @@ def with_slope(value, slope, x):
 
 @ti.func
 def log1p(x):
-    """log(1 + x) for x >= 0: 2 atanh(x / (2 + x)) by its series where x is small.
+    """log(1 + x): 2 atanh(x / (2 + x)) by its series where x is small.
 
     (Kahan's correction of log would need a log more accurate than Vulkan promises.)
     """
     s = x / (2.0 + x)
     series = 2.0 * s * polynomial(s * s, _ATANH)
-    return ti.select(x < 0.125, series, ti.log(1.0 + x))
+    return ti.select(ti.abs(x) < 0.125, series, ti.log(1.0 + x))
 
 
 @ti.func
