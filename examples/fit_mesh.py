@@ -72,9 +72,9 @@ class Settings:
     """Of Adam, at the start; it falls to a tenth."""
     laplacian: float = 0.003
     """Weight of the Laplacian term."""
-    flattening: float = 0.0005
+    flattening: float = 0.0003
     """Weight of the flattening term."""
-    smoothing: float = 4.0
+    smoothing: float = 2.0
     """How far the pull on one vertex spreads to its neighbours; 0 moves each on its own."""
     frames: int = 36
     """Of the turntable."""
@@ -171,7 +171,7 @@ def run(settings: Settings, target: Mesh, edge: torch.nn.Module) -> dict:
 
 def default_softness() -> torch.nn.Module:
     """From reaching over a tenth of the image down to less than a pixel."""
-    return tr.Distribution("logistic", scale=tr.Geometric(0.03, 0.005))
+    return tr.Distribution("logistic", scale=tr.Geometric(0.03, 0.003))
 
 
 # The fit ----------------------------------------------------------------------------------------

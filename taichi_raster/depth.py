@@ -33,8 +33,11 @@ class SoftmaxDepth(nn.Module):
     ) -> None:
         super().__init__()
         self.gamma = as_schedule("gamma", gamma)
-        number = not isinstance(background_z, Tensor)
-        value = torch.tensor(background_z, dtype=torch.float64) if number else background_z
+        value = (
+            background_z
+            if isinstance(background_z, Tensor)
+            else torch.tensor(background_z, dtype=torch.float64)
+        )
         valid = value.is_floating_point() and value.ndim <= 1 and bool(torch.isfinite(value).all())
         if not valid or not bool((value >= 0).all()):
             raise ValueError(f"background_z: expected finite values >= 0, got {background_z}")

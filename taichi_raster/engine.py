@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from taichi_raster import scratch as memory
-from taichi_raster.kernels import Kernels
+from taichi_raster.kernels import Accumulate, Binning, Forward, Layers, Pull, Tangent
 from taichi_raster.layout import Call, Variant
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch, clear, read, write
@@ -44,7 +44,7 @@ class Engine:
         self.on_gpu = settings.arch != "cpu"
         self._runtime = settings
         self._scratch = Scratch(settings)
-        self._kernels: dict[Variant, tuple[int, Kernels]] = {}
+        self._compiled: dict[tuple[type, Variant], tuple[int, Any]] = {}
         self._lock = threading.RLock()
         self._tickets = itertools.count()
         self._loaded = -1
@@ -57,35 +57,38 @@ class Engine:
     def forward(self, call: Call, ticket: int, x: Tensor, background: Tensor) -> Sums:
         """The sums of the inputs x, packed as layout.py says; background: (B,) log-weights."""
         with self._lock:
-            kernels = self._load(call, ticket, x, background)
-            grid = (call.batch, call.height, call.width)
+            self._load(call, ticket, x, background)
+            fields, grid = self._scratch, (call.batch, call.height, call.width)
             return Sums(
-                read(kernels.y, x, call.y_size).view(*grid, -1),
-                read(kernels.offset, x, call.pixels).view(grid),
-                read(kernels.saturated, x, call.pixels).view(grid),
+                read(fields.y, x, call.y_size).view(*grid, -1),
+                read(fields.offset, x, call.pixels).view(grid),
+                read(fields.saturated, x, call.pixels).view(grid),
             )
 
     def vjp(self, call: Call, ticket: int, x: Tensor, background: Tensor, v: Tensor) -> Tensor:
         """J(x)^T v: the adjoint of the inputs, given the adjoint of the sums."""
         with self._lock:
-            kernels = self._load(call, ticket, x, background)
-            write(kernels.y.grad, v.reshape(-1))
-            clear(kernels.x.grad, call.x_size)
+            self._load(call, ticket, x, background)
+            fields = self._scratch
+            write(fields.y.grad, v.reshape(-1))
+            clear(fields.x.grad, call.x_size)
             if self.use_autodiff(call):
-                kernels.accumulate.grad(call.runs(self.on_gpu))
+                self._kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
             else:
                 faces = call.faces if call.fixed_order else 1
-                kernels.pull(call.batch * call.faces // faces, faces)
-            return read(kernels.x.grad, x, call.x_size)
+                runs = call.batch * call.faces // faces
+                self._kernels(Pull, call.variant).pull(runs, faces)
+            return read(fields.x.grad, x, call.x_size)
 
     def jvp(self, call: Call, ticket: int, x: Tensor, background: Tensor, x_dot: Tensor) -> Tensor:
         """J(x) x_dot: the tangent of the sums, given the tangent of the inputs."""
         with self._lock:
-            kernels = self._load(call, ticket, x, background, tangent=True)
-            write(kernels.x_dot, x_dot)
-            clear(kernels.y_dot, call.y_size)
-            kernels.accumulate_dot(call.runs(self.on_gpu))
-            y_dot = read(kernels.y_dot, x, call.y_size)
+            self._load(call, ticket, x, background, tangent=True)
+            fields = self._scratch
+            write(fields.x_dot, x_dot)
+            clear(fields.y_dot, call.y_size)
+            self._kernels(Tangent, call.variant).accumulate_dot(call.runs(self.on_gpu))
+            y_dot = read(fields.y_dot, x, call.y_size)
             return y_dot.view(call.batch, call.height, call.width, -1)
 
     def second(
@@ -93,21 +96,21 @@ class Engine:
     ) -> Tensor:
         """The gradient of v . J(x) x_dot with respect to x."""
         with self._lock:
-            kernels = self._load(call, ticket, x, background, tangent=True)
-            write(kernels.x_dot, x_dot)
-            write(kernels.y_dot.grad, v.reshape(-1))
-            clear(kernels.x.grad, call.x_size)
-            kernels.accumulate_dot.grad(call.runs(self.on_gpu))
-            return read(kernels.x.grad, x, call.x_size)
+            self._load(call, ticket, x, background, tangent=True)
+            fields = self._scratch
+            write(fields.x_dot, x_dot)
+            write(fields.y_dot.grad, v.reshape(-1))
+            clear(fields.x.grad, call.x_size)
+            self._kernels(Tangent, call.variant).accumulate_dot.grad(call.runs(self.on_gpu))
+            return read(fields.x.grad, x, call.x_size)
 
     def layers(self, call: Call, x: Tensor, depth: int) -> tuple[Tensor, bool]:
-        """(B, H, W, depth) faces that cover each pixel, nearest first, then -1; and if that is all."""
+        """(B, H, W, depth): faces over each pixel, nearest first, then -1; and if that is all."""
         with self._lock:
             self._scratch.reserve(layers=call.pixels * depth)
             self._place(call, x)
-            kernels = self._forward_kernels(call.variant)
-            unfinished = kernels.collect(call.runs(self.on_gpu), depth)
-            found = read(kernels.layers, x, call.pixels * depth)
+            unfinished = self._kernels(Layers, call.variant).collect(call.runs(self.on_gpu), depth)
+            found = read(self._scratch.layers, x, call.pixels * depth)
             return found.view(call.batch, call.height, call.width, depth), unfinished == 0
 
     def use_autodiff(self, call: Call) -> bool:
@@ -121,62 +124,51 @@ class Engine:
 
     def _load(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, tangent: bool = False
-    ) -> Kernels:
-        """Kernels with this call's inputs, tile lists and sums in place."""
+    ) -> None:
+        """Have this call's inputs, tile lists and sums in place."""
         runtime()  # raises if Taichi was re-initialised
         fields = self._scratch
         before = fields.version
-        fields.reserve(y=call.y_size, layers=1)
+        fields.reserve(y=call.y_size)
         if tangent:
             fields.reserve(x_dot=call.x_size, y_dot=call.y_size)
         if fields.version == before and self._loaded == ticket:
-            return self._compiled(call.variant)
+            return
         self._place(call, x)
-        kernels = self._forward_kernels(call.variant)
         offsets = background[:, None].expand(-1, call.height * call.width)
-        write(kernels.offset, offsets.reshape(-1))
-        kernels.render(call.runs(self.on_gpu))
+        write(fields.offset, offsets.reshape(-1))
+        variant = replace(call.variant, moves=_STILL)  # shared by all, so that it compiles once
+        self._kernels(Forward, variant).render(call.runs(self.on_gpu))
         self._loaded = ticket
-        return self._compiled(call.variant)
 
     def _place(self, call: Call, x: Tensor) -> None:
         """Put this call's inputs and tile lists in place."""
         self._loaded = -1
         fields = self._scratch
         tiles = call.batch * call.tiles
-        fields.reserve(x=call.x_size, y=1, pixels=call.pixels, tile_begin=tiles + 1, tile_faces=1)
-        fields.reserve(layers=1)
+        fields.reserve(x=call.x_size, pixels=call.pixels, tile_begin=tiles + 1)
         write(fields.x, x)
         write(fields.x_still, x)
         memory.put(fields.dims, call.dims(self.on_gpu))
         memory.put(fields.limits, call.limits())
-        kernels = self._binning_kernels(call.variant)
-        kernels.count(tiles)
-        total = kernels.scan(tiles)
+        cull = call.variant.cull
+        variant = Variant("uniform", None, "probabilistic", "hard", 1, True, cull, _STILL)
+        self._kernels(Binning, variant).count(tiles)
+        total = self._kernels(Binning, variant).scan(tiles)
         if total < 0:
             raise MemoryError(
                 "tile lists need more than 2^31 entries: render fewer batch items, faces or pixels "
                 "at a time, or raise the threshold"
             )
         fields.reserve(tile_faces=total)
-        self._binning_kernels(call.variant).fill(tiles)
+        self._kernels(Binning, variant).fill(tiles)
 
-    # Kernels that do not depend on all of a variant are shared, so that they compile once.
-
-    def _binning_kernels(self, variant: Variant) -> Kernels:
-        cull = variant.cull
-        return self._compiled(
-            Variant("uniform", None, "probabilistic", "hard", 1, True, cull, _STILL)
-        )
-
-    def _forward_kernels(self, variant: Variant) -> Kernels:
-        return self._compiled(replace(variant, moves=_STILL))
-
-    def _compiled(self, variant: Variant) -> Kernels:
-        version, kernels = self._kernels.get(variant, (-1, None))
+    def _kernels(self, kind: type, variant: Variant) -> Any:
+        """The kernels of a kind, compiled anew if a field was replaced since."""
+        version, kernels = self._compiled.get((kind, variant), (-1, None))
         if kernels is None or version != self._scratch.version:
-            kernels = Kernels(variant, self._scratch, self._runtime)
-            self._kernels[variant] = (self._scratch.version, kernels)
+            kernels = kind(variant, self._scratch, self._runtime)
+            self._compiled[kind, variant] = (self._scratch.version, kernels)
         return kernels
 
 

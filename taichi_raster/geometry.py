@@ -6,8 +6,8 @@ and n the unit vector along which the distance d is measured,
 
     d = n . (p - (1 - t) a - t b)        and        d_dot = -n . ((1 - t) a_dot + t b_dot):
 
-by the envelope theorem neither n's nor t's motion counts, because t is optimal (or clamped) and n is
-a unit vector along the residual. Nothing divides by a distance that goes to zero.
+by the envelope theorem neither n's nor t's motion counts, because t is optimal (or clamped) and n
+is a unit vector along the residual. Nothing divides by a distance that goes to zero.
 """
 
 import taichi as ti

@@ -1,9 +1,9 @@
 """How one call's inputs lie in the flat vector x, and its sums in the flat vector y.
 
-x is, one after the other: face vertices (B, F, 3, 3), face attributes (B, F, 3, C), softness weights
-(B, P), scale (B,), gamma (B,): every batch item has its own parameters, so that threads do not
-contend for them and a sum over items has a fixed order. y is (B, H, W, 2 + C): the T-conorm's sum, the colour
-weight, and the weighted attributes.
+x is, one after the other: face vertices (B, F, 3, 3), face attributes (B, F, 3, C), softness
+weights (B, P), scale (B,), gamma (B,): every batch item has its own parameters, so that threads do
+not contend for them and a sum over items has a fixed order. y is (B, H, W, 2 + C): the T-conorm's
+sum, the colour weight, and the weighted attributes.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class SoftRasterizer(nn.Module):
                 primal.dtype,
             ):
                 raise ValueError(
-                    f"tangents: the one of face_{name} is {tuple(tangent.shape)} in {tangent.dtype}, "
+                    f"tangents: face_{name}'s is {tuple(tangent.shape)} in {tangent.dtype}, "
                     f"expected {tuple(primal.shape)} in {primal.dtype}"
                 )
         with torch.autograd.forward_ad.dual_level():

@@ -1,9 +1,11 @@
 """The renderer's memory on the device: flat fields that grow by doubling.
 
 Fields rather than ndarrays, because autodiff through ndarray arguments is broken on Vulkan in
-Taichi 1.7.4 (taichi #8524). They are scratch: their contents belong to one call at a time. Replacing
-a field makes the kernels that use it compile anew, so they start large.
+Taichi 1.7.4 (taichi #8524). They are scratch: their contents belong to one call at a time.
+Replacing a field makes the kernels that use it compile anew, so they start large.
 """
+
+from typing import Any
 
 import taichi as ti
 import torch
@@ -25,10 +27,18 @@ class Scratch:
         x: inputs, flat, with adjoints; `x_still` mirrors them without; x_dot: their tangents.
         y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
         tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists.
-        offset, saturated, nearest: what select finds for each pixel.
+        offset, saturated, nearest: what the forward kernel finds for each pixel.
         layers: faces of each pixel, nearest first, for the sharp reference.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
     """
+
+    x: Any
+    x_dot: Any
+    y: Any
+    y_dot: Any
+    tile_begin: Any
+    tile_faces: Any
+    layers: Any
 
     def __init__(self, runtime: Runtime) -> None:
         self._float = runtime.ti_float
@@ -37,6 +47,7 @@ class Scratch:
         self._capacity: dict[str, int] = {}
         self._trees: dict[str, object] = {}
         self.version = 0
+        self.reserve(**dict.fromkeys(_INITIAL, 1))
 
     def reserve(self, **sizes: int) -> None:
         """Make room for at least `sizes` elements of each named group of fields."""

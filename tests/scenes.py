@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,12 @@ from torch.func import functional_call
 import taichi_raster as tr
 import twin
 
-WIDTHS = (3, 2, 3)  # one MLP shape for all tests: each shape is a kernel of its own
+WIDTHS = (3, 2, 3)
+# Few networks for all tests, because each is a set of kernels to compile.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "mlp": {"widths": WIDTHS, "residual": True, "bias": True, "input": "asinh"},
+    "bare mlp": {"widths": (3,), "residual": False, "bias": False, "input": "plain"},
+}
 CHANNELS = 3
 Inputs = dict[str, Tensor]
 
@@ -84,7 +90,7 @@ def degenerate_faces(name: str, dtype: torch.dtype = torch.float64) -> tuple[Ten
 
 @dataclass(frozen=True)
 class Case:
-    """An edge kind ("mlp" or a distribution), a depth mode and what is not differentiated."""
+    """An edge kind (a distribution or a network), a depth mode and what is not differentiated."""
 
     edge: str = "logistic"
     depth: str = "softmax"
@@ -98,8 +104,8 @@ class Case:
         vertices, attributes = random_faces(seed, dtype=dtype, **faces)  # type: ignore[arg-type]
         named = {"vertices": vertices, "attributes": attributes}
         named["scale"] = torch.tensor(0.13, dtype=dtype)
-        if self.edge == "mlp":
-            named["weights"] = mlp_weights(seed, dtype)
+        if self.edge in NETWORKS:
+            named["weights"] = mlp_weights(seed, dtype, self.edge)
         if self.depth == "softmax":
             named["gamma"] = torch.tensor(0.08, dtype=dtype)
             named["background_z"] = torch.tensor(0.6, dtype=dtype)
@@ -107,8 +113,8 @@ class Case:
         return named
 
     def renderer(self, x: Inputs) -> tr.SoftRasterizer:
-        if self.edge == "mlp":
-            edge = tr.MLPSoftness(widths=WIDTHS, scale=x["scale"], init="logistic")
+        if self.edge in NETWORKS:
+            edge = tr.MLPSoftness(**NETWORKS[self.edge], scale=x["scale"])
         else:
             edge = tr.Distribution(self.edge, scale=x["scale"])
         depth = (
@@ -123,13 +129,14 @@ class Case:
     def ours(self, x: Inputs) -> Tensor:
         """(B,H,W,C+1) by the kernels."""
         renderer = self.renderer(x)
-        weights = {"edge.weights": x["weights"]} if self.edge == "mlp" else {}
+        weights = {"edge.weights": x["weights"]} if self.edge in NETWORKS else {}
         return functional_call(renderer, weights, (x["vertices"], x["attributes"]))
 
     def twin(self, x: Inputs) -> Tensor:
         """(B,H,W,C+1) by the twin, in the dtype of the inputs."""
-        if self.edge == "mlp":
-            edge = twin.mlp(x["weights"], WIDTHS)
+        if self.edge in NETWORKS:
+            network = dict(NETWORKS[self.edge])
+            edge = twin.mlp(x["weights"], asinh=network.pop("input") == "asinh", **network)
         else:
             edge = twin.DISTRIBUTIONS[self.edge]
         soft = (
@@ -148,9 +155,9 @@ class Case:
         )
 
 
-def mlp_weights(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def mlp_weights(seed: int, dtype: torch.dtype = torch.float64, network: str = "mlp") -> Tensor:
     """(P,) random weights, well away from the start, so that no layer is idle."""
-    count = tr.MLPSoftness(widths=WIDTHS, init="logistic").weights.numel()
+    count = tr.MLPSoftness(**NETWORKS[network]).weights.numel()
     g = torch.Generator().manual_seed(seed)
     return (0.5 * torch.randn(count, generator=g, dtype=torch.float64)).to(dtype)
 
@@ -163,7 +170,7 @@ ONLY_F64 = pytest.mark.runs_on(precision="f64")
 def modes(in_float32: set[str]) -> pytest.MarkDecorator:
     """Parametrises a test by (edge, depth): six pairs in float64, the named ones elsewhere too."""
     mixed = ["logistic-softmax", "logistic-hard", "gaussian-hard"]
-    mixed += ["uniform-softmax", "mlp-softmax", "mlp-hard"]
+    mixed += ["uniform-softmax", "mlp-softmax", "bare mlp-hard"]
     return pytest.mark.parametrize(
         ("edge", "depth"),
         [

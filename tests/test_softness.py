@@ -8,20 +8,13 @@ import pytest
 import scipy.stats
 import taichi as ti
 import torch
-from torch.func import functional_call
 
 import taichi_raster as tr
 import twin
 from scenes import (
-    ONLY_F64,
     WIDTHS,
-    Inputs,
-    gradients,
-    hessian_vector_products,
-    leaves,
     mlp_weights,
     random_faces,
-    relative,
 )
 from taichi_raster.softness import registry
 
@@ -131,37 +124,6 @@ def test_network_is_the_documented_formula(residual: bool, bias: bool, asinh: bo
     formula = twin.mlp(edge.weights.double(), WIDTHS, residual, bias, asinh)
     expected = formula((d / 0.2).reshape(1, 1, 1, -1))[0].exp().flatten()
     assert torch.allclose(edge.value(d), expected, rtol=1e-6)
-
-
-@ONLY_F64
-def test_the_barest_network_renders_as_its_formula() -> None:
-    """No residual, no biases, plain input; the other tests have all three. Values, gradients and
-    Hessian-vector products."""
-    widths = (3, 2)
-    edge = tr.MLPSoftness(widths, residual=False, bias=False, input="plain", scale=0.2)
-    view = twin.View(image_size=(6, 5), threshold=0.0, near=0.5, far=10.0)
-    renderer = tr.SoftRasterizer(edge=edge, depth=tr.SoftmaxDepth(0.1, 0.6), **vars(view))
-    vertices, attributes = random_faces(6, batch=1, faces=3)
-    g = torch.Generator().manual_seed(5)
-    weights = torch.randn(edge.weights.shape, generator=g, dtype=torch.float64)
-
-    def ours(x: Inputs) -> torch.Tensor:
-        return functional_call(
-            renderer, {"edge.weights": x["weights"]}, (x["vertices"], x["attributes"])
-        )
-
-    def expected(x: Inputs) -> torch.Tensor:
-        return twin.render(
-            x["vertices"], x["attributes"], edge=twin.mlp(x["weights"], widths, False, False, False),
-            scale=0.2, gamma=0.1, background_z=0.6, view=view,
-        )  # fmt: skip
-
-    x = {"vertices": vertices, "attributes": attributes, "weights": weights}
-    assert (ours(leaves(x)) - expected(x)).abs().max() < 1e-11
-    for derivative in (gradients, hessian_vector_products):
-        mine, twins = derivative(ours, x), derivative(expected, x)
-        for name in x:
-            assert relative(mine[name], twins[name]) < 1e-8, name
 
 
 @pytest.mark.runs_on(arch="cpu", precision="f64")

@@ -1,4 +1,4 @@
-"""A distribution's formulas at given points: the very functions of the kernels, for plots and tests."""
+"""A distribution's formulas at given points: the kernels' very functions, for plots and tests."""
 
 from typing import Any
 

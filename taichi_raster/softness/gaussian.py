@@ -1,4 +1,4 @@
-"""The Gaussian distribution: F(x) = Phi(x), computed through the scaled complementary error function.
+"""The Gaussian distribution: F(x) = Phi(x), by the scaled complementary error function.
 
 W. J. Cody, "Rational Chebyshev approximation for the error function", Math. Comp. 23 (1969): three
 rational functions, accurate to the last digits of float64.

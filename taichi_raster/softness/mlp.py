@@ -2,8 +2,8 @@
 
 F = sigmoid(u), u = x + r(x), x = d / scale. The residual r is a network of tanh layers, so it is
 bounded by its output weights: far outside F still vanishes, far inside it still reaches 1. This is
-the network of Wu et al. (EGSR 2024, sec. 4): 1-4-4-4-4-1, the first hidden layer added to the fourth
-before its tanh; the term x is ours.
+the network of Wu et al. (EGSR 2024): 1-4-4-4-4-1, the first hidden layer added to the fourth before
+its tanh; the term x is ours.
 """
 
 from __future__ import annotations

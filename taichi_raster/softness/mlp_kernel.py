@@ -1,8 +1,8 @@
 """The small network of a learned softness inside the kernels, and its directional derivative.
 
-The network maps the scaled distance x to a logit u = x + r(x), so F = 1 / (1 + exp(-u)). Layers are
-padded to the widest, which Taichi unrolls away. Its weights lie in one flat field, in the order that
-`MLPSoftness` documents.
+The network maps the scaled distance x to a logit u = x + r(x), so F = 1 / (1 + exp(-u)). Layers
+are padded to the widest, which Taichi unrolls away. The weights lie in one flat field, in the order
+that `MLPSoftness` documents.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Architecture:
         return self.offsets[layer] + outputs * inputs + unit
 
 
-# A rational minimax approximation of tanh on [-7.9, 7.9], good to float32 (as in the Eigen library).
+# A rational minimax approximation of tanh on [-7.9, 7.9], good to float32 (from the Eigen library).
 _TANH_EDGE = 7.90531110763549805
 _TANH_NUM = (
     -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,

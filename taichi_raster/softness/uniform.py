@@ -1,7 +1,5 @@
 """The uniform distribution on [-1, 1]: F(x) = (1 + x) / 2, a linear ramp that saturates."""
 
-import math
-
 import taichi as ti
 
 from taichi_raster.softness.registry import DistributionFormulas, register

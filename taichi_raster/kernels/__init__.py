@@ -1,0 +1,11 @@
+"""The kernels, an idea a file; one set is compiled for each `taichi_raster.layout.Variant`."""
+
+from taichi_raster.kernels.accumulate import Accumulate
+from taichi_raster.kernels.binning import Binning
+from taichi_raster.kernels.forward import Forward
+from taichi_raster.kernels.layers import Layers
+from taichi_raster.kernels.pairs import PairKernels
+from taichi_raster.kernels.pull import Pull
+from taichi_raster.kernels.tangent import Tangent
+
+__all__ = ["Accumulate", "Binning", "Forward", "Layers", "PairKernels", "Pull", "Tangent"]
