@@ -100,7 +100,7 @@ DEMO = Sizes(
 )  # fmt: skip
 LONG = Sizes(
     image_size=32, triangles=2, steps=60, tuning_batch=16, rungs=((1, None), (4, 36), (16, 6)),
-    iterations=60, tasks=32, pairs=4, validate_every=6, validation_batches=8, unseen=512,
+    iterations=40, tasks=32, pairs=4, validate_every=5, validation_batches=8, unseen=1024,
     pictured=64,
 )  # fmt: skip
 TINY_GRID = Grid(("logistic", "gaussian"), (0.02, 0.16), (0.01,), (0.1,), (True,))

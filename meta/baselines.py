@@ -92,7 +92,7 @@ class Grid:
 
     distributions: tuple[str, ...] = ("logistic", "gaussian", "uniform")
     scales: tuple[float, ...] = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
-    ends: tuple[float, ...] = (0.01,)
+    ends: tuple[float, ...] = (0.005, 0.01, 0.02)
     lrs: tuple[float, ...] = (0.03, 0.06, 0.12, 0.24)
     decays: tuple[bool, ...] = (False, True)
 

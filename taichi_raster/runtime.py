@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import taichi as ti
 import torch
@@ -42,12 +43,12 @@ class Runtime:
         return _PRECISIONS[self.precision]
 
     @property
-    def ti_float(self):
+    def ti_float(self) -> Any:
         """The Taichi type of the kernels' floating-point numbers."""
         return ti.f32 if self.precision == "f32" else ti.f64
 
     @property
-    def ti_bits(self):
+    def ti_bits(self) -> Any:
         """The Taichi integer type as wide as `ti_float`."""
         return ti.i32 if self.precision == "f32" else ti.i64
 

@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    torch.set_num_threads(1)  # tensors are tiny: waking threads costs more than they do
     arch, precision = _configuration(session.config)
     try:
         tr.init(arch=arch, precision=precision)
