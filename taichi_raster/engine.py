@@ -77,7 +77,8 @@ class Engine:
             else:
                 faces = call.faces if call.fixed_order else 1
                 runs = call.batch * call.faces // faces
-                self._kernels(Pull, call.variant).pull(runs, faces)
+                kernels = self._kernels(Pull, call.variant)
+                kernels.pull(runs * kernels.spread, faces)
             return read(fields.x.grad, x, call.x_size)
 
     def jvp(self, call: Call, ticket: int, x: Tensor, background: Tensor, x_dot: Tensor) -> Tensor:
@@ -138,7 +139,8 @@ class Engine:
         offsets = background[:, None].expand(-1, call.height * call.width)
         write(fields.offset, offsets.reshape(-1))
         variant = replace(call.variant, moves=_STILL)  # shared by all, so that it compiles once
-        self._kernels(Forward, variant).render(call.runs(self.on_gpu))
+        kernels = self._kernels(Forward, variant)
+        kernels.render(call.runs(self.on_gpu) * kernels.spread)
         self._loaded = ticket
 
     def _place(self, call: Call, x: Tensor) -> None:

@@ -232,9 +232,10 @@ def kink_margin(x: Inputs, view: twin.View, edge: str) -> float:
     one piece.
     """
     v = x["vertices"].double()
-    pair = twin.pairs(v, *view.image_size)
+    size = tuple(side * view.antialias for side in view.image_size)
+    pair = twin.pairs(v, *size)
     inside = pair.distance >= 0
-    p = twin.pixel_centres(*view.image_size, v)[None, :, :, None, None]
+    p = twin.pixel_centres(*size, v)[None, :, :, None, None]
     a = v[:, None, None, :, :, :2]
     b = a.roll(-1, dims=-2)
     t = twin.segment_parameter(p, a, b)
@@ -249,7 +250,7 @@ def kink_margin(x: Inputs, view: twin.View, edge: str) -> float:
         scaled = pair.distance / twin.per_instance(x["scale"].double(), v, 3)
         margins.append((scaled.abs() - 1).abs().min())
     in_order = torch.where(pair.distance >= 0, pair.z, math.inf).sort(-1).values
-    behind = in_order[..., 1] - in_order[..., 0]
+    behind = in_order.diff(dim=-1)[..., :1]
     margins.append(
         behind[behind.isfinite()].min() if behind.isfinite().any() else torch.tensor(math.inf)
     )

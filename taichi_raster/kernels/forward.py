@@ -12,9 +12,11 @@ class Forward(PairKernels):
     saturated fragments, and the nearest face."""
 
     @ti.kernel
-    def render(self, runs: ti.i32):
-        for run in range(runs):
-            for step in range(self.dims[Dim.RUN_LENGTH]):
+    def render(self, slots: ti.i32):
+        for slot in range(slots):
+            run = slot // self.spread
+            mine = ti.select(slot == run * self.spread, self.dims[Dim.RUN_LENGTH], 0)
+            for step in range(mine):
                 b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
                 if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
                     self.render_pixel(b, row, column, tile)

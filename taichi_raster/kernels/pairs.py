@@ -12,6 +12,11 @@ from taichi_raster.scratch import Scratch
 from taichi_raster.softness import mlp_kernel, registry
 
 
+# Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
+# runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead.
+SPREAD = 128
+
+
 @ti.data_oriented
 class PairKernels:
     """One variant's view of the scratch fields; the kernels themselves are its subclasses."""
@@ -23,6 +28,7 @@ class PairKernels:
         self.can_saturate = formulas.saturates_at < math.inf
         self.saturates_at = formulas.saturates_at
         self.generate: Any = aggregation.generator(variant.conorm).generate
+        self.spread = SPREAD if runtime.arch == "cpu" else 1
         self.network = variant.network
         self.learned = variant.network is not None
         self.weights_size = variant.network.size if variant.network else 0

@@ -16,9 +16,10 @@ class Pull(PairKernels):
     """The adjoint of vertices, attributes, scale and gamma; not of network weights."""
 
     @ti.kernel
-    def pull(self, runs: ti.i32, run_length: ti.i32):
-        for run in range(runs):
-            for step in range(run_length):
+    def pull(self, slots: ti.i32, run_length: ti.i32):
+        for slot in range(slots):
+            run = slot // self.spread
+            for step in range(ti.select(slot == run * self.spread, run_length, 0)):
                 i = run * run_length + step
                 b = i // self.dims[Dim.FACES]
                 self.pull_face(b, i - b * self.dims[Dim.FACES])
