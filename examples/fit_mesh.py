@@ -38,6 +38,7 @@ from tyro.conf import Positional
 
 import taichi_raster as tr
 from taichi_raster.camera import PerspectiveCamera, gather_faces, orbit
+from taichi_raster.deformation import SmoothOffsets, UniformAdam
 from taichi_raster.losses import FlatteningLoss, LaplacianLoss, silhouette_iou_loss
 from taichi_raster.mesh import Mesh, icosphere, load_mesh, normalise, save_mesh, subdivide
 
@@ -60,12 +61,12 @@ class Settings:
     """Number of training views, spread evenly over the sphere of directions."""
     image_size: int = 64
     """Side of the silhouettes, in pixels."""
-    iterations: int = 300
+    iterations: int = 240
     """Steps of Adam."""
     batch: int = 8
     """Training views that each step looks at."""
     subdivisions: int = 4
-    """Of the sphere at the end: 3 is 642 vertices, 4 is 2562. It starts one level coarser."""
+    """Of the sphere at the end: 3 is 642 vertices, 4 is 2562. It starts two levels coarser."""
     radius: float = 0.6
     """Of the sphere at the start; the target has radius 1."""
     learning_rate: float = 0.3
@@ -74,7 +75,7 @@ class Settings:
     """Weight of the Laplacian term."""
     flattening: float = 0.0003
     """Weight of the flattening term."""
-    smoothing: float = 2.0
+    smoothing: float = 4.0
     """How far the pull on one vertex spreads to its neighbours; 0 moves each on its own."""
     frames: int = 36
     """Of the turntable."""
@@ -171,7 +172,7 @@ def run(settings: Settings, target: Mesh, edge: torch.nn.Module) -> dict:
 
 def default_softness() -> torch.nn.Module:
     """From reaching over a tenth of the image down to less than a pixel."""
-    return tr.Distribution("logistic", scale=tr.Geometric(0.03, 0.003))
+    return tr.Distribution("logistic", scale=tr.Geometric(0.03, 0.005))
 
 
 # The fit ----------------------------------------------------------------------------------------
@@ -185,86 +186,52 @@ def fit(views: Views, edge: torch.nn.Module, settings: Settings, console: Consol
     )
     generator = torch.Generator().manual_seed(settings.seed)
     levels = range(max(1, settings.subdivisions - 2), settings.subdivisions + 1)
-    mesh = icosphere(levels[0], radius=settings.radius)
     ends = [settings.iterations * (i + 1) // len(levels) for i in range(len(levels))]
-    stages = [range(*ends_of) for ends_of in zip([0, *ends], ends)]
-    columns = ("{task.description}", "IoU loss {task.fields[loss]:.4f}")
+    mesh = icosphere(levels[0], radius=settings.radius)
     with Progress(
-        TextColumn(columns[0]),
+        TextColumn("fitting"),
         BarColumn(),
-        TextColumn(columns[1]),
+        TextColumn("IoU loss {task.fields[loss]:.4f}"),
         TimeRemainingColumn(),
         console=console,
     ) as progress:
         bar = progress.add_task("fitting", total=settings.iterations, loss=1.0)
-        for stage, steps in enumerate(stages):
-            if stage > 0:
+
+        start = 0
+        for end in ends:
+            if start > 0:
                 mesh = subdivide(mesh)
             surface = SmoothOffsets(mesh, settings.smoothing)
-            laplacian = LaplacianLoss(mesh.faces, len(mesh.vertices))
-            flattening = FlatteningLoss(mesh.faces, len(mesh.vertices))
+            priors = Priors(mesh, settings)
             optimiser = UniformAdam(surface.offsets)
-            for step in steps:
+            for step in range(start, end):
                 u = step / max(1, settings.iterations - 1)
                 chosen = torch.randperm(views.training, generator=generator)[: settings.batch]
-                vertices = surface.vertices()[None]
+                vertices = surface()[None]
                 rendered = soft_silhouettes(
                     renderer, vertices, mesh.faces, views.cameras[chosen], u
                 )
                 match = silhouette_iou_loss(rendered, views.silhouettes[chosen]).mean()
-                prior = settings.laplacian * laplacian(vertices) + settings.flattening * flattening(
-                    vertices
-                )
-                (gradient,) = torch.autograd.grad(match + prior.sum(), surface.offsets)
+                (gradient,) = torch.autograd.grad(match + priors(vertices), surface.offsets)
                 optimiser.step(gradient, settings.learning_rate * 0.1**u)
                 progress.update(bar, advance=1, loss=match.item())
-            mesh = Mesh(surface.vertices().detach(), mesh.faces)
+            mesh = Mesh(surface().detach(), mesh.faces)
+            start = end
     return mesh
 
 
-class SmoothOffsets:
-    """A mesh whose vertices move by smoothed offsets, v = v0 + (I + s L)^-1 x.
+class Priors:
+    """What keeps the surface smooth where no silhouette says anything."""
 
-    L is the graph Laplacian. A pull on one vertex so moves its neighbours too, which keeps large
-    steps from tearing the surface into spikes (Nicolet et al. 2021, "Large Steps in Inverse
-    Rendering of Geometry").
-    """
-
-    def __init__(self, mesh: Mesh, smoothing: float) -> None:
-        self.start = mesh.vertices
-        self.offsets = torch.zeros_like(mesh.vertices, requires_grad=True)
+    def __init__(self, mesh: Mesh, settings: Settings) -> None:
         count = len(mesh.vertices)
-        i, j = mesh.faces[:, [0, 1, 2, 1, 2, 0]].T, mesh.faces[:, [1, 2, 0, 0, 1, 2]].T
-        adjacent = torch.zeros(count, count, dtype=torch.float64)
-        adjacent[i, j] = 1.0
-        laplacian = torch.diag(adjacent.sum(1)) - adjacent
-        inverse = torch.linalg.inv(torch.eye(count, dtype=torch.float64) + smoothing * laplacian)
-        self.smooth = inverse.to(mesh.vertices)
+        self.terms = [
+            (settings.laplacian, LaplacianLoss(mesh.faces, count)),
+            (settings.flattening, FlatteningLoss(mesh.faces, count)),
+        ]
 
-    def vertices(self) -> Float[Tensor, "V 3"]:
-        return self.start + self.smooth @ self.offsets
-
-
-class UniformAdam:
-    """Adam with one step size for all coordinates, from the largest gradient among them.
-
-    Ordinary Adam makes every coordinate move as fast as any other, so a vertex inside all
-    silhouettes, with next to no gradient, wanders at full speed (Nicolet et al. 2021, section 3.3).
-    """
-
-    def __init__(self, parameter: Tensor, beta1: float = 0.9, beta2: float = 0.99) -> None:
-        self.parameter, self.beta1, self.beta2 = parameter, beta1, beta2
-        self.mean, self.square, self.steps = torch.zeros_like(parameter), 0.0, 0
-
-    @torch.no_grad()
-    def step(self, gradient: Tensor, learning_rate: float) -> None:
-        self.steps += 1
-        largest = gradient.abs().max().item()
-        self.mean.lerp_(gradient, 1 - self.beta1)
-        self.square += (1 - self.beta2) * (largest**2 - self.square)
-        mean = self.mean / (1 - self.beta1**self.steps)
-        square = self.square / (1 - self.beta2**self.steps)
-        self.parameter -= learning_rate * mean / (math.sqrt(square) + 1e-12)
+    def __call__(self, vertices: Float[Tensor, "1 V 3"]) -> Float[Tensor, ""]:
+        return torch.stack([weight * loss(vertices).sum() for weight, loss in self.terms]).sum()
 
 
 def soft_silhouettes(
@@ -377,7 +344,13 @@ def draw_turntable(path: Path, meshes: list[Mesh], frames: int, size: int = 224)
 def turntable(mesh: Mesh, frames: int, size: int) -> Float[np.ndarray, "frames size size 3"]:
     """Flat Lambert shading by a light over the viewer's shoulder; both sides of a face are lit."""
     azimuth = torch.arange(frames) * (360 / frames)
-    sharp = tr.SharpRasterizer(size, background=(1.0, 1.0, 1.0))
+    crisp = tr.SoftRasterizer(
+        size,
+        edge=tr.Distribution("uniform", scale=0.2 / size),
+        depth=tr.HardDepth(),
+        background=(1.0, 1.0, 1.0),
+        antialias=2,
+    )
     base, light = torch.tensor([0.42, 0.62, 0.86]), torch.tensor([-0.45, 0.6, -0.66])
     images = []
     for view in orbit(DISTANCE, 20.0, azimuth).split(1):
@@ -390,7 +363,7 @@ def turntable(mesh: Mesh, frames: int, size: int) -> Float[np.ndarray, "frames s
         face_vertices = gather_faces(
             PerspectiveCamera(view, FOV).project(mesh.vertices[None]), mesh.faces
         )
-        images.append(sharp(face_vertices, colours.contiguous())[0, ..., :3].numpy())
+        images.append(crisp(face_vertices, colours.contiguous())[0, ..., :3].numpy())
     return np.stack(images)
 
 

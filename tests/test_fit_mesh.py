@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import fit_mesh
+import taichi_raster as tr
 from taichi_raster.mesh import Mesh, icosphere, load_mesh, save_mesh
 
 # The example renders in float32; its kernels are compiled for what the test run was started with.
@@ -38,6 +39,13 @@ def test_a_sphere_becomes_the_target_and_the_results_are_written(target, tmp_pat
     assert Image.open(out / "turntable.gif").n_frames == 2
     picture = np.asarray(Image.open(out / "silhouettes.png").convert("L"))
     assert picture.std() > 10
+
+
+def test_a_learned_softness_can_be_used(target, tmp_path):
+    path = tmp_path / "softness.safetensors"
+    tr.save_softness(path, tr.MLPSoftness(scale=tr.Knots([0.05, 0.01]), init="logistic"))
+    metrics = fit_mesh.main(settings(target, tmp_path, softness=path, iterations=3))
+    assert 0 < metrics["held_out_iou"] < 1
 
 
 def test_held_out_views_are_not_training_views():

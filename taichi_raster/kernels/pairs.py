@@ -11,7 +11,6 @@ from taichi_raster.runtime import Runtime
 from taichi_raster.scratch import Scratch
 from taichi_raster.softness import mlp_kernel, registry
 
-
 # Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
 # runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead.
 SPREAD = 128
