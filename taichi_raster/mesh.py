@@ -63,6 +63,11 @@ def load_mesh(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) 
             raise TypeError(f"it holds a {type(loaded).__name__}")
         vertices = np.asarray(loaded.vertices, dtype=np.float64)
         faces = np.asarray(loaded.faces, dtype=np.int64)
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: cannot be read as a mesh: it is corrupt, or its format or encoding needs "
+            f"the Python package {error.name}"
+        ) from error
     except Exception as error:  # trimesh's readers raise anything that parsing may raise
         raise ValueError(f"{path}: cannot be read as a mesh: {error}") from error
     if vertices.ndim != 2 or faces.ndim != 2 or len(faces) == 0:
