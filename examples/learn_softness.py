@@ -1,7 +1,7 @@
 """Meta-learn the softness of a rasterizer, and see it solve problems that it never saw.
 
     python examples/learn_softness.py              # under 5 minutes on two cores
-    python examples/learn_softness.py --long       # under 30 minutes, and a better softness
+    python examples/learn_softness.py --long       # about half an hour, and a better softness
     python examples/learn_softness.py --resume     # go on where a stopped run was
 
 Triangles are to be recovered from one sharp picture by gradient descent through a soft rasterizer.

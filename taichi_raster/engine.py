@@ -1,4 +1,4 @@
-"""Runs the kernels for one call at a time: upload, bin, select, accumulate, download.
+"""Runs the kernels for one call at a time: upload, bin, render or differentiate, download.
 
 The scratch fields are shared by all calls of the process, under a lock. A call that comes back for
 its derivatives finds its data still there, or uploads them again if another call came between.
@@ -28,7 +28,7 @@ class Sums:
 
     Attributes:
         y: (B, H, W, 2 + C) sums, see layout.py.
-        offset: (B, H, W) largest log-weight, which was subtracted from all.
+        offset: (B, H, W) what was subtracted from all log-weights; it cancels.
         saturated: (B, H, W) number of fragments with coverage exactly 1.
     """
 
