@@ -14,9 +14,18 @@ Conventions, for everything in this package:
 * Tensors have the dtype that `init` chose; parameters of softnesses may be float64 anywhere.
 """
 
+from taichi_raster import published
 from taichi_raster.aggregation import TConorm
+from taichi_raster.attributes import SurfaceTexture, UVTexture
+from taichi_raster.buffers import HardBuffers, hard_buffers
 from taichi_raster.camera import PerspectiveCamera, gather_faces, lift_triangles, look_at, orbit
-from taichi_raster.depth import HardDepth, SoftmaxDepth
+from taichi_raster.depth import (
+    DepthSoftness,
+    DistributionDepth,
+    HardDepth,
+    MLPDepth,
+    SoftmaxDepth,
+)
 from taichi_raster.mesh import Mesh, icosphere, load_mesh, normalise, save_mesh
 from taichi_raster.rasterizer import SoftRasterizer
 from taichi_raster.runtime import Runtime, init, runtime
@@ -32,11 +41,15 @@ from taichi_raster.softness import (
 
 __all__ = [
     "Constant",
+    "DepthSoftness",
     "Distribution",
+    "DistributionDepth",
     "EdgeSoftness",
     "Geometric",
+    "HardBuffers",
     "HardDepth",
     "Knots",
+    "MLPDepth",
     "MLPSoftness",
     "Mesh",
     "PerspectiveCamera",
@@ -45,8 +58,11 @@ __all__ = [
     "SharpRasterizer",
     "SoftRasterizer",
     "SoftmaxDepth",
+    "SurfaceTexture",
     "TConorm",
+    "UVTexture",
     "gather_faces",
+    "hard_buffers",
     "icosphere",
     "init",
     "lift_triangles",
@@ -55,6 +71,7 @@ __all__ = [
     "look_at",
     "normalise",
     "orbit",
+    "published",
     "runtime",
     "save_mesh",
     "save_softness",

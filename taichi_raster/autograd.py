@@ -18,12 +18,12 @@ from taichi_raster.layout import Call
 
 
 class Accumulate(torch.autograd.Function):
-    """``(x, background, call, ticket) -> (y, offset, saturated)``; only y has a derivative."""
+    """``(x, background, call, ticket) ->`` the fields of `Sums`; only y has a derivative."""
 
     @staticmethod
     def forward(x: Tensor, background: Tensor, call: Call, ticket: int) -> tuple[Tensor, ...]:
         sums = engine().forward(call, ticket, x, background)
-        return sums.y, sums.offset, sums.saturated
+        return sums.y, sums.offset, sums.reference, sums.peak, sums.saturated, sums.nearest
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -41,11 +41,12 @@ class Accumulate(torch.autograd.Function):
         return _VJP.apply(x, grads[0], background, ctx.call, ctx.ticket), None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, x_dot: Tensor | None, *_: Any) -> tuple[Tensor | None, None, None]:
+    def jvp(ctx: Any, x_dot: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        still = (None,) * 5
         if x_dot is None:
-            return None, None, None
+            return None, *still
         x, background = ctx.saved_tensors
-        return engine().jvp(ctx.call, ctx.ticket, x, background, x_dot), None, None
+        return engine().jvp(ctx.call, ctx.ticket, x, background, x_dot), *still
 
 
 class _VJP(torch.autograd.Function):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taichi_raster import attributes
 from taichi_raster.runtime import Runtime
 
 
@@ -38,44 +39,64 @@ def depth_range(near: Any, far: Any) -> tuple[float, float]:
     return low, high
 
 
-def faces(face_vertices: Any, face_attributes: Any, settings: Runtime) -> None:
-    """Shapes, dtypes, devices and finiteness of a renderer's two inputs."""
-    for name, value in (("face_vertices", face_vertices), ("face_attributes", face_attributes)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-        if value.ndim != 4 or value.shape[2] != 3:
-            tail = "3, 3" if name == "face_vertices" else "3, C"
-            raise ValueError(f"{name}: expected shape (B, F, {tail}), got {tuple(value.shape)}")
-    if face_vertices.shape[3] != 3:
+def vertices(face_vertices: Any, settings: Runtime) -> None:
+    """Shape, dtype, device and finiteness of triangles."""
+    name = "face_vertices"
+    if not isinstance(face_vertices, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(face_vertices).__name__}")
+    if face_vertices.ndim != 4 or face_vertices.shape[2:] != (3, 3):
         shape = tuple(face_vertices.shape)
-        raise ValueError(f"face_vertices: expected shape (B, F, 3, 3), got {shape}")
-    if face_vertices.shape[:2] != face_attributes.shape[:2]:
-        raise ValueError(
-            f"face_attributes: expected {tuple(face_vertices.shape[:2])} batch items and faces as "
-            f"in face_vertices, got {tuple(face_attributes.shape[:2])}"
-        )
-    for name, size in (("batch items", 0), ("faces", 1)):
+        raise ValueError(f"{name}: expected shape (B, F, 3, 3), got {shape}")
+    for what, size in (("batch items", 0), ("faces", 1)):
         if face_vertices.shape[size] == 0:
-            raise ValueError(f"face_vertices: the batch has no {name}: nothing to render")
-    if face_attributes.shape[3] == 0:
-        raise ValueError("face_attributes: expected at least one channel")
-    for name, value in (("face_vertices", face_vertices), ("face_attributes", face_attributes)):
-        if value.dtype != settings.dtype:
-            raise TypeError(
-                f"{name}: expected {settings.dtype}, as set by taichi_raster.init(precision="
-                f"{settings.precision!r}), got {value.dtype}"
-            )
-        finite("an infinite or NaN value", name, value)
-    if face_vertices.device != face_attributes.device:
-        raise ValueError(
-            f"face_attributes: on {face_attributes.device}, but face_vertices is on "
-            f"{face_vertices.device}; move them to one device"
-        )
+            raise ValueError(f"{name}: the batch has no {what}: nothing to render")
+    values(name, face_vertices, settings)
     if face_vertices.device.type == "cuda" and settings.arch != "cuda":
         raise ValueError(
-            f"face_vertices: CUDA tensors need taichi_raster.init(arch='cuda'), but arch is "
+            f"{name}: CUDA tensors need taichi_raster.init(arch='cuda'), but arch is "
             f"{settings.arch!r}; move them to the CPU"
         )
+
+
+def corner_attributes(name: str, value: Tensor, face_vertices: Tensor) -> None:
+    """The shape of attributes at face corners."""
+    if value.ndim != 4 or value.shape[2] != 3:
+        raise ValueError(f"{name}: expected shape (B, F, 3, C), got {tuple(value.shape)}")
+    if face_vertices.shape[:2] != value.shape[:2]:
+        raise ValueError(
+            f"{name}: expected {tuple(face_vertices.shape[:2])} batch items and faces as "
+            f"in face_vertices, got {tuple(value.shape[:2])}"
+        )
+    if value.shape[3] == 0:
+        raise ValueError(f"{name}: expected at least one channel")
+
+
+def appearance(face_attributes: Any, face_vertices: Tensor, settings: Runtime) -> None:
+    """Shapes, dtypes, devices and finiteness of everything in a renderer's attributes."""
+    if not attributes.is_attributes(face_attributes):
+        raise TypeError(
+            "face_attributes: expected a torch.Tensor, a SurfaceTexture, a UVTexture or None, got "
+            f"{type(face_attributes).__name__}"
+        )
+    for name, value in attributes.tensors(face_attributes).items():
+        if name in ("face_attributes", "corners"):
+            corner_attributes(name, value, face_vertices)
+        values(name, value, settings)
+        if value.device != face_vertices.device:
+            raise ValueError(
+                f"{name}: on {value.device}, but face_vertices is on "
+                f"{face_vertices.device}; move them to one device"
+            )
+
+
+def values(name: str, value: Tensor, settings: Runtime) -> None:
+    """The dtype of the runtime, and nothing infinite."""
+    if value.dtype != settings.dtype:
+        raise TypeError(
+            f"{name}: expected {settings.dtype}, as set by taichi_raster.init(precision="
+            f"{settings.precision!r}), got {value.dtype}"
+        )
+    finite("an infinite or NaN value", name, value)
 
 
 def finite(what: str, name: str, value: Tensor) -> None:
@@ -97,22 +118,46 @@ def visible(face_vertices: Tensor, near: float, far: float) -> None:
         )
 
 
-def background(value: Any, channels: int | None = None) -> Tensor:
-    """A background colour as a float64 or given tensor, 0-d or (C,)."""
+def background(
+    value: Any, channels: int | None = None, size: tuple[int, ...] | None = None
+) -> Tensor:
+    """A background as a tensor: 0-d, (C,), (H, W, C) or (B, H, W, C); size is (B, H, W)."""
     try:
         tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     except (TypeError, ValueError):
         raise TypeError(
             f"background: expected a number, numbers or a tensor, got {value!r}"
         ) from None
-    if tensor.ndim > 1 or not tensor.is_floating_point():
-        raise ValueError(f"background: expected a number or (C,), got shape {tuple(tensor.shape)}")
-    finite("an infinite or NaN value", "background", tensor)
-    if channels is not None and tensor.ndim == 1 and len(tensor) not in (1, channels):
+    if tensor.ndim not in (0, 1, 3, 4) or not tensor.is_floating_point():
         raise ValueError(
-            f"background: has {len(tensor)} channels, but face_attributes has {channels}"
+            "background: expected a number, (C,), (H, W, C) or (B, H, W, C), got shape "
+            f"{tuple(tensor.shape)}"
         )
+    finite("an infinite or NaN value", "background", tensor)
+    if channels is not None and tensor.ndim > 0 and tensor.shape[-1] not in (1, channels):
+        raise ValueError(
+            f"background: has {tensor.shape[-1]} channels, but face_attributes has {channels}"
+        )
+    if size is not None and tensor.ndim >= 3:
+        lead = tensor.shape[:-1] if tensor.ndim == 4 else (1, *tensor.shape[:-1])
+        if lead[0] not in (1, size[0]) or tuple(lead[1:]) != tuple(size[1:]):
+            raise ValueError(
+                f"background: expected an image of {size[1]} x {size[2]} pixels, and a batch of 1 "
+                f"or {size[0]}, got shape {tuple(tensor.shape)}"
+            )
     return tensor
+
+
+def choice(name: str, value: Any, *known: str) -> str:
+    if value not in known:
+        raise ValueError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return value
 
 
 def instance(name: str, value: Any, *kinds: type) -> Any:

@@ -14,8 +14,16 @@ from typing import Any
 from torch import Tensor
 
 from taichi_raster import scratch as memory
-from taichi_raster.kernels import Accumulate, Binning, Forward, Layers, Pull, Tangent
-from taichi_raster.layout import Call, Variant
+from taichi_raster.kernels import (
+    Accumulate,
+    AccumulateTangent,
+    Binning,
+    Forward,
+    Layers,
+    Pull,
+    PullTangent,
+)
+from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Variant
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch, clear, read, write
 
@@ -29,12 +37,18 @@ class Sums:
     Attributes:
         y: (B, H, W, 2 + C) sums, see layout.py.
         offset: (B, H, W) what was subtracted from all log-weights; it cancels.
+        reference: (B, H, W) normalised depth that a softmax's depths were taken relative to.
+        peak: (B, H, W) what was subtracted from the exponents of the T-conorm's terms.
         saturated: (B, H, W) number of fragments with coverage exactly 1.
+        nearest: (B, H, W) nearest face that contains the pixel's centre or -1, for hard depth.
     """
 
     y: Tensor
     offset: Tensor
+    reference: Tensor
+    peak: Tensor
     saturated: Tensor
+    nearest: Tensor
 
 
 class Engine:
@@ -61,9 +75,14 @@ class Engine:
             fields, grid = self._scratch, (call.batch, call.height, call.width)
             return Sums(
                 read(fields.y, x, call.y_size).view(*grid, -1),
-                read(fields.offset, x, call.pixels).view(grid),
-                read(fields.saturated, x, call.pixels).view(grid),
-            )
+                *(
+                    read(field, x, call.pixels).view(grid)
+                    for field in (
+                        fields.offset, fields.reference, fields.peak, fields.saturated,
+                        fields.nearest,
+                    )
+                ),
+            )  # fmt: skip
 
     def vjp(self, call: Call, ticket: int, x: Tensor, background: Tensor, v: Tensor) -> Tensor:
         """J(x)^T v: the adjoint of the inputs, given the adjoint of the sums."""
@@ -75,10 +94,7 @@ class Engine:
             if self.use_autodiff(call):
                 self._kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
             else:
-                faces = call.faces if call.fixed_order else 1
-                runs = call.batch * call.faces // faces
-                kernels = self._kernels(Pull, call.variant)
-                kernels.pull(runs * kernels.spread, faces)
+                self._pull(Pull, call)
             return read(fields.x.grad, x, call.x_size)
 
     def jvp(self, call: Call, ticket: int, x: Tensor, background: Tensor, x_dot: Tensor) -> Tensor:
@@ -88,7 +104,7 @@ class Engine:
             fields = self._scratch
             write(fields.x_dot, x_dot)
             clear(fields.y_dot, call.y_size)
-            self._kernels(Tangent, call.variant).accumulate_dot(call.runs(self.on_gpu))
+            self._kernels(AccumulateTangent, call.variant).accumulate(call.runs(self.on_gpu))
             y_dot = read(fields.y_dot, x, call.y_size)
             return y_dot.view(call.batch, call.height, call.width, -1)
 
@@ -100,9 +116,14 @@ class Engine:
             self._load(call, ticket, x, background, tangent=True)
             fields = self._scratch
             write(fields.x_dot, x_dot)
-            write(fields.y_dot.grad, v.reshape(-1))
             clear(fields.x.grad, call.x_size)
-            self._kernels(Tangent, call.variant).accumulate_dot.grad(call.runs(self.on_gpu))
+            if self.use_autodiff(call):
+                write(fields.y_dot.grad, v.reshape(-1))
+                kernels = self._kernels(AccumulateTangent, call.variant)
+                kernels.accumulate.grad(call.runs(self.on_gpu))
+            else:
+                write(fields.y.grad, v.reshape(-1))
+                self._pull(PullTangent, call)
             return read(fields.x.grad, x, call.x_size)
 
     def layers(self, call: Call, x: Tensor, depth: int) -> tuple[Tensor, bool]:
@@ -115,13 +136,22 @@ class Engine:
             return found.view(call.batch, call.height, call.width, depth), unfinished == 0
 
     def use_autodiff(self, call: Call) -> bool:
-        """Whether `vjp` takes accumulate's reverse pass rather than the closed form.
+        """Whether derivatives come from Taichi's autodiff rather than from closed forms.
 
-        The closed form has no gradient to network weights, and keeps one thread busy with each
-        face, which suits few threads.
+        The closed forms have no gradient to network weights.
         """
-        learns = call.variant.network is not None and call.variant.moves[2]
-        return self.on_gpu or learns or self.prefer_autodiff
+        variant = call.variant
+        learns = variant.edge.network is not None or variant.depth.network is not None
+        return (learns and variant.moves[2]) or self.prefer_autodiff
+
+    def _pull(self, kind: type[Pull], call: Call) -> None:
+        """Face by face, which suits few threads, or pixel by pixel."""
+        kernels = self._kernels(kind, call.variant)
+        if self.on_gpu:
+            kernels.pull_pixels(call.runs(self.on_gpu))
+            return
+        faces = call.faces if call.fixed_order else 1
+        kernels.pull_faces(call.batch * call.faces // faces * kernels.spread, faces)
 
     def _load(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, tangent: bool = False
@@ -136,6 +166,7 @@ class Engine:
         if fields.version == before and self._loaded == ticket:
             return
         self._place(call, x)
+        # The kernel finds the background's depth or log-weight where it will leave the offset.
         offsets = background[:, None].expand(-1, call.height * call.width)
         write(fields.offset, offsets.reshape(-1))
         variant = replace(call.variant, moves=_STILL)  # shared by all, so that it compiles once
@@ -153,8 +184,11 @@ class Engine:
         write(fields.x_still, x)
         memory.put(fields.dims, call.dims(self.on_gpu))
         memory.put(fields.limits, call.limits())
-        cull = call.variant.cull
-        variant = Variant("uniform", None, "probabilistic", "hard", 1, True, cull, _STILL)
+        variant = Variant(
+            EdgeVariant("uniform"), DepthVariant("none"), cull=call.variant.cull,
+            clockwise=call.variant.clockwise, unclipped_alpha=call.variant.unclipped_alpha,
+            moves=_STILL,
+        )  # fmt: skip
         self._kernels(Binning, variant).count(tiles)
         total = self._kernels(Binning, variant).scan(tiles)
         if total < 0:

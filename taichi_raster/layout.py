@@ -1,18 +1,77 @@
 """How one call's inputs lie in the flat vector x, and its sums in the flat vector y.
 
-x is, one after the other: face vertices (B, F, 3, 3), face attributes (B, F, 3, C), softness
-weights (B, P), scale (B,), gamma (B,): every batch item has its own parameters, so that threads do
-not contend for them and a sum over items has a fixed order. y is (B, H, W, 2 + C): the T-conorm's
-sum, the colour weight, and the weighted attributes.
+x is, one part after the other (see `Part`): face vertices (B, F, 3, 3); attributes at face corners
+(B, F, 3, D); texture coordinates at face corners (B, F, 3, 2); texels; the edge network's weights
+(B, P); the depth network's weights (B, Q); and the other parameters (B, len(Slot)). Every batch
+item has its own parameters, so that threads do not contend for them and a sum over items has a
+fixed order. y is (B, H, W, 2 + C): the T-conorm's sum, the colour weight, and the weighted
+attributes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taichi_raster.softness.mlp_kernel import Architecture
+from taichi_raster.architecture import Architecture
 
 TILE = 8  # pixels on a side
+
+
+class Slot:
+    """Places among an item's parameters."""
+
+    SCALE = 0
+    SHAPE = 1
+    SHIFT = 2
+    P = 3
+    GAMMA = 4
+    DEPTH_SHAPE = 5
+    DEPTH_SHIFT = 6
+    COUNT = 7
+
+
+class Part:
+    """The parts of x, in order."""
+
+    VERTICES = 0
+    CORNERS = 1
+    UV = 2
+    TEXELS = 3
+    EDGE_WEIGHTS = 4
+    DEPTH_WEIGHTS = 5
+    PARAMETERS = 6
+    COUNT = 7
+
+
+@dataclass(frozen=True)
+class EdgeVariant:
+    """What of an edge softness is compiled in.
+
+    Attributes:
+        distribution: registered name (of the logit, for a network).
+        network: architecture of a learned softness, or None.
+        squared: whether it sees sign(d) d^2 instead of d.
+    """
+
+    distribution: str
+    network: Architecture | None = None
+    squared: bool = False
+
+
+@dataclass(frozen=True)
+class DepthVariant:
+    """What of a depth softness is compiled in.
+
+    Attributes:
+        kind: ``"softmax"``, ``"hard"``, ``"distribution"``, ``"network"``, or ``"none"``: no
+            colour at all, only alpha.
+        distribution: registered name, for that kind.
+        network: architecture, for that kind.
+    """
+
+    kind: str
+    distribution: str | None = None
+    network: Architecture | None = None
 
 
 @dataclass(frozen=True)
@@ -20,24 +79,34 @@ class Variant:
     """What is compiled into a kernel: one set of kernels exists for each variant in use.
 
     Attributes:
-        distribution: registered name of the edge softness (of the logit, for a network).
-        network: architecture of a learned softness, or None.
+        edge, depth: see there.
         conorm: name of the T-conorm.
-        depth: ``"softmax"`` or ``"hard"``.
-        channels: C, attribute channels.
+        corners: D, attribute channels at corners.
+        texture: ``"none"``, ``"surface"``, ``"clamp"`` or ``"repeat"`` (images).
+        texels: texture channels; C is texels + corners.
         perspective: whether attributes are interpolated perspective-correctly.
-        cull: whether back faces are dropped.
-        moves: which of (vertices, attributes, parameters) get a derivative.
+        cull: whether back faces are dropped; clockwise: whether these are the front.
+        clipped: whether barycentric coordinates are clipped instead of the nearest point's.
+        unclipped_alpha: whether alpha keeps what near, far and culling take from colour.
+        moves: which of (vertices, appearance, parameters) get a derivative.
     """
 
-    distribution: str
-    network: Architecture | None
-    conorm: str
-    depth: str
-    channels: int
-    perspective: bool
-    cull: bool
-    moves: tuple[bool, bool, bool]
+    edge: EdgeVariant
+    depth: DepthVariant
+    conorm: str = "probabilistic"
+    corners: int = 1
+    texture: str = "none"
+    texels: int = 0
+    perspective: bool = True
+    cull: bool = False
+    clockwise: bool = False
+    clipped: bool = False
+    unclipped_alpha: bool = False
+    moves: tuple[bool, bool, bool] = (True, False, False)
+
+    @property
+    def channels(self) -> int:
+        return self.corners + self.texels
 
 
 class Dim:
@@ -50,10 +119,10 @@ class Dim:
     TILES_X = 4
     TILES = 5  # in one image
     RUN_LENGTH = 6  # pixels that one thread does in order
-    AT_ATTRIBUTES = 7  # where the parts of x begin
-    AT_WEIGHTS = 8
-    AT_SCALE = 9
-    AT_GAMMA = 10
+    TEXTURE_HEIGHT = 7
+    TEXTURE_WIDTH = 8
+    TEXTURE_STRIDE = 9  # elements from one batch item's texture to the next; 0 if shared
+    PARTS = 10  # where the parts of x begin
 
 
 class Limit:
@@ -73,7 +142,8 @@ class Call:
     Attributes:
         variant: which kernels.
         batch, faces, height, width: B, F, H, W.
-        sizes: elements of x's five parts.
+        sizes: elements of x's parts.
+        texture: height and width of the texture, and its stride from item to item.
         near, far: depth range; threshold: a fragment counts when F exceeds it; cutoff: and when
             it is no farther outside than this; reach: distance beyond which no fragment counts,
             for binning.
@@ -85,13 +155,14 @@ class Call:
     faces: int
     height: int
     width: int
-    sizes: tuple[int, int, int, int, int]
+    sizes: tuple[int, ...]
     near: float
     far: float
     threshold: float
     cutoff: float
     reach: float
     fixed_order: bool
+    texture: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def tiles_x(self) -> int:
@@ -129,10 +200,10 @@ class Call:
 
     def dims(self, on_gpu: bool) -> list[int]:
         """The contents of the integer field, in the order of `Dim`."""
-        starts = [sum(self.sizes[:i]) for i in range(1, 5)]
+        starts = [sum(self.sizes[:i]) for i in range(Part.COUNT)]
         return [
             self.batch, self.faces, self.height, self.width, self.tiles_x, self.tiles,
-            self.run_length(on_gpu), *starts,
+            self.run_length(on_gpu), *self.texture, *starts,
         ]  # fmt: skip
 
     def limits(self) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from taichi_raster import checks
 from taichi_raster.aggregation import TConorm
+from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appearance
 from taichi_raster.autograd import Accumulate
-from taichi_raster.depth import HardDepth, SoftmaxDepth
-from taichi_raster.engine import engine
-from taichi_raster.layout import Call, Variant
+from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, SoftmaxDepth
+from taichi_raster.engine import Sums, engine
+from taichi_raster.layout import Call, DepthVariant, Part, Variant
 from taichi_raster.runtime import runtime
 from taichi_raster.schedule import as_progress
-from taichi_raster.softness.edge import Distribution, EdgeSoftness
+from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
 
 _FAR_AWAY = 1e30  # stands for an infinite distance in the kernels
 
@@ -34,17 +36,22 @@ class SoftRasterizer(nn.Module):
     Args:
         image_size: pixels, positive: one number, or (height, width).
         edge: the edge softness; by default a logistic of scale 0.05.
-        depth: the depth softness: `SoftmaxDepth` or `HardDepth`.
+        depth: the depth softness: `SoftmaxDepth`, `HardDepth`, `DistributionDepth`, `MLPDepth`.
         alpha: how coverages combine: a `TConorm`.
-        background: a number, C numbers, or a tensor (0-d or (C,), may require grad).
+        background: a number, C numbers, or a tensor (0-d, (C,), or an image (H, W, C) or
+            (B, H, W, C); may require grad).
         near, far: depth range, positive; fragments outside it vanish from colour and alpha, and so
             does a face with a vertex at z <= 0.
-        cull_backfaces: drop faces that are clockwise in NDC.
+        cull_backfaces: drop faces that show their back.
         perspective_correct: interpolate attributes perspective-correctly; depth always is.
         antialias: render this many times larger each way, and average.
         threshold: a fragment counts when F exceeds it; 0 keeps all (slow: every pixel meets every
             face).
         cutoff: and when it is no farther outside than this distance in NDC; None for no limit.
+        front: which faces show their front: ``"ccw"``, counter-clockwise in NDC, or ``"cw"``.
+        barycentrics: of a pixel outside a triangle: ``"nearest"``, those of the triangle's nearest
+            point, or ``"clipped"``, its own clipped to [0, 1] and renormalised (as published).
+        unclipped_alpha: what near, far and culling take from colour stays in alpha (as published).
 
     Raises:
         TypeError, ValueError: for arguments out of range; the message names the argument.
@@ -58,7 +65,7 @@ class SoftRasterizer(nn.Module):
         self,
         image_size: int | tuple[int, int] = 64,
         edge: EdgeSoftness | None = None,
-        depth: SoftmaxDepth | HardDepth | None = None,
+        depth: DepthSoftness | None = None,
         alpha: TConorm | None = None,
         background: float | Sequence[float] | Tensor = 0.0,
         near: float = 0.1,
@@ -68,16 +75,22 @@ class SoftRasterizer(nn.Module):
         antialias: int = 1,
         threshold: float = 1e-6,
         cutoff: float | None = None,
+        front: str = "ccw",
+        barycentrics: str = "nearest",
+        unclipped_alpha: bool = False,
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
         self.edge = checks.instance("edge", edge or Distribution("logistic"), EdgeSoftness)
-        self.depth = checks.instance("depth", depth or SoftmaxDepth(), SoftmaxDepth, HardDepth)
+        self.depth = checks.instance("depth", depth or SoftmaxDepth(), DepthSoftness)
         self.alpha = checks.instance("alpha", alpha or TConorm(), TConorm)
         self.background = checks.background(background)
         self.near, self.far = checks.depth_range(near, far)
-        self.cull_backfaces = cull_backfaces
-        self.perspective_correct = perspective_correct
+        self.cull_backfaces = checks.flag("cull_backfaces", cull_backfaces)
+        self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
+        self.front = checks.choice("front", front, "ccw", "cw")
+        self.barycentrics = checks.choice("barycentrics", barycentrics, "nearest", "clipped")
+        self.unclipped_alpha = checks.flag("unclipped_alpha", unclipped_alpha)
         self.antialias = checks.count("antialias", antialias)
         self.threshold = checks.fraction("threshold", threshold)
         self.cutoff = None if cutoff is None else checks.positive("cutoff", cutoff)
@@ -85,7 +98,7 @@ class SoftRasterizer(nn.Module):
     def forward(
         self,
         face_vertices: Float[Tensor, "B F 3 3"],
-        face_attributes: Float[Tensor, "B F 3 C"],
+        face_attributes: Float[Tensor, "B F 3 C"] | SurfaceTexture | UVTexture | None,
         progress: float | Tensor | None = None,
     ) -> Float[Tensor, "B H W C+1"]:
         """Render a batch.
@@ -93,7 +106,8 @@ class SoftRasterizer(nn.Module):
         Args:
             face_vertices: (B, F, 3, 3): x right and y up in NDC, z the positive distance along the
                 view axis, of each face's corners.
-            face_attributes: (B, F, 3, C): colours, or anything else, at each face's corners.
+            face_attributes: colours, or anything else: (B, F, 3, C) at each face's corners, or a
+                texture; None for alpha alone.
             progress: for a softness that depends on it: a number or (B,), in [0, 1]; None is 1.
 
         Returns:
@@ -103,18 +117,25 @@ class SoftRasterizer(nn.Module):
         Raises:
             TypeError, ValueError: for inputs of another shape, dtype or device, with values that
                 are not finite, with nothing in them, or wholly outside [near, far].
+            MemoryError: for more than this machine or Taichi can hold; the message says how much.
         """
-        checks.faces(face_vertices, face_attributes, runtime())
+        checks.vertices(face_vertices, runtime())
+        checks.appearance(face_attributes, face_vertices, runtime())
         checks.visible(face_vertices, self.near, self.far)
-        background = checks.background(self.background, face_attributes.shape[3])
-        u = as_progress(progress, len(face_vertices))
-        call, x, floor = self._pack(face_vertices, face_attributes, u)
-        y, offset, saturated = Accumulate.apply(x, floor.detach(), call, engine().ticket())
-        image = self._resolve(y, offset, saturated, floor, background.to(x))
+        shown = appearance(face_attributes, face_vertices, runtime().deterministic)
+        size = (len(face_vertices), *self.image_size)
+        background = checks.background(self.background, shown.total or None, size)
+        image = self._render(face_vertices, shown, as_progress(progress, size[0]), background)
         if self.antialias == 1:
             return image
         pooled = nn.functional.avg_pool2d(image.permute(0, 3, 1, 2), self.antialias)
         return pooled.permute(0, 2, 3, 1)
+
+    def silhouette(
+        self, face_vertices: Float[Tensor, "B F 3 3"], progress: float | Tensor | None = None
+    ) -> Float[Tensor, "B H W"]:
+        """Alpha alone, which is cheaper than colour; arguments and errors are `forward`'s."""
+        return self(face_vertices, None, progress)[..., 0]
 
     def jvp(
         self,
@@ -128,7 +149,9 @@ class SoftRasterizer(nn.Module):
             primals: face_vertices and face_attributes, as for `forward`.
             tangents: their directions, of the same shapes; None for zero.
         """
-        checks.faces(*primals, runtime())
+        checks.vertices(primals[0], runtime())
+        checks.instance("face_attributes", primals[1], Tensor)
+        checks.appearance(primals[1], primals[0], runtime())
         for name, primal, tangent in zip(
             ("vertices", "attributes"), primals, tangents, strict=True
         ):
@@ -149,60 +172,110 @@ class SoftRasterizer(nn.Module):
             tangent = image.tangent
             return image.primal, torch.zeros_like(image.primal) if tangent is None else tangent
 
-    def _pack(self, vertices: Tensor, attributes: Tensor, u: Tensor) -> tuple[Call, Tensor, Tensor]:
-        """The call, its inputs in one flat vector, and the background's log-weights (B,)."""
-        batch, n_faces, _, channels = attributes.shape
-        state = self.edge.at(u, self.threshold)
-        scale = _per_item("edge.scale", state.scale, vertices)
-        gamma, floor = torch.ones_like(scale), torch.zeros_like(scale)
-        if (depth := self.depth.at(u)) is not None:
-            gamma = _per_item("depth.gamma", depth[0], vertices)
-            floor = depth[1].to(vertices).expand(batch) / gamma
-        weights = scale.new_empty(batch, 0)
-        if state.weights is not None:
-            expected = self.edge.network.size if self.edge.network else 0
-            checks.weights("edge.weights", state.weights, batch, expected)
-            weights = state.weights.to(vertices).expand(batch, -1)
-        parts = [vertices, attributes, weights, scale, gamma]
-        # A render without derivatives shares the kernels of one with respect to vertices.
-        moves = [p.requires_grad for p in parts]
-        variant = Variant(
-            self.edge.distribution, self.edge.network, self.alpha.generator.name, self.depth.mode,
-            channels, self.perspective_correct, self.cull_backfaces,
-            (moves[0] or not any(moves), moves[1], any(moves[2:])),
-        )  # fmt: skip
-        cutoff = _FAR_AWAY if self.cutoff is None else self.cutoff
-        reach = state.reach * float(scale.detach().max())
-        height, width = (side * self.antialias for side in self.image_size)
-        call = Call(
-            variant, batch, n_faces, height, width,
-            tuple(p.numel() for p in parts),  # type: ignore[arg-type]
-            self.near, self.far, self.threshold, cutoff, min(reach, cutoff, _FAR_AWAY),
-            runtime().deterministic,
-        )  # fmt: skip
-        return call, torch.cat([p.reshape(-1) for p in parts]), floor
-
-    def _resolve(
-        self, y: Tensor, offset: Tensor, saturated: Tensor, floor: Tensor, background: Tensor
+    def _render(
+        self, vertices: Tensor, shown: Appearance, u: Tensor, background: Tensor
     ) -> Tensor:
-        """The image from the per-pixel sums."""
-        alpha = self.alpha.resolve(y[..., 0], saturated > 0)
-        weight, colour = y[..., 1:2], y[..., 2:]
-        if isinstance(self.depth, HardDepth):
-            colour = colour + (1 - weight) * background
+        """The image at full size, before antialiasing averages it."""
+        batch = len(vertices)
+        edge, depth = self.edge.at(u, self.threshold), self.depth.at(u)
+        p = _per_item("alpha.p", self.alpha.at(u), vertices)
+        call, x = self._pack(vertices, shown, edge, depth, p)
+        if isinstance(self.depth, SoftmaxDepth):
+            floor = depth.background_z.to(vertices).expand(batch)
         else:
-            rest = torch.exp(floor[:, None, None] - offset)[..., None]
-            colour = (colour + rest * background) / (weight + rest)
-        return torch.cat([colour, alpha[..., None]], dim=-1)
+            floor = self.depth.background(depth, batch).to(vertices)
+        y, *rest = Accumulate.apply(x, floor.detach(), call, engine().ticket())
+        sums = Sums(y, *rest)
+        alpha = self.alpha.resolve(y[..., 0], sums.peak, sums.saturated > 0, p)[..., None]
+        if shown.total == 0:
+            return alpha
+        gamma = depth.gamma.to(vertices).expand(batch)[:, None, None]
+        colour = self._colour(sums, gamma, floor[:, None, None], self._behind(background, y))
+        return torch.cat([colour, alpha], dim=-1)
+
+    def _behind(self, background: Tensor, like: Tensor) -> Tensor:
+        """The background at full size."""
+        if background.ndim >= 3:
+            for axis in (-3, -2):
+                background = background.repeat_interleave(self.antialias, dim=axis)
+        return background.to(like)
+
+    def _colour(self, sums: Sums, gamma: Tensor, floor: Tensor, background: Tensor) -> Tensor:
+        """The composited attributes from the per-pixel sums."""
+        weight, colour = sums.y[..., 1:2], sums.y[..., 2:]
+        if isinstance(self.depth, HardDepth):
+            return colour + (1 - weight) * background
+        if isinstance(self.depth, SoftmaxDepth):
+            floor = (floor - sums.reference) / gamma
+        rest = torch.exp(floor - sums.offset)[..., None]
+        return (colour + rest * background) / (weight + rest)
+
+    def _pack(
+        self, vertices: Tensor, shown: Appearance, edge: EdgeState, depth: DepthState, p: Tensor
+    ) -> tuple[Call, Tensor]:
+        """The call, and its inputs in one flat vector."""
+        batch, n_faces = vertices.shape[:2]
+        parameters = [
+            _per_item("edge.scale", edge.scale, vertices, positive=True),
+            _per_item("edge.shape", edge.shape, vertices, positive=True),
+            _per_item("edge.shift", edge.shift, vertices),
+            p,
+            _per_item("depth.gamma", depth.gamma, vertices, positive=True),
+            _per_item("depth.shape", depth.shape, vertices, positive=True),
+            _per_item("depth.shift", depth.shift, vertices),
+        ]
+        edge_weights = _weights("edge.weights", edge.weights, self.edge.variant, vertices)
+        depth_weights = _weights("depth.weights", depth.weights, self.depth.variant, vertices)
+        table = torch.stack(parameters, dim=1)
+        parts = [
+            vertices, shown.corners, shown.uv, shown.texels, edge_weights, depth_weights, table,
+        ]  # fmt: skip
+        height, width = (side * self.antialias for side in self.image_size)
+        cutoff = _FAR_AWAY if self.cutoff is None else self.cutoff
+        call = Call(
+            self._variant(shown, [_moves(part) for part in parts]), batch, n_faces, height, width,
+            tuple(part.numel() for part in parts), self.near, self.far, self.threshold, cutoff,
+            min(edge.reach, cutoff, _FAR_AWAY), runtime().deterministic,
+            (*shown.size, shown.stride),
+        )  # fmt: skip
+        return call, torch.cat([part.reshape(-1) for part in parts])
+
+    def _variant(self, shown: Appearance, moves: list[bool]) -> Variant:
+        depth = self.depth.variant if shown.total else DepthVariant("none")
+        appearance_moves = any(moves[Part.CORNERS : Part.TEXELS + 1])
+        # A render without derivatives shares the kernels of one with respect to vertices.
+        vertices_move = moves[Part.VERTICES] or not any(moves)
+        return Variant(
+            self.edge.variant, depth, self.alpha.generator.name, shown.corners.shape[3],
+            shown.texture, shown.channels, self.perspective_correct, self.cull_backfaces,
+            self.front == "cw", self.barycentrics == "clipped", self.unclipped_alpha,
+            (vertices_move, appearance_moves, any(moves[Part.EDGE_WEIGHTS :])),
+        )  # fmt: skip
 
 
-def _per_item(name: str, value: Tensor, like: Tensor) -> Tensor:
-    """`value` as (B,) in the dtype and on the device of `like`, checked to be positive."""
+def _moves(part: Tensor) -> bool:
+    """Whether a part has derivatives, reverse or forward."""
+    return part.requires_grad or torch.autograd.forward_ad.unpack_dual(part).tangent is not None
+
+
+def _weights(name: str, weights: Tensor | None, variant: Any, like: Tensor) -> Tensor:
+    """A network's weights as (B, P), checked; (B, 0) without a network."""
+    batch = len(like)
+    if weights is None:
+        return like.new_empty(batch, 0)
+    checks.weights(name, weights, batch, variant.network.size)
+    return weights.to(like).expand(batch, -1)
+
+
+def _per_item(name: str, value: Tensor, like: Tensor, positive: bool = False) -> Tensor:
+    """`value` as (B,) in the dtype and on the device of `like`, checked."""
     batch = len(like)
     if value.shape not in ((), (1,), (batch,)):
         raise ValueError(f"{name}: expected a scalar or shape ({batch},), got {tuple(value.shape)}")
     item = value.to(like).expand(batch)
     detached = item.detach()
-    if not bool((torch.isfinite(detached) & (detached > 0)).all()):
-        raise ValueError(f"{name}: expected positive finite values, got {value.tolist()}")
+    ok = torch.isfinite(detached) & (detached > 0 if positive else detached == detached)
+    if not bool(ok.all()):
+        kind = "positive finite" if positive else "finite"
+        raise ValueError(f"{name}: expected {kind} values, got {value.tolist()}")
     return item

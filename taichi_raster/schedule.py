@@ -130,6 +130,32 @@ def as_schedule(name: str, value: float | Tensor | Schedule) -> Schedule:
         raise type(error)(f"{name}: {str(error).removeprefix('value: ')}") from None
 
 
+class Shift(Schedule):
+    """A constant of either sign, given like `Constant`'s value."""
+
+    def __init__(self, value: float | Tensor) -> None:
+        super().__init__()
+        self.value = _as_tensor("value", value)
+        if not bool(torch.isfinite(self.value.detach()).all()):
+            raise ValueError(f"value: expected finite values, got {self.value.tolist()}")
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.value
+
+    def extra_repr(self) -> str:
+        return f"value={self.value.tolist()}"
+
+
+def as_shift(name: str, value: float | Tensor | Schedule) -> Schedule:
+    """As `as_schedule`, but for a value of either sign."""
+    if isinstance(value, Schedule):
+        return value
+    try:
+        return Shift(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {str(error).removeprefix('value: ')}") from None
+
+
 def as_progress(progress: float | Tensor | None, batch: int) -> Tensor:
     """Progress as a 0-d or (B,) float64 tensor in [0, 1]; None means the end, 1.
 
@@ -147,13 +173,18 @@ def as_progress(progress: float | Tensor | None, batch: int) -> Tensor:
 
 
 def _as_value(name: str, value: float | Tensor) -> Tensor:
+    tensor = _as_tensor(name, value)
+    if not _all_positive(tensor):
+        raise ValueError(f"{name}: expected positive finite values, got {tensor.tolist()}")
+    return tensor
+
+
+def _as_tensor(name: str, value: float | Tensor) -> Tensor:
     if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
     tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     if tensor.ndim > 1 or not tensor.is_floating_point():
         raise ValueError(f"{name}: expected a floating-point scalar or (B,), got {tensor.shape}")
-    if not _all_positive(tensor):
-        raise ValueError(f"{name}: expected positive finite values, got {tensor.tolist()}")
     return tensor
 
 

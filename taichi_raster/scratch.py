@@ -27,7 +27,7 @@ class Scratch:
         x: inputs, flat, with adjoints; `x_still` mirrors them without; x_dot: their tangents.
         y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
         tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists.
-        offset, saturated, nearest: what the forward kernel finds for each pixel.
+        offset, reference, peak, saturated, nearest, top: what `Forward` finds for each pixel.
         layers: faces of each pixel, nearest first, for the sharp reference.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
     """
@@ -42,7 +42,7 @@ class Scratch:
 
     def __init__(self, runtime: Runtime) -> None:
         self._float = runtime.ti_float
-        self.dims = ti.field(ti.i32, shape=16)
+        self.dims = ti.field(ti.i32, shape=24)
         self.limits = ti.field(self._float, shape=8)
         self._capacity: dict[str, int] = {}
         self._trees: dict[str, object] = {}
@@ -78,9 +78,11 @@ class Scratch:
             self.x_still = ti.field(self._float)
             return [self.x, self.x_still]
         if name == "pixels":
-            self.offset = ti.field(self._float)
-            self.saturated, self.nearest = ti.field(ti.i32), ti.field(ti.i32)
-            return [self.offset, self.saturated, self.nearest]
+            reals = [ti.field(self._float) for _ in range(3)]
+            self.offset, self.reference, self.peak = reals
+            counts = [ti.field(ti.i32) for _ in range(3)]
+            self.saturated, self.nearest, self.top = counts
+            return reals + counts
         integer = name.startswith("tile") or name == "layers"
         adjoint = name in ("y", "y_dot")
         field = ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from taichi_raster import checks
 from taichi_raster.engine import engine
-from taichi_raster.layout import Call, Variant
+from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Slot, Variant
 from taichi_raster.runtime import runtime
 
 
@@ -33,8 +33,9 @@ class SharpRasterizer(nn.Module):
         image_size: pixels, positive: one number, or (height, width).
         background: a number, C numbers, or a tensor, 0-d or (C,).
         near, far: depth range; fragments outside it vanish.
-        cull_backfaces: drop faces that are clockwise in NDC.
+        cull_backfaces: drop faces that show their back.
         perspective_correct: interpolate attributes perspective-correctly.
+        front: which faces show their front: ``"ccw"``, counter-clockwise in NDC, or ``"cw"``.
 
     Raises:
         TypeError, ValueError: for arguments out of range; the message names the argument.
@@ -48,13 +49,15 @@ class SharpRasterizer(nn.Module):
         far: float = 100.0,
         cull_backfaces: bool = False,
         perspective_correct: bool = True,
+        front: str = "ccw",
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
         self.background = checks.background(background)
         self.near, self.far = checks.depth_range(near, far)
-        self.cull_backfaces = cull_backfaces
-        self.perspective_correct = perspective_correct
+        self.cull_backfaces = checks.flag("cull_backfaces", cull_backfaces)
+        self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
+        self.front = checks.choice("front", front, "ccw", "cw")
 
     def forward(
         self,
@@ -62,7 +65,9 @@ class SharpRasterizer(nn.Module):
         face_attributes: Float[Tensor, "B F 3 C"],
     ) -> Float[Tensor, "B H W C+1"]:
         """Render a batch; inputs, output and errors are those of `SoftRasterizer.forward`."""
-        checks.faces(face_vertices, face_attributes, runtime())
+        checks.vertices(face_vertices, runtime())
+        checks.instance("face_attributes", face_attributes, Tensor)
+        checks.appearance(face_attributes, face_vertices, runtime())
         checks.visible(face_vertices, self.near, self.far)
         background = checks.background(self.background, face_attributes.shape[3])
         layers = self._layers(face_vertices.detach())
@@ -86,7 +91,7 @@ class SharpRasterizer(nn.Module):
     def _cumulative(self, coverage: Tensor, corners: Tensor) -> Tensor:
         """A_k: (B, H, W, K)."""
         edge, diagonal = (corners[..., i, :2] - corners[..., 0, :2] for i in (1, 2))
-        front = edge[..., 0] * diagonal[..., 1] - edge[..., 1] * diagonal[..., 0] >= 0
+        front = edge[..., 0] * diagonal[..., 1] - edge[..., 1] * diagonal[..., 0] > 0
         sums = [torch.cumsum(coverage * mask, dim=-1) for mask in (front, ~front)]
         return torch.maximum(*sums).clamp(max=1)
 
@@ -96,16 +101,18 @@ class SharpRasterizer(nn.Module):
         height, width = self.image_size
         half_pixel = 1 / min(height, width)
         variant = Variant(
-            "uniform", None, "probabilistic", "hard", 1, True, self.cull_backfaces,
-            (True, False, False),
+            EdgeVariant("uniform"), DepthVariant("none"), cull=self.cull_backfaces,
+            clockwise=self.front == "cw",
         )  # fmt: skip
-        sizes = (vertices.numel(), 0, 0, batch, batch)
+        table = vertices.new_ones(batch, Slot.COUNT)
+        table[:, Slot.SCALE] = half_pixel
+        table[:, Slot.SHIFT] = 0
+        sizes = (vertices.numel(), 0, 0, 0, 0, 0, table.numel())
         call = Call(
             variant, batch, n_faces, height, width, sizes, self.near, self.far, 0.0, 1e30,
             half_pixel, runtime().deterministic,
         )  # fmt: skip
-        scale = vertices.new_full((batch,), half_pixel)
-        x = torch.cat([vertices.reshape(-1), scale, torch.ones_like(scale)])
+        x = torch.cat([vertices.reshape(-1), table.reshape(-1)])
         depth = min(4, n_faces)
         while True:
             layers, complete = engine().layers(call, x, depth)

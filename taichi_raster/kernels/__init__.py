@@ -1,11 +1,19 @@
 """The kernels, an idea a file; one set is compiled for each `taichi_raster.layout.Variant`."""
 
-from taichi_raster.kernels.accumulate import Accumulate
+from taichi_raster.kernels.accumulate import Accumulate, AccumulateTangent
 from taichi_raster.kernels.binning import Binning
 from taichi_raster.kernels.forward import Forward
 from taichi_raster.kernels.layers import Layers
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.kernels.pull import Pull
-from taichi_raster.kernels.tangent import Tangent
+from taichi_raster.kernels.pull import Pull, PullTangent
 
-__all__ = ["Accumulate", "Binning", "Forward", "Layers", "PairKernels", "Pull", "Tangent"]
+__all__ = [
+    "Accumulate",
+    "AccumulateTangent",
+    "Binning",
+    "Forward",
+    "Layers",
+    "PairKernels",
+    "Pull",
+    "PullTangent",
+]

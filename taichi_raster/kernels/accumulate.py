@@ -1,20 +1,27 @@
 """Each (pixel, face) pair's terms, added to the pixel's sums: what Taichi differentiates.
 
-Its reverse pass is the vector-Jacobian product. Nothing is assigned in a branch, and what must not
-be differentiated is frozen first: autodiff would keep the one on a stack and follow the other.
+The reverse pass of `Accumulate` is the vector-Jacobian product. `AccumulateTangent` adds up the
+terms' tangents: its value is the Jacobian-vector product, and its reverse pass, seeded with an
+adjoint v of the sums' tangents, the derivative of v . J(x) x_dot with respect to x. Nothing is
+assigned in a branch, and what must not be differentiated is frozen first: autodiff would keep the
+one on a stack and follow the other.
 """
+
+from typing import Any
 
 import taichi as ti
 
-from taichi_raster import geometry
-from taichi_raster.arithmetic import frozen, with_slope
+from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.layout import Dim
+from taichi_raster.layout import Dim, Slot
+from taichi_raster.numbers import Number, element, let, raw, select, traced
 
 
 @ti.data_oriented
 class Accumulate(PairKernels):
     """The differentiable sums; their values come from `Forward`, which is faster."""
+
+    autodiff = True
 
     @ti.kernel
     def accumulate(self, runs: ti.i32):
@@ -23,44 +30,50 @@ class Accumulate(PairKernels):
                 b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
                 if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
                     for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-                        self.add_pair(b, row, column, self.tile_faces[k])
+                        m = self.meet(b, self.tile_faces[k], row, column)
+                        f = self.weigh(m)
+                        if f.counts:
+                            self.add_fragment(m, f)
 
-    @ti.func
-    def add_pair(self, b, row, column, face):
-        q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
-        p = self.point(row, column)
-        v0, v1, v2, corner_z = self.corners(self.vertices, self.corner_at(b, face, 0))
-        s0, s1, s2 = geometry.still(v0), geometry.still(v1), geometry.still(v2)
-        edge, inside, on_line, side, t = geometry.choose(p, s0, s1, s2, self.flatness)
-        start, end = geometry.ends(edge, s0, s1, s2)
-        n = geometry.direction(p, start, end, t, on_line, side)
-        a, c = geometry.ends(edge, v0, v1, v2)
-        d = n.dot(p - (1.0 - t) * a - t * c)
-        u = self.softness(b, d / self.parameters[self.scale_at(b)])
-        f0, f1, f2 = self.cdf(frozen(u))
-        w = geometry.nearest_weights(p, v0, v1, v2, a, c, edge, inside, on_line, t)
-        share = w / corner_z
-        z = 1.0 / share.sum()
-        if self.counts(f0, d, z):
-            to = q * ti.static(self.sums)
-            g0, g1, _g2 = self.generated(frozen(u), f0, f1, f2)
-            self.y[to] += with_slope(g0, g1, u)
-            if ti.static(self.perspective):
-                w = share * z
-            self.add_colour(b, face, q, to, w, z, with_slope(f0, f1, u))
+    @traced
+    def add_fragment(self, m: Meeting, f: Fragment) -> None:
+        to = let(m.q * self.sums)
+        self.add(to, self.alpha_term(m, f))
+        if self.coloured:
+            weight = self.colour_weight(m, f)
+            if not self.hard:
+                self.add(to + 1, weight)
+            for c, colour in enumerate(self.colours(m, f.mixing)):
+                self.add(to + 2 + c, weight * colour)
 
-    @ti.func
-    def add_colour(self, b, face, q, to, w, z, f):
-        """Add the fragment's weight and weighted attributes."""
-        if ti.static(self.hard):
-            if face == self.nearest[q]:
-                self.y[to + 1] += 1.0
-                for c in ti.static(range(self.channels)):
-                    self.y[to + 2 + c] += w.dot(self.attribute(self.attributes, b, face, c))
-        else:
-            l = self.z_norm(z) / self.parameters[self.gamma_at(b)]  # noqa: E741 - as in the text
-            weight = f * ti.exp(l - self.offset[q])
-            self.y[to + 1] += weight
-            for c in ti.static(range(self.channels)):
-                value = w.dot(self.attribute(self.attributes, b, face, c))
-                self.y[to + 2 + c] += weight * value
+    @traced
+    def alpha_term(self, m: Meeting, f: Fragment) -> Number:
+        if self.conorm.largest_alone:
+            return select(element(self.top, m.q) == m.face, f.edge.f, 0.0)
+        peak = element(self.peak, m.q) if self.conorm.exponent is not None else None
+        p = self.parameter(m.b, Slot.P)
+        return self.conorm_term(m.b, f.edge.f, f.edge.log_s, p, f.edge.saturated, peak)
+
+    @traced
+    def colour_weight(self, m: Meeting, f: Fragment) -> Number:
+        if self.hard:
+            return Number(ti.select(element(self.nearest, m.q) == m.face, 1.0, 0.0))
+        l = self.depth.at(self, m.b, f.z_norm, element(self.reference, m.q)).l  # noqa: E741
+        return f.edge.f * self.relative_weight(m, f, l)
+
+    @traced
+    def add(self, at: Any, number: Any) -> None:
+        """Add a term, or its tangent."""
+        if not self.tangents:
+            place = element(self.y, at)
+            place += raw(number)
+        elif isinstance(number, Number) and number.d is not None:
+            place = element(self.y_dot, at)
+            place += number.d
+
+
+@ti.data_oriented
+class AccumulateTangent(Accumulate):
+    """The tangents of the sums."""
+
+    tangents = True

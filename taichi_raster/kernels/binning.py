@@ -1,29 +1,34 @@
 """Which faces can touch which tile of pixels: count, scan, fill. No derivative, and no overflow."""
 
+from typing import Any
+
 import taichi as ti
 
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.layout import TILE, Dim, Limit
+from taichi_raster.numbers import let, raw, traced
 
 
 @ti.data_oriented
 class Binning(PairKernels):
     """Lists of faces, tile after tile, in the order of the faces."""
 
-    @ti.func
-    def reaches(self, b, face, tile_in_image):
+    @traced
+    def reaches(self, b: Any, face: Any, tile_in_image: Any) -> Any:
         """Whether a face can count in a tile: its bounding box, widened by the reach, meets it."""
-        ty = tile_in_image // self.dims[Dim.TILES_X]
-        tx = tile_in_image - ty * self.dims[Dim.TILES_X]
-        first = self.point(ty * TILE, tx * TILE)
-        last = self.point(ty * TILE + TILE - 1, tx * TILE + TILE - 1)
-        at = self.corner_at(b, face, 0)
-        v0, v1, v2, corner_z = self.corners(self.x, at)
-        low, high = ti.min(v0, v1, v2), ti.max(v0, v1, v2)
-        reach = self.limits[Limit.REACH]
-        hit = low[0] - reach <= last[0] and high[0] + reach >= first[0]
-        hit = hit and low[1] - reach <= first[1] and high[1] + reach >= last[1]
-        return hit and self.drawn(v0, v1, v2, corner_z)
+        ty = let(tile_in_image // self.dim(Dim.TILES_X))
+        tx = let(tile_in_image - ty * self.dim(Dim.TILES_X))
+        first = self.point(ty * TILE, tx * TILE).each(raw)
+        last = self.point(ty * TILE + TILE - 1, tx * TILE + TILE - 1).each(raw)
+        corners, corner_z = self.triangle(self.face_index(b, face))
+        reach = self.limit(Limit.REACH)
+        low, high = (
+            [let(extreme(*(raw(c[j]) for c in corners))) for j in range(2)]
+            for extreme in (ti.min, ti.max)
+        )
+        hit = (low[0] - reach <= last[0]) & (high[0] + reach >= first[0])
+        hit = hit & ((low[1] - reach <= first[1]) & (high[1] + reach >= last[1]))
+        return let(hit & self.drawn(corners, corner_z))
 
     @ti.kernel
     def count(self, tiles: ti.i32):

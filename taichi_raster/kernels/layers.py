@@ -1,10 +1,13 @@
 """The fragments that a pixel of the sharp reference sees. No derivative."""
 
+from typing import Any
+
 import taichi as ti
 
-from taichi_raster import geometry
+from taichi_raster.kernels.fragment import Fragment
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.layout import Dim, Limit
+from taichi_raster.layout import Dim
+from taichi_raster.numbers import raw, traced
 
 
 @ti.data_oriented
@@ -27,27 +30,33 @@ class Layers(PairKernels):
                     unfinished += self.collect_pixel(b, row, column, tile, depth)
         return unfinished
 
+    @traced
+    def depth_of(self, f: Fragment) -> Any:
+        return raw(f.z)
+
+    @traced
+    def coverage_of(self, f: Fragment) -> Any:
+        return raw(f.edge.f)
+
     @ti.func
     def collect_pixel(self, b, row, column, tile, depth):
         q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
-        p = self.point(row, column)
-        scale = self.x[self.scale_at(b)]
-        front, back = 0.0 * scale, 0.0 * scale
-        last_z, last_face, more = -1.0 + 0.0 * scale, -1, 1
+        front, back = 0.0, 0.0
+        last_z, last_face, more = -1.0, -1, 1
         layer = 0
         while layer <= depth and more == 1:
-            best, best_z, best_a, best_turn = -1, 0.0 * scale, 0.0 * scale, 0
+            best, best_z, best_a, best_turn = -1, 0.0, 0.0, 0
             for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
                 face = self.tile_faces[k]
-                v0, v1, v2, corner_z = self.corners(self.x, self.corner_at(b, face, 0))
-                d, inside, edge, on_line, t, _n = self.foot(v0, v1, v2, p)
-                if d >= -self.limits[Limit.REACH]:
-                    _w, _s, z = self.surface(v0, v1, v2, corner_z, p, inside, edge, on_line, t)
-                    a, _1, _2 = self.cdf(d / scale)
-                    later = z > last_z or (z == last_z and face > last_face)
-                    if self.counts(a, d, z) and later and (best < 0 or z < best_z):
-                        turn = geometry.cross(v1 - v0, v2 - v0) >= 0.0
-                        best, best_z, best_a, best_turn = face, z, a, ti.cast(turn, ti.i32)
+                m = self.meet(b, face, row, column)
+                if m.near:
+                    f = self.weigh(m)
+                    if f.counts:
+                        z = self.depth_of(f)
+                        later = z > last_z or (z == last_z and face > last_face)
+                        if later and (best < 0 or z < best_z):
+                            best, best_z, best_a = face, z, self.coverage_of(f)
+                            best_turn = ti.cast(self.front(m.corners), ti.i32)
             if best < 0 or front >= 1.0 or back >= 1.0:
                 more = 0
             elif layer < depth:

@@ -1,15 +1,20 @@
-"""What all kernels share: where things lie, and the mathematics of one (pixel, face) pair."""
+"""What all kernels share: where things lie, and the mathematics of one (pixel, face) pair.
 
-import math
+The mathematics runs while a kernel is compiled, on numbers that may carry tangents (numbers.py).
+"""
+
 from typing import Any
 
 import taichi as ti
 
 from taichi_raster import aggregation, geometry
-from taichi_raster.layout import TILE, Dim, Limit, Variant
+from taichi_raster.kernels.fragment import Fragment, Meeting
+from taichi_raster.kernels.softening import DepthWeight, EdgeTerms
+from taichi_raster.kernels.textures import sampler
+from taichi_raster.layout import TILE, Dim, Limit, Part, Slot, Variant
+from taichi_raster.numbers import Number, Vector, element, exp, let, raw, select, total, traced
 from taichi_raster.runtime import Runtime
 from taichi_raster.scratch import Scratch
-from taichi_raster.softness import mlp_kernel, registry
 
 # Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
 # runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead.
@@ -18,70 +23,80 @@ SPREAD = 128
 
 @ti.data_oriented
 class PairKernels:
-    """One variant's view of the scratch fields; the kernels themselves are its subclasses."""
+    """One variant's view of the scratch fields; the kernels themselves are its subclasses.
+
+    Attributes:
+        tangents: whether numbers carry the tangents in x_dot.
+        autodiff: whether Taichi differentiates the kernel.
+    """
+
+    tangents = False
+    autodiff = False
 
     def __init__(self, variant: Variant, scratch: Scratch, runtime: Runtime) -> None:
-        formulas = registry.find(variant.distribution)
-        self.cdf: Any = formulas.cdf
-        self.log_survival: Any = formulas.log_survival
-        self.can_saturate = formulas.saturates_at < math.inf
-        self.saturates_at = formulas.saturates_at
-        self.generate: Any = aggregation.generator(variant.conorm).generate
+        self.variant = variant
+        self.edge = EdgeTerms(variant.edge, self.autodiff)
+        self.depth = DepthWeight(variant.depth, self.autodiff)
+        self.conorm = aggregation.generator(variant.conorm)
+        self.sampler = sampler(variant)
         self.spread = SPREAD if runtime.arch == "cpu" else 1
-        self.network = variant.network
-        self.learned = variant.network is not None
-        self.weights_size = variant.network.size if variant.network else 0
-        self.hard = variant.depth == "hard"
+        self.hard = variant.depth.kind == "hard"
+        self.coloured = variant.depth.kind != "none"
         self.channels = variant.channels
         self.sums = variant.channels + 2
-        self.perspective = variant.perspective
         self.cull = variant.cull
+        self.clockwise = variant.clockwise
+        self.unclipped_alpha = variant.unclipped_alpha
         self.flatness = 1e-6 if runtime.precision == "f32" else 1e-12
         self.dims, self.limits = scratch.dims, scratch.limits
-        self.x, self.y = scratch.x, scratch.y
+        self.x, self.x_dot = scratch.x, scratch.x_dot
+        self.y, self.y_dot = scratch.y, scratch.y_dot
+        self.x_still = scratch.x_still
         self.tile_begin, self.tile_faces = scratch.tile_begin, scratch.tile_faces
-        self.offset, self.saturated = scratch.offset, scratch.saturated
-        self.nearest = scratch.nearest
+        self.offset, self.reference = scratch.offset, scratch.reference
+        self.peak, self.saturated = scratch.peak, scratch.saturated
+        self.nearest, self.top = scratch.nearest, scratch.top
         self.layers = scratch.layers
-        self.moves = variant.moves
-        vertices, attributes, parameters = variant.moves
-        self.vertices = scratch.x if vertices else scratch.x_still
-        self.attributes = scratch.x if attributes else scratch.x_still
-        self.parameters = scratch.x if parameters else scratch.x_still
-        self.x_dot, self.y_dot = scratch.x_dot, scratch.y_dot
+        vertices, appearance, parameters = variant.moves
+        self.moves = dict.fromkeys((Part.CORNERS, Part.UV, Part.TEXELS), appearance)
+        self.moves[Part.VERTICES] = vertices
+        self.moves |= dict.fromkeys(
+            (Part.EDGE_WEIGHTS, Part.DEPTH_WEIGHTS, Part.PARAMETERS), parameters
+        )
 
-    @ti.func
-    def corner_at(self, b, face, i):
-        return ((b * self.dims[Dim.FACES] + face) * 3 + i) * 3
+    # --- where things lie -------------------------------------------------------------------------
 
-    @ti.func
-    def xy(self, source: ti.template(), at):
-        return ti.Vector([source[at], source[at + 1]])
+    @traced
+    def dim(self, which: Any) -> Any:
+        return element(self.dims, which)
 
-    @ti.func
-    def corners(self, source: ti.template(), at):
-        """A triangle's three corners in the image, and their depths."""
-        z = ti.Vector([source[at + 2], source[at + 5], source[at + 8]])
-        return self.xy(source, at), self.xy(source, at + 3), self.xy(source, at + 6), z
+    @traced
+    def limit(self, which: int) -> Any:
+        return element(self.limits, which)
 
-    @ti.func
-    def attribute(self, source: ti.template(), b, face, c):
-        """Channel c at the three corners."""
-        first = (b * self.dims[Dim.FACES] + face) * ti.static(3 * self.channels)
-        at = self.dims[Dim.AT_ATTRIBUTES] + first + c
-        return ti.Vector([source[at + i * self.channels] for i in ti.static(range(3))])
+    @traced
+    def load(self, part: int, index: Any) -> Number:
+        """An element of a part of x, with its tangent."""
+        moves = self.moves[part]
+        source = self.x if moves or not self.autodiff else self.x_still
+        at = let(self.dim(Dim.PARTS + part) + index)
+        tangent = element(self.x_dot, at) if self.tangents and moves else None
+        return Number(element(source, at), tangent)
 
-    @ti.func
-    def weights_at(self, b):
-        return self.dims[Dim.AT_WEIGHTS] + b * ti.static(self.weights_size)
+    @traced
+    def parameter(self, b: Any, slot: int) -> Number:
+        return self.load(Part.PARAMETERS, b * Slot.COUNT + slot)
 
-    @ti.func
-    def scale_at(self, b):
-        return self.dims[Dim.AT_SCALE] + b
+    @traced
+    def face_index(self, b: Any, face: Any) -> Any:
+        return let(b * self.dim(Dim.FACES) + face)
 
-    @ti.func
-    def gamma_at(self, b):
-        return self.dims[Dim.AT_GAMMA] + b
+    @traced
+    def triangle(self, at: Any) -> tuple[list[Vector], Vector]:
+        """A face's three corners in the image, and their depths."""
+        values = [self.load(Part.VERTICES, at * 9 + i) for i in range(9)]
+        corners = [Vector(values[3 * i], values[3 * i + 1]) for i in range(3)]
+        return corners, Vector(*(values[3 * i + 2] for i in range(3)))
 
     @ti.func
     def pixel(self, slot):
@@ -94,73 +109,99 @@ class PairKernels:
         tx = in_image - ty * self.dims[Dim.TILES_X]
         return b, ty * TILE + in_tile // TILE, tx * TILE + in_tile % TILE, tile
 
-    @ti.func
-    def point(self, row, column):
+    @traced
+    def point(self, row: Any, column: Any) -> Vector:
         """The pixel's centre in NDC."""
-        width, height = self.dims[Dim.WIDTH], self.dims[Dim.HEIGHT]
-        short = ti.cast(ti.min(width, height), self.limits.dtype)
+        width, height = self.dim(Dim.WIDTH), self.dim(Dim.HEIGHT)
+        short = let(ti.cast(ti.min(width, height), self.limits.dtype))
         px = ti.cast(2 * column + 1 - width, self.limits.dtype) / short
         py = ti.cast(height - 2 * row - 1, self.limits.dtype) / short
-        return ti.Vector([px, py])
+        return Vector(Number(px), Number(py))
 
-    @ti.func
-    def depth_range(self):
-        return self.limits[Limit.FAR] - self.limits[Limit.NEAR]
+    @traced
+    def pixel_index(self, b: Any, row: Any, column: Any) -> Any:
+        return let((b * self.dim(Dim.HEIGHT) + row) * self.dim(Dim.WIDTH) + column)
 
-    @ti.func
-    def z_norm(self, z):
-        return (self.limits[Limit.FAR] - z) / self.depth_range()
+    @traced
+    def depth_range(self) -> Any:
+        return self.limit(Limit.FAR) - self.limit(Limit.NEAR)
 
-    @ti.func
-    def counts(self, f, d, z):
-        """Whether a fragment takes part."""
-        in_range = z >= self.limits[Limit.NEAR] and z <= self.limits[Limit.FAR]
-        return f > self.limits[Limit.THRESHOLD] and d >= -self.limits[Limit.CUTOFF] and in_range
+    # --- one pair ---------------------------------------------------------------------------------
 
-    @ti.func
-    def drawn(self, v0, v1, v2, corner_z):
+    @traced
+    def front(self, corners: list[Vector]) -> Any:
+        """Whether a face shows its front."""
+        v0, v1, v2 = (corner.each(raw) for corner in corners)
+        area = geometry.cross(v1 - v0, v2 - v0)
+        return let(area < 0.0) if self.clockwise else let(area > 0.0)
+
+    @traced
+    def drawn(self, corners: list[Vector], corner_z: Vector) -> Any:
         """Whether a face is drawn at all, wherever it lies in the image."""
-        near = ti.min(corner_z[0], corner_z[1], corner_z[2])
-        far = ti.max(corner_z[0], corner_z[1], corner_z[2])
-        shown = near > 0.0 and near <= self.limits[Limit.FAR] and far >= self.limits[Limit.NEAR]
-        if ti.static(self.cull):
-            shown = shown and geometry.cross(v1 - v0, v2 - v0) > 0.0
-        return shown
+        z = corner_z.each(raw)
+        shown = ti.min(*z) > 0.0
+        if not self.unclipped_alpha:
+            shown = shown & (ti.min(*z) <= self.limit(Limit.FAR))
+            shown = shown & (ti.max(*z) >= self.limit(Limit.NEAR))
+            if self.cull:
+                shown = shown & self.front(corners)
+        return let(shown)
 
-    @ti.func
-    def softness(self, b, x):
-        """The logit, or x itself, at which the distribution is evaluated."""
-        u = x
-        if ti.static(self.learned):
-            u = mlp_kernel.logit(self.network, self.parameters, self.weights_at(b), x)
-        return u
+    @traced
+    def meet(self, b: Any, face: Any, row: Any, column: Any) -> Meeting:
+        """A pixel and a face: how far apart they are."""
+        point = self.point(row, column)
+        at = self.face_index(b, face)
+        corners, corner_z = self.triangle(at)
+        choice = geometry.decide(point, corners, self.flatness, self.autodiff)
+        foot = geometry.measure(point, corners, choice)
+        near = let(raw(foot.d) >= -self.limit(Limit.REACH))
+        q = self.pixel_index(b, row, column)
+        return Meeting(b, face, at, q, point, corners, corner_z, foot, near)
 
-    @ti.func
-    def generated(self, u, f0, f1, f2):
-        """G, G', G'' of the T-conorm's generator; zero where the fragment is saturated."""
-        l0, l1, l2 = self.log_survival(u)
-        g0, g1, g2 = self.generate(f0, f1, f2, l0, l1, l2)
-        if ti.static(self.can_saturate):
-            adds = u < self.saturates_at
-            g0, g1, g2 = (
-                ti.select(adds, g0, 0.0),
-                ti.select(adds, g1, 0.0),
-                ti.select(adds, g2, 0.0),
-            )
-        return g0, g1, g2
+    @traced
+    def weigh(self, m: Meeting) -> Fragment:
+        """The coverage of a pair, and the surface point that the pixel sees."""
+        edge = self.edge.at(self, m.b, m.foot.d)
+        if self.variant.clipped:
+            w = geometry.clipped_weights(m.point, m.corners)
+        else:
+            w = geometry.nearest_weights(m.point, m.corners, m.foot)
+        share = Vector(*(i / z for i, z in zip(w, m.corner_z, strict=True)))
+        z = 1.0 / total(share)
+        mixing = share * z if self.variant.perspective else w
+        far, depth = self.limit(Limit.FAR), raw(z)
+        z_norm = (-z + far) * (1.0 / self.depth_range())
+        counts = raw(edge.f) > self.limit(Limit.THRESHOLD)
+        counts = counts & (raw(m.foot.d) >= -self.limit(Limit.CUTOFF))
+        visible = (depth >= self.limit(Limit.NEAR)) & (depth <= far)
+        if self.unclipped_alpha:
+            if self.cull:
+                visible = visible & self.front(m.corners)
+        else:
+            counts = counts & visible
+        return Fragment(edge, w, share, z, mixing, z_norm, let(counts), let(visible))
 
-    @ti.func
-    def foot(self, v0, v1, v2, p):
-        """The signed distance of a pair, and what was chosen on the way to it."""
-        edge, inside, on_line, side, t = geometry.choose(p, v0, v1, v2, self.flatness)
-        a, c = geometry.ends(edge, v0, v1, v2)
-        n = geometry.direction(p, a, c, t, on_line, side)
-        return n.dot(p - (1.0 - t) * a - t * c), inside, edge, on_line, t, n
+    @traced
+    def conorm_term(self, b: Any, a: Any, L: Any, p: Any, saturated: Any, peak: Any) -> Any:
+        """g(a) of a fragment, zero where it is saturated."""
+        if saturated is not None:
+            a, L = select(saturated, 0.5, a), select(saturated, -1.0, L)
+        if self.conorm.term is not None:
+            g = self.conorm.term(a, L, p)
+        else:
+            g = self.conorm.scaled(self.conorm.exponent(a, L, p), peak)
+        return g if saturated is None else select(saturated, 0.0, g)
 
-    @ti.func
-    def surface(self, v0, v1, v2, corner_z, p, inside, edge, on_line, t):
-        """Barycentric coordinates w, w / z, and depth of the triangle's point nearest to p."""
-        a, c = geometry.ends(edge, v0, v1, v2)
-        w = geometry.nearest_weights(p, v0, v1, v2, a, c, edge, inside, on_line, t)
-        share = w / corner_z
-        return w, share, 1.0 / share.sum()
+    @traced
+    def relative_weight(self, m: Meeting, f: Fragment, l: Number) -> Number:  # noqa: E741
+        """psi: exp of the log-weight, relative to the pixel's."""
+        exponent = l - element(self.offset, m.q)
+        if not self.unclipped_alpha:  # then all that count are visible
+            return exp(exponent)
+        return select(f.visible, exp(select(f.visible, exponent, 0.0)), 0.0)
+
+    @traced
+    def colours(self, m: Meeting, mixing: Vector) -> list[Any]:
+        """The fragment's attributes."""
+        return self.sampler.sample(self, m, mixing)

@@ -1,22 +1,28 @@
-"""The vector-Jacobian product from closed forms, face by face and without atomics.
+"""The vector-Jacobian product from closed forms; with tangents, the second derivatives.
 
-Faster than the reverse pass of `Accumulate`, its oracle, where threads are few.
+`Pull` gives J(x)^T v. Its derivative along x_dot is the gradient of v . J(x) x_dot, because second
+derivatives are symmetric: so `PullTangent` is the same text on numbers with tangents. Where threads
+are few, a thread takes a face and sums over its pixels, without atomics; on a GPU it takes a pixel.
 """
+
+from typing import Any
 
 import taichi as ti
 
 from taichi_raster import geometry
+from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.layout import Dim, Limit
-from taichi_raster.softness import mlp_kernel
+from taichi_raster.kernels.sinks import FaceSink, PixelSink, Sink
+from taichi_raster.layout import Dim, Limit, Slot
+from taichi_raster.numbers import Jet, Number, Vector, element, let, raw, total, traced
 
 
 @ti.data_oriented
 class Pull(PairKernels):
-    """The adjoint of vertices, attributes, scale and gamma; not of network weights."""
+    """The adjoint of all inputs but network weights."""
 
     @ti.kernel
-    def pull(self, slots: ti.i32, run_length: ti.i32):
+    def pull_faces(self, slots: ti.i32, run_length: ti.i32):
         for slot in range(slots):
             run = slot // self.spread
             for step in range(ti.select(slot == run * self.spread, run_length, 0)):
@@ -26,111 +32,179 @@ class Pull(PairKernels):
 
     @ti.func
     def pull_face(self, b, face):
-        """Write the adjoint of a face's inputs: one thread has the face to itself."""
-        at = self.corner_at(b, face, 0)
-        v0, v1, v2, corner_z = self.corners(self.x, at)
-        scale, gamma = self.x[self.scale_at(b)], self.x[self.gamma_at(b)]
-        zero = 0.0 * scale
-        v_bar = ti.Matrix([[zero for _ in ti.static(range(3))] for _ in ti.static(range(3))])
-        a_bar = ti.Matrix(
-            [[zero for _ in ti.static(range(self.channels))] for _ in ti.static(range(3))]
-        )
-        scale_bar, gamma_bar = zero, zero
-        top, bottom, left, right = self.window(v0, v1, v2)
-        if self.drawn(v0, v1, v2, corner_z):
-            for row in range(top, bottom):
-                for column in range(left, right):
-                    p = self.point(row, column)
-                    d, inside, edge, on_line, t, n = self.foot(v0, v1, v2, p)
-                    if d >= -self.limits[Limit.REACH]:
-                        w, share, z = self.surface(
-                            v0, v1, v2, corner_z, p, inside, edge, on_line, t
-                        )
-                        x = d / scale
-                        u, slope = self.softness_slope(b, x)
-                        f0, f1, f2 = self.cdf(u)
-                        if self.counts(f0, d, z):
-                            q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
-                            to = q * self.sums
-                            _g0, g1, _g2 = self.generated(u, f0, f1, f2)
-                            m = w
-                            if ti.static(self.perspective):
-                                m = share * z
-                            u_bar, l_bar, weight = self.y.grad[to] * g1, zero, zero
-                            if ti.static(self.hard):
-                                weight = ti.select(self.nearest[q] == face, 1.0, 0.0)
-                            else:
-                                l = self.z_norm(z) / gamma  # noqa: E741 - as in the text
-                                psi = ti.exp(l - self.offset[q])
-                                weight = f0 * psi
-                                along = self.y.grad[to + 1]
-                                for c in ti.static(range(self.channels)):
-                                    values = self.attribute(self.x, b, face, c)
-                                    along += self.y.grad[to + 2 + c] * m.dot(values)
-                                u_bar += along * psi * f1
-                                l_bar = along * weight
-                                gamma_bar -= l_bar * l / gamma
-                            m_bar = ti.Vector([zero, zero, zero])
-                            for c in ti.static(range(self.channels)):
-                                c_bar = weight * self.y.grad[to + 2 + c]
-                                m_bar += c_bar * self.attribute(self.x, b, face, c)
-                                for i in ti.static(range(3)):
-                                    a_bar[i, c] += c_bar * m[i]
-                            x_bar = u_bar * slope
-                            scale_bar -= x_bar * x / scale
-                            # Depth and barycentric coordinates.
-                            z_bar = -l_bar / (self.depth_range() * gamma)
-                            w_bar = m_bar
-                            share_bar = ti.Vector([zero, zero, zero])
-                            if ti.static(self.perspective):
-                                z_bar += m_bar.dot(share)
-                                share_bar = m_bar * z
-                                w_bar *= 0.0
-                            share_bar -= z * z * z_bar
-                            w_bar += share_bar / corner_z
-                            for i in ti.static(range(3)):
-                                v_bar[i, 2] -= share_bar[i] * share[i] / corner_z[i]
-                            moves = geometry.pull_weights(
-                                v0, v1, v2, w, w_bar, edge, inside, on_line, t, n, d, x_bar / scale
-                            )
-                            for i in ti.static(range(3)):
-                                v_bar[i, 0] += moves[i, 0]
-                                v_bar[i, 1] += moves[i, 1]
-        for i in ti.static(range(3)):
-            for j in ti.static(range(3)):
-                self.x.grad[at + 3 * i + j] = v_bar[i, j]
-        if ti.static(self.moves[1]):
-            first = (
-                self.dims[Dim.AT_ATTRIBUTES] + (b * self.dims[Dim.FACES] + face) * 3 * self.channels
+        sink = self.face_sink(b, face)
+        top, bottom, left, right = self.window(b, face)
+        for row in range(top, bottom):
+            for column in range(left, right):
+                m = self.meet(b, face, row, column)
+                if m.near:
+                    self.pull_pair(m, sink)
+        self.flush(sink)
+
+    @ti.kernel
+    def pull_pixels(self, runs: ti.i32):
+        for run in range(runs):
+            for step in range(self.dims[Dim.RUN_LENGTH]):
+                b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
+                if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
+                    for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+                        m = self.meet(b, self.tile_faces[k], row, column)
+                        if m.near:
+                            self.pull_pair(m, self.pixel_sink(m))
+
+    @ti.func
+    def pull_pair(self, m, sink):
+        f = self.weigh(m)
+        if f.counts:
+            self.pull_fragment(m, f, sink)
+
+    @traced
+    def face_sink(self, b: Any, face: Any) -> FaceSink:
+        return FaceSink(self, b, self.face_index(b, face))
+
+    @traced
+    def pixel_sink(self, m: Meeting) -> PixelSink:
+        return PixelSink(self, m.b, m.at)
+
+    @traced
+    def flush(self, sink: FaceSink) -> None:
+        sink.flush()
+
+    @traced
+    def pull_fragment(self, m: Meeting, f: Fragment, sink: Sink) -> None:
+        """Add the adjoints of a fragment's inputs."""
+        to = let(m.q * self.sums)
+        u_bar, k_bar = self.pull_alpha(m, f, element(self.y.grad, to), sink)
+        w_bar, z_bar = Vector(0.0, 0.0, 0.0), 0.0
+        if self.coloured:
+            colour_u, colour_k, w_bar, z_bar = self.pull_colour(m, f, to, sink)
+            u_bar = u_bar + colour_u
+            k_bar = None if k_bar is None else k_bar + colour_k
+        if k_bar is not None:
+            sink.parameter(Slot.SHAPE, k_bar)
+        x_bar = u_bar * f.edge.slope
+        sink.parameter(Slot.SCALE, x_bar * f.edge.x_scale)
+        if f.edge.x_shift:
+            sink.parameter(Slot.SHIFT, x_bar * f.edge.x_shift)
+        self.pull_surface(m, f, x_bar * f.edge.x_d, w_bar, z_bar, sink)
+
+    @traced
+    def pull_alpha(self, m: Meeting, f: Fragment, along: Any, sink: Sink) -> tuple[Any, Any]:
+        """The adjoints of u and of the shape, through the T-conorm."""
+        edge = f.edge
+        shaped = edge.f_k is not None
+        if self.conorm.largest_alone:
+            mine = let(ti.select(element(self.top, m.q) == m.face, along, 0.0))
+            return edge.f_u * mine, edge.f_k * mine if shaped else None
+        p = self.parameter(m.b, Slot.P)
+        peak = element(self.peak, m.q) if self.conorm.exponent is not None else None
+        bars = [self.conorm_slope(m, edge, edge.f_u, edge.log_s_u, p, peak) * along, None]
+        if shaped:
+            bars[1] = self.conorm_slope(m, edge, edge.f_k, edge.log_s_k, p, peak) * along
+        if self.conorm.domain is not None:
+            by_p = self.conorm_term(m.b, edge.f, edge.log_s, Jet(p, 1.0), edge.saturated, peak)
+            sink.parameter(Slot.P, by_p.slope * along)
+        return bars[0], bars[1]
+
+    @traced
+    def conorm_slope(
+        self, m: Meeting, edge: Any, f_slope: Any, log_s_slope: Any, p: Number, peak: Any
+    ) -> Number:
+        """The slope of the T-conorm's term, given those of F and of log(1 - F)."""
+        f, log_s = Jet(edge.f, f_slope), Jet(edge.log_s, log_s_slope)
+        return self.conorm_term(m.b, f, log_s, p, edge.saturated, peak).slope
+
+    @traced
+    def pull_colour(
+        self, m: Meeting, f: Fragment, to: Any, sink: Sink
+    ) -> tuple[Any, Any, Vector, Any]:
+        """The adjoints of u, of the shape, of barycentric coordinates and of depth."""
+        bars = [let(element(self.y.grad, to + 2 + c)) for c in range(self.channels)]
+        if self.hard:
+            weight = Number(ti.select(element(self.nearest, m.q) == m.face, 1.0, 0.0))
+            u_bar, k_bar, z_norm_bar = 0.0, 0.0, None
+        else:
+            l = self.depth.at(self, m.b, f.z_norm, element(self.reference, m.q))  # noqa: E741
+            psi = self.relative_weight(m, f, l.l)
+            weight = f.edge.f * psi
+            colours = self.colours(m, f.mixing)
+            along = total(c * bar for c, bar in zip(colours, bars, strict=True))
+            along = along + element(self.y.grad, to + 1)
+            u_bar, k_bar = along * psi * f.edge.f_u, 0.0
+            if f.edge.f_k is not None:
+                k_bar = along * psi * f.edge.f_k
+            l_bar = along * weight
+            z_norm_bar = l_bar * l.by_z
+            sink.parameter(Slot.GAMMA, l_bar * l.by_gamma)
+            if l.by_shift is not None:
+                sink.parameter(Slot.DEPTH_SHIFT, l_bar * l.by_shift)
+            if l.by_shape is not None:
+                sink.parameter(Slot.DEPTH_SHAPE, l_bar * l.by_shape)
+        mixing_bar = self.sampler.pull(self, m, f.mixing, [weight * bar for bar in bars], sink)
+        return u_bar, k_bar, *self.pull_mixing(f, mixing_bar, z_norm_bar)
+
+    @traced
+    def pull_mixing(self, f: Fragment, mixing_bar: Vector, z_norm_bar: Any) -> tuple[Vector, Any]:
+        """The adjoints of barycentric coordinates (as such) and of w / z."""
+        z_bar = 0.0 if z_norm_bar is None else z_norm_bar * (-1.0 / self.depth_range())
+        w_bar, share_bar = mixing_bar, Vector(0.0, 0.0, 0.0)
+        if self.variant.perspective:
+            z_bar = z_bar + mixing_bar.dot(f.share)
+            share_bar = mixing_bar * f.z
+            w_bar = Vector(0.0, 0.0, 0.0)
+        back = f.z * f.z * z_bar
+        return w_bar, share_bar.each(lambda bar: bar - back)
+
+    @traced
+    def pull_surface(
+        self, m: Meeting, f: Fragment, d_bar: Any, w_bar: Vector, share_bar: Any, sink: Sink
+    ) -> None:
+        """Add the adjoints of the vertices, given those of distance, coordinates and w / z."""
+        foot = m.foot
+        inward = foot.n * -d_bar
+        rows = geometry.spread(foot.choice.edge, inward * (1.0 - foot.t), inward * foot.t)
+        if self.coloured:
+            w_bar = Vector(
+                *(w + s / z for w, s, z in zip(w_bar, share_bar, m.corner_z, strict=True))
             )
-            for i in ti.static(range(3)):
-                for c in ti.static(range(self.channels)):
-                    self.x.grad[first + i * self.channels + c] = a_bar[i, c]
-        if ti.static(self.moves[2]):
-            self.x.grad[self.scale_at(b)] += scale_bar
-            self.x.grad[self.gamma_at(b)] += gamma_bar
+            for i in range(3):
+                sink.vertex(i, 2, -(share_bar[i] * f.share[i] / m.corner_z[i]))
+            if self.variant.clipped:
+                moves = geometry.pull_clipped(m.point, m.corners, w_bar)
+            else:
+                moves = geometry.pull_nearest(m.corners, foot, f.w, w_bar)
+            rows = [row + move for row, move in zip(rows, moves, strict=True)]
+        for i in range(3):
+            for j in range(2):
+                sink.vertex(i, j, rows[i][j])
 
-    @ti.func
-    def softness_slope(self, b, x):
-        """u and du/dx."""
-        u, slope = x, 1.0 + 0.0 * x
-        if ti.static(self.learned):
-            u, slope = mlp_kernel.logit_slope(self.network, self.x, self.weights_at(b), x)
-        return u, slope
-
-    @ti.func
-    def window(self, v0, v1, v2):
+    @traced
+    def window(self, b: Any, face: Any) -> tuple[Any, Any, Any, Any]:
         """(top, bottom, left, right): rows and columns that a face can reach, ends excluded."""
-        width, height = self.dims[Dim.WIDTH], self.dims[Dim.HEIGHT]
+        corners, corner_z = self.triangle(self.face_index(b, face))
+        drawn = self.drawn(corners, corner_z)
+        width, height = self.dim(Dim.WIDTH), self.dim(Dim.HEIGHT)
         short = ti.cast(ti.min(width, height), self.limits.dtype)
-        reach = self.limits[Limit.REACH]
-        low, high = ti.min(v0, v1, v2) - reach, ti.max(v0, v1, v2) + reach
-        # The column of x is (x * short + width - 1) / 2; clamped, since the cast may overflow.
-        left = ti.math.clamp(low[0] * short + width - 1, 0.0, 2.0 * width) * 0.5
-        right = ti.math.clamp(high[0] * short + width - 1, -2.0, 2.0 * width - 2) * 0.5
-        top = ti.math.clamp(height - 1 - high[1] * short, 0.0, 2.0 * height) * 0.5
-        bottom = ti.math.clamp(height - 1 - low[1] * short, -2.0, 2.0 * height - 2) * 0.5
+        reach = self.limit(Limit.REACH)
+        lows = [let(ti.min(*(raw(c[j]) for c in corners)) - reach) for j in range(2)]
+        highs = [let(ti.max(*(raw(c[j]) for c in corners)) + reach) for j in range(2)]
+
+        def pixel(position: Any, size: Any) -> Any:
+            """The column of x is (x * short + width - 1) / 2; clamped, lest the cast overflow."""
+            return ti.math.clamp(position + size - 1, -4.0, 2.0 * size + 4.0) * 0.5
+
+        left, right = pixel(lows[0] * short, width), pixel(highs[0] * short, width)
+        top, bottom = pixel(-highs[1] * short, height), pixel(-lows[1] * short, height)
         return (
-            ti.max(ti.floor(top, ti.i32) - 1, 0), ti.min(ti.ceil(bottom, ti.i32) + 2, height),
-            ti.max(ti.floor(left, ti.i32) - 1, 0), ti.min(ti.ceil(right, ti.i32) + 2, width),
-        )  # fmt: skip
+            let(ti.max(ti.floor(top, ti.i32) - 1, 0)),
+            let(ti.select(drawn, ti.min(ti.ceil(bottom, ti.i32) + 2, height), 0)),
+            let(ti.max(ti.floor(left, ti.i32) - 1, 0)),
+            let(ti.min(ti.ceil(right, ti.i32) + 2, width)),
+        )
+
+
+@ti.data_oriented
+class PullTangent(Pull):
+    """The derivative of `Pull` along x_dot."""
+
+    tangents = True

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from taichi_raster.schedule import Schedule, as_progress, as_schedule
+from taichi_raster.layout import EdgeVariant
+from taichi_raster.schedule import Schedule, as_progress, as_schedule, as_shift
 from taichi_raster.softness import registry
 from taichi_raster.softness.formulas import formulas_at
-from taichi_raster.softness.mlp_kernel import Architecture
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,15 @@ class EdgeState:
     """An edge softness at one progress.
 
     Attributes:
-        scale: 0-d or (B,), in NDC.
+        scale, shape, shift: 0-d or (B,); the scale in NDC (squared, for a squared softness).
         weights: network weights (P,) or (B, P), or None.
-        reach: scales outside a triangle beyond which F is at most the threshold asked for.
+        reach: distance outside a triangle, in NDC, beyond which F is at most the threshold asked
+            for.
     """
 
     scale: Tensor
+    shape: Tensor
+    shift: Tensor
     weights: Tensor | None
     reach: float
 
@@ -32,12 +36,10 @@ class EdgeSoftness(nn.Module):
     """F(d / scale): how much of a pixel at signed distance d (positive inside) a triangle covers.
 
     Attributes:
-        distribution: registered name that the kernels evaluate.
-        network: the architecture of the network in front of it, or None.
+        variant: what the kernels compile.
     """
 
-    distribution: str
-    network: Architecture | None
+    variant: EdgeVariant
     scale: Schedule
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:
@@ -50,35 +52,94 @@ class EdgeSoftness(nn.Module):
 
 
 class Distribution(EdgeSoftness):
-    """The cumulative distribution function of a named distribution.
+    """The cumulative distribution function of a named distribution (Petersen et al., CVPR 2022).
+
+    F is evaluated at x = d / scale + shift; at d / scale - shift for the reversed distributions.
 
     Args:
-        name: ``"logistic"`` (SoftRas), ``"gaussian"`` or ``"uniform"``.
+        name: ``"logistic"`` (SoftRas), ``"gaussian"``, ``"uniform"``, ``"cubic_hermite"``,
+            ``"wigner_semicircle"``, ``"laplace"``, ``"gudermannian"``, ``"cauchy"``,
+            ``"reciprocal"``, ``"gumbel_max"``, ``"gumbel_min"``, ``"exponential"``,
+            ``"exponential_rev"``, ``"gamma"``, ``"gamma_rev"``, ``"levy"``, ``"levy_rev"``, or
+            ``"heaviside"``: the hard decision, without gradient.
         scale: width in NDC (half the shorter image side is 1), positive: a number, a tensor (0-d
             or (B,), may require grad) or a `Schedule` of progress.
+        squared: whether F sees sign(d) d^2 / scale instead of d / scale (SoftRas does).
+        shape: of the gamma distributions, which need it and alone have it: positive, given like
+            the scale.
+        shift: in units of scale: a number, a tensor (0-d or (B,)) or a `Schedule`.
 
     Raises:
-        ValueError: for an unknown name (the message lists the known ones) or a scale that is not
-            positive.
+        ValueError: for an unknown name (the message lists the known ones), a scale or shape that
+            is not positive, or a shape that the distribution lacks or does not have.
 
     Example:
         >>> edge = Distribution("logistic", scale=Geometric(0.16, 0.01))
     """
 
-    network = None
-
-    def __init__(self, name: str, scale: float | Tensor | Schedule = 0.05) -> None:
+    def __init__(
+        self,
+        name: str,
+        scale: float | Tensor | Schedule = 0.05,
+        squared: bool = False,
+        shape: float | Tensor | Schedule | None = None,
+        shift: float | Tensor | Schedule = 0.0,
+    ) -> None:
         super().__init__()
-        self.distribution = registry.find(name).name
+        self.formulas = registry.find(name)
+        if not isinstance(squared, bool):
+            raise TypeError(f"squared: expected True or False, got {squared!r}")
+        self.variant = EdgeVariant(name, None, squared)
         self.scale = as_schedule("scale", scale)
+        self.shape = as_shape(name, shape)
+        self.shift = as_shift("shift", shift)
+
+    @property
+    def distribution(self) -> str:
+        """The distribution's name."""
+        return self.formulas.name
+
+    @property
+    def squared(self) -> bool:
+        return self.variant.squared
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:
-        return EdgeState(self.scale(u), None, registry.find(self.distribution).reach(threshold))
+        scale, shape, shift = self.scale(u), self.shape(u), self.shift(u)
+        return EdgeState(scale, shape, shift, None, self._reach(scale, shape, shift, threshold))
+
+    def _reach(self, scale: Tensor, shape: Tensor, shift: Tensor, threshold: float) -> float:
+        sign = -1 if self.formulas.mirrored else 1
+        x = max(
+            self.formulas.reach(threshold, k) if self.formulas.shaped
+            else self.formulas.reach(threshold)
+            for k in shape.detach().reshape(-1).tolist()
+        ) + float((sign * shift.detach()).max())  # fmt: skip
+        reach = max(x, 0.0) * float(scale.detach().max())
+        return math.sqrt(reach) if self.squared else reach
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
-        scale = self.scale(as_progress(progress, 1)).detach()
-        points = torch.as_tensor(d, dtype=torch.float64) / scale
-        return formulas_at(self.distribution, points.reshape(-1))[0].view(points.shape)
+        u = as_progress(progress, 1)
+        d = torch.as_tensor(d, dtype=torch.float64)
+        sign = -1 if self.formulas.mirrored else 1
+        along = d * d.abs() if self.squared else d
+        points = along / self.scale(u).detach() + sign * self.shift(u).detach()
+        shape = float(self.shape(u).detach()) if self.formulas.shaped else None
+        return formulas_at(self.distribution, points.reshape(-1), shape)[0].view(points.shape)
 
     def extra_repr(self) -> str:
-        return repr(self.distribution)
+        return repr(self.distribution) + (", squared" if self.squared else "")
+
+
+def as_shape(name: str, shape: float | Tensor | Schedule | None) -> Schedule:
+    """The shape of the distribution `name` as a schedule; 1 where it has none.
+
+    Raises:
+        ValueError: if it is missing, not positive, or given where there is none.
+    """
+    if registry.find(name).shaped:
+        if shape is None:
+            raise ValueError(f"shape: the distribution {name!r} needs one, a positive number")
+        return as_schedule("shape", shape)
+    if shape is not None:
+        raise ValueError(f"shape: the distribution {name!r} has no shape")
+    return as_schedule("shape", 1.0)

@@ -29,7 +29,7 @@ class _Evaluator:
 _evaluators: dict[tuple[int, str], _Evaluator] = {}
 
 
-def formulas_at(name: str, x: Float[Tensor, " N"]) -> Float[Tensor, "6 N"]:
+def formulas_at(name: str, x: Float[Tensor, " N"], shape: float | None = None) -> Float[Tensor, "6 N"]:
     """F, F', F'', L, L', L'' with L = log(1 - F), each at the scaled distances `x`.
 
     Args:

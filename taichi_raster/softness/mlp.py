@@ -16,11 +16,13 @@ from jaxtyping import Float
 from scipy.optimize import least_squares
 from torch import Tensor, nn
 
+from taichi_raster.layout import EdgeVariant
 from taichi_raster.schedule import Schedule, as_progress, as_schedule
 from taichi_raster.softness import registry
 from taichi_raster.softness.edge import EdgeSoftness, EdgeState
 from taichi_raster.softness.formulas import formulas_at
-from taichi_raster.softness.mlp_kernel import Architecture
+from taichi_raster.architecture import Architecture
+from taichi_raster.softness.network import architecture, network_logit, random_weights
 
 
 class MLPSoftness(EdgeSoftness):
@@ -50,7 +52,6 @@ class MLPSoftness(EdgeSoftness):
         ValueError: for an unknown name or an impossible architecture.
     """
 
-    distribution = "logistic"
     progress_weights: nn.Parameter | None
     network: Architecture
 
@@ -66,13 +67,14 @@ class MLPSoftness(EdgeSoftness):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.network = _architecture(widths, residual, bias, input)
+        self.network = architecture(widths, residual, bias, input)
+        self.variant = EdgeVariant("logistic", self.network)
         self.scale = as_schedule("scale", scale)
         if init is not None:
             registry.find(init)
         if progress and not bias:
             raise ValueError("progress: moves the first layer's biases, so it needs bias=True")
-        self.weights = nn.Parameter(_random_weights(self.network, seed))
+        self.weights = nn.Parameter(random_weights(self.network, seed))
         first = self.network.widths[0]
         self.progress_weights = (
             nn.Parameter(torch.zeros(first, dtype=torch.float64)) if progress else None
@@ -82,28 +84,15 @@ class MLPSoftness(EdgeSoftness):
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:
         weights = self._weights_at(u)
-        reach = registry.find("logistic").reach(threshold)
-        return EdgeState(self.scale(u), weights, reach + self._bound(weights))
+        scale = self.scale(u)
+        reach = registry.find("logistic").reach(threshold) + self._bound(weights)
+        rest = torch.ones_like(scale), torch.zeros_like(scale)
+        return EdgeState(scale, *rest, weights, reach * float(scale.detach().max()))
 
     def logit(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """u at scaled distances `x` (any shape), in torch: differentiable, for fits and plots."""
         theta = self.weights if weights is None else weights
-        net = self.network
-        h = (torch.asinh(x) if net.asinh else x)[..., None]
-        first = h
-        for layer, (inputs, outputs) in enumerate(net.fans):
-            start = net.offsets[layer]
-            matrix = theta[start : start + inputs * outputs].view(outputs, inputs)
-            h = h.to(theta) @ matrix.T
-            if net.bias:
-                h = h + theta[start + inputs * outputs : net.offsets[layer + 1]]
-            if layer == len(net.widths):
-                break
-            if net.residual and layer == len(net.widths) - 1:
-                h = h + first
-            h = torch.tanh(h)
-            first = h if layer == 0 else first
-        return x + h[..., 0]
+        return network_logit(self.network, theta, x)
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
         u = as_progress(progress, 1)
@@ -145,7 +134,7 @@ class MLPSoftness(EdgeSoftness):
             fits = [
                 least_squares(
                     lambda w: error(torch.from_numpy(w)).numpy(),
-                    _random_weights(self.network, seed).numpy(),
+                    random_weights(self.network, seed).numpy(),
                     jac=lambda w: jacobian(torch.from_numpy(w)).numpy(),
                     method="lm",  # MINPACK: single-threaded as well
                     max_nfev=60,
@@ -160,32 +149,3 @@ class MLPSoftness(EdgeSoftness):
 
     def extra_repr(self) -> str:
         return f"{self.network}"
-
-
-def _architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:
-    if not isinstance(widths, Sequence) or isinstance(widths, str):
-        raise TypeError(f"widths: expected a list of integers, got {widths!r}")
-    sizes = tuple(widths)
-    if not sizes or not all(type(w) is int and 1 <= w <= 16 for w in sizes):
-        raise ValueError(f"widths: expected integers from 1 to 16, got {widths}")
-    if residual and (len(sizes) < 2 or sizes[0] != sizes[-1]):
-        raise ValueError(
-            "residual: needs at least two hidden layers, the first as wide as the last, got widths "
-            f"{sizes}; or pass residual=False"
-        )
-    if input not in ("asinh", "plain"):
-        raise ValueError(f"input: unknown {input!r}; known: asinh, plain")
-    return Architecture(sizes, residual, bias, input == "asinh")
-
-
-def _random_weights(net: Architecture, seed: int) -> Float[Tensor, " P"]:
-    generator = torch.Generator().manual_seed(seed)
-    theta = torch.zeros(net.size, dtype=torch.float64)
-    for layer, (inputs, outputs) in enumerate(net.fans):
-        start, count = net.offsets[layer], inputs * outputs
-        normal = torch.randn(count, generator=generator, dtype=torch.float64)
-        theta[start : start + count] = normal / math.sqrt(inputs)
-        if net.bias and layer < len(net.widths):
-            shift = torch.rand(outputs, generator=generator, dtype=torch.float64) * 2 - 1
-            theta[start + count : start + count + outputs] = shift
-    return theta

@@ -36,6 +36,9 @@ class DistributionFormulas:
     reach: Callable[[float], float]
     saturates_at: float
     source: str
+    shaped: bool = False
+    mirrored: bool = False
+    log_cdf: Callable[..., Any] | None = None
 
 
 _REGISTRY: dict[str, DistributionFormulas] = {}

@@ -12,11 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from taichi_raster.schedule import Constant, Geometric, Knots, Schedule
+from taichi_raster.schedule import Constant, Geometric, Knots, Schedule, Shift
+from taichi_raster.softness import registry
 from taichi_raster.softness.edge import Distribution, EdgeSoftness
 from taichi_raster.softness.mlp import MLPSoftness
 
 _FORMAT = "taichi_raster.softness/1"
+_SCHEDULES = ("scale", "shape", "shift")
 
 
 def save_softness(
@@ -30,7 +32,12 @@ def save_softness(
         notes: anything that JSON can hold, kept beside it (what it was trained for, say).
     """
     description = {"format": _FORMAT, "edge": _describe(edge), "notes": notes or {}}
-    tensors = {"scale." + k: v for k, v in _schedule_tensors(edge.scale).items()}
+    tensors = {
+        f"{name}.{key}": value
+        for name in _SCHEDULES
+        if hasattr(edge, name)
+        for key, value in _schedule_tensors(getattr(edge, name)).items()
+    }
     for name, parameter in edge.named_parameters(recurse=False):
         tensors[name] = parameter
     tensors = {k: v.detach().to("cpu", torch.float64).contiguous() for k, v in tensors.items()}
@@ -79,17 +86,25 @@ def _describe(edge: EdgeSoftness) -> dict[str, Any]:
             "progress": edge.progress_weights is not None,
         }  # fmt: skip
     if isinstance(edge, Distribution):
-        return {"kind": "distribution", "name": edge.distribution, "scale": scale}
+        schedules = {name: type(getattr(edge, name)).__name__ for name in _SCHEDULES}
+        name, squared = edge.distribution, edge.squared
+        return {"kind": "distribution", "name": name, "squared": squared, **schedules}
     raise TypeError(f"edge: cannot save a {type(edge).__name__}")
 
 
 def _build(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> EdgeSoftness:
-    scale = _build_schedule(
-        description["scale"],
-        {k.removeprefix("scale."): v for k, v in tensors.items() if k.startswith("scale.")},
-    )
+    schedules = {
+        name: _build_schedule(description[name], _part(tensors, name))
+        for name in _SCHEDULES
+        if name in description
+    }
     if description["kind"] == "distribution":
-        return Distribution(description["name"], scale=scale)
+        if not registry.find(description["name"]).shaped:
+            schedules.pop("shape", None)
+        return Distribution(
+            description["name"], squared=description.get("squared", False), **schedules
+        )
+    scale = schedules["scale"]
     edge = MLPSoftness(
         description["widths"], description["residual"], description["bias"], description["input"],
         scale=scale, init=None, progress=description["progress"],
@@ -102,8 +117,13 @@ def _build(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Edg
     return edge
 
 
+def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    lead = name + "."
+    return {k.removeprefix(lead): v for k, v in tensors.items() if k.startswith(lead)}
+
+
 def _schedule_tensors(schedule: Schedule) -> dict[str, torch.Tensor]:
-    if isinstance(schedule, Constant):
+    if isinstance(schedule, Constant | Shift):
         return {"value": schedule.value}
     if isinstance(schedule, Geometric):
         return {"start": schedule.start, "end": schedule.end}
@@ -115,6 +135,8 @@ def _schedule_tensors(schedule: Schedule) -> dict[str, torch.Tensor]:
 def _build_schedule(kind: str, tensors: dict[str, torch.Tensor]) -> Schedule:
     if kind == "Constant":
         return Constant(tensors["value"])
+    if kind == "Shift":
+        return Shift(tensors["value"])
     if kind == "Geometric":
         return Geometric(tensors["start"], tensors["end"])
     if kind == "Knots":

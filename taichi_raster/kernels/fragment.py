@@ -1,0 +1,83 @@
+"""What a kernel knows of a (pixel, face) pair, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from taichi_raster.geometry import Foot
+from taichi_raster.numbers import Number, Vector
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A pixel and a face.
+
+    Attributes:
+        b, face: batch item and face; at: the face's number in the whole batch.
+        q: the pixel's number in the whole batch.
+        point: the pixel's centre.
+        corners, corner_z: the triangle in the image, and its corners' depths.
+        foot: the signed distance and where it was measured.
+        near: whether the pair is near enough to count.
+    """
+
+    b: Any
+    face: Any
+    at: Any
+    q: Any
+    point: Vector
+    corners: list[Vector]
+    corner_z: Vector
+    foot: Foot
+    near: Any
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The edge softness at a pair.
+
+    Attributes:
+        f, f_u: coverage F(u) and its slope; f_k: its slope in the shape, or None.
+        log_s, log_s_u, log_s_k: likewise of log(1 - F).
+        saturated: whether F is 1 exactly; None where it never is.
+        slope: du/dx. Where weights are differentiated, autodiff does it, and this is not used.
+        x_d: dx/dd, x_scale: dx/dscale, x_shift: dx/dshift, of the scaled distance x.
+    """
+
+    f: Number
+    f_u: Number
+    f_k: Number | None
+    log_s: Number
+    log_s_u: Number
+    log_s_k: Number | None
+    saturated: Any
+    slope: Any
+    x_d: Number
+    x_scale: Number
+    x_shift: float
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A pair with its coverage and its surface point.
+
+    Attributes:
+        edge: see there.
+        w: barycentric coordinates; share: w / z of the corners; z: depth; mixing: the weights of
+            attributes at corners; z_norm: normalised depth.
+        counts: whether it takes part in alpha; visible: and, if so, in colour.
+    """
+
+    edge: Edge
+    w: Vector
+    share: Vector
+    z: Number
+    mixing: Vector
+    z_norm: Number
+    counts: Any
+    visible: Any
+
+
+for _kind in (Meeting, Edge, Fragment):
+    _kind._data_oriented = True  # type: ignore[attr-defined] # lets Taichi hand it through

@@ -1,0 +1,142 @@
+"""The two softened decisions, on a pair's numbers: the edge softness and the depth's log-weight."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from taichi_raster.architecture import Architecture
+from taichi_raster.arithmetic import frozen
+from taichi_raster.kernels.fragment import Edge
+from taichi_raster.layout import DepthVariant, EdgeVariant, Part, Slot
+from taichi_raster.numbers import Jet, Number, chain, let, raw, select
+from taichi_raster.softness import mlp_kernel, registry
+
+if TYPE_CHECKING:
+    from taichi_raster.kernels.pairs import PairKernels
+
+
+class EdgeTerms:
+    """F and its companions at a signed distance."""
+
+    def __init__(self, variant: EdgeVariant, autodiff: bool) -> None:
+        self.variant = variant
+        self.formulas = registry.find(variant.distribution)
+        self.autodiff = autodiff
+
+    def at(self, kernels: PairKernels, b: Any, d: Number) -> Edge:
+        scale = kernels.parameter(b, Slot.SCALE)
+        along, x_d = d, 1.0 / scale
+        if self.variant.squared:
+            size = select(raw(d) >= 0.0, d, -d)
+            along, x_d = d * size, size * 2.0 / scale
+        scaled = along / scale
+        x, x_shift = scaled, 0.0
+        if self.variant.network is None:
+            x_shift = -1.0 if self.formulas.mirrored else 1.0
+            x = x + kernels.parameter(b, Slot.SHIFT) * x_shift
+        u, slope = self._logit(kernels, b, x)
+        return self._edge(kernels, b, u, slope, x_d, -scaled / scale, x_shift)
+
+    def _logit(self, kernels: PairKernels, b: Any, x: Number) -> tuple[Number, Any]:
+        """u and du/dx; x itself where there is no network."""
+        network = self.variant.network
+        if network is None:
+            return x, 1.0
+        return network_at(kernels, network, Part.EDGE_WEIGHTS, b, x, self.autodiff)
+
+    def _edge(
+        self, kernels: PairKernels, b: Any, u: Number, slope: Any, x_d: Any, x_scale: Any, shift: Any
+    ) -> Edge:
+        formulas = self.formulas
+        k = kernels.parameter(b, Slot.SHAPE) if formulas.shaped else None
+        f = lifted(formulas.cdf, u, k, self.autodiff)
+        log_s = lifted(formulas.log_survival, u, k, self.autodiff)
+        saturated = None
+        if formulas.saturates_at < math.inf:
+            saturated = let(raw(u) >= formulas.saturates_at)
+        return Edge(*f, *log_s, saturated, slope, x_d, x_scale, shift)
+
+
+def network_at(
+    kernels: PairKernels, network: Architecture, part: int, b: Any, x: Number, autodiff: bool
+) -> tuple[Number, Any]:
+    """A network's logit and, unless autodiff takes it, its slope."""
+    base = let(b * network.size)
+    weights: dict[int, Number] = {}
+
+    def weight(i: int) -> Number:
+        if i not in weights:
+            weights[i] = kernels.load(part, base + i)
+        return weights[i]
+
+    if autodiff:
+        return mlp_kernel.logit(network, weight, x), None
+    jet = mlp_kernel.logit(network, weight, Jet(x, Number(1.0)))
+    return jet.v, jet.d
+
+
+def lifted(function: Any, u: Number, k: Number | None, autodiff: bool) -> tuple[Number, Number, Any]:
+    """(value, slope in u, slope in k or None) of a distribution's formula, as numbers."""
+    if k is None:
+        v, v_x, v_xx = (let(i) for i in function(bare(u, autodiff)))
+        by_u = chain(v_x, (v_xx, u), autodiff=autodiff)
+        return chain(v, (by_u, u), autodiff=autodiff), by_u, None
+    found = function(bare(u, autodiff), bare(k, autodiff))
+    v, v_x, v_xx, v_k, v_kx, v_kk = (let(i) for i in found)
+    by_u = chain(v_x, (v_xx, u), (v_kx, k), autodiff=autodiff)
+    by_k = chain(v_k, (v_kx, u), (v_kk, k), autodiff=autodiff)
+    return chain(v, (by_u, u), (by_k, k), autodiff=autodiff), by_u, by_k
+
+
+def bare(x: Number, autodiff: bool) -> Any:
+    return let(frozen(raw(x))) if autodiff else raw(x)
+
+
+@dataclass(frozen=True)
+class LogWeight:
+    """The log-weight l of a fragment, relative to the pixel's reference depth.
+
+    Attributes:
+        l: the value; by_z: its slope in z_norm; by_gamma, by_shape, by_shift: in the parameters.
+    """
+
+    l: Number  # noqa: E741 - as in the text
+    by_z: Any
+    by_gamma: Any
+    by_shape: Any = None
+    by_shift: Any = None
+
+    _data_oriented = True
+
+
+class DepthWeight:
+    """l(z_norm): z_norm / gamma (softmax), log F(z_norm / gamma + shift), or a network's."""
+
+    def __init__(self, variant: DepthVariant, autodiff: bool) -> None:
+        self.variant = variant
+        self.softmax = variant.kind == "softmax"
+        self.autodiff = autodiff
+
+    def at(self, kernels: PairKernels, b: Any, z_norm: Number, reference: Any) -> LogWeight:
+        """`reference` is the depth that a softmax's z_norm is taken relative to: it cancels, and
+        keeps z_norm / gamma from losing its digits."""
+        gamma = kernels.parameter(b, Slot.GAMMA)
+        if self.softmax:
+            l = (z_norm - reference) / gamma  # noqa: E741
+            return LogWeight(l, 1.0 / gamma, -l / gamma)
+        if self.variant.kind == "network":
+            assert self.variant.network is not None
+            u, slope = network_at(
+                kernels, self.variant.network, Part.DEPTH_WEIGHTS, b, z_norm, self.autodiff
+            )
+            l = u / gamma  # noqa: E741
+            return LogWeight(l, None if slope is None else slope / gamma, -l / gamma)
+        formulas = registry.find(self.variant.distribution or "")
+        sign = -1.0 if formulas.mirrored else 1.0
+        scaled = z_norm / gamma
+        x = scaled + kernels.parameter(b, Slot.DEPTH_SHIFT) * sign
+        k = kernels.parameter(b, Slot.DEPTH_SHAPE) if formulas.shaped else None
+        l, by_x, by_k = lifted(formulas.log_cdf, x, k, self.autodiff)  # noqa: E741
+        return LogWeight(l, by_x / gamma, -by_x * scaled / gamma, by_k, by_x * sign)

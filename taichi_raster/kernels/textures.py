@@ -1,0 +1,178 @@
+"""The attributes of a fragment: values at corners, flat texels on each face, or an image.
+
+Each sampler gives a fragment's channels, textured ones first, and pulls their adjoints back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import taichi as ti
+
+from taichi_raster.kernels.fragment import Meeting
+from taichi_raster.layout import Dim, Part, Variant
+from taichi_raster.numbers import Number, Vector, let, raw, total
+
+if TYPE_CHECKING:
+    from taichi_raster.kernels.pairs import PairKernels
+    from taichi_raster.kernels.sinks import Sink
+
+
+_ROUNDING = 1e-4  # of a texel
+
+
+class Corners:
+    """Attributes at corners, mixed by barycentric weights."""
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+
+    def values(self, kernels: PairKernels, m: Meeting, c: int) -> Vector:
+        first = let(m.at * (3 * self.channels) + c)
+        return Vector(*(kernels.load(Part.CORNERS, first + i * self.channels) for i in range(3)))
+
+    def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
+        return [mixing.dot(self.values(kernels, m, c)) for c in range(self.channels)]
+
+    def pull(
+        self, kernels: PairKernels, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
+    ) -> Vector:
+        """The adjoint of `mixing`; the rest goes into the sink."""
+        mixing_bar = Vector(0.0, 0.0, 0.0)
+        for c, bar in enumerate(bars):
+            mixing_bar = mixing_bar + self.values(kernels, m, c) * bar
+            for i in range(3):
+                sink.corner(i, c, mixing[i] * bar)
+        return mixing_bar
+
+
+class Surface:
+    """R x R flat texels on each face (Liu et al., ICCV 2019), then attributes at corners."""
+
+    def __init__(self, channels: int, corners: Corners) -> None:
+        self.channels, self.corners = channels, corners
+
+    def first(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> Any:
+        """Where the fragment's texel begins: the two triangles of each cell of a square."""
+        size = kernels.dim(Dim.TEXTURE_HEIGHT)
+        u, v = (let(raw(mixing[i]) * size) for i in range(2))
+        i, j = (let(ti.math.clamp(ti.floor(s, ti.i32), 0, size - 1)) for s in (u, v))
+        # On the edge between the last two corners u + v is a whole number but for rounding.
+        lower = let(u + v - i - j <= 1.0 + _ROUNDING)
+        column = ti.select(lower, i, size - 1 - i)
+        row = ti.select(lower, j, size - 1 - j)
+        start = m.b * kernels.dim(Dim.TEXTURE_STRIDE) + m.face * (size * size * self.channels)
+        return let(start + (row * size + column) * self.channels)
+
+    def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
+        first = self.first(kernels, m, mixing)
+        texels = [kernels.load(Part.TEXELS, first + c) for c in range(self.channels)]
+        return texels + self.corners.sample(kernels, m, mixing)
+
+    def pull(
+        self, kernels: PairKernels, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
+    ) -> Vector:
+        first = self.first(kernels, m, mixing)
+        for c in range(self.channels):
+            sink.texel(first + c, bars[c])
+        return self.corners.pull(kernels, m, mixing, bars[self.channels :], sink)
+
+
+class Image:
+    """An image over texture coordinates, bilinearly; then attributes at corners."""
+
+    def __init__(self, channels: int, repeat: bool, corners: Corners) -> None:
+        self.channels, self.repeat, self.corners = channels, repeat, corners
+
+    def coordinates(self, kernels: PairKernels, m: Meeting) -> list[Vector]:
+        """u and v at the three corners."""
+        values = [kernels.load(Part.UV, m.at * 6 + i) for i in range(6)]
+        return [Vector(*values[j::2]) for j in range(2)]
+
+    def place(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[tuple[Any, Any, Any]]:
+        """(lower texel, upper texel, fraction between) along u, then along v."""
+        u, v = (mixing.dot(corner) for corner in self.coordinates(kernels, m))
+        sizes = kernels.dim(Dim.TEXTURE_WIDTH), kernels.dim(Dim.TEXTURE_HEIGHT)
+        return [self._between(u, sizes[0]), self._between(1.0 - v, sizes[1])]
+
+    def _between(self, coordinate: Number, size: Any) -> tuple[Any, Any, Any]:
+        length = ti.cast(size, ti.f32)
+        if self.repeat:
+            coordinate = coordinate - let(ti.floor(raw(coordinate)))
+        at = coordinate * length - 0.5
+        # Far outside a clamped image the fraction does not matter, but the cast must not overflow.
+        low = let(ti.floor(ti.math.clamp(raw(at), -1.0, length)))
+        inside = ti.math.clamp(raw(at), -1.0, length) == raw(at)
+        fraction = (at - low) if self.repeat else _where(inside, at - low)
+        index = let(ti.cast(low, ti.i32))
+        if self.repeat:
+            return let((index + size) % size), let((index + 1) % size), fraction
+        first = let(ti.math.clamp(index, 0, size - 1))
+        return first, let(ti.math.clamp(index + 1, 0, size - 1)), fraction
+
+    def texels(
+        self, kernels: PairKernels, m: Meeting, place: list[tuple[Any, Any, Any]]
+    ) -> list[tuple[Any, Any]]:
+        """(where a texel begins, its weight), four of them, row by row."""
+        (left, right, s), (top, bottom, t) = place
+        width = kernels.dim(Dim.TEXTURE_WIDTH)
+        start = let(m.b * kernels.dim(Dim.TEXTURE_STRIDE))
+
+        def at(row: Any, column: Any) -> Any:
+            return let(start + (row * width + column) * self.channels)
+
+        return [
+            (at(top, left), (1.0 - s) * (1.0 - t)), (at(top, right), s * (1.0 - t)),
+            (at(bottom, left), (1.0 - s) * t), (at(bottom, right), s * t),
+        ]  # fmt: skip
+
+    def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
+        texels = self.texels(kernels, m, self.place(kernels, m, mixing))
+        textured = [
+            total(kernels.load(Part.TEXELS, at + c) * weight for at, weight in texels)
+            for c in range(self.channels)
+        ]
+        return textured + self.corners.sample(kernels, m, mixing)
+
+    def pull(
+        self, kernels: PairKernels, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
+    ) -> Vector:
+        place = self.place(kernels, m, mixing)
+        s, t = place[0][2], place[1][2]
+        texels = self.texels(kernels, m, place)
+        s_bar: Any = 0.0
+        t_bar: Any = 0.0
+        for c in range(self.channels):
+            bar = bars[c]
+            for at, weight in texels:
+                sink.texel(at + c, bar * weight)
+            a, b, d, e = (kernels.load(Part.TEXELS, at + c) for at, _ in texels)
+            s_bar = s_bar + bar * ((b - a) * (1.0 - t) + (e - d) * t)
+            t_bar = t_bar + bar * ((d - a) * (1.0 - s) + (e - b) * s)
+        u_bar = s_bar * ti.cast(kernels.dim(Dim.TEXTURE_WIDTH), ti.f32)
+        v_bar = t_bar * -ti.cast(kernels.dim(Dim.TEXTURE_HEIGHT), ti.f32)
+        mixing_bar = self.corners.pull(kernels, m, mixing, bars[self.channels :], sink)
+        for j, (corner, bar) in enumerate(
+            zip(self.coordinates(kernels, m), (u_bar, v_bar), strict=True)
+        ):
+            mixing_bar = mixing_bar + corner * bar
+            for i in range(3):
+                sink.uv(i, j, mixing[i] * bar)
+        return mixing_bar
+
+
+def _where(condition: Any, fraction: Number) -> Number:
+    """`fraction`, or a constant 0 where the texture is clamped anyway."""
+    from taichi_raster.numbers import select
+
+    return select(condition, fraction, 0.0)
+
+
+def sampler(variant: Variant) -> Corners | Surface | Image:
+    """The sampler of a variant."""
+    corners = Corners(variant.corners)
+    if variant.texture == "none":
+        return corners
+    if variant.texture == "surface":
+        return Surface(variant.texels, corners)
+    return Image(variant.texels, variant.texture == "repeat", corners)

@@ -1,0 +1,66 @@
+"""A learned softness's network on torch's side: its making, and its value for fits and plots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from taichi_raster.architecture import Architecture
+
+
+def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:
+    """An architecture from what users say.
+
+    Raises:
+        TypeError, ValueError: if it is impossible; the message names the argument.
+    """
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise TypeError(f"widths: expected a list of integers, got {widths!r}")
+    sizes = tuple(widths)
+    if not sizes or not all(type(w) is int and 1 <= w <= 16 for w in sizes):
+        raise ValueError(f"widths: expected integers from 1 to 16, got {widths}")
+    if residual and (len(sizes) < 2 or sizes[0] != sizes[-1]):
+        raise ValueError(
+            "residual: needs at least two hidden layers, the first as wide as the last, got widths "
+            f"{sizes}; or pass residual=False"
+        )
+    if input not in ("asinh", "plain"):
+        raise ValueError(f"input: unknown {input!r}; known: asinh, plain")
+    return Architecture(sizes, residual, bias, input == "asinh")
+
+
+def random_weights(net: Architecture, seed: int) -> Float[Tensor, " P"]:
+    """Weights to start from, normal with the variance of one over the inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    theta = torch.zeros(net.size, dtype=torch.float64)
+    for layer, (inputs, outputs) in enumerate(net.fans):
+        start, count = net.offsets[layer], inputs * outputs
+        normal = torch.randn(count, generator=generator, dtype=torch.float64)
+        theta[start : start + count] = normal / math.sqrt(inputs)
+        if net.bias and layer < len(net.widths):
+            shift = torch.rand(outputs, generator=generator, dtype=torch.float64) * 2 - 1
+            theta[start + count : start + count + outputs] = shift
+    return theta
+
+
+def network_logit(net: Architecture, theta: Tensor, x: Tensor) -> Tensor:
+    """u = x + r(x), differentiably; x of any shape for weights (P,), or (B, N) for (B, P)."""
+    h = (torch.asinh(x) if net.asinh else x)[..., None].to(theta)
+    first = h
+    for layer, (inputs, outputs) in enumerate(net.fans):
+        start = net.offsets[layer]
+        matrix = theta[..., start : start + inputs * outputs].unflatten(-1, (outputs, inputs))
+        h = h @ matrix.mT
+        if net.bias:
+            h = h + theta[..., None, start + inputs * outputs : net.offsets[layer + 1]]
+        if layer == len(net.widths):
+            break
+        if net.residual and layer == len(net.widths) - 1:
+            h = h + first
+        h = torch.tanh(h)
+        first = h if layer == 0 else first
+    return x + h[..., 0]
