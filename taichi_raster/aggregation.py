@@ -19,7 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from taichi_raster.numbers import exp, expm1, expm1_ratio, log, log1p, log1p_ratio, raw, select, upto
+from taichi_raster.numbers import (
+    exp,
+    expm1,
+    expm1_ratio,
+    log,
+    log1p,
+    log1p_ratio,
+    raw,
+    select,
+    upto,
+)
 from taichi_raster.schedule import Schedule
 
 _LARGEST_ODDS = 60.0  # log(a / s) beyond which a fragment covers its pixel fully to any precision
@@ -104,17 +114,13 @@ _GENERATORS = {
     for g in [
         Generator("hard", lambda s, peak, p: (s > 0.5).to(s), largest_alone=True),
         Generator("max", lambda s, peak, p: s, largest_alone=True),
-        Generator(
-            "probabilistic", lambda s, peak, p: -torch.expm1(-s), term=lambda a, L, p: -L
-        ),
+        Generator("probabilistic", lambda s, peak, p: -torch.expm1(-s), term=lambda a, L, p: -L),
         Generator(
             "einstein",
             lambda s, peak, p: _hamacher_inverse(s, peak, torch.full_like(p, 2.0)),
             term=lambda a, L, p: _hamacher(a, L, 2.0),
         ),
-        Generator(
-            "hamacher", _hamacher_inverse, term=_hamacher, domain=(">= 0", lambda p: p >= 0)
-        ),
+        Generator("hamacher", _hamacher_inverse, term=_hamacher, domain=(">= 0", lambda p: p >= 0)),
         Generator("frank", _frank_inverse, term=_frank, domain=_POSITIVE),
         Generator(
             "yager",

@@ -203,9 +203,7 @@ def pull_nearest(corners: list[Vector], foot: Foot, w: Vector, w_bar: Vector) ->
 def spread(edge: Any, a: Vector, c: Vector) -> list[Vector]:
     """What belongs to an edge's two ends, as rows for the three vertices."""
     zero = Vector(0.0, 0.0)
-    return [
-        choose(edge == i, a, choose(edge == (i + 2) % 3, c, zero)) for i in range(3)
-    ]
+    return [choose(edge == i, a, choose(edge == (i + 2) % 3, c, zero)) for i in range(3)]
 
 
 def clipped_weights(p: Vector, corners: list[Vector]) -> Vector:

@@ -172,9 +172,7 @@ class SoftRasterizer(nn.Module):
             tangent = image.tangent
             return image.primal, torch.zeros_like(image.primal) if tangent is None else tangent
 
-    def _render(
-        self, vertices: Tensor, shown: Appearance, u: Tensor, background: Tensor
-    ) -> Tensor:
+    def _render(self, vertices: Tensor, shown: Appearance, u: Tensor, background: Tensor) -> Tensor:
         """The image at full size, before antialiasing averages it."""
         batch = len(vertices)
         edge, depth = self.edge.at(u, self.threshold), self.depth.at(u)

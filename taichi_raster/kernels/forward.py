@@ -129,7 +129,9 @@ class Forward(PairKernels):
             if self.depth.softmax:
                 fall = fall / raw(self.parameter(b, Slot.GAMMA))
             norm = let(ti.max(sums.weight.expression + ti.exp(fall), 1e-30))
-            set_to(element(self.reference, q), sums.largest.expression if self.depth.softmax else 0.0)
+            set_to(
+                element(self.reference, q), sums.largest.expression if self.depth.softmax else 0.0
+            )
             base = 0.0 if self.depth.softmax else sums.largest.expression
             set_to(element(self.offset, q), base + log(norm))
         set_to(element(self.y, to), sums.total.expression)

@@ -47,7 +47,14 @@ class EdgeTerms:
         return network_at(kernels, network, Part.EDGE_WEIGHTS, b, x, self.autodiff)
 
     def _edge(
-        self, kernels: PairKernels, b: Any, u: Number, slope: Any, x_d: Any, x_scale: Any, shift: Any
+        self,
+        kernels: PairKernels,
+        b: Any,
+        u: Number,
+        slope: Any,
+        x_d: Any,
+        x_scale: Any,
+        shift: Any,
     ) -> Edge:
         formulas = self.formulas
         k = kernels.parameter(b, Slot.SHAPE) if formulas.shaped else None
@@ -77,7 +84,9 @@ def network_at(
     return jet.v, jet.d
 
 
-def lifted(function: Any, u: Number, k: Number | None, autodiff: bool) -> tuple[Number, Number, Any]:
+def lifted(
+    function: Any, u: Number, k: Number | None, autodiff: bool
+) -> tuple[Number, Number, Any]:
     """(value, slope in u, slope in k or None) of a distribution's formula, as numbers."""
     if k is None:
         v, v_x, v_xx = (let(i) for i in function(bare(u, autodiff)))

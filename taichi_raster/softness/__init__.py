@@ -1,6 +1,22 @@
-"""Edge softnesses: fixed distributions, one small file each, and the learned network."""
+"""Edge softnesses: fixed distributions, one small file a family, and the learned network."""
 
-from taichi_raster.softness import gaussian, logistic, uniform  # noqa: F401 - register themselves
+# These register their distributions.
+from taichi_raster.softness import (  # noqa: F401
+    cauchy,
+    cubic_hermite,
+    exponential,
+    gamma,
+    gaussian,
+    gudermannian,
+    gumbel,
+    heaviside,
+    laplace,
+    levy,
+    logistic,
+    reciprocal,
+    uniform,
+    wigner_semicircle,
+)
 from taichi_raster.softness.edge import Distribution, EdgeSoftness
 from taichi_raster.softness.mlp import MLPSoftness
 from taichi_raster.softness.storage import load_softness, save_softness

@@ -14,38 +14,57 @@ from taichi_raster.softness import registry
 @ti.data_oriented
 class _Evaluator:
     def __init__(self, formulas: registry.DistributionFormulas) -> None:
-        self.cdf: Any = formulas.cdf
-        self.log_survival: Any = formulas.log_survival
+        self.formulas: tuple[Any, ...] = (
+            formulas.cdf,
+            formulas.log_cdf,
+            formulas.log_survival,
+        )
+        self.shaped = formulas.shaped
+        self.values = 6 if formulas.shaped else 3
 
     @ti.kernel
-    def run(self, out: ti.types.ndarray(), x: ti.types.ndarray(), n: ti.i32):
+    def run(self, out: ti.types.ndarray(), x: ti.types.ndarray(), k: ti.types.ndarray(), n: ti.i32):
         for i in range(n):
-            f0, f1, f2 = self.cdf(x[i])
-            l0, l1, l2 = self.log_survival(x[i])
-            out[0, i], out[1, i], out[2, i] = f0, f1, f2
-            out[3, i], out[4, i], out[5, i] = l0, l1, l2
+            for j in ti.static(range(3)):
+                if ti.static(self.shaped):
+                    found = self.formulas[j](x[i], k[i])
+                    for m in ti.static(range(6)):
+                        out[6 * j + m, i] = found[m]
+                else:
+                    found = self.formulas[j](x[i])
+                    for m in ti.static(range(3)):
+                        out[3 * j + m, i] = found[m]
 
 
 _evaluators: dict[tuple[int, str], _Evaluator] = {}
 
 
-def formulas_at(name: str, x: Float[Tensor, " N"], shape: float | None = None) -> Float[Tensor, "6 N"]:
-    """F, F', F'', L, L', L'' with L = log(1 - F), each at the scaled distances `x`.
+def formulas_at(
+    name: str, x: Float[Tensor, " N"], shape: float | Float[Tensor, " N"] | None = None
+) -> Float[Tensor, "R N"]:
+    """F, log F and log(1 - F) at the scaled distances `x`, each followed by its derivatives.
 
     Args:
         name: a registered distribution.
-        x: (N,) scaled signed distances d / scale.
+        x: (N,) scaled signed distances.
+        shape: of a distribution that has one: a number or (N,).
 
     Returns:
-        (6, N), in the runtime's dtype; no derivatives. From the x on where a distribution
-        saturates, L is 0 by convention, since the kernels do not use it there.
+        (9, N), each with its first and second derivative in x; (18, N) with a shape k, each with
+        its derivatives in x, xx, k, kx, kk. In the runtime's dtype; no derivatives.
     """
     settings = runtime()
+    formulas = registry.find(name)
+    if formulas.shaped and shape is None:
+        raise ValueError(f"shape: the distribution {name!r} needs one")
     key = (id(settings), name)
     if key not in _evaluators:
-        _evaluators[key] = _Evaluator(registry.find(name))
+        _evaluators[key] = _Evaluator(formulas)
     points = x.detach().to(settings.dtype).contiguous()
-    out = torch.empty(6, len(points), dtype=settings.dtype, device=points.device)
+    given = torch.as_tensor(1.0 if shape is None else shape, dtype=settings.dtype)
+    shapes = given.detach().to(points.device).expand(points.shape).contiguous()
+    rows = 3 * _evaluators[key].values
+    out = torch.empty(rows, len(points), dtype=settings.dtype, device=points.device)
     if len(points):
-        _evaluators[key].run(out, points, len(points))
+        _evaluators[key].run(out, points, shapes, len(points))
     return out

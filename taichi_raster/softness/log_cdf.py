@@ -22,9 +22,7 @@ class _LogCdf(torch.autograd.Function):
     """A derivative of log F: `i` times in x, `j` times in the shape, i + j at most 2."""
 
     @staticmethod
-    def forward(
-        ctx: Any, name: str, i: int, j: int, x: Tensor, shape: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, name: str, i: int, j: int, x: Tensor, shape: Tensor | None) -> Tensor:
         ctx.name, ctx.order = name, (i, j)
         ctx.save_for_backward(x, shape)
         return _derivatives(name, x, shape)[i, j].to(x)

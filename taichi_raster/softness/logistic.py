@@ -6,6 +6,7 @@ import taichi as ti
 
 from taichi_raster.arithmetic import log1p
 from taichi_raster.softness.registry import DistributionFormulas, register
+from taichi_raster.softness.tails import reflected
 
 
 @ti.func
@@ -30,6 +31,7 @@ def reach(threshold: float) -> float:
 
 LOGISTIC = register(
     DistributionFormulas(
-        "logistic", cdf, log_survival, reach, math.inf, "Liu et al., ICCV 2019, eq. 1"
+        "logistic", cdf, reflected(log_survival), log_survival, reach=reach, saturates_at=math.inf,
+        source="Liu et al., ICCV 2019, eq. 1",
     )
-)
+)  # fmt: skip

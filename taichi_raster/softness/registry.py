@@ -1,13 +1,19 @@
 """The list of known distributions; each has a file of its own in this folder.
 
-A distribution is two formulas with their slopes, as Taichi functions of the scaled signed distance
-x = d / scale (positive inside):
+A distribution is three formulas with their slopes, as Taichi functions of the scaled signed
+distance x = d / scale + shift (positive inside):
 
 * ``cdf(x)`` gives F, F', F'': the coverage of a pixel at x;
-* ``log_survival(x)`` gives L, L', L'' of L = log(1 - F), in a form that stays accurate where F is 1
-  to rounding, which 1 - F does not.
+* ``log_cdf(x)`` gives the same of log F, and ``log_survival(x)`` of L = log(1 - F), in forms that
+  stay accurate where F is 0 or 1 to rounding.
+
+Those with a shape k take (x, k) and give six values: the function, its first and second derivative
+in x, its derivative in k, the mixed one, and the second one in k.
 
 The slopes are closed forms, so that derivatives are exact however the values were approximated.
+Every formula is finite for every x: where F is 0, log F is `LOG_ZERO` with slopes 0, and where F is
+1 so is log(1 - F); the kernels use neither. They are evaluated on every pair, so they are free of
+branches: `ti.select` takes both sides, and both must be finite.
 """
 
 from __future__ import annotations
@@ -23,23 +29,27 @@ class DistributionFormulas:
 
     Attributes:
         name: what users call it.
-        cdf: ``x -> (F, F', F'')``, a Taichi function.
-        log_survival: ``x -> (L, L', L'')`` with L = log(1 - F), a Taichi function.
-        reach: ``threshold -> x``: beyond this many scales outside, F is at most ``threshold``.
+        cdf, log_cdf, log_survival: see above.
+        reach: ``threshold -> r``, or ``(threshold, k) -> r`` with a shape: F(x) is at most
+            ``threshold`` where x <= -r; r may be negative or infinite.
         saturates_at: from this x on, F is 1 exactly (infinity where it never is).
         source: where it was used as a softness.
+        shaped: whether it has a shape.
+        mirrored: whether a shift counts negatively (the reversed distributions).
     """
 
     name: str
     cdf: Callable[..., Any]
+    log_cdf: Callable[..., Any]
     log_survival: Callable[..., Any]
-    reach: Callable[[float], float]
+    reach: Callable[..., float]
     saturates_at: float
     source: str
     shaped: bool = False
     mirrored: bool = False
-    log_cdf: Callable[..., Any] | None = None
 
+
+LOG_ZERO = -1e30
 
 _REGISTRY: dict[str, DistributionFormulas] = {}
 
