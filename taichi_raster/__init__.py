@@ -26,6 +26,7 @@ from taichi_raster.depth import (
     MLPDepth,
     SoftmaxDepth,
 )
+from taichi_raster.engine import derivatives_by
 from taichi_raster.mesh import Mesh, icosphere, load_mesh, normalise, save_mesh
 from taichi_raster.rasterizer import SoftRasterizer
 from taichi_raster.runtime import Runtime, init, runtime
@@ -61,6 +62,7 @@ __all__ = [
     "SurfaceTexture",
     "TConorm",
     "UVTexture",
+    "derivatives_by",
     "gather_faces",
     "hard_buffers",
     "icosphere",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +28,7 @@ from taichi_raster.kernels import (
 from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Variant
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch, clear, read, write
+from taichi_raster.softness import registry
 
 _STILL = (True, False, False)
 
@@ -62,7 +65,7 @@ class Engine:
         self._lock = threading.RLock()
         self._tickets = itertools.count()
         self._loaded = -1
-        self.prefer_autodiff = False  # for tests: they compare the two
+        self.prefer_autodiff = False  # derivatives by Taichi's autodiff, the closed forms' oracle
 
     def ticket(self) -> int:
         """A number that names one call's data in the scratch fields."""
@@ -91,7 +94,8 @@ class Engine:
             fields = self._scratch
             write(fields.y.grad, v.reshape(-1))
             clear(fields.x.grad, call.x_size)
-            if self.use_autodiff(call):
+            if self.prefer_autodiff:
+                _refuse_loops(call)
                 self._kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
             else:
                 self._pull(Pull, call)
@@ -117,7 +121,8 @@ class Engine:
             fields = self._scratch
             write(fields.x_dot, x_dot)
             clear(fields.x.grad, call.x_size)
-            if self.use_autodiff(call):
+            if self.prefer_autodiff:
+                _refuse_loops(call)
                 write(fields.y_dot.grad, v.reshape(-1))
                 kernels = self._kernels(AccumulateTangent, call.variant)
                 kernels.accumulate.grad(call.runs(self.on_gpu))
@@ -134,15 +139,6 @@ class Engine:
             unfinished = self._kernels(Layers, call.variant).collect(call.runs(self.on_gpu), depth)
             found = read(self._scratch.layers, x, call.pixels * depth)
             return found.view(call.batch, call.height, call.width, depth), unfinished == 0
-
-    def use_autodiff(self, call: Call) -> bool:
-        """Whether derivatives come from Taichi's autodiff rather than from closed forms.
-
-        The closed forms have no gradient to network weights.
-        """
-        variant = call.variant
-        learns = variant.edge.network is not None or variant.depth.network is not None
-        return (learns and variant.moves[2]) or self.prefer_autodiff
 
     def _pull(self, kind: type[Pull], call: Call) -> None:
         """Face by face, which suits few threads, or pixel by pixel."""
@@ -208,6 +204,15 @@ class Engine:
         return kernels
 
 
+def _refuse_loops(call: Call) -> None:
+    names = (call.variant.edge.distribution, call.variant.depth.distribution)
+    if any(name is not None and registry.find(name).shaped for name in names):
+        raise NotImplementedError(
+            "derivatives_by('autodiff') cannot follow the gamma distributions' loops; use closed "
+            "forms"
+        )
+
+
 _engines: dict[int, Engine] = {}
 _engines_lock = threading.Lock()
 
@@ -219,3 +224,24 @@ def engine() -> Engine:
         if id(current) not in _engines:
             _engines[id(current)] = Engine(current)
         return _engines[id(current)]
+
+
+@contextmanager
+def derivatives_by(method: str) -> Iterator[None]:
+    """Within it, derivatives come from ``"closed_forms"`` (the default) or from ``"autodiff"``.
+
+    The closed forms are faster, and compile faster. Taichi's reverse-mode autodiff, over the same
+    sums, gives the same numbers by another road: use it to check the other one, or a formula of
+    your own. It cannot follow the loops in the gamma distributions.
+
+    Raises:
+        ValueError: for another method.
+    """
+    if method not in ("closed_forms", "autodiff"):
+        raise ValueError(f"method: unknown {method!r}; known: closed_forms, autodiff")
+    current = engine()
+    before, current.prefer_autodiff = current.prefer_autodiff, method == "autodiff"
+    try:
+        yield
+    finally:
+        current.prefer_autodiff = before

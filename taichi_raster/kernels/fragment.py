@@ -7,6 +7,7 @@ from typing import Any
 
 from taichi_raster.geometry import Foot
 from taichi_raster.numbers import Number, Vector
+from taichi_raster.softness.mlp_kernel import Tape
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Edge:
         f, f_u: coverage F(u) and its slope; f_k: its slope in the shape, or None.
         log_s, log_s_u, log_s_k: likewise of log(1 - F).
         saturated: whether F is 1 exactly; None where it never is.
-        slope: du/dx. Where weights are differentiated, autodiff does it, and this is not used.
+        tape: of the network, or None.
         x_d: dx/dd, x_scale: dx/dscale, x_shift: dx/dshift, of the scaled distance x.
     """
 
@@ -52,7 +53,7 @@ class Edge:
     log_s_u: Number
     log_s_k: Number | None
     saturated: Any
-    slope: Any
+    tape: Tape | None
     x_d: Number
     x_scale: Number
     x_shift: float

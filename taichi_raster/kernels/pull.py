@@ -13,13 +13,14 @@ from taichi_raster import geometry
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.sinks import FaceSink, PixelSink, Sink
-from taichi_raster.layout import Dim, Limit, Slot
+from taichi_raster.kernels.softening import pull_network
+from taichi_raster.layout import Dim, Limit, Part, Slot
 from taichi_raster.numbers import Jet, Number, Vector, element, let, raw, total, traced
 
 
 @ti.data_oriented
 class Pull(PairKernels):
-    """The adjoint of all inputs but network weights."""
+    """The adjoint of all inputs."""
 
     @ti.kernel
     def pull_faces(self, slots: ti.i32, run_length: ti.i32):
@@ -82,7 +83,7 @@ class Pull(PairKernels):
             k_bar = None if k_bar is None else k_bar + colour_k
         if k_bar is not None:
             sink.parameter(Slot.SHAPE, k_bar)
-        x_bar = u_bar * f.edge.slope
+        x_bar = pull_network(f.edge.tape, Part.EDGE_WEIGHTS, u_bar, sink)
         sink.parameter(Slot.SCALE, x_bar * f.edge.x_scale)
         if f.edge.x_shift:
             sink.parameter(Slot.SHIFT, x_bar * f.edge.x_shift)
@@ -134,7 +135,7 @@ class Pull(PairKernels):
             if f.edge.f_k is not None:
                 k_bar = along * psi * f.edge.f_k
             l_bar = along * weight
-            z_norm_bar = l_bar * l.by_z
+            z_norm_bar = pull_network(l.tape, Part.DEPTH_WEIGHTS, l_bar * l.by_z, sink)
             sink.parameter(Slot.GAMMA, l_bar * l.by_gamma)
             if l.by_shift is not None:
                 sink.parameter(Slot.DEPTH_SHIFT, l_bar * l.by_shift)

@@ -1,7 +1,7 @@
 """Where the adjoints of a pair's inputs go.
 
 Face by face, one thread owns a face's inputs and keeps their adjoints in local variables; pixel by
-pixel, they are added atomically where they belong. Texels are shared by faces, so always atomically.
+pixel, they are added atomically where they belong. Faces share texels, which are always atomic.
 With tangents, it is the adjoints' tangents that go: the second derivatives.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taichi_raster.architecture import Architecture
 from taichi_raster.layout import Dim, Part, Slot
 from taichi_raster.numbers import Local, Number, element, let
 
@@ -74,14 +75,17 @@ class FaceSink(Sink):
 
     def __init__(self, kernels: PairKernels, b: Any, at: Any) -> None:
         super().__init__(kernels, b, at)
-        sizes = {
-            Part.VERTICES: 9, Part.CORNERS: 3 * kernels.variant.corners,
-            Part.UV: 6 if kernels.variant.texture in ("clamp", "repeat") else 0,
-            Part.PARAMETERS: Slot.COUNT,
-        }  # fmt: skip
+        self.owners = {
+            Part.VERTICES: (at, 9),
+            Part.CORNERS: (at, 3 * kernels.variant.corners),
+            Part.UV: (at, 6 if kernels.variant.texture in ("clamp", "repeat") else 0),
+            Part.EDGE_WEIGHTS: (b, _size(kernels.variant.edge.network)),
+            Part.DEPTH_WEIGHTS: (b, _size(kernels.variant.depth.network)),
+            Part.PARAMETERS: (b, Slot.COUNT),
+        }
         self.sums = {
             (part, offset): Local()
-            for part, size in sizes.items()
+            for part, (_owner, size) in self.owners.items()
             if kernels.moves[part]
             for offset in range(size)
         }
@@ -92,9 +96,10 @@ class FaceSink(Sink):
             self.sums[part, offset].add(amount)
 
     def flush(self) -> None:
-        bases = {
-            Part.VERTICES: self.at * 9, Part.CORNERS: self.at * (3 * self.kernels.variant.corners),
-            Part.UV: self.at * 6, Part.PARAMETERS: self.b * Slot.COUNT,
-        }  # fmt: skip
         for (part, offset), total in self.sums.items():
-            self.into(part, bases[part] + offset, total.expression)
+            owner, size = self.owners[part]
+            self.into(part, owner * size + offset, total.expression)
+
+
+def _size(network: Architecture | None) -> int:
+    return 0 if network is None else network.size

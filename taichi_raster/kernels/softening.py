@@ -10,11 +10,12 @@ from taichi_raster.architecture import Architecture
 from taichi_raster.arithmetic import frozen
 from taichi_raster.kernels.fragment import Edge
 from taichi_raster.layout import DepthVariant, EdgeVariant, Part, Slot
-from taichi_raster.numbers import Jet, Number, chain, let, raw, select
+from taichi_raster.numbers import Number, chain, let, raw, select
 from taichi_raster.softness import mlp_kernel, registry
 
 if TYPE_CHECKING:
     from taichi_raster.kernels.pairs import PairKernels
+    from taichi_raster.kernels.sinks import Sink
 
 
 class EdgeTerms:
@@ -36,26 +37,10 @@ class EdgeTerms:
         if self.variant.network is None:
             x_shift = -1.0 if self.formulas.mirrored else 1.0
             x = x + kernels.parameter(b, Slot.SHIFT) * x_shift
-        u, slope = self._logit(kernels, b, x)
-        return self._edge(kernels, b, u, slope, x_d, -scaled / scale, x_shift)
-
-    def _logit(self, kernels: PairKernels, b: Any, x: Number) -> tuple[Number, Any]:
-        """u and du/dx; x itself where there is no network."""
-        network = self.variant.network
-        if network is None:
-            return x, 1.0
-        return network_at(kernels, network, Part.EDGE_WEIGHTS, b, x, self.autodiff)
-
-    def _edge(
-        self,
-        kernels: PairKernels,
-        b: Any,
-        u: Number,
-        slope: Any,
-        x_d: Any,
-        x_scale: Any,
-        shift: Any,
-    ) -> Edge:
+        tape = None
+        if self.variant.network is not None:
+            tape = network_at(kernels, self.variant.network, Part.EDGE_WEIGHTS, b, x)
+        u = x if tape is None else tape.logit
         formulas = self.formulas
         k = kernels.parameter(b, Slot.SHAPE) if formulas.shaped else None
         f = lifted(formulas.cdf, u, k, self.autodiff)
@@ -63,13 +48,13 @@ class EdgeTerms:
         saturated = None
         if formulas.saturates_at < math.inf:
             saturated = let(raw(u) >= formulas.saturates_at)
-        return Edge(*f, *log_s, saturated, slope, x_d, x_scale, shift)
+        return Edge(*f, *log_s, saturated, tape, x_d, -scaled / scale, x_shift)
 
 
 def network_at(
-    kernels: PairKernels, network: Architecture, part: int, b: Any, x: Number, autodiff: bool
-) -> tuple[Number, Any]:
-    """A network's logit and, unless autodiff takes it, its slope."""
+    kernels: PairKernels, network: Architecture, part: int, b: Any, x: Number
+) -> mlp_kernel.Tape:
+    """A network whose weights lie in a part of x."""
     base = let(b * network.size)
     weights: dict[int, Number] = {}
 
@@ -78,10 +63,19 @@ def network_at(
             weights[i] = kernels.load(part, base + i)
         return weights[i]
 
-    if autodiff:
-        return mlp_kernel.logit(network, weight, x), None
-    jet = mlp_kernel.logit(network, weight, Jet(x, Number(1.0)))
-    return jet.v, jet.d
+    return mlp_kernel.evaluate(network, weight, x)
+
+
+def pull_network(tape: mlp_kernel.Tape | None, part: int, u_bar: Number, sink: Sink) -> Number:
+    """The adjoint of a network's input; its weights' go into the sink."""
+    if tape is None:
+        return u_bar
+    size = tape.arch.size
+
+    def take(i: int, bar: Number) -> None:
+        sink.add(part, (sink.b, size), i, bar)
+
+    return mlp_kernel.pull(tape, u_bar, take if sink.kernels.moves[part] else None)
 
 
 def lifted(
@@ -108,16 +102,16 @@ class LogWeight:
     """The log-weight l of a fragment, relative to the pixel's reference depth.
 
     Attributes:
-        l: the value; by_z: its slope in z_norm; by_gamma, by_shape, by_shift: in the parameters.
+        l: the value; by_z: its slope in z_norm, or in the logit u of a network, whose tape is there
+            then; by_gamma, by_shape, by_shift: in the parameters.
     """
 
     l: Number  # noqa: E741 - as in the text
-    by_z: Any
-    by_gamma: Any
+    by_z: Number
+    by_gamma: Number
     by_shape: Any = None
     by_shift: Any = None
-
-    _data_oriented = True
+    tape: mlp_kernel.Tape | None = None
 
 
 class DepthWeight:
@@ -137,11 +131,9 @@ class DepthWeight:
             return LogWeight(l, 1.0 / gamma, -l / gamma)
         if self.variant.kind == "network":
             assert self.variant.network is not None
-            u, slope = network_at(
-                kernels, self.variant.network, Part.DEPTH_WEIGHTS, b, z_norm, self.autodiff
-            )
-            l = u / gamma  # noqa: E741
-            return LogWeight(l, None if slope is None else slope / gamma, -l / gamma)
+            tape = network_at(kernels, self.variant.network, Part.DEPTH_WEIGHTS, b, z_norm)
+            l = tape.logit / gamma  # noqa: E741
+            return LogWeight(l, 1.0 / gamma, -l / gamma, tape=tape)
         formulas = registry.find(self.variant.distribution or "")
         sign = -1.0 if formulas.mirrored else 1.0
         scaled = z_norm / gamma

@@ -1,4 +1,4 @@
-"""The Gumbel distributions: F(x) = exp(-exp(-x)) of a maximum, and its mirror image of a minimum."""
+"""The Gumbel distributions: F(x) = exp(-exp(-x)) of a maximum; of a minimum, its mirror image."""
 
 import math
 

@@ -8,20 +8,18 @@ its tanh; the term x is ours.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from scipy.optimize import least_squares
 from torch import Tensor, nn
 
+from taichi_raster.architecture import Architecture
 from taichi_raster.layout import EdgeVariant
 from taichi_raster.schedule import Schedule, as_progress, as_schedule
 from taichi_raster.softness import registry
 from taichi_raster.softness.edge import EdgeSoftness, EdgeState
 from taichi_raster.softness.formulas import formulas_at
-from taichi_raster.architecture import Architecture
 from taichi_raster.softness.network import architecture, network_logit, random_weights
 
 

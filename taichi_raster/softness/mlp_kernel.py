@@ -8,6 +8,7 @@ directional derivatives.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import taichi as ti
@@ -16,13 +17,31 @@ from taichi_raster.architecture import Architecture
 from taichi_raster.arithmetic import frozen, polynomial, types
 from taichi_raster.numbers import Number, let, log, raw, select, sqrt, total
 
+Weight = Callable[[int], Number]
 
-def logit(arch: Architecture, weight: Callable[[int], Number], x: Any) -> Any:
-    """u = x + r(x); `weight(i)` is the network's i-th weight, in the order of `MLPSoftness`."""
-    h = [_asinh(x) if arch.asinh else x]
-    first = h
+
+@dataclass(frozen=True)
+class Tape:
+    """A network at one x, with what its derivatives need.
+
+    Attributes:
+        arch: the architecture; weight: gives its i-th weight, in the order of `MLPSoftness`.
+        x: what it was evaluated at; logit: u there.
+        layers: the input, then the outputs of each hidden layer.
+    """
+
+    arch: Architecture
+    weight: Weight
+    x: Number
+    logit: Number
+    layers: list[list[Number]]
+
+
+def evaluate(arch: Architecture, weight: Weight, x: Number) -> Tape:
+    """u = x + r(x)."""
+    layers = [[_asinh(x) if arch.asinh else x]]
     for layer, (inputs, outputs) in enumerate(arch.fans):
-        start = arch.offsets[layer]
+        start, h = arch.offsets[layer], layers[-1]
         sums = []
         for unit in range(outputs):
             terms = [weight(start + unit * inputs + i) * h[i] for i in range(inputs)]
@@ -30,12 +49,40 @@ def logit(arch: Architecture, weight: Callable[[int], Number], x: Any) -> Any:
                 terms.append(weight(start + outputs * inputs + unit))
             sums.append(total(terms))
         if layer == len(arch.widths):
-            return x + sums[0]
+            return Tape(arch, weight, x, x + sums[0], layers)
         if arch.residual and layer == len(arch.widths) - 1:
-            sums = [s + f for s, f in zip(sums, first, strict=True)]
-        h = [_tanh(s) for s in sums]
-        first = h if layer == 0 else first
+            sums = [s + f for s, f in zip(sums, layers[1], strict=True)]
+        layers.append([_tanh(s) for s in sums])
     raise AssertionError("the last layer returns")
+
+
+def pull(tape: Tape, u_bar: Number, take: Callable[[int, Number], None] | None) -> Number:
+    """The adjoint of x, given that of u; `take(i, bar)` gets the i-th weight's, if it is wanted."""
+    arch = tape.arch
+    bars, first_bars = [u_bar], None
+    for layer in reversed(range(len(arch.fans))):
+        inputs, outputs = arch.fans[layer]
+        start, h = arch.offsets[layer], tape.layers[layer]
+        if take is not None:
+            for unit, bar in enumerate(bars):
+                for i in range(inputs):
+                    take(start + unit * inputs + i, bar * h[i])
+                if arch.bias:
+                    take(start + outputs * inputs + unit, bar)
+        if arch.residual and layer == len(arch.widths) - 1:
+            first_bars = bars
+        bars = [
+            total(bar * tape.weight(start + unit * inputs + i) for unit, bar in enumerate(bars))
+            for i in range(inputs)
+        ]
+        if layer == 1 and first_bars is not None:
+            bars = [bar + more for bar, more in zip(bars, first_bars, strict=True)]
+        if layer > 0:
+            bars = [bar * (1.0 - out * out) for bar, out in zip(bars, h, strict=True)]
+    into = bars[0]
+    if arch.asinh:
+        into = into / sqrt(1.0 + tape.x * tape.x)
+    return u_bar + into
 
 
 # A rational minimax approximation of tanh on [-7.9, 7.9], good to float32 (from the Eigen library).

@@ -19,7 +19,7 @@ Function = Callable[..., Any]
 
 @ti.func
 def log_of(value, rest, slope, curve):
-    """(log v, slope, second slope) from those of v and from 1 - v; `LOG_ZERO` and 0 where v is 0."""
+    """(log v, slope, second slope) from those of v and 1 - v; `LOG_ZERO` and 0 where v is 0."""
     some = value > 0.0
     v = ti.select(some, value, 1.0)
     rate = ti.select(some, slope / v, 0.0)
