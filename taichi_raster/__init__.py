@@ -14,11 +14,22 @@ Conventions, for everything in this package:
 * Tensors have the dtype that `init` chose; parameters of softnesses may be float64 anywhere.
 """
 
-from taichi_raster import published
+from taichi_raster import conventions, published
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import SurfaceTexture, UVTexture
 from taichi_raster.buffers import HardBuffers, hard_buffers
-from taichi_raster.camera import PerspectiveCamera, gather_faces, lift_triangles, look_at, orbit
+from taichi_raster.camera import (
+    Camera,
+    OrthographicCamera,
+    PerspectiveCamera,
+    PinholeCamera,
+    ProjectedFaces,
+    gather_faces,
+    lift_triangles,
+    look_at,
+    orbit,
+)
+from taichi_raster.clipping import ClippedFaces, clip_near
 from taichi_raster.depth import (
     DepthSoftness,
     DistributionDepth,
@@ -41,6 +52,8 @@ from taichi_raster.softness import (
 )
 
 __all__ = [
+    "Camera",
+    "ClippedFaces",
     "Constant",
     "DepthSoftness",
     "Distribution",
@@ -53,7 +66,10 @@ __all__ = [
     "MLPDepth",
     "MLPSoftness",
     "Mesh",
+    "OrthographicCamera",
     "PerspectiveCamera",
+    "PinholeCamera",
+    "ProjectedFaces",
     "Runtime",
     "Schedule",
     "SharpRasterizer",
@@ -62,6 +78,8 @@ __all__ = [
     "SurfaceTexture",
     "TConorm",
     "UVTexture",
+    "clip_near",
+    "conventions",
     "derivatives_by",
     "gather_faces",
     "hard_buffers",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -129,6 +130,74 @@ def appearance(
     return Appearance(
         corners, uv, shared.reshape(-1), attributes.wrap, image.shape[3], size, stride
     )
+
+
+def sample(
+    attributes: Tensor | SurfaceTexture | UVTexture,
+    faces: Int[Tensor, "B H W *K"],
+    weights: Float[Tensor, "B H W *K 3"],
+) -> Float[Tensor, "B H W *K C"]:
+    """Attributes at points given by face and barycentric weights, in torch.
+
+    For the few points that `hard_buffers` finds, say; -1 counts as face 0.
+
+    Args:
+        faces: (B, H, W) or (B, H, W, K) face indices.
+        weights: the same with a last axis of 3: what to mix the corners' values with.
+    """
+    if isinstance(attributes, Tensor):
+        return (weights[..., None] * of_faces(attributes, faces)).sum(-2)
+    if isinstance(attributes, SurfaceTexture):
+        channels = _surface_texel(attributes.texels, faces, weights)
+    else:
+        uv = attributes.uv.expand(len(faces), -1, -1, -1)
+        at = (weights[..., None] * of_faces(uv, faces)).sum(-2)
+        channels = _bilinear(attributes.image, at, attributes.wrap)
+    if attributes.corners is None:
+        return channels
+    return torch.cat([channels, sample(attributes.corners, faces, weights)], dim=-1)
+
+
+def of_faces(values: Float[Tensor, "B F *rest"], faces: Int[Tensor, "B *n"]) -> Tensor:
+    """The values of each listed face, (B, *n, *rest); of face 0 where there is none."""
+    items = torch.arange(len(faces), device=values.device)
+    return values[items.view(-1, *([1] * (faces.ndim - 1))), faces.clamp(min=0)]
+
+
+def _surface_texel(texels: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
+    size = texels.shape[2]
+    u, v = weights[..., 0] * size, weights[..., 1] * size
+    i, j = (w.detach().floor().long().clamp(0, size - 1) for w in (u, v))
+    lower = u + v - i - j <= 1 + 1e-4  # as in the kernels: whole on an edge but for rounding
+    column, row = torch.where(lower, i, size - 1 - i), torch.where(lower, j, size - 1 - j)
+    items = torch.arange(len(faces), device=texels.device).view(-1, *([1] * (faces.ndim - 1)))
+    return texels.expand(len(faces), -1, -1, -1, -1)[items, faces.clamp(min=0), row, column]
+
+
+def _bilinear(image: Tensor, uv: Tensor, wrap: str) -> Tensor:
+    """(B, *n, C) from (B or 1, H, W, C) at uv (B, *n, 2)."""
+    height, width = image.shape[1:3]
+    image = image.expand(len(uv), -1, -1, -1)
+    items = torch.arange(len(uv), device=uv.device).view(-1, *([1] * (uv.ndim - 2)))
+    (left, right, s), (top, bottom, t) = (
+        _between(uv[..., 0], width, wrap), _between(1 - uv[..., 1], height, wrap),
+    )  # fmt: skip
+    s, t = s[..., None], t[..., None]
+    upper = (1 - s) * image[items, top, left] + s * image[items, top, right]
+    lower = (1 - s) * image[items, bottom, left] + s * image[items, bottom, right]
+    return (1 - t) * upper + t * lower
+
+
+def _between(coordinate: Tensor, size: int, wrap: str) -> tuple[Tensor, Tensor, Tensor]:
+    """(lower texel, upper texel, fraction between)."""
+    if wrap == "repeat":
+        coordinate = coordinate - coordinate.detach().floor()
+    at = coordinate * size - 0.5
+    low = at.detach().clamp(-1, size).floor()
+    index = low.long()
+    if wrap == "repeat":
+        return index % size, (index + 1) % size, at - low
+    return index.clamp(0, size - 1), (index + 1).clamp(0, size - 1), (at - low).clamp(0, 1)
 
 
 def _shared(texture: Tensor, batch: int, fixed_order: bool) -> Tensor:

@@ -23,7 +23,7 @@ class HardBuffers:
         face: (B, H, W) index of the nearest face that contains the centre, -1 where there is none.
         barycentrics: (B, H, W, 3) of the centre in that face, in the image (not
             perspective-correct); 0 where there is none.
-        depth: (B, H, W) perspective-correct depth there; infinite where there is none.
+        depth: (B, H, W) the depth there; infinite where there is none.
 
     Barycentrics and depth are differentiable with respect to the face's vertices.
     """
@@ -40,6 +40,7 @@ def hard_buffers(
     far: float = 100.0,
     cull_backfaces: bool = False,
     front: str = "ccw",
+    orthographic: bool = False,
 ) -> HardBuffers:
     """Rasterize without any softness.
 
@@ -54,6 +55,7 @@ def hard_buffers(
     variant = Variant(
         EdgeVariant("uniform"), DepthVariant("hard"), corners=0, perspective=False,
         cull=checks.flag("cull_backfaces", cull_backfaces), clockwise=front == "cw",
+        orthographic=checks.flag("orthographic", orthographic),
     )  # fmt: skip
     batch, n_faces = face_vertices.shape[:2]
     table = face_vertices.new_ones(batch, Slot.COUNT)
@@ -65,17 +67,18 @@ def hard_buffers(
     )  # fmt: skip
     x = torch.cat([face_vertices.detach().reshape(-1), table.reshape(-1)])
     sums = engine().forward(call, engine().ticket(), x, table.new_zeros(batch))
-    return _describe(face_vertices, sums.nearest.long())
+    return _describe(face_vertices, sums.nearest.long(), orthographic)
 
 
-def _describe(face_vertices: Tensor, face: Tensor) -> HardBuffers:
+def _describe(face_vertices: Tensor, face: Tensor, orthographic: bool) -> HardBuffers:
     hit = face >= 0
     items = torch.arange(len(face_vertices), device=face.device).view(-1, 1, 1)
     corners = face_vertices[items, face.clamp(min=0)]
     points = pixel_centres(*face.shape[1:]).to(face_vertices)
     _, weights = nearest_point(points.expand(len(face), -1, -1, -1), corners[..., :2])
     z = corners[..., 2]
-    depth = 1 / (weights / torch.where(hit[..., None], z, torch.ones_like(z))).sum(-1)
+    z = torch.where(hit[..., None], z, torch.ones_like(z))
+    depth = (weights * z).sum(-1) if orthographic else 1 / (weights / z).sum(-1)
     infinite = torch.full_like(depth, torch.inf)
     return HardBuffers(
         face,

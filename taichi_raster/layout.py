@@ -88,6 +88,7 @@ class Variant:
         cull: whether back faces are dropped; clockwise: whether these are the front.
         clipped: whether barycentric coordinates are clipped instead of the nearest point's.
         unclipped_alpha: whether alpha keeps what near, far and culling take from colour.
+        orthographic: whether depth is linear in the image.
         moves: which of (vertices, appearance, parameters) get a derivative.
     """
 
@@ -102,6 +103,7 @@ class Variant:
     clockwise: bool = False
     clipped: bool = False
     unclipped_alpha: bool = False
+    orthographic: bool = False
     moves: tuple[bool, bool, bool] = (True, False, False)
 
     @property

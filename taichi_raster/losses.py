@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from taichi_raster.camera import check_faces
+from taichi_raster.faces import check_faces
 
 
 def silhouette_iou_loss(

@@ -13,7 +13,7 @@ import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from taichi_raster.camera import check_faces
+from taichi_raster.faces import check_faces
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,8 @@ class SoftRasterizer(nn.Module):
         barycentrics: of a pixel outside a triangle: ``"nearest"``, those of the triangle's nearest
             point, or ``"clipped"``, its own clipped to [0, 1] and renormalised (as published).
         unclipped_alpha: what near, far and culling take from colour stays in alpha (as published).
+        orthographic: the faces come from an `OrthographicCamera`: depth and attributes are linear
+            in the image.
 
     Raises:
         TypeError, ValueError: for arguments out of range; the message names the argument.
@@ -78,6 +80,7 @@ class SoftRasterizer(nn.Module):
         front: str = "ccw",
         barycentrics: str = "nearest",
         unclipped_alpha: bool = False,
+        orthographic: bool = False,
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
@@ -91,6 +94,7 @@ class SoftRasterizer(nn.Module):
         self.front = checks.choice("front", front, "ccw", "cw")
         self.barycentrics = checks.choice("barycentrics", barycentrics, "nearest", "clipped")
         self.unclipped_alpha = checks.flag("unclipped_alpha", unclipped_alpha)
+        self.orthographic = checks.flag("orthographic", orthographic)
         self.antialias = checks.count("antialias", antialias)
         self.threshold = checks.fraction("threshold", threshold)
         self.cutoff = None if cutoff is None else checks.positive("cutoff", cutoff)
@@ -247,6 +251,7 @@ class SoftRasterizer(nn.Module):
             self.edge.variant, depth, self.alpha.generator.name, shown.corners.shape[3],
             shown.texture, shown.channels, self.perspective_correct, self.cull_backfaces,
             self.front == "cw", self.barycentrics == "clipped", self.unclipped_alpha,
+            self.orthographic,
             (vertices_move, appearance_moves, any(moves[Part.EDGE_WEIGHTS :])),
         )  # fmt: skip
 

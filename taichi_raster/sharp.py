@@ -15,6 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from taichi_raster import checks
+from taichi_raster.attributes import (
+    SurfaceTexture,
+    UVTexture,
+    appearance,
+    of_faces,
+    sample,
+)
 from taichi_raster.engine import engine
 from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Slot, Variant
 from taichi_raster.runtime import runtime
@@ -36,6 +43,7 @@ class SharpRasterizer(nn.Module):
         cull_backfaces: drop faces that show their back.
         perspective_correct: interpolate attributes perspective-correctly.
         front: which faces show their front: ``"ccw"``, counter-clockwise in NDC, or ``"cw"``.
+        orthographic: the faces come from an `OrthographicCamera`.
 
     Raises:
         TypeError, ValueError: for arguments out of range; the message names the argument.
@@ -50,6 +58,7 @@ class SharpRasterizer(nn.Module):
         cull_backfaces: bool = False,
         perspective_correct: bool = True,
         front: str = "ccw",
+        orthographic: bool = False,
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
@@ -58,33 +67,36 @@ class SharpRasterizer(nn.Module):
         self.cull_backfaces = checks.flag("cull_backfaces", cull_backfaces)
         self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
         self.front = checks.choice("front", front, "ccw", "cw")
+        self.orthographic = checks.flag("orthographic", orthographic)
 
     def forward(
         self,
         face_vertices: Float[Tensor, "B F 3 3"],
-        face_attributes: Float[Tensor, "B F 3 C"],
+        face_attributes: Float[Tensor, "B F 3 C"] | SurfaceTexture | UVTexture | None,
     ) -> Float[Tensor, "B H W C+1"]:
         """Render a batch; inputs, output and errors are those of `SoftRasterizer.forward`."""
         checks.vertices(face_vertices, runtime())
-        checks.instance("face_attributes", face_attributes, Tensor)
         checks.appearance(face_attributes, face_vertices, runtime())
         checks.visible(face_vertices, self.near, self.far)
-        background = checks.background(self.background, face_attributes.shape[3])
+        shown = appearance(face_attributes, face_vertices, fixed_order=False)
+        size = (len(face_vertices), *self.image_size)
+        background = checks.background(self.background, shown.total or None, size)
         layers = self._layers(face_vertices.detach())
-        corners = _gather(face_vertices, layers)
-        attributes = _gather(face_attributes, layers)
+        corners = of_faces(face_vertices, layers)
         height, width = self.image_size
         points = pixel_centres(height, width).to(face_vertices)[:, :, None]
         distance, weights = nearest_point(points, corners[..., :2])
-        inverse_z = (weights / corners[..., 2]).sum(-1)
         coverage = (0.5 + distance * min(height, width) / 2).clamp(0, 1)
         coverage = coverage * (layers >= 0)
-        if self.perspective_correct:
-            weights = weights / corners[..., 2] / inverse_z[..., None]
-        colour = (weights[..., None] * attributes).sum(-2)
+        if self.perspective_correct and not self.orthographic:
+            weights = weights / corners[..., 2]
+            weights = weights / weights.sum(-1, keepdim=True)
         covered = self._cumulative(coverage, corners)
         seen = torch.diff(covered, dim=-1, prepend=torch.zeros_like(covered[..., :1]))
         alpha = covered[..., -1:]
+        if shown.total == 0:
+            return alpha
+        colour = sample(face_attributes, layers, weights)
         image = (seen[..., None] * colour).sum(-2) + (1 - alpha) * background.to(colour)
         return torch.cat([image, alpha], dim=-1)
 
@@ -102,7 +114,7 @@ class SharpRasterizer(nn.Module):
         half_pixel = 1 / min(height, width)
         variant = Variant(
             EdgeVariant("uniform"), DepthVariant("none"), cull=self.cull_backfaces,
-            clockwise=self.front == "cw",
+            clockwise=self.front == "cw", orthographic=self.orthographic,
         )  # fmt: skip
         table = vertices.new_ones(batch, Slot.COUNT)
         table[:, Slot.SCALE] = half_pixel
@@ -154,9 +166,3 @@ def nearest_point(
     along = along.scatter(-1, (which + 1) % 3, t)
     within = cross.roll(-1, dims=-1) / torch.where(solid, area, 1.0)
     return distance, torch.where(inside[..., None], within, along)
-
-
-def _gather(values: Float[Tensor, "B F 3 D"], faces: Int[Tensor, "B H W K"]) -> Tensor:
-    """(B, H, W, K, 3, D): the values of each listed face; of face 0 where there is none."""
-    items = torch.arange(len(values), device=values.device).view(-1, 1, 1, 1)
-    return values[items, faces.clamp(min=0)]

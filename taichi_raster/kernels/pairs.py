@@ -44,6 +44,7 @@ class PairKernels:
         self.coloured = variant.depth.kind != "none"
         self.channels = variant.channels
         self.sums = variant.channels + 2
+        self.perspective = variant.perspective and not variant.orthographic
         self.cull = variant.cull
         self.clockwise = variant.clockwise
         self.unclipped_alpha = variant.unclipped_alpha
@@ -168,8 +169,8 @@ class PairKernels:
         else:
             w = geometry.nearest_weights(m.point, m.corners, m.foot)
         share = Vector(*(i / z for i, z in zip(w, m.corner_z, strict=True)))
-        z = 1.0 / total(share)
-        mixing = share * z if self.variant.perspective else w
+        z = w.dot(m.corner_z) if self.variant.orthographic else 1.0 / total(share)
+        mixing = share * z if self.perspective else w
         far, depth = self.limit(Limit.FAR), raw(z)
         z_norm = (-z + far) * (1.0 / self.depth_range())
         counts = raw(edge.f) > self.limit(Limit.THRESHOLD)

@@ -76,9 +76,9 @@ class Pull(PairKernels):
         """Add the adjoints of a fragment's inputs."""
         to = let(m.q * self.sums)
         u_bar, k_bar = self.pull_alpha(m, f, element(self.y.grad, to), sink)
-        w_bar, z_bar = Vector(0.0, 0.0, 0.0), 0.0
+        w_bar, corner_bar = Vector(0.0, 0.0, 0.0), Vector(0.0, 0.0, 0.0)
         if self.coloured:
-            colour_u, colour_k, w_bar, z_bar = self.pull_colour(m, f, to, sink)
+            colour_u, colour_k, w_bar, corner_bar = self.pull_colour(m, f, to, sink)
             u_bar = u_bar + colour_u
             k_bar = None if k_bar is None else k_bar + colour_k
         if k_bar is not None:
@@ -87,7 +87,7 @@ class Pull(PairKernels):
         sink.parameter(Slot.SCALE, x_bar * f.edge.x_scale)
         if f.edge.x_shift:
             sink.parameter(Slot.SHIFT, x_bar * f.edge.x_shift)
-        self.pull_surface(m, f, x_bar * f.edge.x_d, w_bar, z_bar, sink)
+        self.pull_surface(m, f, x_bar * f.edge.x_d, w_bar, corner_bar, sink)
 
     @traced
     def pull_alpha(self, m: Meeting, f: Fragment, along: Any, sink: Sink) -> tuple[Any, Any]:
@@ -118,8 +118,8 @@ class Pull(PairKernels):
     @traced
     def pull_colour(
         self, m: Meeting, f: Fragment, to: Any, sink: Sink
-    ) -> tuple[Any, Any, Vector, Any]:
-        """The adjoints of u, of the shape, of barycentric coordinates and of depth."""
+    ) -> tuple[Any, Any, Vector, Vector]:
+        """The adjoints of u, of the shape, of barycentric coordinates and of corners' depths."""
         bars = [let(element(self.y.grad, to + 2 + c)) for c in range(self.channels)]
         if self.hard:
             weight = Number(ti.select(element(self.nearest, m.q) == m.face, 1.0, 0.0))
@@ -142,34 +142,38 @@ class Pull(PairKernels):
             if l.by_shape is not None:
                 sink.parameter(Slot.DEPTH_SHAPE, l_bar * l.by_shape)
         mixing_bar = self.sampler.pull(self, m, f.mixing, [weight * bar for bar in bars], sink)
-        return u_bar, k_bar, *self.pull_mixing(f, mixing_bar, z_norm_bar)
+        return u_bar, k_bar, *self.pull_mixing(m, f, mixing_bar, z_norm_bar)
 
     @traced
-    def pull_mixing(self, f: Fragment, mixing_bar: Vector, z_norm_bar: Any) -> tuple[Vector, Any]:
-        """The adjoints of barycentric coordinates (as such) and of w / z."""
+    def pull_mixing(
+        self, m: Meeting, f: Fragment, mixing_bar: Vector, z_norm_bar: Any
+    ) -> tuple[Vector, Vector]:
+        """The adjoints of barycentric coordinates and of the corners' depths, given those of the
+        attributes' weights and of depth."""
         z_bar = 0.0 if z_norm_bar is None else z_norm_bar * (-1.0 / self.depth_range())
+        if self.variant.orthographic:
+            return mixing_bar + m.corner_z * z_bar, f.w * z_bar
         w_bar, share_bar = mixing_bar, Vector(0.0, 0.0, 0.0)
-        if self.variant.perspective:
+        if self.perspective:
             z_bar = z_bar + mixing_bar.dot(f.share)
             share_bar = mixing_bar * f.z
             w_bar = Vector(0.0, 0.0, 0.0)
         back = f.z * f.z * z_bar
-        return w_bar, share_bar.each(lambda bar: bar - back)
+        by_z = [(bar - back) / z for bar, z in zip(share_bar, m.corner_z, strict=True)]
+        corner_bar = [-(bar * share) for bar, share in zip(by_z, f.share, strict=True)]
+        return w_bar + Vector(*by_z), Vector(*corner_bar)
 
     @traced
     def pull_surface(
-        self, m: Meeting, f: Fragment, d_bar: Any, w_bar: Vector, share_bar: Any, sink: Sink
+        self, m: Meeting, f: Fragment, d_bar: Any, w_bar: Vector, corner_bar: Vector, sink: Sink
     ) -> None:
-        """Add the adjoints of the vertices, given those of distance, coordinates and w / z."""
+        """Add the adjoints of the vertices, given those of distance, coordinates and depths."""
         foot = m.foot
         inward = foot.n * -d_bar
         rows = geometry.spread(foot.choice.edge, inward * (1.0 - foot.t), inward * foot.t)
         if self.coloured:
-            w_bar = Vector(
-                *(w + s / z for w, s, z in zip(w_bar, share_bar, m.corner_z, strict=True))
-            )
             for i in range(3):
-                sink.vertex(i, 2, -(share_bar[i] * f.share[i] / m.corner_z[i]))
+                sink.vertex(i, 2, corner_bar[i])
             if self.variant.clipped:
                 moves = geometry.pull_clipped(m.point, m.corners, w_bar)
             else:
