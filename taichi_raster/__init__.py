@@ -17,6 +17,7 @@ Conventions, for everything in this package:
 from taichi_raster import conventions, published
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import SurfaceTexture, UVTexture
+from taichi_raster.batching import MeshBatch, collate
 from taichi_raster.buffers import HardBuffers, hard_buffers
 from taichi_raster.camera import (
     Camera,
@@ -38,7 +39,42 @@ from taichi_raster.depth import (
     SoftmaxDepth,
 )
 from taichi_raster.engine import derivatives_by
-from taichi_raster.mesh import Mesh, icosphere, load_mesh, normalise, save_mesh
+from taichi_raster.lighting import (
+    AmbientLight,
+    DirectionalLight,
+    Material,
+    PointLight,
+    illuminate,
+    shade_flat,
+    shade_gouraud,
+    shade_image,
+    surface_attributes,
+)
+from taichi_raster.losses import (
+    EdgeLengthLoss,
+    FlatteningLoss,
+    LaplacianLoss,
+    NormalConsistencyLoss,
+    mse,
+    silhouette_iou_loss,
+)
+from taichi_raster.mesh import Mesh, normalise, subdivide
+from taichi_raster.mesh_files import load_mesh, save_mesh
+from taichi_raster.normals import face_normals, vertex_normals
+from taichi_raster.procedural import (
+    blob,
+    box,
+    capsule,
+    cone,
+    cylinder,
+    icosphere,
+    plane,
+    star,
+    superquadric,
+    torus,
+    torus_knot,
+    uv_sphere,
+)
 from taichi_raster.rasterizer import SoftRasterizer
 from taichi_raster.runtime import Runtime, init, runtime
 from taichi_raster.schedule import Constant, Geometric, Knots, Schedule
@@ -52,23 +88,32 @@ from taichi_raster.softness import (
 )
 
 __all__ = [
+    "AmbientLight",
     "Camera",
     "ClippedFaces",
     "Constant",
     "DepthSoftness",
+    "DirectionalLight",
     "Distribution",
     "DistributionDepth",
+    "EdgeLengthLoss",
     "EdgeSoftness",
+    "FlatteningLoss",
     "Geometric",
     "HardBuffers",
     "HardDepth",
     "Knots",
+    "LaplacianLoss",
     "MLPDepth",
     "MLPSoftness",
+    "Material",
     "Mesh",
+    "MeshBatch",
+    "NormalConsistencyLoss",
     "OrthographicCamera",
     "PerspectiveCamera",
     "PinholeCamera",
+    "PointLight",
     "ProjectedFaces",
     "Runtime",
     "Schedule",
@@ -78,21 +123,43 @@ __all__ = [
     "SurfaceTexture",
     "TConorm",
     "UVTexture",
+    "blob",
+    "box",
+    "capsule",
     "clip_near",
+    "collate",
+    "cone",
     "conventions",
+    "cylinder",
     "derivatives_by",
+    "face_normals",
     "gather_faces",
     "hard_buffers",
     "icosphere",
+    "illuminate",
     "init",
     "lift_triangles",
     "load_mesh",
     "load_softness",
     "look_at",
+    "mse",
     "normalise",
     "orbit",
+    "plane",
     "published",
     "runtime",
     "save_mesh",
     "save_softness",
+    "shade_flat",
+    "shade_gouraud",
+    "shade_image",
+    "silhouette_iou_loss",
+    "star",
+    "subdivide",
+    "superquadric",
+    "surface_attributes",
+    "torus",
+    "torus_knot",
+    "uv_sphere",
+    "vertex_normals",
 ]

@@ -63,10 +63,24 @@ class Camera:
     def __post_init__(self) -> None:
         if self.view.ndim != 3 or self.view.shape[1:] != (4, 4):
             raise ValueError(f"view: must be (B, 4, 4), got {tuple(self.view.shape)}")
+        _check_finite("view", self.view)
 
     def to_image(self, points: Float[Tensor, "B *n 3"]) -> Float[Tensor, "B *n 3"]:
         """Points in camera space to (x, y, z), x and y in NDC."""
         raise NotImplementedError
+
+    @property
+    def eye(self) -> Float[Tensor, "B 3"]:
+        """Where the cameras stand in the world."""
+        rotation, translation = self.view[:, :3, :3], self.view[:, :3, 3:]
+        return -(rotation.mT @ translation)[..., 0]
+
+    def towards_eye(self, points: Float[Tensor, "B *n 3"]) -> Float[Tensor, "B *n 3"]:
+        """From world points to the eye, of any length: what a highlight or a back side depends on.
+
+        `points` may have a batch of 1 for B cameras, or B for one camera.
+        """
+        return over_batch(self.eye, points) - points
 
     def to_camera(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """World points to camera space: x right, y up, z forward."""
@@ -114,7 +128,7 @@ class Camera:
         """
         corners = gather_faces(self.to_camera(vertices), faces)
         extra = () if attributes is None else (attributes.expand(len(corners), -1, -1, -1),)
-        clipped = clip_near(corners, near, *extra)
+        clipped = clip_near(corners, extra, near)
         image = self.to_image(clipped.corners.flatten(1, 2)).view_as(clipped.corners)
         shown = clipped.attributes[0] if clipped.attributes else None
         return ProjectedFaces(image, shown, clipped.source)
@@ -165,8 +179,9 @@ class PinholeCamera(Camera):
 
     Attributes:
         view: (B, 4, 4) world to camera.
-        focal: (fx, fy) in units of half the shorter image side, positive: (2,) or (B, 2).
-        principal: (px, py) in NDC, x right and y up, (2,) or (B, 2).
+        focal: (fx, fy) in units of half the shorter image side, positive: a pair of floats, or a
+            tensor, (2,) or (B, 2), which may require grad.
+        principal: (px, py) in NDC, x right and y up: as focal.
         skew: a number, a 0-d tensor or (B,).
 
     Raises:
@@ -180,30 +195,32 @@ class PinholeCamera(Camera):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("focal", "principal"):
-            value = torch.as_tensor(getattr(self, name))
-            if value.shape not in ((2,), (1, 2), (len(self.view), 2)):
-                raise ValueError(f"{name}: must be (2,) or (B, 2), got {tuple(value.shape)}")
+            _check_pair(name, getattr(self, name), len(self.view))
         if not bool((torch.as_tensor(self.focal) > 0).all()):
             raise ValueError(f"focal: must be positive, got {self.focal}")
-        if torch.as_tensor(self.skew).ndim > 1:
-            raise ValueError("skew: must be a number or (B,)")
+        skew = torch.as_tensor(self.skew)
+        if skew.shape not in ((), (1,), (len(self.view),)):
+            raise ValueError(f"skew: must be a number or (B,), got {tuple(skew.shape)}")
+        _check_finite("skew", skew)
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         x, y, z = points.unbind(-1)
-        focal, principal, skew = (
-            torch.as_tensor(value, dtype=points.dtype, device=points.device)
-            for value in (self.focal, self.principal, self.skew)
-        )
-        fx, fy = focal[..., 0].reshape(-1, 1), focal[..., 1].reshape(-1, 1)
-        px, py = principal[..., 0].reshape(-1, 1), principal[..., 1].reshape(-1, 1)
+        fx, fy = _columns(self.focal, points)
+        px, py = _columns(self.principal, points)
+        skew = torch.as_tensor(self.skew, dtype=points.dtype, device=points.device).reshape(-1, 1)
         divisor = z.clamp_min(_SMALLEST_DIVISOR)
-        image_x = (fx * x + skew.reshape(-1, 1) * y) / divisor + px
-        return torch.stack([image_x, fy * y / divisor + py, z], dim=-1)
+        return torch.stack([(fx * x + skew * y) / divisor + px, fy * y / divisor + py, z], dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
 class OrthographicCamera(Camera):
-    """A camera without perspective; render with ``SoftRasterizer(orthographic=True)``.
+    """A camera without perspective: x and y do not depend on z.
+
+    Render with ``perspective_correct=False``, so that attributes are linear across a face. The
+    renderers take depth *within* a face as under perspective, where 1 / z is linear in the image:
+    it is exact at the corners, and between them off by up to (z_far - z_near)^2 / (4 z), which is
+    little for a face far from the eye beside its own depth; move the camera back (which does not
+    change the picture) to make it less.
 
     Attributes:
         view: (B, 4, 4) world to camera.
@@ -227,13 +244,38 @@ class OrthographicCamera(Camera):
             )
         if not bool((extent > 0).all()):
             raise ValueError(f"half_extent: must be positive, got {extent.tolist()}")
-        centre = torch.as_tensor(self.centre)
-        if centre.shape not in ((2,), (1, 2), (batch, 2)):
-            raise ValueError(f"centre: must be (2,) or (B, 2), got {tuple(centre.shape)}")
+        _check_finite("half_extent", extent)
+        _check_pair("centre", self.centre, batch)
+
+    def towards_eye(self, points: Float[Tensor, "B *n 3"]) -> Float[Tensor, "B *n 3"]:
+        return torch.broadcast_tensors(over_batch(-self.view[:, 2, :3], points), points)[0]
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
-        like = {"dtype": points.dtype, "device": points.device}
-        extent = torch.as_tensor(self.half_extent, **like)
+        extent = torch.as_tensor(self.half_extent, dtype=points.dtype, device=points.device)
         extent = extent[:, None] if extent.ndim == 2 else extent.reshape(-1, 1, 1)
-        centre = torch.as_tensor(self.centre, **like).reshape(-1, 1, 2)
+        centre = torch.as_tensor(self.centre, dtype=points.dtype, device=points.device)
+        centre = centre.reshape(-1, 1, 2)
         return torch.cat([(points[..., :2] - centre) / extent, points[..., 2:]], dim=-1)
+
+
+def over_batch(vectors: Float[Tensor, "B 3"], points: Float[Tensor, "B *n 3"]) -> Tensor:
+    """(B, 1, ..., 1, 3), to combine with points."""
+    return vectors.to(points).reshape(len(vectors), *[1] * (points.ndim - 2), vectors.shape[-1])
+
+
+def _columns(pair: Tensor | tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor]:
+    """(2,) or (B, 2) as two (1, 1) or (B, 1)."""
+    tensor = torch.as_tensor(pair, dtype=like.dtype, device=like.device)
+    return tensor[..., 0].reshape(-1, 1), tensor[..., 1].reshape(-1, 1)
+
+
+def _check_pair(name: str, value: Tensor | tuple[float, float], batch: int) -> None:
+    tensor = torch.as_tensor(value)
+    if tensor.shape not in ((2,), (1, 2), (batch, 2)):
+        raise ValueError(f"{name}: must be (2,) or (B, 2), got {tuple(tensor.shape)}")
+    _check_finite(name, tensor)
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name}: must be finite, got {tensor.tolist()}")

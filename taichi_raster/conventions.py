@@ -6,16 +6,19 @@ differentiable in what they are given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.camera import Camera, OrthographicCamera, PerspectiveCamera, PinholeCamera
 
 
 def from_intrinsics(
     view: Float[Tensor, "B 4 4"],
-    matrix: Float[Tensor, "*B 3 3"],
+    matrix: Float[Tensor, "*B 3 3"] | Sequence[float | Tensor],
     image_size: int | tuple[int, int],
     first_centre: float = 0.5,
 ) -> PinholeCamera:
@@ -23,7 +26,8 @@ def from_intrinsics(
 
     Args:
         view: (B, 4, 4) from `look_at` or `orbit`.
-        matrix: (3, 3) or (B, 3, 3), [[fx, s, cx], [0, fy, cy], [0, 0, 1]], for u right and v down.
+        matrix: (3, 3) or (B, 3, 3), [[fx, s, cx], [0, fy, cy], [0, 0, 1]], for u right and v down;
+            or fx, fy, cx, cy: four numbers, or tensors, 0-d or (B,).
         image_size: pixels, one number or (height, width).
         first_centre: u and v of the first pixel's centre: 0.5 where 0 is the image's border, 0
             where pixels have whole coordinates (OpenCV's own calibration).
@@ -31,20 +35,27 @@ def from_intrinsics(
     Raises:
         ValueError: for another shape.
     """
-    if matrix.shape[-2:] != (3, 3) or matrix.ndim not in (2, 3):
-        raise ValueError(f"matrix: must be (3, 3) or (B, 3, 3), got {tuple(matrix.shape)}")
     height, width, short = _sizes(image_size)
-    focal = torch.stack([matrix[..., 0, 0], matrix[..., 1, 1]], dim=-1) * (2 / short)
-    u = matrix[..., 0, 2] + (0.5 - first_centre)
-    v = matrix[..., 1, 2] + (0.5 - first_centre)
+    skew: float | Tensor
+    if isinstance(matrix, Tensor):
+        if matrix.shape[-2:] != (3, 3) or matrix.ndim not in (2, 3):
+            raise ValueError(f"matrix: must be (3, 3) or (B, 3, 3), got {tuple(matrix.shape)}")
+        (fx, fy), (cx, cy) = (matrix[..., [0, 1], i].unbind(-1) for i in ([0, 1], [2, 2]))
+        skew = -matrix[..., 0, 1] * (2 / short)
+    else:
+        if len(matrix) != 4:
+            raise ValueError(f"matrix: must be (B, 3, 3) or fx, fy, cx, cy, got {matrix}")
+        numbers = [torch.as_tensor(v, dtype=view.dtype, device=view.device) for v in matrix]
+        (fx, fy, cx, cy), skew = torch.broadcast_tensors(*numbers), 0.0
+    u, v = cx + (0.5 - first_centre), cy + (0.5 - first_centre)
     principal = torch.stack([(2 * u - width) / short, (height - 2 * v) / short], dim=-1)
-    return PinholeCamera(view, focal, principal, -matrix[..., 0, 1] * (2 / short))
+    return PinholeCamera(view, torch.stack([fx, fy], dim=-1) * (2 / short), principal, skew)
 
 
 def from_opencv(
     rotation: Float[Tensor, "B 3 3"],
     translation: Float[Tensor, "B 3"],
-    matrix: Float[Tensor, "*B 3 3"],
+    matrix: Float[Tensor, "*B 3 3"] | Sequence[float | Tensor],
     image_size: int | tuple[int, int],
     first_centre: float = 0.0,
 ) -> PinholeCamera:
@@ -54,9 +65,11 @@ def from_opencv(
         rotation, translation: (B, 3, 3) and (B, 3).
         matrix, image_size, first_centre: as for `from_intrinsics`; OpenCV's pixels have their
             centres at whole coordinates.
+
+    Raises:
+        ValueError: for another shape.
     """
-    flip = rotation.new_tensor([1.0, -1.0, 1.0])
-    view = _rigid(flip[:, None] * rotation, flip * translation)
+    view = _rigid(rotation, translation, (1.0, -1.0, 1.0))
     return from_intrinsics(view, matrix, image_size, first_centre)
 
 
@@ -67,6 +80,8 @@ def from_opengl(
 ) -> Camera:
     """OpenGL: eye = view world, x right, y up, -z forward; clip = projection eye.
 
+    The planes near and far in `projection` do not matter; give the renderer its own.
+
     Args:
         view: (B, 4, 4), acting on columns.
         projection: (4, 4) or (B, 4, 4), as of glFrustum, gluPerspective or glOrtho: its last row
@@ -74,25 +89,25 @@ def from_opengl(
         image_size: of the viewport, one number or (height, width).
 
     Raises:
-        ValueError: for another shape, or a last row that is neither (0, 0, -1, 0) nor (0, 0, 0, 1).
+        ValueError: for another shape, or a projection that is not of that form.
     """
-    if projection.shape[-2:] != (4, 4) or view.shape[-2:] != (4, 4):
-        raise ValueError("projection, view: must be (B, 4, 4)")
+    for name, matrix in (("view", view), ("projection", projection)):
+        if matrix.shape[-2:] != (4, 4) or matrix.ndim not in (2, 3):
+            raise ValueError(f"{name}: must be (B, 4, 4), got {tuple(matrix.shape)}")
     height, width, short = _sizes(image_size)
     stretch = projection.new_tensor([width / short, height / short])
     flip = view.new_tensor([1.0, 1.0, -1.0, 1.0])
-    ours = flip[:, None] * view
+    ours = (flip[:, None] * view).reshape(-1, 4, 4)
     scale = torch.stack([projection[..., 0, 0], projection[..., 1, 1]], dim=-1) * stretch
-    last = projection[..., 3, :]
-    if torch.allclose(last, last.new_tensor([0.0, 0.0, -1.0, 0.0])):
+    if _has_form(projection, "x x x 0", "0 x x 0", "0 0 -1 0"):
         principal = -projection[..., :2, 2] * stretch
-        skew = projection[..., 0, 1] * stretch[0]
-        return PinholeCamera(ours, scale, principal, skew)
-    if torch.allclose(last, last.new_tensor([0.0, 0.0, 0.0, 1.0])):
+        return PinholeCamera(ours, scale, principal, projection[..., 0, 1] * stretch[0])
+    if _has_form(projection, "x 0 0 x", "0 x 0 x", "0 0 0 1"):
         centre = -projection[..., :2, 3] * stretch / scale
         return OrthographicCamera(ours, (1 / scale).reshape(-1, 2), centre.reshape(-1, 2))
     raise ValueError(
-        f"projection: its last row must be (0, 0, -1, 0) or (0, 0, 0, 1), got {last.tolist()}"
+        "projection: must be of the form of glFrustum, with a last row of (0, 0, -1, 0), or of "
+        f"glOrtho, with (0, 0, 0, 1), got {projection.tolist()}"
     )
 
 
@@ -100,7 +115,8 @@ def from_pytorch3d(
     rotation: Float[Tensor, "B 3 3"],
     translation: Float[Tensor, "B 3"],
     fov: float | Tensor | None = None,
-    focal_length: Float[Tensor, "*B 2"] | float | None = None,
+    aspect_ratio: float | Tensor = 1.0,
+    focal_length: float | Tensor | None = None,
     principal_point: Float[Tensor, "*B 2"] | tuple[float, float] = (0.0, 0.0),
     in_ndc: bool = True,
     image_size: int | tuple[int, int] | None = None,
@@ -109,23 +125,32 @@ def from_pytorch3d(
 
     Args:
         rotation, translation: R (B, 3, 3) and T (B, 3).
-        fov: of FoVPerspectiveCameras, in degrees, with its aspect_ratio of 1; or
-        focal_length, principal_point: of PerspectiveCameras: a number, (2,), (B, 2).
+        fov, aspect_ratio: of FoVPerspectiveCameras, in degrees: numbers or (B,); or
+        focal_length, principal_point: of PerspectiveCameras: a number or (B,) for both axes, or
+            (B, 2) for x and y; and (2,) or (B, 2).
         in_ndc: whether these are in PyTorch3D's NDC (x left, y up, in units of half the shorter
             side), or in pixels, which needs image_size.
+        image_size: pixels, one number or (height, width).
 
     Raises:
-        ValueError: unless one of fov and focal_length is given, or if image_size is missing.
+        ValueError: unless one of fov and focal_length is given; if image_size is missing; for
+            other shapes.
     """
-    flip = rotation.new_tensor([-1.0, 1.0, 1.0])
-    view = _rigid(flip[:, None] * rotation.mT, flip * translation)
+    view = _rigid(rotation.mT, translation, (-1.0, 1.0, 1.0))
     if (fov is None) == (focal_length is None):
         raise ValueError("fov, focal_length: give one of them")
+
+    def like_view(value: object) -> Tensor:
+        return torch.as_tensor(value, dtype=view.dtype, device=view.device)
+
     if fov is not None:
-        return PerspectiveCamera(view, fov)
-    focal = torch.as_tensor(focal_length, dtype=view.dtype, device=view.device)
-    focal = focal.expand(2) if focal.ndim == 0 else focal
-    point = torch.as_tensor(principal_point, dtype=view.dtype, device=view.device)
+        if not isinstance(aspect_ratio, Tensor) and aspect_ratio == 1:
+            return PerspectiveCamera(view, fov)
+        fy = 1 / torch.tan(torch.deg2rad(like_view(fov)) / 2)
+        fx = fy / like_view(aspect_ratio)
+        return PinholeCamera(view, torch.stack(torch.broadcast_tensors(fx, fy), dim=-1))
+    focal, point = like_view(focal_length), like_view(principal_point)
+    focal = focal if focal.ndim == 2 else focal[..., None].expand(*focal.shape, 2)
     if in_ndc:
         return PinholeCamera(view, focal, point * point.new_tensor([-1.0, 1.0]))
     if image_size is None:
@@ -161,12 +186,34 @@ def from_softras(
     )
 
 
-def _rigid(rotation: Tensor, translation: Tensor) -> Tensor:
-    top = torch.cat([rotation, translation[..., None]], dim=-1)
+def _rigid(
+    rotation: Tensor, translation: Tensor, signs: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> Tensor:
+    """(B, 4, 4) of (B, 3, 3) and (B, 3), with some of the camera's axes turned round."""
+    if rotation.ndim != 3 or rotation.shape[1:] != (3, 3):
+        raise ValueError(f"rotation: must be (B, 3, 3), got {tuple(rotation.shape)}")
+    if translation.shape != rotation.shape[:2]:
+        raise ValueError(
+            f"translation: must be (B, 3) = {tuple(rotation.shape[:2])}, "
+            f"got {tuple(translation.shape)}"
+        )
+    flip = rotation.new_tensor(signs)[:, None]
+    top = flip * torch.cat([rotation, translation[..., None]], dim=-1)
     last = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
     return torch.cat([top, last], dim=1)
 
 
+def _has_form(matrix: Tensor, *rows: str) -> bool:
+    """Whether rows 0, 1 and 3 hold these numbers; x stands for any."""
+    values = matrix.detach()[..., [0, 1, 3], :]
+    for i, row in enumerate(rows):
+        for j, entry in enumerate(row.split()):
+            if entry != "x" and not bool((values[..., i, j] - float(entry)).abs().max() < 1e-6):
+                return False
+    return True
+
+
 def _sizes(image_size: int | tuple[int, int]) -> tuple[int, int, int]:
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    """Height, width, and the shorter of them."""
+    height, width = checks.image_size(image_size)
     return height, width, min(height, width)

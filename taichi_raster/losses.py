@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from taichi_raster.faces import check_faces
+from taichi_raster.normals import unit
 
 
 def silhouette_iou_loss(
@@ -135,6 +136,81 @@ class FlatteningLoss(nn.Module):
 
         cosine = (height(left) * height(right)).sum(-1)
         return (1 + cosine).square().sum(1)
+
+
+class NormalConsistencyLoss(nn.Module):
+    """Smoothness: 1 - cos of the angle between the normals of two neighbours, averaged.
+
+    As PyTorch3D's ``mesh_normal_consistency``: over all edges that two faces share; 0 for a plane.
+    A face without area has no normal: its edges count as 1, without gradient. Edges of one face, or
+    of more than two, are left out.
+
+    Args:
+        faces: (F, 3) integer indices, with consistent winding.
+        vertex_count: V.
+
+    Raises:
+        ValueError, TypeError: for other faces, indices outside [0, V), or vertices of another
+            shape than (B, V, 3).
+    """
+
+    hinges: Tensor
+
+    def __init__(self, faces: Int[Tensor, "F 3"], vertex_count: int) -> None:
+        super().__init__()
+        check_faces(faces, vertex_count)
+        self.vertex_count = vertex_count
+        self.register_buffer("hinges", _hinges(faces.long()), persistent=False)
+
+    def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
+        _check_vertices(vertices, self.vertex_count)
+        index = self.hinges.reshape(1, -1, 1).expand(len(vertices), -1, 3)
+        corners = vertices.gather(1, index).reshape(len(vertices), -1, 4, 3)
+        start, end, left, right = corners.unbind(2)
+        along = end - start
+        # The edge runs one way in one face and the other way in the other.
+        one = unit(torch.linalg.cross(along, left - start))
+        other = unit(torch.linalg.cross(right - start, along))
+        return (1 - (one * other).sum(-1)).mean(1)
+
+
+class EdgeLengthLoss(nn.Module):
+    """The mean over edges of (length - target)^2, as PyTorch3D's ``mesh_edge_loss``.
+
+    Args:
+        faces: (F, 3) integer indices.
+        vertex_count: V.
+        target: in world units, >= 0; None for each mesh's own mean length, which makes it the
+            variance of lengths.
+
+    Raises:
+        ValueError, TypeError: for other faces, indices outside [0, V), a negative target, or
+            vertices of another shape than (B, V, 3).
+    """
+
+    edges: Tensor  # (E, 2)
+
+    def __init__(
+        self, faces: Int[Tensor, "F 3"], vertex_count: int, target: float | None = 0.0
+    ) -> None:
+        super().__init__()
+        check_faces(faces, vertex_count)
+        if target is not None and not 0 <= target < float("inf"):
+            raise ValueError(f"target: must be finite and at least 0, or None, got {target}")
+        self.vertex_count, self.target = vertex_count, target
+        edges = _undirected_edges(faces.long()).unique(dim=0)
+        self.register_buffer("edges", edges, persistent=False)
+
+    def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
+        _check_vertices(vertices, self.vertex_count)
+        start, end = vertices[:, self.edges[:, 0]], vertices[:, self.edges[:, 1]]
+        square = (end - start).square().sum(-1)
+        if self.target == 0:
+            return square.mean(1)
+        some = square > 0
+        length = torch.where(some, square, torch.ones_like(square)).sqrt() * some
+        target = length.mean(1, keepdim=True) if self.target is None else self.target
+        return (length - target).square().mean(1)
 
 
 def _undirected_edges(faces: Tensor) -> Tensor:

@@ -1,19 +1,15 @@
-"""Triangle meshes: reading and writing files, scaling to size, and a sphere to start from."""
+"""Triangle meshes, with texture coordinates, a texture or colours where they have them."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
-import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from taichi_raster.faces import check_faces
+from taichi_raster.attributes import UVTexture
+from taichi_raster.faces import check_faces, gather_faces
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +19,22 @@ class Mesh:
     Attributes:
         vertices: (V, 3) finite positions in world units, float32 or float64.
         faces: (F, 3) int64 indices into `vertices`, F >= 1, counter-clockwise from outside.
+        uv: (T, 2) texture coordinates, u right and v up, or None.
+        uv_faces: (F, 3) indices into `uv`; where there is `uv` alone, the faces' own.
+        texture: (H, W, C) an image in [0, 1], row 0 on top, or None.
+        colours: (V, C) of vertices, in [0, 1], or None.
 
     Raises:
-        ValueError: for other shapes, vertices that are not finite, or indices out of range.
+        ValueError: for other shapes, values that are not finite, or indices out of range.
         TypeError: if `vertices` does not hold floats, or `faces` does not hold integers.
     """
 
     vertices: Float[Tensor, "V 3"]
     faces: Int[Tensor, "F 3"]
+    uv: Float[Tensor, "T 2"] | None = None
+    uv_faces: Int[Tensor, "F 3"] | None = None
+    texture: Float[Tensor, "H W C"] | None = None
+    colours: Float[Tensor, "V C"] | None = None
 
     def __post_init__(self) -> None:
         if not self.vertices.is_floating_point():
@@ -40,81 +44,60 @@ class Mesh:
         if not bool(self.vertices.isfinite().all()):
             raise ValueError("vertices: must be finite, got NaN or infinite positions")
         check_faces(self.faces, len(self.vertices))
+        self._check_texture()
+        if self.colours is not None:
+            shape = tuple(self.colours.shape)
+            if self.colours.ndim != 2 or shape[0] != len(self.vertices) or shape[1] == 0:
+                raise ValueError(f"colours: must be (V, C), V = {len(self.vertices)}, got {shape}")
 
+    def _check_texture(self) -> None:
+        if self.uv is None:
+            if self.uv_faces is not None:
+                raise ValueError("uv_faces: needs uv")
+            return
+        if self.uv.ndim != 2 or self.uv.shape[1] != 2 or not bool(self.uv.isfinite().all()):
+            raise ValueError(f"uv: must be (T, 2) and finite, got {tuple(self.uv.shape)}")
+        index = self.faces if self.uv_faces is None else self.uv_faces
+        if index.shape != self.faces.shape:
+            raise ValueError(
+                f"uv_faces: must be {tuple(self.faces.shape)}, got {tuple(index.shape)}"
+            )
+        try:
+            check_faces(index, len(self.uv))
+        except ValueError as error:
+            raise ValueError(f"uv_{error}") from None
+        if self.texture is not None and self.texture.ndim != 3:
+            raise ValueError(f"texture: must be (H, W, C), got {tuple(self.texture.shape)}")
 
-def load_mesh(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> Mesh:
-    """Read any triangle or polygon mesh that trimesh reads (OBJ, OFF, PLY, STL, glTF, ...).
+    def corner_uv(self) -> Float[Tensor, "1 F 3 2"]:
+        """Texture coordinates at face corners.
 
-    Polygons are cut into triangles, the meshes of a scene become one, and vertices at the same
-    place become one (also where they differ in texture coordinates or normals). Vertices that no
-    face uses are left out.
+        Raises:
+            ValueError: if the mesh has none.
+        """
+        if self.uv is None:
+            raise ValueError("mesh: has no texture coordinates")
+        return gather_faces(self.uv[None], self.faces if self.uv_faces is None else self.uv_faces)
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be read as a mesh, holds no triangle, or has vertices that
-            are not finite.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such mesh file")
-    try:
-        loaded = trimesh.load(path, force="mesh", process=False)
-        if not isinstance(loaded, trimesh.Trimesh):
-            raise TypeError(f"it holds a {type(loaded).__name__}")
-        vertices = np.asarray(loaded.vertices, dtype=np.float64)
-        faces = np.asarray(loaded.faces, dtype=np.int64)
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: cannot be read as a mesh: it is corrupt, or its format or encoding needs "
-            f"the Python package {error.name}"
-        ) from error
-    except Exception as error:  # trimesh's readers raise anything that parsing may raise
-        raise ValueError(f"{path}: cannot be read as a mesh: {error}") from error
-    if vertices.ndim != 2 or faces.ndim != 2 or len(faces) == 0:
-        raise ValueError(f"{path}: holds no triangle; is it a mesh file?")
-    if not 0 <= faces.min() <= faces.max() < len(vertices):
-        raise ValueError(f"{path}: has faces whose vertices are not in the file")
-    if not np.isfinite(vertices[faces]).all():
-        raise ValueError(f"{path}: has vertices that are NaN or infinite")
+    def uv_texture(self, wrap: str = "repeat") -> UVTexture:
+        """The mesh's texture as the renderer takes it.
 
-    merged = trimesh.Trimesh(vertices, faces, process=False)
-    merged.merge_vertices(merge_tex=True, merge_norm=True)
-    merged.remove_unreferenced_vertices()
-    return _from_trimesh(merged, dtype)
+        Raises:
+            ValueError: if the mesh has no texture.
+        """
+        if self.texture is None:
+            raise ValueError("mesh: has no texture")
+        return UVTexture(self.corner_uv(), self.texture[None], wrap)
 
+    def corner_colours(self) -> Float[Tensor, "1 F 3 C"]:
+        """Colours at face corners.
 
-def save_mesh(path: str | os.PathLike[str], mesh: Mesh) -> None:
-    """Write `mesh` in the format of the path's suffix; the file appears whole or not at all.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if trimesh does not write that format as one file.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: there is no such folder")
-    kind = path.suffix.lower().lstrip(".")
-    out = trimesh.Trimesh(
-        mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().numpy(), process=False
-    )
-    try:
-        data = out.export(file_type=kind)
-    except ValueError as error:
-        raise ValueError(f"{path}: meshes cannot be written as {kind!r}; try .obj") from error
-    if isinstance(data, str):
-        data = data.encode()
-    if not isinstance(data, bytes):
-        raise ValueError(f"{path}: {kind!r} is not a single file; try .obj or .glb")
-
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        Raises:
+            ValueError: if the mesh has none.
+        """
+        if self.colours is None:
+            raise ValueError("mesh: has no colours")
+        return gather_faces(self.colours[None], self.faces)
 
 
 def normalise(mesh: Mesh, radius: float | None = None, half_extent: float | None = None) -> Mesh:
@@ -141,23 +124,6 @@ def normalise(mesh: Mesh, radius: float | None = None, half_extent: float | None
     return replace(mesh, vertices=centred * (size / present))
 
 
-def icosphere(
-    subdivisions: int = 3, radius: float = 1.0, dtype: torch.dtype = torch.float32
-) -> Mesh:
-    """A sphere of 20 * 4**subdivisions nearly equal triangles, around the origin.
-
-    It has 10 * 4**subdivisions + 2 vertices: 162, 642, 2562, 10242 for 2, 3, 4, 5 subdivisions.
-
-    Raises:
-        ValueError: if `subdivisions` is not in 0..7, or `radius` is not positive.
-    """
-    if not 0 <= subdivisions <= 7:
-        raise ValueError(f"subdivisions: must be 0 to 7, got {subdivisions}")
-    if not 0 < radius < float("inf"):
-        raise ValueError(f"radius: must be positive and finite, got {radius}")
-    return _from_trimesh(trimesh.creation.icosphere(subdivisions, radius), dtype)
-
-
 def subdivide(mesh: Mesh) -> Mesh:
     """The same surface in four times as many triangles: each is cut at the midpoints of its edges.
 
@@ -171,17 +137,3 @@ def subdivide(mesh: Mesh) -> Mesh:
     quarters = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
     faces = torch.stack([torch.stack(corner, dim=1) for corner in quarters], dim=1)
     return Mesh(torch.cat([mesh.vertices, midpoints]), faces.reshape(-1, 3))
-
-
-def _from_trimesh(source: trimesh.Trimesh, dtype: torch.dtype) -> Mesh:
-    return Mesh(
-        torch.tensor(np.asarray(source.vertices), dtype=dtype),
-        torch.tensor(np.asarray(source.faces), dtype=torch.int64),
-    )
-
-
-def _umask() -> int:
-    """The process's permission mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

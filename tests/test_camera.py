@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from taichi_raster.camera import (
+    OrthographicCamera,
     PerspectiveCamera,
+    PinholeCamera,
     gather_faces,
     lift_triangles,
     look_at,
@@ -96,6 +98,69 @@ def test_projection_is_differentiable_in_points_pose_and_field_of_view():
     assert torch.autograd.gradgradcheck(project, inputs)
 
 
+def test_a_pinhole_of_a_field_of_view_is_the_perspective_camera():
+    view = orbit(2.0, torch.tensor([20.0, -40.0], dtype=F64), [30.0, 120.0])
+    vertices = torch.randn(1, 5, 3, dtype=F64, generator=torch.Generator().manual_seed(0)) * 0.3
+    focal = 1 / math.tan(math.radians(20.0))
+    torch.testing.assert_close(
+        PinholeCamera(view, (focal, focal)).project(vertices),
+        PerspectiveCamera(view, fov=40.0).project(vertices),
+    )
+
+
+def test_a_pinhole_stretches_shears_and_shifts():
+    camera = PinholeCamera(look_at([0.0, 0.0, 5.0]), (2.0, 3.0), (0.1, -0.2), skew=0.5)
+    x, y, z = camera.project(points([1, 1, 3]))[0, 0].tolist()
+    assert (x, y, z) == pytest.approx(((2 + 0.5) / 2 + 0.1, 3 / 2 - 0.2, 2))
+
+
+def test_orthographic_images_do_not_depend_on_depth():
+    view = look_at([0.0, 0.0, 5.0])
+    camera = OrthographicCamera(view, half_extent=2.0, centre=(1.0, 0.0))
+    ndc = camera.project(points([1, 0, 0], [3, 2, 1], [3, 2, -4]))[0]
+    torch.testing.assert_close(ndc, torch.tensor([[0, 0, 5], [1, 1, 4], [1, 1, 9]], dtype=F64))
+    wide = OrthographicCamera(view, half_extent=torch.tensor([[4.0, 2.0]]))
+    ndc = wide.project(points([4, 2, 0]))[0]
+    torch.testing.assert_close(ndc, torch.tensor([[1, 1, 5]], dtype=F64))
+
+
+def test_the_eye_is_where_the_view_was_made():
+    eye = torch.tensor([[1.0, 2.0, 3.0], [-1.0, 0.0, 2.0]], dtype=F64)
+    camera = PerspectiveCamera(look_at(eye))
+    torch.testing.assert_close(camera.eye, eye)
+    point = torch.tensor([[[0.5, 0.5, 0.5]]], dtype=F64)
+    torch.testing.assert_close(camera.towards_eye(point), eye[:, None] - point)
+    parallel = OrthographicCamera(look_at(eye)).towards_eye(point)
+    torch.testing.assert_close(parallel, (eye / eye.norm(dim=1, keepdim=True))[:, None])
+
+
+@pytest.mark.parametrize("kind", ["pinhole", "orthographic"])
+def test_every_camera_is_differentiable_in_its_parameters(kind):
+    generator = torch.Generator().manual_seed(0)
+    vertices = torch.randn(1, 4, 3, generator=generator, dtype=F64) * 0.3
+
+    def project(vertices, elevation, first, second, third):
+        view = orbit(2.0, elevation, 30.0)
+        if kind == "pinhole":
+            return PinholeCamera(view, first, second, third).project(vertices)
+        return OrthographicCamera(view, third, second).project(vertices)
+
+    inputs = [
+        value.clone().requires_grad_()
+        for value in (
+            vertices,
+            torch.tensor([20.0, -40.0], dtype=F64),
+            torch.tensor([[1.5, 2.0], [1.2, 1.1]], dtype=F64),
+            torch.tensor([0.1, -0.2], dtype=F64),
+            torch.tensor([0.3, 0.4], dtype=F64),
+        )
+    ]
+    if kind == "orthographic":
+        inputs[2].requires_grad_(False)
+    assert torch.autograd.gradcheck(project, inputs)
+    assert torch.autograd.gradgradcheck(project, inputs)
+
+
 def test_look_at_is_differentiable():
     eye = torch.tensor([[1.0, 2.0, 3.0]], dtype=F64, requires_grad=True)
     target = torch.tensor([0.1, 0.2, 0.3], dtype=F64, requires_grad=True)
@@ -116,6 +181,16 @@ def test_gather_faces_takes_the_vertices_of_each_face():
     assert torch.equal(gathered, vertices[:, faces])
     (gradient,) = torch.autograd.grad(gathered.sum(), vertices)
     assert gradient[0, :, 0].tolist() == [1, 2, 2, 1]
+
+
+def test_padding_faces_are_zero_and_have_no_gradient():
+    vertices = torch.arange(1.0, 25.0, dtype=F64).reshape(2, 4, 3).requires_grad_()
+    faces = torch.tensor([[[0, 1, 2], [3, 2, 1]], [[1, 2, 3], [-1, -1, -1]]])
+    gathered = gather_faces(vertices, faces)
+    assert torch.equal(gathered[1, 0], vertices[1, 1:])
+    assert (gathered[1, 1] == 0).all()
+    (gradient,) = torch.autograd.grad(gathered.sum(), vertices)
+    assert gradient[:, :, 0].tolist() == [[1, 2, 2, 1], [0, 1, 1, 1]]
 
 
 def test_lifted_triangles_lie_flat_at_their_depth():
@@ -149,6 +224,16 @@ def test_lifted_triangles_lie_flat_at_their_depth():
         (lambda: gather_faces(torch.ones(4, 3), torch.zeros(1, 3, dtype=int)), "vertices"),
         (lambda: gather_faces(torch.ones(1, 4, 3), torch.tensor([[0, 1, 4]])), "faces"),
         (lambda: gather_faces(torch.ones(1, 4, 3), torch.tensor([[0, 1, -1]])), "faces"),
+        (lambda: gather_faces(torch.ones(2, 4, 3), torch.zeros(3, 1, 3, dtype=int)), "faces"),
+        (lambda: gather_faces(torch.ones(1, 4, 3), torch.tensor([[[0, 1, -1]]])), "faces"),
+        (lambda: PerspectiveCamera(torch.full((1, 4, 4), float("nan"))), "view"),
+        (lambda: PinholeCamera(orbit(1.0, 0.0, 0.0), (1.0, 0.0)), "focal"),
+        (lambda: PinholeCamera(orbit(1.0, 0.0, 0.0), torch.ones(3)), "focal"),
+        (lambda: PinholeCamera(orbit(1.0, 0.0, 0.0), principal=(float("nan"), 0.0)), "principal"),
+        (lambda: PinholeCamera(orbit(1.0, 0.0, 0.0), skew=torch.ones(2)), "skew"),
+        (lambda: OrthographicCamera(orbit(1.0, 0.0, 0.0), -1.0), "half_extent"),
+        (lambda: OrthographicCamera(orbit(1.0, 0.0, 0.0), torch.ones(3)), "half_extent"),
+        (lambda: OrthographicCamera(orbit(1.0, 0.0, 0.0), centre=torch.ones(3)), "centre"),
         (lambda: lift_triangles(torch.ones(1, 3, 2), torch.ones(1)), "xy"),
         (lambda: lift_triangles(torch.ones(2, 3, 3, 2), torch.ones(2)), "depth"),
         (lambda: lift_triangles(torch.ones(1, 1, 3, 2), torch.zeros(1)), "depth"),

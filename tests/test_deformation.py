@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from taichi_raster.deformation import SmoothOffsets, UniformAdam
-from taichi_raster.mesh import icosphere
+from taichi_raster.procedural import icosphere
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64

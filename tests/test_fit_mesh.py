@@ -9,7 +9,9 @@ from PIL import Image
 
 import fit_mesh
 import taichi_raster as tr
-from taichi_raster.mesh import Mesh, icosphere, load_mesh, save_mesh
+from taichi_raster.mesh import Mesh
+from taichi_raster.mesh_files import load_mesh, save_mesh
+from taichi_raster.procedural import icosphere
 
 # The example renders in float32; its kernels are compiled for what the test run was started with.
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")

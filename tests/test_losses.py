@@ -5,8 +5,15 @@ import math
 import pytest
 import torch
 
-from taichi_raster.losses import FlatteningLoss, LaplacianLoss, mse, silhouette_iou_loss
-from taichi_raster.mesh import icosphere
+from taichi_raster.losses import (
+    EdgeLengthLoss,
+    FlatteningLoss,
+    LaplacianLoss,
+    NormalConsistencyLoss,
+    mse,
+    silhouette_iou_loss,
+)
+from taichi_raster.procedural import icosphere
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64
@@ -142,3 +149,45 @@ def test_derivatives_are_exact():
 def test_bad_arguments_are_named(call, argument):
     with pytest.raises(ValueError, match=f"^{argument}: "):
         call()
+
+
+@pytest.mark.parametrize("angle", [0.3, 1.2, math.pi / 2, 2.5, math.pi])
+def test_normal_consistency_is_one_minus_the_cosine_between_normals(angle: float) -> None:
+    # Planes `angle` apart as pages of a book are: pi is flat, where the normals agree.
+    loss = NormalConsistencyLoss(HINGE_FACES, 4)(hinge(angle))
+    torch.testing.assert_close(loss, torch.tensor([1 + math.cos(angle)], dtype=F64))
+
+
+def test_edge_length_loss_is_the_mean_squared_deviation():
+    faces, square = (
+        torch.tensor([[0, 1, 2]]), torch.tensor([[[0.0, 0, 0], [3, 0, 0], [3, 4, 0]]])
+    )  # fmt: skip
+    square = square.double()
+    assert EdgeLengthLoss(faces, 3)(square).item() == pytest.approx((9 + 16 + 25) / 3)
+    assert EdgeLengthLoss(faces, 3, 2.0)(square).item() == pytest.approx((1 + 4 + 9) / 3)
+    assert EdgeLengthLoss(faces, 3, None)(square).item() == pytest.approx(2 / 3)
+
+
+def test_degenerate_faces_have_finite_gradients_in_the_new_losses() -> None:
+    vertices = torch.zeros(1, 4, 3, dtype=F64, requires_grad=True)
+    for loss in (NormalConsistencyLoss(HINGE_FACES, 4), EdgeLengthLoss(HINGE_FACES, 4, 0.1)):
+        (gradient,) = torch.autograd.grad(loss(vertices).sum(), vertices)
+        assert bool(gradient.isfinite().all())
+
+
+def test_the_new_losses_have_first_and_second_derivatives() -> None:
+    sphere = icosphere(0, dtype=F64)
+    noise = torch.randn(2, 12, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    vertices = (sphere.vertices + 0.1 * noise).requires_grad_()
+    for loss in (
+        NormalConsistencyLoss(sphere.faces, 12),
+        EdgeLengthLoss(sphere.faces, 12, 0.5),
+        EdgeLengthLoss(sphere.faces, 12, None),
+    ):
+        assert torch.autograd.gradcheck(loss, vertices)
+        assert torch.autograd.gradgradcheck(loss, vertices)
+
+
+def test_a_negative_target_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="^target: "):
+        EdgeLengthLoss(HINGE_FACES, 4, -1.0)

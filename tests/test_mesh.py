@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from taichi_raster import mesh as mesh_module
-from taichi_raster.mesh import Mesh, icosphere, load_mesh, normalise, save_mesh, subdivide
+from taichi_raster import mesh_files
+from taichi_raster.mesh import Mesh, normalise, subdivide
+from taichi_raster.mesh_files import load_mesh, save_mesh
+from taichi_raster.procedural import icosphere
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
@@ -77,7 +79,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(mesh_module.os, "replace", fail)
+    monkeypatch.setattr(mesh_files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_mesh(path, icosphere(1))
     assert path.read_bytes() == before
