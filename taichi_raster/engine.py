@@ -185,15 +185,18 @@ class Engine:
             clockwise=call.variant.clockwise, unclipped_alpha=call.variant.unclipped_alpha,
             moves=_STILL,
         )  # fmt: skip
-        self._kernels(Binning, variant).count(tiles)
+        if call.grouped:
+            groups = call.batch * call.groups
+            fields.reserve(group_begin=groups + 1)
+            self._kernels(Binning, variant).count_groups(groups)
+            total = self._kernels(Binning, variant).scan_groups(groups)
+            fields.reserve(group_faces=_fitting(total))
+            self._kernels(Binning, variant).fill_groups(groups)
+        grouped = int(call.grouped)
+        self._kernels(Binning, variant).count(tiles, grouped)
         total = self._kernels(Binning, variant).scan(tiles)
-        if total < 0:
-            raise MemoryError(
-                "tile lists need more than 2^31 entries: render fewer batch items, faces or pixels "
-                "at a time, or raise the threshold"
-            )
-        fields.reserve(tile_faces=total)
-        self._kernels(Binning, variant).fill(tiles)
+        fields.reserve(tile_faces=_fitting(total))
+        self._kernels(Binning, variant).fill(tiles, grouped)
 
     def _kernels(self, kind: type, variant: Variant) -> Any:
         """The kernels of a kind, compiled anew if a field was replaced since."""
@@ -202,6 +205,15 @@ class Engine:
             kernels = kind(variant, self._scratch, self._runtime)
             self._compiled[kind, variant] = (self._scratch.version, kernels)
         return kernels
+
+
+def _fitting(total: int) -> int:
+    if total < 0:
+        raise MemoryError(
+            "tile lists need more than 2^31 entries: render fewer batch items, faces or pixels "
+            "at a time, or raise the threshold"
+        )
+    return total
 
 
 def _refuse_loops(call: Call) -> None:

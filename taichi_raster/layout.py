@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from taichi_raster.architecture import Architecture
 
 TILE = 8  # pixels on a side
+GROUP = 8  # tiles on a side of a group
 
 
 class Slot:
@@ -124,7 +125,9 @@ class Dim:
     TEXTURE_HEIGHT = 7
     TEXTURE_WIDTH = 8
     TEXTURE_STRIDE = 9  # elements from one batch item's texture to the next; 0 if shared
-    PARTS = 10  # where the parts of x begin
+    GROUPS = 10  # in one image
+    GROUPS_X = 11
+    PARTS = 12  # where the parts of x begin
 
 
 class Limit:
@@ -175,6 +178,19 @@ class Call:
         return self.tiles_x * -(-self.height // TILE)
 
     @property
+    def groups_x(self) -> int:
+        return -(-self.tiles_x // GROUP)
+
+    @property
+    def groups(self) -> int:
+        return self.groups_x * -(-self.height // (TILE * GROUP))
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it pays to bin groups of tiles first."""
+        return self.tiles * self.faces > 1 << 17
+
+    @property
     def x_size(self) -> int:
         return sum(self.sizes)
 
@@ -205,7 +221,7 @@ class Call:
         starts = [sum(self.sizes[:i]) for i in range(Part.COUNT)]
         return [
             self.batch, self.faces, self.height, self.width, self.tiles_x, self.tiles,
-            self.run_length(on_gpu), *self.texture, *starts,
+            self.run_length(on_gpu), *self.texture, self.groups, self.groups_x, *starts,
         ]  # fmt: skip
 
     def limits(self) -> list[float]:

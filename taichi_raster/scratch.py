@@ -15,8 +15,25 @@ from taichi_raster.runtime import Runtime
 
 _INITIAL = {
     "x": 1 << 15, "x_dot": 1 << 15, "y": 1 << 18, "y_dot": 1 << 18,
-    "tile_begin": 1 << 14, "tile_faces": 1 << 17, "pixels": 1 << 16, "layers": 1 << 18,
+    "tile_begin": 1 << 14, "tile_faces": 1 << 17, "group_begin": 1 << 12,
+    "group_faces": 1 << 16, "pixels": 1 << 16, "layers": 1 << 18,
 }  # fmt: skip
+
+
+# How many numbers each group of fields holds for one element: values, adjoints, mirrors.
+_ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 6}
+
+
+def free_memory(arch: str) -> int | None:
+    """Bytes that a new field may take, where that can be told."""
+    if arch == "cuda":
+        return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":") for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None  # not Linux
 
 
 class Scratch:
@@ -26,7 +43,8 @@ class Scratch:
         dims, limits: the sizes and numbers of the call at hand (see layout.py).
         x: inputs, flat, with adjoints; `x_still` mirrors them without; x_dot: their tangents.
         y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
-        tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists.
+        tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists;
+            group_begin, group_faces: likewise for groups of tiles.
         offset, reference, peak, saturated, nearest, top: what `Forward` finds for each pixel.
         layers: faces of each pixel, nearest first, for the sharp reference.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
@@ -38,11 +56,14 @@ class Scratch:
     y_dot: Any
     tile_begin: Any
     tile_faces: Any
+    group_begin: Any
+    group_faces: Any
     layers: Any
 
     def __init__(self, runtime: Runtime) -> None:
         self._float = runtime.ti_float
-        self.dims = ti.field(ti.i32, shape=24)
+        self._arch = runtime.arch
+        self.dims = ti.field(ti.i32, shape=32)
         self.limits = ti.field(self._float, shape=8)
         self._capacity: dict[str, int] = {}
         self._trees: dict[str, object] = {}
@@ -58,9 +79,11 @@ class Scratch:
     def _grow(self, name: str, capacity: int) -> None:
         if capacity >= 1 << 31:
             raise MemoryError(
-                f"one call needs {capacity} elements of {name!r}, over Taichi's 2^31: render fewer "
-                "batch items, pixels or channels at a time"
+                f"one call needs {self._bytes(name, capacity) / 2**30:.0f} GiB for {name!r}, and "
+                "more than the 2^31 elements that Taichi can index: render fewer batch items, "
+                "pixels or channels at a time"
             )
+        self._check_memory(name, capacity)
         if name in self._trees:
             self._trees[name].destroy()  # type: ignore[attr-defined]
         builder = ti.FieldsBuilder()
@@ -71,6 +94,21 @@ class Scratch:
         self._trees[name] = builder.finalize()
         self._capacity[name] = capacity
         self.version += 1
+
+    def _bytes(self, name: str, capacity: int) -> int:
+        width = 8 if self._float == ti.f64 else 4
+        return capacity * width * _ELEMENTS.get(name, 1)
+
+    def _check_memory(self, name: str, capacity: int) -> None:
+        """Refuse, before anything is allocated, what the machine cannot hold."""
+        needed = self._bytes(name, capacity)
+        free = free_memory(self._arch)
+        if free is not None and needed > free:
+            raise MemoryError(
+                f"one call needs about {needed / 2**30:.1f} GiB for {name!r}, and "
+                f"{free / 2**30:.1f} GiB are free: render fewer batch items, pixels or channels at "
+                "a time"
+            )
 
     def _make(self, name: str) -> list[ti.Field]:
         if name == "x":
@@ -83,7 +121,7 @@ class Scratch:
             counts = [ti.field(ti.i32) for _ in range(3)]
             self.saturated, self.nearest, self.top = counts
             return reals + counts
-        integer = name.startswith("tile") or name == "layers"
+        integer = name.startswith(("tile", "group")) or name == "layers"
         adjoint = name in ("y", "y_dot")
         field = ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)
         setattr(self, name, field)

@@ -1,11 +1,15 @@
-"""Which faces can touch which tile of pixels: count, scan, fill. No derivative, and no overflow."""
+"""Which faces can touch which tile of pixels: count, scan, fill. No derivative, and no overflow.
+
+For large images the same is done first for groups of GROUP x GROUP tiles, so that a tile need only
+look through its group's faces.
+"""
 
 from typing import Any
 
 import taichi as ti
 
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.layout import TILE, Dim, Limit
+from taichi_raster.layout import GROUP, TILE, Dim, Limit
 from taichi_raster.numbers import let, raw, traced
 
 
@@ -13,13 +17,105 @@ from taichi_raster.numbers import let, raw, traced
 class Binning(PairKernels):
     """Lists of faces, tile after tile, in the order of the faces."""
 
+    @ti.kernel
+    def count(self, tiles: ti.i32, grouped: ti.i32):
+        for tile in range(tiles):
+            b, group, row, column = self.tile_at(tile)
+            n = 0
+            for k in range(self.begin(b, group, grouped), self.end(b, group, grouped)):
+                face = self.candidate(b, k, grouped)
+                if self.reaches(b, face, row, column, TILE):
+                    n += 1
+            self.tile_begin[tile + 1] = n
+
+    @ti.kernel
+    def fill(self, tiles: ti.i32, grouped: ti.i32):
+        for tile in range(tiles):
+            b, group, row, column = self.tile_at(tile)
+            at = self.tile_begin[tile]
+            for k in range(self.begin(b, group, grouped), self.end(b, group, grouped)):
+                face = self.candidate(b, k, grouped)
+                if self.reaches(b, face, row, column, TILE):
+                    self.tile_faces[at] = face
+                    at += 1
+
+    @ti.kernel
+    def scan(self, tiles: ti.i32) -> ti.i32:
+        return self.sum_up(self.tile_begin, tiles)
+
+    @ti.kernel
+    def count_groups(self, groups: ti.i32):
+        for group in range(groups):
+            b, row, column = self.group_at(group)
+            n = 0
+            for face in range(self.dims[Dim.FACES]):
+                if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+                    n += 1
+            self.group_begin[group + 1] = n
+
+    @ti.kernel
+    def fill_groups(self, groups: ti.i32):
+        for group in range(groups):
+            b, row, column = self.group_at(group)
+            at = self.group_begin[group]
+            for face in range(self.dims[Dim.FACES]):
+                if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+                    self.group_faces[at] = face
+                    at += 1
+
+    @ti.kernel
+    def scan_groups(self, groups: ti.i32) -> ti.i32:
+        return self.sum_up(self.group_begin, groups)
+
+    @ti.func
+    def sum_up(self, begin: ti.template(), n):
+        """Turn counts into beginnings; the total, or -1 where it does not fit in 31 bits."""
+        total = ti.cast(0, ti.i64)
+        ti.loop_config(serialize=True)
+        for i in range(n):
+            total += begin[i + 1]
+            begin[i + 1] = ti.cast(total, ti.i32)
+        begin[0] = 0
+        return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
+
+    @ti.func
+    def tile_at(self, tile):
+        """(batch item, group, first row, first column) of a tile."""
+        b = tile // self.dims[Dim.TILES]
+        in_image = tile - b * self.dims[Dim.TILES]
+        ty = in_image // self.dims[Dim.TILES_X]
+        tx = in_image - ty * self.dims[Dim.TILES_X]
+        group = b * self.dims[Dim.GROUPS] + ty // GROUP * self.dims[Dim.GROUPS_X] + tx // GROUP
+        return b, group, ty * TILE, tx * TILE
+
+    @ti.func
+    def group_at(self, group):
+        """(batch item, first row, first column) of a group of tiles."""
+        b = group // self.dims[Dim.GROUPS]
+        in_image = group - b * self.dims[Dim.GROUPS]
+        gy = in_image // self.dims[Dim.GROUPS_X]
+        gx = in_image - gy * self.dims[Dim.GROUPS_X]
+        return b, gy * (GROUP * TILE), gx * (GROUP * TILE)
+
+    @ti.func
+    def begin(self, b, group, grouped):
+        return ti.select(grouped == 1, self.group_begin[group * grouped], 0)
+
+    @ti.func
+    def end(self, b, group, grouped):
+        last = self.group_begin[group * grouped + 1]
+        return ti.select(grouped == 1, last, self.dims[Dim.FACES])
+
+    @ti.func
+    def candidate(self, b, k, grouped):
+        return ti.select(grouped == 1, self.group_faces[k * grouped], k)
+
     @traced
-    def reaches(self, b: Any, face: Any, tile_in_image: Any) -> Any:
-        """Whether a face can count in a tile: its bounding box, widened by the reach, meets it."""
-        ty = let(tile_in_image // self.dim(Dim.TILES_X))
-        tx = let(tile_in_image - ty * self.dim(Dim.TILES_X))
-        first = self.point(ty * TILE, tx * TILE).each(raw)
-        last = self.point(ty * TILE + TILE - 1, tx * TILE + TILE - 1).each(raw)
+    def reaches(self, b: Any, face: Any, row: Any, column: Any, side: Any) -> Any:
+        """Whether a face can count in a square of pixels: its bounding box, widened by the reach,
+        meets it."""
+        first = self.point(row, column).each(raw)
+        last = self.point(row + (side - 1), column + (side - 1)).each(raw)
         corners, corner_z = self.triangle(self.face_index(b, face))
         reach = self.limit(Limit.REACH)
         low, high = (
@@ -29,34 +125,3 @@ class Binning(PairKernels):
         hit = (low[0] - reach <= last[0]) & (high[0] + reach >= first[0])
         hit = hit & ((low[1] - reach <= first[1]) & (high[1] + reach >= last[1]))
         return let(hit & self.drawn(corners, corner_z))
-
-    @ti.kernel
-    def count(self, tiles: ti.i32):
-        for tile in range(tiles):
-            b = tile // self.dims[Dim.TILES]
-            n = 0
-            for face in range(self.dims[Dim.FACES]):
-                if self.reaches(b, face, tile - b * self.dims[Dim.TILES]):
-                    n += 1
-            self.tile_begin[tile + 1] = n
-
-    @ti.kernel
-    def scan(self, tiles: ti.i32) -> ti.i32:
-        """Turn counts into beginnings; the total, or -1 where it does not fit in 31 bits."""
-        total = ti.cast(0, ti.i64)
-        ti.loop_config(serialize=True)
-        for tile in range(tiles):
-            total += self.tile_begin[tile + 1]
-            self.tile_begin[tile + 1] = ti.cast(total, ti.i32)
-        self.tile_begin[0] = 0
-        return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
-
-    @ti.kernel
-    def fill(self, tiles: ti.i32):
-        for tile in range(tiles):
-            b = tile // self.dims[Dim.TILES]
-            at = self.tile_begin[tile]
-            for face in range(self.dims[Dim.FACES]):
-                if self.reaches(b, face, tile - b * self.dims[Dim.TILES]):
-                    self.tile_faces[at] = face
-                    at += 1

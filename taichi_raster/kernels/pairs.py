@@ -54,6 +54,7 @@ class PairKernels:
         self.y, self.y_dot = scratch.y, scratch.y_dot
         self.x_still = scratch.x_still
         self.tile_begin, self.tile_faces = scratch.tile_begin, scratch.tile_faces
+        self.group_begin, self.group_faces = scratch.group_begin, scratch.group_faces
         self.offset, self.reference = scratch.offset, scratch.reference
         self.peak, self.saturated = scratch.peak, scratch.saturated
         self.nearest, self.top = scratch.nearest, scratch.top

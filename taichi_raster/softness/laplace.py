@@ -8,6 +8,8 @@ from taichi_raster.arithmetic import log1p
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import reflected
 
+_LOG_2 = math.log(2)
+
 
 @ti.func
 def cdf(x):
@@ -19,7 +21,7 @@ def cdf(x):
 def log_survival(x):
     tail = 0.5 * ti.exp(-ti.abs(x))
     hazard = ti.select(x >= 0.0, 1.0, tail / (1.0 - tail))
-    value = ti.select(x >= 0.0, -x - math.log(2), log1p(-tail))
+    value = ti.select(x >= 0.0, -x - _LOG_2, log1p(-tail))
     return value, -hazard, ti.select(x >= 0.0, 0.0, -hazard * (1.0 + hazard))
 
 

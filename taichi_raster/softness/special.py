@@ -86,6 +86,7 @@ _BERNOULLI = (7 / 6, -691 / 2730, 5 / 66, -1 / 30, 1 / 42, -1 / 30, 1 / 6)
 _LGAMMA = tuple(b / (2 * n * (2 * n - 1)) for b, n in zip(_BERNOULLI, range(7, 0, -1), strict=True))
 _DIGAMMA = tuple(b / (2 * n) for b, n in zip(_BERNOULLI, range(7, 0, -1), strict=True))
 _SHIFT = 8
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @ti.func
@@ -104,7 +105,7 @@ def gammas(k):
         squares += 1.0 / ((k + i) * (k + i))
     z = k + (_SHIFT + 1.0)
     w = 1.0 / (z * z)
-    stirling = (z - 0.5) * ti.log(z) - z + 0.5 * math.log(2 * math.pi)
+    stirling = (z - 0.5) * ti.log(z) - z + _HALF_LOG_2PI
     log_gamma = stirling + polynomial(w, _LGAMMA) / z - ti.log(product)
     digamma = ti.log(z) - 0.5 / z - polynomial(w, _DIGAMMA) * w - reciprocals
     trigamma = 1.0 / z + 0.5 * w + polynomial(w, _BERNOULLI) * w / z + squares
