@@ -272,7 +272,8 @@ def test_float32_agrees_with_the_definitions(name: str, shape: float | None) -> 
         for row, value in zip((0, 1, n, 2 * n), expected, strict=True):
             if row == 2 * n and name.startswith(("uniform", "cubic", "wigner")):
                 continue  # 1 - x has lost its digits before F sees it
-            slack = 3e-5 * float(abs(value)) + (2e-6 if row >= n else 1e-30)
+            # Vulkan promises only 4096 units in the last place of atan2.
+            slack = 1e-4 * float(abs(value)) + (2e-6 if row >= n else 1e-30)
             assert abs(float(rows[row, i]) - float(value)) <= slack, (name, float(at), row)
 
 

@@ -13,15 +13,16 @@ from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import from_tails
 
 # (t - sin t) / t^3 as a series in t^2.
-_SERIES = tuple((-1) ** n / math.factorial(2 * n + 3) for n in reversed(range(9)))
+_SERIES = tuple((-1) ** n / math.factorial(2 * n + 3) for n in reversed(range(15)))
 
 
 @ti.func
 def _rise(low, high):
     """F, from 1 + x and 1 - x, both in [0, 2]."""
-    t = 4.0 * ti.atan2(ti.sqrt(low), ti.sqrt(high))
-    series = t * t * t * polynomial(ti.min(t * t, 1.0), _SERIES)
-    return ti.select(t < 1.0, series, t - ti.sin(t)) / (2.0 * math.pi)
+    lower, upper = ti.min(low, high), ti.max(low, high)
+    t = 4.0 * ti.atan2(ti.sqrt(lower), ti.sqrt(upper))  # at most pi
+    tail = t * t * t * polynomial(t * t, _SERIES) / (2.0 * math.pi)
+    return ti.select(low <= high, tail, 1.0 - tail)
 
 
 @ti.func
