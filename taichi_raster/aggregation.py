@@ -92,12 +92,27 @@ def _frank_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
     return -y * _log1p_ratio(c * y)
 
 
-def _norm(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
-    """(sum_k h_k^p)^(1/p) from the sum of exp(p log h_k - peak); 0 for an empty sum."""
+def _log_norm(total: Tensor, peak: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """log (sum_k h_k^p)^(1/p) from the sum of exp(p log h_k - peak), and whether it is not empty."""
     some = total > 0
     logs = torch.where(some, total, torch.ones_like(total)).log()
-    root = torch.exp((torch.where(some, peak, torch.zeros_like(peak)) + logs) / p)
-    return torch.where(some, root, torch.zeros_like(root))
+    root = (torch.where(some, peak, torch.zeros_like(peak)) + logs) / p
+    return root.clamp(max=_LARGEST_ODDS), some
+
+
+def _yager_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
+    root, some = _log_norm(total, peak, p)
+    return torch.where(some, root.clamp(max=0).exp(), torch.zeros_like(root))
+
+
+def _aczel_alsina_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
+    root, some = _log_norm(total, peak, p)
+    return torch.where(some, -torch.expm1(-root.exp()), torch.zeros_like(root))
+
+
+def _dombi_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
+    root, some = _log_norm(total, peak, p)
+    return torch.where(some, torch.sigmoid(root), torch.zeros_like(root))
 
 
 def _schweizer_sklar_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
@@ -124,19 +139,19 @@ _GENERATORS = {
         Generator("frank", _frank_inverse, term=_frank, domain=_POSITIVE),
         Generator(
             "yager",
-            lambda s, peak, p: _norm(s, peak, p).clamp(max=1),
+            _yager_inverse,
             exponent=lambda a, L, p: log(a) * p,
             domain=_POSITIVE,
         ),
         Generator(
             "aczel_alsina",
-            lambda s, peak, p: -torch.expm1(-_norm(s, peak, p)),
+            _aczel_alsina_inverse,
             exponent=lambda a, L, p: log(-L) * p,
             domain=_POSITIVE,
         ),
         Generator(
             "dombi",
-            lambda s, peak, p: 1 / (1 + 1 / _norm(s, peak, p).clamp(min=1e-30)),
+            _dombi_inverse,
             exponent=lambda a, L, p: (log(a) - L) * p,
             domain=_POSITIVE,
         ),

@@ -3,7 +3,12 @@ on every backend, against float64 on the CPU."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,12 +42,9 @@ def derivatives(mode: Mode, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     x = {k: v.requires_grad_() for k, v in mode.inputs(dtype).items()}
     image = mode.render(x)
     seed = torch.linspace(-1, 1.3, image.numel(), dtype=dtype).sin().view_as(image)
-    yield "image", image.detach()
+    yield "result", image.detach()
     grads = torch.autograd.grad((image * seed).sum(), list(x.values()), materialize_grads=True)
     yield from zip(x, grads, strict=True)
-
-
-REFERENCE: dict[str, dict[str, list[float]]] = {}
 
 
 @pytest.mark.runs_on(precision="f32")
@@ -51,17 +53,12 @@ def test_float32_agrees_with_float64(name: str, float64_reference: dict) -> None
     for key, found in derivatives(modes.ALL[name], torch.float32):
         expected = torch.tensor(float64_reference[name][key], dtype=torch.float64)
         error = (found.double().flatten() - expected).norm() / expected.norm().clamp(min=1e-3)
-        assert float(error) < (1e-4 if key == "image" else 2e-3), (key, float(error))
+        assert float(error) < (1e-4 if key == "result" else 2e-3), (key, float(error))
 
 
 @pytest.fixture(scope="module")
 def float64_reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What float64 on the CPU gives: from another process, since Taichi takes one precision."""
-    import json
-    import subprocess
-    import sys
-    from pathlib import Path
-
     out = tmp_path_factory.mktemp("reference") / "float64.json"
     code = (
         "import json, sys, torch, taichi_raster as tr; torch.set_num_threads(1); "
@@ -72,8 +69,6 @@ def float64_reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
     )
     here = Path(__file__).parent
     environment = {"PYTHONPATH": f"{here}:{here.parent}"}
-    import os
-
     subprocess.run(
         [sys.executable, "-c", code, str(out)], check=True, env={**os.environ, **environment}
     )
