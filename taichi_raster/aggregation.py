@@ -93,7 +93,7 @@ def _frank_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
 
 
 def _log_norm(total: Tensor, peak: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """log (sum_k h_k^p)^(1/p) from the sum of exp(p log h_k - peak), and whether it is not empty."""
+    """log (sum_k h_k^p)^(1/p) from the sum of exp(p log h_k - peak), and whether it has terms."""
     some = total > 0
     logs = torch.where(some, total, torch.ones_like(total)).log()
     root = (torch.where(some, peak, torch.zeros_like(peak)) + logs) / p

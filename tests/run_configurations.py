@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,28 +32,39 @@ assert x.to_numpy().tolist() == [2.0, 2.0, 2.0], f"wrong result {x}"
 
 def main() -> int:
     pytest_arguments = sys.argv[1:]
-    outcomes = [run_pytest("cpu", precision, pytest_arguments) for precision in ("f64", "f32")]
+    runs = [("cpu", "f64"), ("cpu", "f32")]
+    outcomes = []
     for arch in ("vulkan", "cuda"):
         reason = why_not(arch)
         if reason is None:
-            outcomes.append(run_pytest(arch, "f32", pytest_arguments))
+            runs.append((arch, "f32"))
         elif arch == "vulkan" and os.environ.get("TAICHI_RASTER_REQUIRE_VULKAN") == "1":
             outcomes.append((False, f"{arch} f32: FAILED, required but {reason}"))
         else:
             outcomes.append((True, f"{arch} f32: skipped, {reason}"))
-
+    # Two at a time: most of a run is compiling kernels, which keeps one core busy.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        done = list(pool.map(lambda run: run_pytest(*run, pytest_arguments), runs))
     print("\n=== all configurations ===")
-    for _, line in outcomes:
+    for _, line in [*done, *outcomes]:
         print(line)
-    return 0 if all(passed for passed, _ in outcomes) else 1
+    return 0 if all(passed for passed, _ in [*done, *outcomes]) else 1
 
 
 def run_pytest(arch: str, precision: str, arguments: list[str]) -> tuple[bool, str]:
-    print(f"\n=== {arch} {precision} ===", flush=True)
+    """Run one configuration, its output marked line by line."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "pytest", f"--arch={arch}", f"--precision={precision}"]
-    code = subprocess.run([*command, *arguments], cwd=ROOT).returncode
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*command, *arguments], cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"[{arch} {precision}] {line}", end="", flush=True)
     seconds = time.perf_counter() - start
+    code = process.returncode
     verdict = "passed" if code == 0 else f"FAILED (pytest exit code {code})"
     return code == 0, f"{arch} {precision}: {verdict} in {seconds:.0f} s"
 

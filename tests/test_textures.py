@@ -66,7 +66,7 @@ def test_flat_texels_are_the_definitions(r: int) -> None:
         for column in range(SIZE):
             w0, w1, _ = w[0, row, column].tolist()
             i, j = min(int(w0 * r), r - 1), min(int(w1 * r), r - 1)
-            if (w0 + w1) * r - i - j > 1 + 1e-9:  # on an edge it is 1, but for rounding
+            if (w0 + w1) * r - i - j > 1 + 1e-4:  # what rounding may do on an edge
                 i, j = r - 1 - i, r - 1 - j
             expected = texels[0, int(face[0, row, column]), j, i, 0]
             assert found[row, column] == expected
@@ -129,7 +129,7 @@ V = square()
         ),
         (
             lambda: drawn(
-                tr.UVTexture(uv(), torch.zeros(1, 4, 4, 3).double(), corners=torch.zeros(1, 3, 3, 1))
+                tr.UVTexture(uv(), torch.ones(1, 2, 2, 1).double(), corners=torch.zeros(1, 3, 3, 1))
             ),
             "corners",
         ),

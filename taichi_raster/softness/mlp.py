@@ -34,11 +34,12 @@ class MLPSoftness(EdgeSoftness):
         input: what the network sees: ``"asinh"`` of the scaled distance, which resolves long tails,
             or the ``"plain"`` scaled distance.
         scale: as for `Distribution`; e.g. a `Knots` schedule to learn it as well.
-        init: the distribution to start as. ``"logistic"`` is met exactly (r = 0); others by a
-            regression at construction; None starts from random weights.
+        init: the distribution to start as, any but ``"heaviside"``. ``"logistic"`` is met exactly
+            (r = 0); others by a regression at construction; None starts from random weights.
         progress: learn a dependence on progress: the first layer's biases move by
             ``progress_weights * (2 u - 1)``.
         seed: of the random weights.
+        init_shape: shape of the distribution to start as, where it has one.
 
     Attributes:
         weights: parameter (P,): for each layer in turn its matrix, row by row (one row for each
@@ -63,13 +64,16 @@ class MLPSoftness(EdgeSoftness):
         init: str | None = "logistic",
         progress: bool = False,
         seed: int = 0,
+        init_shape: float | None = None,
     ) -> None:
         super().__init__()
         self.network = architecture(widths, residual, bias, input)
         self.variant = EdgeVariant("logistic", self.network)
         self.scale = as_schedule("scale", scale)
-        if init is not None:
-            registry.find(init)
+        if init == "heaviside":
+            raise ValueError("init: a smooth network cannot start as 'heaviside'")
+        if init is not None and registry.find(init).shaped and init_shape is None:
+            raise ValueError(f"init_shape: the distribution {init!r} needs one, a positive number")
         if progress and not bias:
             raise ValueError("progress: moves the first layer's biases, so it needs bias=True")
         self.weights = nn.Parameter(random_weights(self.network, seed))
@@ -78,7 +82,7 @@ class MLPSoftness(EdgeSoftness):
             nn.Parameter(torch.zeros(first, dtype=torch.float64)) if progress else None
         )
         if init is not None:
-            self._start_as(init)
+            self._start_as(init, init_shape)
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:
         weights = self._weights_at(u)
@@ -112,15 +116,15 @@ class MLPSoftness(EdgeSoftness):
         """max |r|: tanh is at most 1."""
         return float(weights.detach()[..., self.network.offsets[-2] :].abs().sum(-1).max())
 
-    def _start_as(self, name: str) -> None:
+    def _start_as(self, name: str, shape: float | None) -> None:
         out = self.network.offsets[-2]
         with torch.no_grad():
             self.weights[out:] = 0
         if name == "logistic":
             return
-        x = torch.sinh(torch.linspace(-3.2, 3.2, 161, dtype=torch.float64))
-        target = formulas_at(name, x)[0].to(torch.float64)
-        weak = 1e-4  # keeps weights small where the curve does not determine them
+        x = torch.sinh(torch.linspace(-3.2, 3.2, 401, dtype=torch.float64))
+        target = formulas_at(name, x, shape)[0].to(torch.float64)
+        weak = 3e-4  # keeps weights small where the curve does not determine them
 
         def error(theta: Tensor) -> Tensor:
             return torch.cat([torch.sigmoid(self.logit(x, theta)) - target, weak * theta])
