@@ -216,11 +216,7 @@ class PinholeCamera(Camera):
 class OrthographicCamera(Camera):
     """A camera without perspective: x and y do not depend on z.
 
-    Render with ``perspective_correct=False``, so that attributes are linear across a face. The
-    renderers take depth *within* a face as under perspective, where 1 / z is linear in the image:
-    it is exact at the corners, and between them off by up to (z_far - z_near)^2 / (4 z), which is
-    little for a face far from the eye beside its own depth; move the camera back (which does not
-    change the picture) to make it less.
+    Render with ``orthographic=True``, so that depth and attributes are linear across a face.
 
     Attributes:
         view: (B, 4, 4) world to camera.

@@ -136,7 +136,7 @@ def _appearance(
     loaded: trimesh.Trimesh, used: np.ndarray, faces: np.ndarray, first: np.ndarray, dtype: Any
 ) -> dict[str, Tensor]:
     """Texture coordinates, texture and colours, as far as the file has them."""
-    visual = loaded.visual
+    visual: Any = loaded.visual
     found: dict[str, Tensor] = {}
     uv = getattr(visual, "uv", None)
     if uv is not None and len(uv) == len(loaded.vertices) and np.isfinite(uv[used]).all():

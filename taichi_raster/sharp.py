@@ -94,7 +94,7 @@ class SharpRasterizer(nn.Module):
         covered = self._cumulative(coverage, corners)
         seen = torch.diff(covered, dim=-1, prepend=torch.zeros_like(covered[..., :1]))
         alpha = covered[..., -1:]
-        if shown.total == 0:
+        if face_attributes is None:
             return alpha
         colour = sample(face_attributes, layers, weights)
         image = (seen[..., None] * colour).sum(-2) + (1 - alpha) * background.to(colour)

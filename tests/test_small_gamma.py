@@ -1,4 +1,4 @@
-"""float32 keeps its digits where gamma is small: depths are taken relative to the pixel's nearest."""
+"""float32 keeps its digits where gamma is small: depths are relative to the pixel's nearest."""
 
 import pytest
 import torch

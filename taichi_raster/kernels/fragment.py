@@ -81,4 +81,4 @@ class Fragment:
 
 
 for _kind in (Meeting, Edge, Fragment):
-    _kind._data_oriented = True  # type: ignore[attr-defined] # lets Taichi hand it through
+    setattr(_kind, "_data_oriented", True)  # noqa: B010 - lets Taichi hand it through

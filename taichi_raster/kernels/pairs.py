@@ -192,6 +192,7 @@ class PairKernels:
         if self.conorm.term is not None:
             g = self.conorm.term(a, L, p)
         else:
+            assert self.conorm.exponent is not None
             g = self.conorm.scaled(self.conorm.exponent(a, L, p), peak)
         return g if saturated is None else select(saturated, 0.0, g)
 
