@@ -5,9 +5,13 @@ Conventions, for everything in this package:
 * **NDC**: x right, y up, in units of half the shorter image side, so that a distance means the same
   in x and y; z is the positive distance along the view axis. In a square image the visible part is
   [-1, 1] x [-1, 1].
+* **Fronts** are counter-clockwise in NDC. Culled faces, and fragments outside [near, far], are gone
+  from colour and alpha. Faces with a corner at z <= 0 are not drawn: `Camera.project_faces` cuts
+  those that cross the near plane first.
 * **Images** are (B, H, W, C + 1): C attribute channels composited over the background, then alpha.
   Row 0 is the top; the centre of column i is at x = (2 i + 1 - W) / min(H, W).
-* **Faces** are (B, F, 3, 3), their corners' (x, y, z); counter-clockwise in NDC is the front.
+* **Faces** are (B, F, 3, 3), their corners' (x, y, z).
+* **Texture coordinates**: u right, v up, in [0, 1] over the image.
 * **Signed distance** is the distance to a triangle's boundary in NDC, positive inside.
 * **Barycentric coordinates** outside a triangle are those of its nearest point.
 * **Progress** u runs from 0, the start of an optimisation, to 1, its end.

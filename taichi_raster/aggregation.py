@@ -197,8 +197,8 @@ class TConorm(nn.Module):
         self, name: str = "probabilistic", p: float | Tensor | Schedule | None = None
     ) -> None:
         super().__init__()
-        self.generator = generator(name)
-        domain = self.generator.domain
+        domain = generator(name).domain
+        self.name = name
         if domain is None and p is not None:
             raise ValueError(f"p: the T-conorm {name!r} has no parameter")
         if domain is not None and p is None:
@@ -212,6 +212,11 @@ class TConorm(nn.Module):
         )
         if not isinstance(p, Schedule):
             self.at(torch.ones(()))
+
+    @property
+    def generator(self) -> Generator:
+        """Its generator: looked up, so that the module can be pickled."""
+        return generator(self.name)
 
     def at(self, u: Tensor) -> Tensor:
         """p at progress `u`, 0-d or (B,); 1 where there is none."""
@@ -233,7 +238,7 @@ class TConorm(nn.Module):
         return torch.where(saturated, torch.ones_like(total), alpha)
 
     def extra_repr(self) -> str:
-        return repr(self.generator.name)
+        return repr(self.name)
 
 
 def _expm1_ratio(x: Tensor) -> Tensor:

@@ -138,12 +138,18 @@ class DistributionDepth(_SmoothDepth):
         shift: float | Tensor | Schedule = 0.0,
     ) -> None:
         super().__init__(gamma, background_z)
-        self.formulas = registry.find(name)
+        registry.find(name)
         if name == "heaviside":
             raise ValueError("name: 'heaviside' cannot order depths; use HardDepth")
         self.variant = DepthVariant("distribution", distribution=name)
         self.shape = as_shape(name, shape)
         self.shift = as_shift("shift", shift)
+
+    @property
+    def formulas(self) -> registry.DistributionFormulas:
+        """The distribution's formulas: looked up, so that the module can be pickled."""
+        assert self.variant.distribution is not None
+        return registry.find(self.variant.distribution)
 
     def at(self, u: Tensor) -> DepthState:
         return DepthState(self.gamma(u), self.shape(u), self.shift(u), self.background_z)

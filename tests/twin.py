@@ -56,14 +56,14 @@ def uniform(x: Tensor) -> tuple[Tensor, Tensor]:
 DISTRIBUTIONS: dict[str, Edge] = {"logistic": logistic, "gaussian": gaussian, "uniform": uniform}
 
 
-def mlp(
+def network(
     weights: Tensor,
     widths: tuple[int, ...],
     residual: bool = True,
     bias: bool = True,
     asinh: bool = True,
-) -> Edge:
-    """F(x) = sigmoid(x + r(x)): tanh layers, the first added to the last before its tanh.
+) -> Callable[[Tensor], Tensor]:
+    """r(x): tanh layers, the first added to the last before its tanh; x is (B, H, W, F).
 
     ``weights`` is (P,) or (B, P): for each layer, the output unit's last, the matrix by rows (one
     row a unit), then the biases.
@@ -71,7 +71,7 @@ def mlp(
     weights = weights if weights.ndim == 2 else weights[None]
     sizes = (1, *widths, 1)
 
-    def edge(x: Tensor) -> tuple[Tensor, Tensor]:
+    def r(x: Tensor) -> Tensor:
         h = (torch.asinh(x) if asinh else x)[..., None]
         first, begin = None, 0
         for layer, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
@@ -86,9 +86,15 @@ def mlp(
             if layer < len(widths):
                 h = torch.tanh(h)
             first = h if layer == 0 else first
-        return logistic(x + h[..., 0])
+        return h[..., 0]
 
-    return edge
+    return r
+
+
+def mlp(weights: Tensor, widths: tuple[int, ...], **options: bool) -> Edge:
+    """F(x) = sigmoid(x + r(x)); options are those of `network`."""
+    r = network(weights, widths, **options)
+    return lambda x: logistic(x + r(x))
 
 
 # --- geometry -------------------------------------------------------------------------------------

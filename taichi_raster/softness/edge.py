@@ -86,7 +86,7 @@ class Distribution(EdgeSoftness):
         shift: float | Tensor | Schedule = 0.0,
     ) -> None:
         super().__init__()
-        self.formulas = registry.find(name)
+        registry.find(name)
         if not isinstance(squared, bool):
             raise TypeError(f"squared: expected True or False, got {squared!r}")
         self.variant = EdgeVariant(name, None, squared)
@@ -97,7 +97,12 @@ class Distribution(EdgeSoftness):
     @property
     def distribution(self) -> str:
         """The distribution's name."""
-        return self.formulas.name
+        return self.variant.distribution
+
+    @property
+    def formulas(self) -> registry.DistributionFormulas:
+        """The distribution's formulas: looked up, so that the module can be pickled."""
+        return registry.find(self.distribution)
 
     @property
     def squared(self) -> bool:
