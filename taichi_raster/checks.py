@@ -173,6 +173,12 @@ def count(name: str, value: Any) -> int:
     return value
 
 
+def fits_batch(name: str, value: Tensor, batch: int) -> None:
+    if value.shape not in ((), (1,), (batch,)):
+        shape = tuple(value.shape)
+        raise ValueError(f"{name}: expected a scalar or shape ({batch},), got {shape}")
+
+
 def fraction(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")

@@ -182,6 +182,7 @@ class SoftRasterizer(nn.Module):
         edge, depth = self.edge.at(u, self.threshold), self.depth.at(u)
         p = _per_item("alpha.p", self.alpha.at(u), vertices)
         call, x = self._pack(vertices, shown, edge, depth, p)
+        checks.fits_batch("depth.background_z", depth.background_z, batch)
         if isinstance(self.depth, SoftmaxDepth):
             floor = depth.background_z.to(vertices).expand(batch)
         else:
@@ -273,8 +274,7 @@ def _weights(name: str, weights: Tensor | None, variant: Any, like: Tensor) -> T
 def _per_item(name: str, value: Tensor, like: Tensor, positive: bool = False) -> Tensor:
     """`value` as (B,) in the dtype and on the device of `like`, checked."""
     batch = len(like)
-    if value.shape not in ((), (1,), (batch,)):
-        raise ValueError(f"{name}: expected a scalar or shape ({batch},), got {tuple(value.shape)}")
+    checks.fits_batch(name, value, batch)
     item = value.to(like).expand(batch)
     detached = item.detach()
     ok = torch.isfinite(detached) & (detached > 0 if positive else detached == detached)

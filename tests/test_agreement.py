@@ -54,8 +54,8 @@ def test_image_and_gradient_are_the_twins(name: str, dtype: torch.dtype) -> None
     mode = EVERY[name]
     double = dtype == torch.float64
     inputs = mode.inputs(dtype)
-    agree(image, mode, inputs, 1e-13 if double else 3e-6)
-    agree(gradients, mode, inputs, 1e-11 if double else 1e-4)
+    agree(image, mode, inputs, 1e-13 if double else 1e-5)
+    agree(gradients, mode, inputs, 1e-11 if double else 5e-4)
 
 
 @pytest.mark.runs_on(precision="f64")
@@ -77,7 +77,7 @@ def test_second_derivatives_in_float32(name: str) -> None:
 def test_what_has_no_slope_has_a_gradient_of_zero(name: str, dtype: torch.dtype) -> None:
     mode = FLAT[name]
     inputs = mode.inputs(dtype)
-    tolerance = 1e-11 if dtype == torch.float64 else 1e-4
+    tolerance = 1e-11 if dtype == torch.float64 else 5e-4
     agree(image, mode, inputs, tolerance)
     agree(gradients, mode, inputs, tolerance)
 
@@ -122,8 +122,8 @@ def test_every_parameter_may_differ_from_item_to_item(name: str, dtype: torch.dt
     mode = BATCHES[name]
     inputs = several(mode, dtype)
     double = dtype == torch.float64
-    agree(image, mode, inputs, 1e-13 if double else 3e-6)
-    agree(gradients, mode, inputs, 1e-11 if double else 1e-4)
+    agree(image, mode, inputs, 1e-13 if double else 1e-5)
+    agree(gradients, mode, inputs, 1e-11 if double else 5e-4)
     if double:
         agree(hessian_vector_products, mode, inputs, 1e-9)
 
@@ -135,4 +135,4 @@ def test_batch_items_may_share_a_texture(name: str, dtype: torch.dtype) -> None:
     for shared in ("texels", "image", "uv"):
         if shared in inputs:
             inputs[shared] = inputs[shared][:1]
-    agree(gradients, mode, inputs, 1e-11 if dtype == torch.float64 else 1e-4)
+    agree(gradients, mode, inputs, 1e-11 if dtype == torch.float64 else 5e-4)

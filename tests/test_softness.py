@@ -117,7 +117,7 @@ def test_network_is_the_documented_formula(residual: bool, bias: bool, asinh: bo
     with torch.no_grad():
         edge.weights.copy_(torch.randn(edge.weights.shape, generator=g, dtype=torch.float64))
     d = torch.linspace(-0.7, 0.7, 29, dtype=torch.float64)
-    formula = twin.mlp(edge.weights.double(), WIDTHS, residual, bias, asinh)
+    formula = twin.mlp(edge.weights.double(), WIDTHS, residual=residual, bias=bias, asinh=asinh)
     expected = formula((d / 0.2).reshape(1, 1, 1, -1))[0].exp().flatten()
     assert torch.allclose(edge.value(d), expected, rtol=1e-6)
 
