@@ -24,9 +24,6 @@ class _Types:
 types = _Types()
 
 
-_ATANH = tuple(1 / (2 * k + 1) for k in reversed(range(8)))
-
-
 @ti.func
 def frozen(value):
     """`value` with no derivative: autodiff does not follow it through the integers."""
@@ -40,17 +37,6 @@ def with_slope(value, slope, x):
     So a function is computed by whatever is accurate, and differentiated by its closed form.
     """
     return frozen(value) + slope * (x - frozen(x))
-
-
-@ti.func
-def log1p(x):
-    """log(1 + x): 2 atanh(x / (2 + x)) by its series where x is small.
-
-    (Kahan's correction of log would need a log more accurate than Vulkan promises.)
-    """
-    s = x / (2.0 + x)
-    series = 2.0 * s * polynomial(s * s, _ATANH)
-    return ti.select(ti.abs(x) < 0.125, series, ti.log(1.0 + x))
 
 
 @ti.func

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from taichi_raster import elementary
 from taichi_raster import scratch as memory
 from taichi_raster.kernels import (
     Accumulate,
@@ -96,7 +97,8 @@ class Engine:
             clear(fields.x.grad, call.x_size)
             if self.prefer_autodiff:
                 _refuse_loops(call)
-                self._kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
+                with elementary.native():
+                    self._kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
             else:
                 self._pull(Pull, call)
             return read(fields.x.grad, x, call.x_size)
@@ -125,7 +127,8 @@ class Engine:
                 _refuse_loops(call)
                 write(fields.y_dot.grad, v.reshape(-1))
                 kernels = self._kernels(AccumulateTangent, call.variant)
-                kernels.accumulate.grad(call.runs(self.on_gpu))
+                with elementary.native():
+                    kernels.accumulate.grad(call.runs(self.on_gpu))
             else:
                 write(fields.y.grad, v.reshape(-1))
                 self._pull(PullTangent, call)

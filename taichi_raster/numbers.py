@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import taichi as ti
 from taichi.lang import impl
 
+from taichi_raster import elementary
 from taichi_raster.arithmetic import frozen
-from taichi_raster.arithmetic import log1p as _log1p
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -168,14 +168,14 @@ def select(condition: Any, a: Any, b: Any) -> Any:
 
 def exp(x: Any) -> Any:
     if not isinstance(x, Number):
-        return ti.exp(x)
+        return elementary.exp(x) if isinstance(x, impl.Expr) else math.exp(x)
     e = let(exp(x.v))
     return type(x)(e, _times(x.d, e))
 
 
 def log(x: Any) -> Any:
     if not isinstance(x, Number):
-        return ti.log(x)
+        return elementary.log(x) if isinstance(x, impl.Expr) else math.log(x)
     return type(x)(log(x.v), None if x.d is None else x.d / x.v)
 
 
@@ -258,14 +258,14 @@ def expm1(x: Any) -> Any:
     if not isinstance(x, impl.Expr):
         return math.expm1(x)
     near = let(ti.math.clamp(x, -0.5, 0.5))
-    return let(ti.select(ti.abs(x) < 0.5, near * _horner(near, _EXPM1_RATIO), ti.exp(x) - 1.0))
+    return let(ti.select(ti.abs(x) < 0.5, near * _horner(near, _EXPM1_RATIO), exp(x) - 1.0))
 
 
 def log1p(x: Any) -> Any:
     """log(1 + x), accurate where x is small."""
     if isinstance(x, Number):
         return type(x)(log1p(x.v), None if x.d is None else x.d / (1.0 + x.v))
-    return let(_log1p(x)) if isinstance(x, impl.Expr) else math.log1p(x)
+    return let(elementary.log1p(x)) if isinstance(x, impl.Expr) else math.log1p(x)
 
 
 def expm1_ratio(x: Any) -> Any:

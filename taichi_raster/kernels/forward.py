@@ -7,7 +7,7 @@ import taichi as ti
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.layout import Dim, Slot
-from taichi_raster.numbers import Local, element, let, log, raw, set_to, traced
+from taichi_raster.numbers import Local, element, exp, let, log, raw, set_to, traced
 
 _NOTHING = -1e30  # the logarithm of nothing yet
 
@@ -82,7 +82,7 @@ class Forward(PairKernels):
             if saturated is not None:
                 e = let(ti.select(saturated, sums.peak.expression, e))
             peak = let(ti.max(sums.peak.expression, e))
-            sums.total.set(sums.total.expression * ti.exp(sums.peak.expression - peak))
+            sums.total.set(sums.total.expression * exp(sums.peak.expression - peak))
             sums.peak.set(peak)
         sums.total.add(raw(self.conorm_term(m.b, a, log_s, p, saturated, peak)))
 
@@ -109,7 +109,7 @@ class Forward(PairKernels):
         else:
             key = let(raw(self.depth.at(self, m.b, f.z_norm, 0.0).l))
             rise = let(key - largest)
-        shrink = let(ti.exp(-ti.abs(rise)))
+        shrink = let(exp(-ti.abs(rise)))
         rises = let(rise > 0.0)
         old, new = let(ti.select(rises, shrink, 1.0)), let(ti.select(rises, 1.0, shrink))
         sums.largest.set(ti.max(largest, key))
@@ -128,7 +128,7 @@ class Forward(PairKernels):
             fall = element(self.offset, q) - sums.largest.expression
             if self.depth.softmax:
                 fall = fall / raw(self.parameter(b, Slot.GAMMA))
-            norm = let(ti.max(sums.weight.expression + ti.exp(fall), 1e-30))
+            norm = let(ti.max(sums.weight.expression + exp(fall), 1e-30))
             set_to(
                 element(self.reference, q), sums.largest.expression if self.depth.softmax else 0.0
             )

@@ -4,6 +4,7 @@ import math
 
 import taichi as ti
 
+from taichi_raster.elementary import atan2
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import from_tails
 
@@ -13,7 +14,7 @@ def _tails(x):
     one = 1.0 + 0.0 * x
     square = 1.0 / (1.0 + x * x)
     f = square / math.pi
-    return ti.atan2(one, -x) / math.pi, ti.atan2(one, x) / math.pi, f, -2.0 * x * f * square
+    return atan2(one, -x) / math.pi, atan2(one, x) / math.pi, f, -2.0 * x * f * square
 
 
 def reach(threshold: float) -> float:

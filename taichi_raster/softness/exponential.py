@@ -4,7 +4,7 @@ import math
 
 import taichi as ti
 
-from taichi_raster.arithmetic import log1p
+from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas, register
 from taichi_raster.softness.special import expm1_ratio
 from taichi_raster.softness.tails import reversed_formulas
@@ -15,7 +15,7 @@ _SMALLEST = 1e-12  # smaller x count as this one, whose logarithm's slopes are s
 @ti.func
 def cdf(x):
     inside = x > 0.0
-    rest = ti.exp(-ti.max(x, 0.0))
+    rest = exp(-ti.max(x, 0.0))
     f = ti.select(inside, rest, 0.0)
     size = ti.max(x, 0.0)
     return size * expm1_ratio(-size), f, -f
@@ -27,8 +27,8 @@ def log_cdf(x):
     size = ti.max(x, _SMALLEST)
     inside = x > 0.0
     ratio = expm1_ratio(-size)
-    r = ti.exp(-size) / (size * ratio)
-    value = ti.select(size < 1.0, ti.log(size) + ti.log(ratio), log1p(-ti.exp(-ti.max(size, 0.5))))
+    r = exp(-size) / (size * ratio)
+    value = ti.select(size < 1.0, log(size) + log(ratio), log1p(-exp(-ti.max(size, 0.5))))
     return (
         ti.select(inside, value, LOG_ZERO),
         ti.select(inside, r, 0.0),

@@ -10,7 +10,7 @@ import math
 import taichi as ti
 from scipy.special import gammainccinv
 
-from taichi_raster.arithmetic import log1p
+from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas, register
 from taichi_raster.softness.special import gammas
 from taichi_raster.softness.tails import reversed_formulas
@@ -36,7 +36,7 @@ def _series(x, k):
         first -= term * s
         second += term * (s * s + r)
     rate = first / total
-    return ti.log(total), rate, second / total - rate * rate
+    return log(total), rate, second / total - rate * rate
 
 
 @ti.func
@@ -52,7 +52,7 @@ def _fraction(x, k):
         v = x + (2.0 * i - 1.0) - k + w
         v_k, v_kk = w_k - 1.0, w_kk
     rate = v_k / v
-    return ti.log(v), rate, v_kk / v - rate * rate
+    return log(v), rate, v_kk / v - rate * rate
 
 
 @ti.func
@@ -65,8 +65,8 @@ def _tail(x, k):
         b, its derivative in x.
     """
     log_gamma, digamma, trigamma = gammas(k)  # at k + 1
-    log_x, inverse = ti.log(x), 1.0 / k
-    g = (k - 1.0) * log_x - x - log_gamma + ti.log(k)
+    log_x, inverse = log(x), 1.0 / k
+    g = (k - 1.0) * log_x - x - log_gamma + log(k)
     g_k = log_x - digamma + inverse
     t, t_k, t_kk = 0.0 * x, 0.0 * x, 0.0 * x
     lower = x < k + _SWITCH
@@ -83,16 +83,16 @@ def _tail(x, k):
 @ti.func
 def _own(t, t_k, t_kk, g, g_k, b, sign):
     """Derivatives of log T, T the tail described (P: sign 1, Q: sign -1)."""
-    rate = sign * ti.exp(g - t)
+    rate = sign * exp(g - t)
     return t, rate, rate * (b - rate), t_k, rate * (g_k - t_k), t_kk
 
 
 @ti.func
 def _other(t, t_k, t_kk, g, g_k, b, sign):
     """Derivatives of log(1 - T)."""
-    tail = ti.exp(t)
+    tail = exp(t)
     rest = 1.0 - tail
-    rate = -sign * ti.exp(g) / rest
+    rate = -sign * exp(g) / rest
     by_k = -tail * t_k / rest
     by_kk = -tail * (t_kk + t_k * t_k) / rest - by_k * by_k
     return log1p(-tail), rate, rate * (b - rate), by_k, rate * (g_k - by_k), by_kk
@@ -112,7 +112,7 @@ def _zero_outside(x, values: ti.template(), outside):
 @ti.func
 def cdf(x, k):
     lower, t, t_k, t_kk, g, g_k, b = _tail(ti.max(x, _SMALLEST), k)
-    tail, f = ti.exp(t), ti.exp(g)
+    tail, f = exp(t), exp(g)
     sign = ti.select(lower, 1.0, -1.0)
     value = ti.select(lower, tail, 1.0 - tail)
     by_k, by_kk = sign * tail * t_k, sign * tail * (t_kk + t_k * t_k)

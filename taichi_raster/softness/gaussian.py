@@ -5,7 +5,7 @@ import math
 import taichi as ti
 from scipy.special import ndtri
 
-from taichi_raster.arithmetic import log1p
+from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.special import erfcx
 from taichi_raster.softness.tails import reflected
@@ -17,8 +17,8 @@ _LOG_2 = math.log(2)
 
 @ti.func
 def cdf(x):
-    tail = 0.5 * ti.exp(-0.5 * x * x) * erfcx(ti.abs(x) * _SQRT_HALF)
-    pdf = _INV_SQRT_2PI * ti.exp(-0.5 * x * x)
+    tail = 0.5 * exp(-0.5 * x * x) * erfcx(ti.abs(x) * _SQRT_HALF)
+    pdf = _INV_SQRT_2PI * exp(-0.5 * x * x)
     return ti.select(x >= 0.0, 1.0 - tail, tail), pdf, -x * pdf
 
 
@@ -27,9 +27,9 @@ def log_survival(x):
     """log Phi(-x), without underflow inside; the hazard is phi(x) / Phi(-x)."""
     scaled = erfcx(ti.abs(x) * _SQRT_HALF)
     half_square = 0.5 * x * x
-    tail = 0.5 * ti.exp(-half_square) * scaled
-    value = ti.select(x >= 0.0, -half_square + ti.log(scaled) - _LOG_2, log1p(-tail))
-    hazard = _INV_SQRT_2PI * ti.select(x >= 0.0, 2.0 / scaled, ti.exp(-half_square) / (1.0 - tail))
+    tail = 0.5 * exp(-half_square) * scaled
+    value = ti.select(x >= 0.0, -half_square + log(scaled) - _LOG_2, log1p(-tail))
+    hazard = _INV_SQRT_2PI * ti.select(x >= 0.0, 2.0 / scaled, exp(-half_square) / (1.0 - tail))
     return value, -hazard, -hazard * (hazard - x)
 
 

@@ -4,7 +4,7 @@ import math
 
 import taichi as ti
 
-from taichi_raster.arithmetic import log1p
+from taichi_raster.elementary import atan2, exp, log, log1p
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import reflected
 
@@ -16,12 +16,12 @@ def _atan_ratio(e):
     """atan(e) / e for e in [0, 1], and 1 at 0."""
     some = e > 1e-4
     away = ti.select(some, e, 1.0)
-    return ti.select(some, ti.atan2(away, 1.0 + 0.0 * e) / away, 1.0 - e * e / 3.0)
+    return ti.select(some, atan2(away, 1.0 + 0.0 * e) / away, 1.0 - e * e / 3.0)
 
 
 @ti.func
 def cdf(x):
-    e = ti.exp(-ti.abs(x))
+    e = exp(-ti.abs(x))
     tail = _TWO_OVER_PI * e * _atan_ratio(e)
     f = _TWO_OVER_PI * e / (1.0 + e * e)
     tanh = ti.select(x >= 0.0, 1.0, -1.0) * (1.0 - e * e) / (1.0 + e * e)
@@ -30,12 +30,12 @@ def cdf(x):
 
 @ti.func
 def log_survival(x):
-    e = ti.exp(-ti.abs(x))
+    e = exp(-ti.abs(x))
     ratio = _atan_ratio(e)
     tail = _TWO_OVER_PI * e * ratio
     secant = 1.0 / (1.0 + e * e)
     hazard = secant * ti.select(x >= 0.0, 1.0 / ratio, _TWO_OVER_PI * e / (1.0 - tail))
-    value = ti.select(x >= 0.0, ti.log(_TWO_OVER_PI * ratio) - x, log1p(-tail))
+    value = ti.select(x >= 0.0, log(_TWO_OVER_PI * ratio) - x, log1p(-tail))
     tanh = ti.select(x >= 0.0, 1.0, -1.0) * (1.0 - e * e) * secant
     return value, -hazard, hazard * (tanh - hazard)
 

@@ -4,7 +4,7 @@ import math
 
 import taichi as ti
 
-from taichi_raster.arithmetic import log1p
+from taichi_raster.elementary import exp, log1p
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import reflected
 
@@ -13,13 +13,13 @@ _LOG_2 = math.log(2)
 
 @ti.func
 def cdf(x):
-    tail = 0.5 * ti.exp(-ti.abs(x))
+    tail = 0.5 * exp(-ti.abs(x))
     return ti.select(x >= 0.0, 1.0 - tail, tail), tail, ti.select(x >= 0.0, -tail, tail)
 
 
 @ti.func
 def log_survival(x):
-    tail = 0.5 * ti.exp(-ti.abs(x))
+    tail = 0.5 * exp(-ti.abs(x))
     hazard = ti.select(x >= 0.0, 1.0, tail / (1.0 - tail))
     value = ti.select(x >= 0.0, -x - _LOG_2, log1p(-tail))
     return value, -hazard, ti.select(x >= 0.0, 0.0, -hazard * (1.0 + hazard))

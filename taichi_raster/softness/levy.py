@@ -5,6 +5,7 @@ import math
 import taichi as ti
 from scipy.special import erfinv
 
+from taichi_raster.elementary import exp, log
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas, register
 from taichi_raster.softness.special import erf, erfcx
 from taichi_raster.softness.tails import log_of, reversed_formulas
@@ -21,7 +22,7 @@ def _parts(x):
     return (
         size,
         y,
-        ti.exp(-0.5 / size),
+        exp(-0.5 / size),
         _INV_SQRT_2PI / (size * ti.sqrt(size)),
         ((0.5 / size - 1.5) / size),
     )
@@ -45,7 +46,7 @@ def log_cdf(x):
     scaled = erfcx(y)
     rate = f / scaled
     return (
-        ti.select(inside, ti.log(scaled) - 0.5 / size, LOG_ZERO),
+        ti.select(inside, log(scaled) - 0.5 / size, LOG_ZERO),
         ti.select(inside, rate, 0.0),
         ti.select(inside, rate * (bend - rate), 0.0),
     )

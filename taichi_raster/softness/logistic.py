@@ -4,14 +4,14 @@ import math
 
 import taichi as ti
 
-from taichi_raster.arithmetic import log1p
+from taichi_raster.elementary import exp, log1p
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import reflected
 
 
 @ti.func
 def cdf(x):
-    e = ti.exp(-ti.abs(x))
+    e = exp(-ti.abs(x))
     f = ti.select(x >= 0.0, 1.0, e) / (1.0 + e)
     pdf = e / ((1.0 + e) * (1.0 + e))
     return f, pdf, pdf * ti.select(x >= 0.0, e - 1.0, 1.0 - e) / (1.0 + e)
@@ -20,7 +20,7 @@ def cdf(x):
 @ti.func
 def log_survival(x):
     """-softplus(x); the hazard rate is F itself."""
-    e = ti.exp(-ti.abs(x))
+    e = exp(-ti.abs(x))
     f = ti.select(x >= 0.0, 1.0, e) / (1.0 + e)
     return -ti.max(x, 0.0) - log1p(e), -f, -e / ((1.0 + e) * (1.0 + e))
 

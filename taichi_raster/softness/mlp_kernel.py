@@ -13,6 +13,7 @@ from typing import Any
 
 import taichi as ti
 
+from taichi_raster import elementary
 from taichi_raster.architecture import Architecture
 from taichi_raster.arithmetic import frozen, polynomial, types
 from taichi_raster.numbers import Number, let, log, raw, select, sqrt, total
@@ -103,7 +104,7 @@ def _tanh(x: Any) -> Any:
         c = let(ti.math.clamp(v, -_TANH_EDGE, _TANH_EDGE))
         h = let(c * polynomial(c * c, _TANH_NUM) / polynomial(c * c, _TANH_DEN))
     else:
-        e = let(ti.exp(-2.0 * ti.abs(v)))
+        e = let(elementary.exp(-2.0 * ti.abs(v)))
         h = let(ti.select(v >= 0.0, 1.0 - e, e - 1.0) / (1.0 + e))
     # For Taichi's autodiff: the value's derivative is the closed form, not the approximation's.
     return let(h + (1.0 - h * h) * (x - v))

@@ -5,6 +5,7 @@ import math
 import taichi as ti
 
 from taichi_raster.arithmetic import polynomial
+from taichi_raster.elementary import exp, log
 
 _SMALL_NUM = (
     1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2,
@@ -44,7 +45,7 @@ def erfcx(y):
     three rational functions, accurate to the last digits of float64.
     """
     square = ti.min(y, 1.0) * ti.min(y, 1.0)
-    small = ti.exp(square) * (1.0 - erf_small(ti.min(y, 1.0)))
+    small = exp(square) * (1.0 - erf_small(ti.min(y, 1.0)))
     middle_y = ti.min(y, 4.0)
     middle = polynomial(middle_y, _MIDDLE_NUM) / polynomial(middle_y, _MIDDLE_DEN)
     large_y = ti.max(y, 4.0)
@@ -65,7 +66,7 @@ def erf_small(y):
 def erf(y):
     """erf(y) for y >= 0."""
     near = ti.min(y, 30.0)
-    large = 1.0 - ti.exp(-near * near) * erfcx(near)
+    large = 1.0 - exp(-near * near) * erfcx(near)
     return ti.select(y <= _ERF_SMALL, erf_small(ti.min(y, _ERF_SMALL)), large)
 
 
@@ -78,7 +79,7 @@ def expm1_ratio(x):
     near = ti.math.clamp(x, -0.5, 0.5)
     away = ti.select(ti.abs(x) < 0.5, 1.0, x)
     series = polynomial(near, _EXPM1_RATIO)
-    return ti.select(ti.abs(x) < 0.5, series, (ti.exp(away) - 1.0) / away)
+    return ti.select(ti.abs(x) < 0.5, series, (exp(away) - 1.0) / away)
 
 
 # Bernoulli numbers B_2n, n = 7 ... 1, and what the asymptotic series divide them by.
@@ -105,8 +106,8 @@ def gammas(k):
         squares += 1.0 / ((k + i) * (k + i))
     z = k + (_SHIFT + 1.0)
     w = 1.0 / (z * z)
-    stirling = (z - 0.5) * ti.log(z) - z + _HALF_LOG_2PI
-    log_gamma = stirling + polynomial(w, _LGAMMA) / z - ti.log(product)
-    digamma = ti.log(z) - 0.5 / z - polynomial(w, _DIGAMMA) * w - reciprocals
+    stirling = (z - 0.5) * log(z) - z + _HALF_LOG_2PI
+    log_gamma = stirling + polynomial(w, _LGAMMA) / z - log(product)
+    digamma = log(z) - 0.5 / z - polynomial(w, _DIGAMMA) * w - reciprocals
     trigamma = 1.0 / z + 0.5 * w + polynomial(w, _BERNOULLI) * w / z + squares
     return log_gamma, digamma, trigamma

@@ -11,7 +11,7 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.arithmetic import log1p
+from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas
 
 Function = Callable[..., Any]
@@ -24,7 +24,7 @@ def log_of(value, rest, slope, curve):
     v = ti.select(some, value, 1.0)
     rate = ti.select(some, slope / v, 0.0)
     second = ti.select(some, curve / v - rate * rate, 0.0)
-    log_v = ti.select(v < 0.5, ti.log(v), log1p(-ti.min(rest, 0.75)))
+    log_v = ti.select(v < 0.5, log(v), log1p(-ti.min(rest, 0.75)))
     return ti.select(some, log_v, LOG_ZERO), rate, second
 
 
@@ -78,13 +78,13 @@ def reversed_formulas(base: DistributionFormulas, **changes: Any) -> Distributio
     def cdf(x):
         log_s, _1, _2 = base.log_survival(-x)
         _f, f, f1 = base.cdf(-x)
-        return ti.exp(log_s), f, -f1
+        return exp(log_s), f, -f1
 
     @ti.func
     def cdf_with_shape(x, k):
         log_s, _1, _2, _3, _4, _5 = base.log_survival(-x, k)
         _f, f, f1, f_k, f_kx, f_kk = base.cdf(-x, k)
-        return ti.exp(log_s), f, -f1, -f_k, f_kx, -f_kk
+        return exp(log_s), f, -f1, -f_k, f_kx, -f_kk
 
     reflect = reflected_with_shape if base.shaped else reflected
     return replace(

@@ -1,0 +1,159 @@
+"""exp, log and atan2 for the kernels.
+
+On a CPU, Taichi's own call the C library for one number at a time, which keeps LLVM from computing
+several pixels at once; so there they are made of plain arithmetic, without a branch. On a GPU exp
+and log are the hardware's. Kernels that Taichi differentiates need its own functions: see `native`.
+
+The arguments are reduced as in W. J. Cody and W. Waite, *Software Manual for the Elementary
+Functions*, 1980; results are good to a few units in the last place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import taichi as ti
+
+from taichi_raster.arithmetic import polynomial, types
+from taichi_raster.runtime import runtime
+
+
+class _Native:
+    """Whether Taichi's functions are used, looked up when a kernel is compiled."""
+
+    forced = False
+
+    def __bool__(self) -> bool:
+        return self.forced or runtime().arch != "cpu"
+
+
+_native = _Native()
+
+
+@contextmanager
+def native() -> Iterator[None]:
+    """Within it, kernels are compiled with Taichi's functions, which its autodiff can follow."""
+    before, _native.forced = _native.forced, True
+    try:
+        yield
+    finally:
+        _native.forced = before
+
+
+class _Format:
+    """A floating-point format, for taking its numbers apart.
+
+    Attributes:
+        digits: of the mantissa.
+        shifter: adding it to a small number leaves the nearest integer in the low bits.
+        least, most: between these exp(x) is a normal number.
+        ln2_high, ln2_low: log 2 in two parts, the first one with few digits.
+        exp, log: coefficients; smallest: the smallest normal number.
+    """
+
+    def __init__(self, digits: int, bias: int, ln2_high: float, ln2_low: float, terms: int) -> None:
+        self.digits = digits
+        self.shifter = 1.5 * 2.0**digits
+        self.least, self.most = (1.0 - bias) * math.log(2), bias * math.log(2)
+        self.ln2_high, self.ln2_low = ln2_high, ln2_low
+        self.exp = tuple(1 / math.factorial(k) for k in reversed(range(terms)))
+        self.log = tuple(2 / (2 * k + 1) for k in reversed(range(terms - 2)))
+        self.smallest = 2.0 ** (1 - bias)
+
+
+_SINGLE = _Format(23, 127, 0.693359375, -2.12194440054690583e-4, 8)
+_DOUBLE = _Format(52, 1023, 6.93147180369123816e-1, 1.90821492927058770e-10, 14)
+
+
+class _Current:
+    def __getattr__(self, name: str) -> float | int | tuple[float, ...]:
+        return getattr(_SINGLE if types.single else _DOUBLE, name)
+
+
+_format = _Current()
+_LOG2_E = 1 / math.log(2)
+_ROOT_HALF = math.sqrt(0.5)
+
+
+@ti.func
+def bits_of(number):
+    return ti.bit_cast(ti.cast(number, types.real), types.bits)
+
+
+@ti.func
+def exp(x):
+    """e^x; 0 where that is below the normal numbers, and never more than e^(most)."""
+    value = x
+    if ti.static(bool(_native)):
+        value = ti.exp(x)
+    else:
+        near = ti.math.clamp(x, _format.least, _format.most)
+        shifted = near * _LOG2_E + _format.shifter
+        n = shifted - _format.shifter
+        r = (near - n * _format.ln2_high) - n * _format.ln2_low
+        exponent = (ti.bit_cast(shifted, types.bits) << _format.digits) + bits_of(1.0)
+        power = ti.bit_cast(exponent, types.real)
+        value = ti.select(x < _format.least, 0.0, polynomial(r, _format.exp) * power)
+    return value
+
+
+@ti.func
+def log(x):
+    """log x for x > 0; where x is below the normal numbers, the logarithm of the smallest one.
+
+    x = m 2^n with m in [sqrt(1/2), sqrt(2)), and log m = 2 atanh((m - 1) / (m + 1)).
+    """
+    value = x
+    if ti.static(bool(_native)):
+        value = ti.log(x)
+    else:
+        bits = ti.bit_cast(ti.max(x, _format.smallest), types.bits)
+        exponent = (bits - bits_of(_ROOT_HALF)) >> _format.digits
+        m = ti.bit_cast(bits - (exponent << _format.digits), types.real)
+        # The exponent as a number: added to the shifter's bits, it is that much more.
+        n = ti.bit_cast(exponent + bits_of(_format.shifter), types.real) - _format.shifter
+        s = (m - 1.0) / (m + 1.0)
+        value = n * _format.ln2_high + (s * polynomial(s * s, _format.log) + n * _format.ln2_low)
+    return value
+
+
+_TAN_EIGHTH = math.sqrt(2) - 1
+# atan(t) = t + t^3 P(t^2) / Q(t^2) for |t| <= tan(pi / 8), from the Cephes library.
+_ATAN_NUM = (
+    -8.750608600031904122785e-1, -1.615753718733365076637e1, -7.500855792314704667340e1,
+    -1.228866684490136173410e2, -6.485021904942025371773e1,
+)  # fmt: skip
+_ATAN_DEN = (
+    1.0, 2.485846490142306297962e1, 1.650270098316988542046e2, 4.328810604912902668951e2,
+    4.853903996359136964868e2, 1.945506571482613964425e2,
+)  # fmt: skip
+
+
+@ti.func
+def atan2(y, x):
+    """The angle of (x, y), in [0, pi]; y >= 0, and not both 0."""
+    size = ti.abs(x)
+    low, high = ti.min(size, y), ti.max(size, y)
+    wide = low > _TAN_EIGHTH * high
+    t = ti.select(wide, low - high, low) / ti.select(wide, low + high, high)
+    square = t * t
+    rest = square * polynomial(square, _ATAN_NUM) / polynomial(square, _ATAN_DEN)
+    angle = ti.select(wide, math.pi / 4, 0.0) + (t + t * rest)
+    angle = ti.select(y > size, math.pi / 2 - angle, angle)
+    return ti.select(x < 0.0, math.pi - angle, angle)
+
+
+_ATANH = tuple(1 / (2 * k + 1) for k in reversed(range(8)))
+
+
+@ti.func
+def log1p(x):
+    """log(1 + x): 2 atanh(x / (2 + x)) by its series where x is small.
+
+    (Kahan's correction of log would need a log more accurate than Vulkan promises.)
+    """
+    s = x / (2.0 + x)
+    series = 2.0 * s * polynomial(s * s, _ATANH)
+    return ti.select(ti.abs(x) < 0.125, series, log(1.0 + x))
