@@ -25,13 +25,17 @@ from taichi_raster.kernels import (
     Layers,
     Pull,
     PullTangent,
+    Push,
 )
+from taichi_raster.kernels.sinks import LANES
+from taichi_raster.kernels.tiles import TileKernels
 from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Variant
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch, clear, read, write
 from taichi_raster.softness import registry
 
 _STILL = (True, False, False)
+_MARGIN = LANES  # pixels past the last row that are read, and not used
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Sums:
     """What the kernels find for each pixel.
 
     Attributes:
-        y: (B, H, W, 2 + C) sums, see layout.py.
+        y: (2 + C, B, H, W) sums, see layout.py.
         offset: (B, H, W) what was subtracted from all log-weights; it cancels.
         reference: (B, H, W) normalised depth that a softmax's depths were taken relative to.
         peak: (B, H, W) what was subtracted from the exponents of the T-conorm's terms.
@@ -78,7 +82,7 @@ class Engine:
             self._load(call, ticket, x, background)
             fields, grid = self._scratch, (call.batch, call.height, call.width)
             return Sums(
-                read(fields.y, x, call.y_size).view(*grid, -1),
+                read(fields.y, x, call.y_size).view(-1, *grid),
                 *(
                     read(field, x, call.pixels).view(grid)
                     for field in (
@@ -109,10 +113,15 @@ class Engine:
             self._load(call, ticket, x, background, tangent=True)
             fields = self._scratch
             write(fields.x_dot, x_dot)
-            clear(fields.y_dot, call.y_size)
-            self._kernels(AccumulateTangent, call.variant).accumulate(call.runs(self.on_gpu))
+            if self.prefer_autodiff:
+                clear(fields.y_dot, call.y_size)
+                with elementary.native():
+                    kernels = self._kernels(AccumulateTangent, call.variant)
+                    kernels.accumulate(call.runs(self.on_gpu))
+            else:
+                self._run(self._kernels(Push, call.variant), call)
             y_dot = read(fields.y_dot, x, call.y_size)
-            return y_dot.view(call.batch, call.height, call.width, -1)
+            return y_dot.view(-1, call.batch, call.height, call.width)
 
     def second(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, v: Tensor, x_dot: Tensor
@@ -143,6 +152,13 @@ class Engine:
             found = read(self._scratch.layers, x, call.pixels * depth)
             return found.view(call.batch, call.height, call.width, depth), unfinished == 0
 
+    def _run(self, kernels: TileKernels, call: Call) -> None:
+        """Tile by tile, or pixel by pixel."""
+        if self.on_gpu:
+            kernels.run_pixels(call.batch * call.slots)
+        else:
+            kernels.run_tiles(call.batch * call.tiles * kernels.spread, 1)
+
     def _pull(self, kind: type[Pull], call: Call) -> None:
         """Face by face, which suits few threads, or pixel by pixel."""
         kernels = self._kernels(kind, call.variant)
@@ -159,18 +175,15 @@ class Engine:
         runtime()  # raises if Taichi was re-initialised
         fields = self._scratch
         before = fields.version
-        fields.reserve(y=call.y_size)
+        fields.reserve(y=call.y_size + _MARGIN)
         if tangent:
-            fields.reserve(x_dot=call.x_size, y_dot=call.y_size)
+            fields.reserve(x_dot=call.x_size, y_dot=call.y_size + _MARGIN)
         if fields.version == before and self._loaded == ticket:
             return
         self._place(call, x)
-        # The kernel finds the background's depth or log-weight where it will leave the offset.
-        offsets = background[:, None].expand(-1, call.height * call.width)
-        write(fields.offset, offsets.reshape(-1))
+        write(fields.floor, background)
         variant = replace(call.variant, moves=_STILL)  # shared by all, so that it compiles once
-        kernels = self._kernels(Forward, variant)
-        kernels.render(call.runs(self.on_gpu) * kernels.spread)
+        self._run(self._kernels(Forward, variant), call)
         self._loaded = ticket
 
     def _place(self, call: Call, x: Tensor) -> None:
@@ -178,7 +191,9 @@ class Engine:
         self._loaded = -1
         fields = self._scratch
         tiles = call.batch * call.tiles
-        fields.reserve(x=call.x_size, pixels=call.pixels, tile_begin=tiles + 1)
+        fields.reserve(
+            x=call.x_size, pixels=call.pixels + _MARGIN, tile_begin=tiles + 1, floor=call.batch
+        )
         write(fields.x, x)
         write(fields.x_still, x)
         memory.put(fields.dims, call.dims(self.on_gpu))

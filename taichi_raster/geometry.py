@@ -34,11 +34,61 @@ def turned(v: Vector) -> Vector:
 
 
 @dataclass(frozen=True)
+class Triangle:
+    """What is the same for all pixels that a face meets.
+
+    Attributes:
+        corners: in the image; z: their depths; inverse_z: 1 over these.
+        edges: edge i runs from vertex i to i + 1; inverses: 1 over their lengths, 0 for a point.
+        area: twice the signed area, positive where the corners turn counter-clockwise;
+            inverse_area: 1 over it, 0 where the triangle is not solid.
+        solid: whether it is more than a segment, which contains no pixel.
+    """
+
+    _data_oriented = True
+
+    corners: list[Vector]
+    z: Vector
+    inverse_z: Vector
+    edges: list[Vector]
+    inverses: list[Number]
+    area: Number
+    inverse_area: Number
+    solid: Any
+
+
+def triangle(corners: list[Vector], z: Vector, flatness: float) -> Triangle:
+    """`flatness` is the ratio of area to squared longest edge below which it is not solid."""
+    edges = [corners[(i + 1) % 3] - corners[i] for i in range(3)]
+    squares = [e.dot(e) for e in edges]
+    area = cross(edges[0], corners[2] - corners[0])
+    longest = ti.max(*(raw(square) for square in squares))
+    solid = let(ti.abs(raw(area)) > flatness * longest)
+    inverses = [
+        over(sqrt(guarded(s, raw(s) >= POINT**2)), raw(s) >= POINT**2) for s in squares
+    ]
+    return Triangle(
+        corners, z, z.each(lambda depth: 1.0 / depth), edges, inverses, area,
+        over(guarded(area, solid), solid), solid,
+    )  # fmt: skip
+
+
+def guarded(value: Any, good: Any) -> Any:
+    """`value` where it is `good` to divide by, else 1."""
+    return select(good, value, 1.0)
+
+
+def over(value: Any, good: Any) -> Any:
+    """1 / value where that is `good`, else 0."""
+    return select(good, 1.0 / value, 0.0)
+
+
+@dataclass(frozen=True)
 class Choice:
     """What is decided without derivatives: where the pixel lies relative to the triangle.
 
     Attributes:
-        edge: the nearest edge's index; edge i runs from vertex i to i + 1.
+        edge: the nearest edge's index.
         inside: whether the pixel is inside.
         on_line: whether the foot is in the edge's interior.
         side: the sign that makes side * cross(c - a, p - a) / |c - a| positive inside.
@@ -52,49 +102,45 @@ class Choice:
     t: Any
 
 
-def decide(p: Vector, corners: list[Vector], flatness: float, differentiated: bool) -> Choice:
+def decide(p: Vector, face: Triangle, differentiated: bool) -> Choice:
     """Choose the nearest edge and the foot on it.
 
-    `flatness` is the ratio of area to squared longest edge below which a triangle counts as a
-    segment, which contains no pixel; `differentiated`: whether Taichi's autodiff is to follow.
+    `differentiated`: whether Taichi's autodiff is to follow.
     """
+
+    def bare(x: Any) -> Any:
+        return frozen(raw(x)) if differentiated else raw(x)
+
     p = p.each(raw)
-    bare = [corner.each(raw) for corner in corners]
-    if differentiated:
-        bare = [corner.each(frozen).lets() for corner in bare]
-    feet = [_foot(p, bare[i], bare[(i + 1) % 3]) for i in range(3)]
+    feet = [
+        _foot(p, *(v.each(bare) for v in (face.corners[i], face.edges[i])), bare(face.inverses[i]))
+        for i in range(3)
+    ]
     (t0, d0, c0), (t1, d1, c1), (t2, d2, c2) = feet
     second, third = let(ti.select(d0 <= d2, 0, 2)), let(ti.select(d1 <= d2, 1, 2))
     edge = let(ti.select(d0 <= d1, second, third))
-
-    def nearest(first: Any, middle: Any, last: Any) -> Any:
-        return let(ti.select(edge == 0, first, ti.select(edge == 1, middle, last)))
-
-    t = nearest(t0, t1, t2)
-    area = let(cross(bare[1] - bare[0], bare[2] - bare[0]))
-    squares = [e.dot(e) for e in (bare[1] - bare[0], bare[2] - bare[1], bare[0] - bare[2])]
-    solid = ti.abs(area) > flatness * ti.max(*squares)
-    turn = let(ti.select(area >= 0.0, 1.0, -1.0))
-    inside = let(solid & (turn * c0 >= 0.0) & (turn * c1 >= 0.0) & (turn * c2 >= 0.0))
-    outward = ti.select(nearest(c0, c1, c2) > 0.0, -1.0, 1.0)  # outside, d is negative either way
+    t = by_edge(edge, t0, t1, t2)
+    turn = let(ti.select(bare(face.area) >= 0.0, 1.0, -1.0))
+    sides = (turn * c0 >= 0.0) & (turn * c1 >= 0.0) & (turn * c2 >= 0.0)
+    inside = let(face.solid & sides)
+    # Outside, d is negative either way.
+    outward = ti.select(by_edge(edge, c0, c1, c2) > 0.0, -1.0, 1.0)
     on_line = let(inside | ((t > 0.0) & (t < 1.0)))
     return Choice(edge, inside, on_line, let(ti.select(inside, turn, outward)), t)
 
 
-def _foot(p: Vector, a: Vector, c: Vector) -> tuple[Any, Any, Any]:
-    """(t, squared distance) of the point of a -> c nearest to p, and cross(c - a, p - a)."""
-    e, r = (c - a).lets(), (p - a).lets()
-    length2 = let(e.dot(e))
-    is_point = length2 < POINT**2
-    t = ti.math.clamp(r.dot(e) / ti.select(is_point, 1.0, length2), 0.0, 1.0)
-    t = let(ti.select(is_point, 0.0, t))
+def by_edge(edge: Any, first: Any, second: Any, third: Any) -> Any:
+    """What belongs to the nearest edge."""
+    found = select(edge == 0, first, select(edge == 1, second, third))
+    return found if isinstance(found, Number) else let(found)
+
+
+def _foot(p: Vector, a: Vector, e: Vector, inverse: Any) -> tuple[Any, Any, Any]:
+    """(t, squared distance) of the point of a -> a + e nearest to p, and cross(e, p - a)."""
+    r = (p - a).lets()
+    t = let(ti.math.clamp(r.dot(e) * (inverse * inverse), 0.0, 1.0))
     q = (r - e * t).lets()
     return t, let(q.dot(q)), let(cross(e, r))
-
-
-def guarded(value: Any, good: Any) -> Any:
-    """`value` where it is `good` to divide by, else 1."""
-    return select(good, value, 1.0)
 
 
 def ends(edge: Any, corners: list[Vector]) -> tuple[Vector, Vector]:
@@ -110,35 +156,36 @@ class Foot:
 
     Attributes:
         choice: see `Choice`.
-        a, c: the nearest edge's ends.
+        e: the nearest edge, from end to end; inverse: 1 / |e|.
         t: the foot's parameter, with its tangent.
         n: the unit vector along which d is measured; zero where the pixel lies on a vertex.
         d: signed distance.
     """
 
     choice: Choice
-    a: Vector
-    c: Vector
+    e: Vector
+    inverse: Number
     t: Number
     n: Vector
     d: Number
 
 
-def measure(p: Vector, corners: list[Vector], choice: Choice) -> Foot:
-    a, c = ends(choice.edge, corners)
-    e = c - a
-    length2 = guarded(e.dot(e), choice.on_line)
-    # Free on the line, constant at a vertex.
-    t = select(choice.on_line, (p - a).dot(e) / length2, choice.t)
+def measure(p: Vector, face: Triangle, choice: Choice, differentiated: bool) -> Foot:
+    a, c = ends(choice.edge, face.corners)
+    e, inverse = c - a, by_edge(choice.edge, *face.inverses)
+    t = Number(choice.t)
+    if differentiated or inverse.d is not None:
+        # Free on the line, constant at a vertex.
+        t = select(choice.on_line, (p - a).dot(e) * (inverse * inverse), choice.t)
     r = p - a * (1.0 - t) - c * t
-    along_line = turned(e) * (1.0 / sqrt(length2) * choice.side)
+    along_line = turned(e) * (inverse * choice.side)
     square = r.dot(r)
     from_vertex = -r * (1.0 / sqrt(guarded(square, raw(square) > 0.0)))
     n = choose(choice.on_line, along_line, from_vertex)
     # Without n's and t's tangents, by the envelope theorem.
     n_still, t_still = n.each(_still), _still(t)
     d = n_still.dot(p - a * (1.0 - t_still) - c * t_still)
-    return Foot(choice, a, c, t, n, d)
+    return Foot(choice, e, inverse, t, n, d)
 
 
 def _still(x: Any) -> Any:
@@ -162,42 +209,42 @@ def slope_of_place(edge: Any) -> Vector:
     ).lets()
 
 
-def barycentric(p: Vector, corners: list[Vector], area: Any) -> Vector:
+def barycentric(p: Vector, face: Triangle, inverse_area: Any) -> Vector:
     """Barycentric coordinates of p."""
-    v0, v1, v2 = corners
-    w0 = cross(v1 - p, v2 - p) / area
-    w1 = cross(v2 - p, v0 - p) / area
+    w0 = cross(face.edges[1], p - face.corners[1]) * inverse_area
+    w1 = cross(face.edges[2], p - face.corners[2]) * inverse_area
     return Vector(w0, w1, 1.0 - w0 - w1)
 
 
-def nearest_weights(p: Vector, corners: list[Vector], foot: Foot) -> Vector:
+def nearest_weights(p: Vector, face: Triangle, foot: Foot) -> Vector:
     """Barycentric coordinates of the triangle's point nearest to p: p itself inside; outside, the
     foot, which slides along the nearest edge or rests at a vertex."""
-    inside = foot.choice.inside
-    v0, v1, v2 = corners
-    within = barycentric(p, corners, guarded(cross(v1 - v0, v2 - v0), inside))
-    return choose(inside, within, place(foot.choice.edge, foot.t))
+    within = barycentric(p, face, face.inverse_area)
+    return choose(foot.choice.inside, within, place(foot.choice.edge, foot.t))
 
 
-def pull_nearest(corners: list[Vector], foot: Foot, w: Vector, w_bar: Vector) -> list[Vector]:
+def pull_nearest(face: Triangle, foot: Foot, w: Vector, w_bar: Vector) -> list[Vector]:
     """The adjoint of the vertices, given that of `nearest_weights`.
 
     Inside, moving vertex j by delta moves the coordinates as moving p by -w_j delta does. Outside,
     t_bar meets t_dot = (d n . (c_dot - a_dot) - ((1 - t) a_dot + t c_dot) . e) / |e|^2.
     """
-    v0, v1, v2 = corners
     choice, t, n, d = foot.choice, foot.t, foot.n, foot.d
-    area = guarded(cross(v1 - v0, v2 - v0), choice.inside)
-    turns = turned(v2 - v1) * w_bar[0] + turned(v0 - v2) * w_bar[1] + turned(v1 - v0) * w_bar[2]
-    drift = turns * (-1.0 / area)
-    e = foot.c - foot.a
+    drift = _drift(face, face.inverse_area, w_bar)
     sliding = choice.on_line & (choice.inside == 0)
-    t_bar = w_bar.dot(slope_of_place(choice.edge)) / guarded(e.dot(e), choice.on_line)
+    t_bar = w_bar.dot(slope_of_place(choice.edge)) * (foot.inverse * foot.inverse)
     t_bar = select(sliding, t_bar, 0.0)
-    at_ends = (e * (1.0 - t) + n * d) * -t_bar, (e * t - n * d) * -t_bar
+    at_ends = (foot.e * (1.0 - t) + n * d) * -t_bar, (foot.e * t - n * d) * -t_bar
     from_ends = spread(choice.edge, *at_ends)
     zero = Vector(0.0, 0.0)
     return [choose(choice.inside, drift * w[i], zero) + from_ends[i] for i in range(3)]
+
+
+def _drift(face: Triangle, inverse_area: Any, w_bar: Vector) -> Vector:
+    """The adjoint of a pixel that stands still while the triangle moves, given that of its
+    barycentric coordinates; negative."""
+    turns = [turned(face.edges[(i + 1) % 3]) * (w_bar[i] * -inverse_area) for i in range(3)]
+    return turns[0] + turns[1] + turns[2]
 
 
 def spread(edge: Any, a: Vector, c: Vector) -> list[Vector]:
@@ -206,42 +253,32 @@ def spread(edge: Any, a: Vector, c: Vector) -> list[Vector]:
     return [choose(edge == i, a, choose(edge == (i + 2) % 3, c, zero)) for i in range(3)]
 
 
-def clipped_weights(p: Vector, corners: list[Vector]) -> Vector:
+def clipped_weights(p: Vector, face: Triangle) -> Vector:
     """Barycentric coordinates of p, clipped to [0, 1] and renormalised (Liu et al., ICCV 2019)."""
-    return _renormalised(_unclipped(p, corners))
+    return _renormalised(barycentric(p, face, _safe_inverse(face)))
 
 
-def pull_clipped(p: Vector, corners: list[Vector], w_bar: Vector) -> list[Vector]:
+def pull_clipped(p: Vector, face: Triangle, w_bar: Vector) -> list[Vector]:
     """The adjoint of the vertices, given that of `clipped_weights`."""
-    v0, v1, v2 = corners
-    within = _unclipped(p, corners)
+    within = barycentric(p, face, _safe_inverse(face))
     clipped = within.each(_clip)
-    size = total(clipped)
-    w = clipped * (1.0 / size)
+    inverse_size = 1.0 / total(clipped)
+    w = clipped * inverse_size
     mean = w.dot(w_bar)
     raw_bar = Vector(
         *(
-            select((raw(b) > 0.0) & (raw(b) < 1.0), (bar - mean) / size, 0.0)
+            select((raw(b) > 0.0) & (raw(b) < 1.0), (bar - mean) * inverse_size, 0.0)
             for b, bar in zip(within, w_bar, strict=True)
         )
     )
-    area = _safe_area(corners)
-    turns = turned(v2 - v1) * raw_bar[0] + turned(v0 - v2) * raw_bar[1]
-    turns = turns + turned(v1 - v0) * raw_bar[2]
-    drift = turns * (-1.0 / area)
+    drift = _drift(face, _safe_inverse(face), raw_bar)
     return [drift * within[i] for i in range(3)]
 
 
-def _unclipped(p: Vector, corners: list[Vector]) -> Vector:
-    return barycentric(p, corners, _safe_area(corners))
-
-
-def _safe_area(corners: list[Vector]) -> Any:
-    """Twice the signed area, kept from zero as in the published renderers."""
-    v0, v1, v2 = corners
-    area = cross(v1 - v0, v2 - v0)
-    tiny = ti.select(raw(area) > 0.0, POINT, -POINT)
-    return select(ti.abs(raw(area)) > POINT, area, tiny)
+def _safe_inverse(face: Triangle) -> Any:
+    """1 over twice the signed area, kept from zero as in the published renderers."""
+    tiny = ti.select(raw(face.area) > 0.0, POINT, -POINT)
+    return 1.0 / select(ti.abs(raw(face.area)) > POINT, face.area, tiny)
 
 
 def _clip(b: Any) -> Any:

@@ -4,7 +4,7 @@ x is, one part after the other (see `Part`): face vertices (B, F, 3, 3); attribu
 (B, F, 3, D); texture coordinates at face corners (B, F, 3, 2); texels; the edge network's weights
 (B, P); the depth network's weights (B, Q); and the other parameters (B, len(Slot)). Every batch
 item has its own parameters, so that threads do not contend for them and a sum over items has a
-fixed order. y is (B, H, W, 2 + C): the T-conorm's sum, the colour weight, and the weighted
+fixed order. y is (2 + C, B, H, W): the T-conorm's sum, the colour weight, and the weighted
 attributes.
 """
 
@@ -127,7 +127,8 @@ class Dim:
     TEXTURE_STRIDE = 9  # elements from one batch item's texture to the next; 0 if shared
     GROUPS = 10  # in one image
     GROUPS_X = 11
-    PARTS = 12  # where the parts of x begin
+    PIXELS = 12  # in the whole batch
+    PARTS = 13  # where the parts of x begin
 
 
 class Limit:
@@ -203,17 +204,18 @@ class Call:
         return self.pixels * (2 + self.variant.channels)
 
     def runs(self, on_gpu: bool) -> int:
-        """The length of the outer, parallel loop."""
-        return self.batch * self._slots // self.run_length(on_gpu)
+        """The length of the outer, parallel loop of kernels that go pixel by pixel."""
+        return self.batch * self.slots // self.run_length(on_gpu)
 
     def run_length(self, on_gpu: bool) -> int:
         """How many pixels one thread does, in order."""
         if self.fixed_order:
-            return self._slots
+            return self.slots
         return 1 if on_gpu else TILE * TILE
 
     @property
-    def _slots(self) -> int:
+    def slots(self) -> int:
+        """Pixels of an image's tiles, those beyond its borders included."""
         return self.tiles * TILE * TILE
 
     def dims(self, on_gpu: bool) -> list[int]:
@@ -221,7 +223,8 @@ class Call:
         starts = [sum(self.sizes[:i]) for i in range(Part.COUNT)]
         return [
             self.batch, self.faces, self.height, self.width, self.tiles_x, self.tiles,
-            self.run_length(on_gpu), *self.texture, self.groups, self.groups_x, *starts,
+            self.run_length(on_gpu), *self.texture, self.groups, self.groups_x,
+            self.pixels, *starts,
         ]  # fmt: skip
 
     def limits(self) -> list[float]:

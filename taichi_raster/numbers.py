@@ -20,7 +20,7 @@ import taichi as ti
 from taichi.lang import impl
 
 from taichi_raster import elementary
-from taichi_raster.arithmetic import frozen
+from taichi_raster.arithmetic import frozen, types
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -237,13 +237,48 @@ class Local:
     _data_oriented = True
 
     def __init__(self, start: Any = 0.0) -> None:
-        self.expression = impl.expr_init(start)
+        self.place = impl.expr_init(start)
+
+    @property
+    def value(self) -> Any:
+        return self.place
 
     def add(self, value: Any) -> None:
-        self.expression += value
+        self.place += value
 
     def set(self, value: Any) -> None:
-        self.expression._assign(value)
+        self.place._assign(value)
+
+
+class Lanes:
+    """As many variables as pixels are worked on together, in an array of the kernel's."""
+
+    _data_oriented = True
+
+    def __init__(self, count: int, start: Any = 0.0) -> None:
+        kind = None if isinstance(start, int) else types.real
+        self.array = impl.expr_init(ti.Vector([start] * count, dt=kind or ti.i32))
+
+    def at(self, lane: Any) -> Lane:
+        return Lane(self.array, lane)
+
+
+class Lane(Local):
+    """One of them."""
+
+    def __init__(self, array: Any, lane: Any) -> None:
+        self.array, self.lane = array, lane
+
+    @property
+    def value(self) -> Any:
+        return let(element(self.array, self.lane))
+
+    def add(self, value: Any) -> None:
+        place = element(self.array, self.lane)
+        place += value
+
+    def set(self, value: Any) -> None:
+        set_to(element(self.array, self.lane), value)
 
 
 def upto(x: Any, largest: float) -> Any:

@@ -189,12 +189,12 @@ class SoftRasterizer(nn.Module):
             floor = self.depth.background(depth, batch).to(vertices)
         y, *rest = Accumulate.apply(x, floor.detach(), call, engine().ticket())
         sums = Sums(y, *rest)
-        alpha = self.alpha.resolve(y[..., 0], sums.peak, sums.saturated > 0, p)[..., None]
+        alpha = self.alpha.resolve(y[0], sums.peak, sums.saturated > 0, p)
         if shown.total == 0:
-            return alpha
+            return alpha[..., None]
         gamma = depth.gamma.to(vertices).expand(batch)[:, None, None]
         colour = self._colour(sums, gamma, floor[:, None, None], self._behind(background, y))
-        return torch.cat([colour, alpha], dim=-1)
+        return torch.cat([colour, alpha[..., None]], dim=-1)
 
     def _behind(self, background: Tensor, like: Tensor) -> Tensor:
         """The background at full size."""
@@ -205,7 +205,7 @@ class SoftRasterizer(nn.Module):
 
     def _colour(self, sums: Sums, gamma: Tensor, floor: Tensor, background: Tensor) -> Tensor:
         """The composited attributes from the per-pixel sums."""
-        weight, colour = sums.y[..., 1:2], sums.y[..., 2:]
+        weight, colour = sums.y[1, ..., None], sums.y[2:].movedim(0, -1)
         if isinstance(self.depth, HardDepth):
             return colour + (1 - weight) * background
         if isinstance(self.depth, SoftmaxDepth):

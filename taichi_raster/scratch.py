@@ -16,7 +16,7 @@ from taichi_raster.runtime import Runtime
 _INITIAL = {
     "x": 1 << 15, "x_dot": 1 << 15, "y": 1 << 18, "y_dot": 1 << 18,
     "tile_begin": 1 << 14, "tile_faces": 1 << 17, "group_begin": 1 << 12,
-    "group_faces": 1 << 16, "pixels": 1 << 16, "layers": 1 << 18,
+    "group_faces": 1 << 16, "floor": 1 << 8, "pixels": 1 << 16, "layers": 1 << 18,
 }  # fmt: skip
 
 
@@ -45,6 +45,7 @@ class Scratch:
         y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
         tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists;
             group_begin, group_faces: likewise for groups of tiles.
+        floor: the background's depth (softmax) or log-weight, for each batch item.
         offset, reference, peak, saturated, nearest, top: what `Forward` finds for each pixel.
         layers: faces of each pixel, nearest first, for the sharp reference.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
@@ -58,6 +59,7 @@ class Scratch:
     tile_faces: Any
     group_begin: Any
     group_faces: Any
+    floor: Any
     layers: Any
 
     def __init__(self, runtime: Runtime) -> None:

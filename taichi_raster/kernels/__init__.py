@@ -6,6 +6,7 @@ from taichi_raster.kernels.forward import Forward
 from taichi_raster.kernels.layers import Layers
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.pull import Pull, PullTangent
+from taichi_raster.kernels.push import Push
 
 __all__ = [
     "Accumulate",
@@ -16,4 +17,5 @@ __all__ = [
     "PairKernels",
     "Pull",
     "PullTangent",
+    "Push",
 ]

@@ -20,7 +20,8 @@ class Binning(PairKernels):
     @ti.kernel
     def count(self, tiles: ti.i32, grouped: ti.i32):
         for tile in range(tiles):
-            b, group, row, column = self.tile_at(tile)
+            b, row, column = self.tile_at(tile)
+            group = self.group_of(b, row, column)
             n = 0
             for k in range(self.begin(b, group, grouped), self.end(b, group, grouped)):
                 face = self.candidate(b, k, grouped)
@@ -31,7 +32,8 @@ class Binning(PairKernels):
     @ti.kernel
     def fill(self, tiles: ti.i32, grouped: ti.i32):
         for tile in range(tiles):
-            b, group, row, column = self.tile_at(tile)
+            b, row, column = self.tile_at(tile)
+            group = self.group_of(b, row, column)
             at = self.tile_begin[tile]
             for k in range(self.begin(b, group, grouped), self.end(b, group, grouped)):
                 face = self.candidate(b, k, grouped)
@@ -79,14 +81,10 @@ class Binning(PairKernels):
         return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
 
     @ti.func
-    def tile_at(self, tile):
-        """(batch item, group, first row, first column) of a tile."""
-        b = tile // self.dims[Dim.TILES]
-        in_image = tile - b * self.dims[Dim.TILES]
-        ty = in_image // self.dims[Dim.TILES_X]
-        tx = in_image - ty * self.dims[Dim.TILES_X]
-        group = b * self.dims[Dim.GROUPS] + ty // GROUP * self.dims[Dim.GROUPS_X] + tx // GROUP
-        return b, group, ty * TILE, tx * TILE
+    def group_of(self, b, row, column):
+        """The group of the tile that begins at a pixel."""
+        side = ti.static(GROUP * TILE)
+        return b * self.dims[Dim.GROUPS] + row // side * self.dims[Dim.GROUPS_X] + column // side
 
     @ti.func
     def group_at(self, group):
@@ -116,12 +114,12 @@ class Binning(PairKernels):
         meets it."""
         first = self.point(row, column).each(raw)
         last = self.point(row + (side - 1), column + (side - 1)).each(raw)
-        corners, corner_z = self.triangle(self.face_index(b, face))
+        triangle = self.face(b, face).triangle
         reach = self.limit(Limit.REACH)
         low, high = (
-            [let(extreme(*(raw(c[j]) for c in corners))) for j in range(2)]
+            [let(extreme(*(raw(c[j]) for c in triangle.corners))) for j in range(2)]
             for extreme in (ti.min, ti.max)
         )
         hit = (low[0] - reach <= last[0]) & (high[0] + reach >= first[0])
         hit = hit & ((low[1] - reach <= first[1]) & (high[1] + reach >= last[1]))
-        return let(hit & self.drawn(corners, corner_z))
+        return let(hit & self.drawn(triangle))

@@ -5,9 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from taichi_raster.geometry import Foot
+from taichi_raster.geometry import Foot, Triangle
 from taichi_raster.numbers import Number, Vector
 from taichi_raster.softness.mlp_kernel import Tape
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face, before it meets a pixel.
+
+    Attributes:
+        b, index: batch item and face; at: the face's number in the whole batch.
+        triangle: its geometry.
+    """
+
+    b: Any
+    index: Any
+    at: Any
+    triangle: Triangle
 
 
 @dataclass(frozen=True)
@@ -15,23 +30,22 @@ class Meeting:
     """A pixel and a face.
 
     Attributes:
-        b, face: batch item and face; at: the face's number in the whole batch.
+        face: see there.
         q: the pixel's number in the whole batch.
         point: the pixel's centre.
-        corners, corner_z: the triangle in the image, and its corners' depths.
         foot: the signed distance and where it was measured.
         near: whether the pair is near enough to count.
     """
 
-    b: Any
-    face: Any
-    at: Any
+    face: Face
     q: Any
     point: Vector
-    corners: list[Vector]
-    corner_z: Vector
     foot: Foot
     near: Any
+
+    @property
+    def b(self) -> Any:
+        return self.face.b
 
 
 @dataclass(frozen=True)
@@ -80,5 +94,5 @@ class Fragment:
     visible: Any
 
 
-for _kind in (Meeting, Edge, Fragment):
+for _kind in (Face, Meeting, Edge, Fragment):
     setattr(_kind, "_data_oriented", True)  # noqa: B010 - lets Taichi hand it through

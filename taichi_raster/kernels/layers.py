@@ -48,7 +48,7 @@ class Layers(PairKernels):
             best, best_z, best_a, best_turn = -1, 0.0, 0.0, 0
             for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
                 face = self.tile_faces[k]
-                m = self.meet(b, face, row, column)
+                m = self.meet(self.face(b, face), row, column)
                 if m.near:
                     f = self.weigh(m)
                     if f.counts:
@@ -56,7 +56,7 @@ class Layers(PairKernels):
                         later = z > last_z or (z == last_z and face > last_face)
                         if later and (best < 0 or z < best_z):
                             best, best_z, best_a = face, z, self.coverage_of(f)
-                            best_turn = ti.cast(self.front(m.corners), ti.i32)
+                            best_turn = ti.cast(self.front(m.face.triangle), ti.i32)
             if best < 0 or front >= 1.0 or back >= 1.0:
                 more = 0
             elif layer < depth:

@@ -8,13 +8,14 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster import aggregation, geometry
-from taichi_raster.kernels.fragment import Fragment, Meeting
+from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.softening import DepthWeight, EdgeTerms
 from taichi_raster.kernels.textures import sampler
 from taichi_raster.layout import TILE, Dim, Limit, Part, Slot, Variant
 from taichi_raster.numbers import Number, Vector, element, exp, let, raw, select, total, traced
 from taichi_raster.runtime import Runtime
 from taichi_raster.scratch import Scratch
+from taichi_raster.softness import registry
 
 # Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
 # runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead.
@@ -28,6 +29,7 @@ class PairKernels:
     Attributes:
         tangents: whether numbers carry the tangents in x_dot.
         autodiff: whether Taichi differentiates the kernel.
+        loops: whether a formula has loops, so that it pays to skip pixels.
     """
 
     tangents = False
@@ -43,7 +45,10 @@ class PairKernels:
         self.hard = variant.depth.kind == "hard"
         self.coloured = variant.depth.kind != "none"
         self.channels = variant.channels
-        self.sums = variant.channels + 2
+        self.loops = any(
+            name is not None and registry.find(name).shaped
+            for name in (variant.edge.distribution, variant.depth.distribution)
+        )
         self.perspective = variant.perspective and not variant.orthographic
         self.cull = variant.cull
         self.clockwise = variant.clockwise
@@ -52,7 +57,7 @@ class PairKernels:
         self.dims, self.limits = scratch.dims, scratch.limits
         self.x, self.x_dot = scratch.x, scratch.x_dot
         self.y, self.y_dot = scratch.y, scratch.y_dot
-        self.x_still = scratch.x_still
+        self.x_still, self.floor = scratch.x_still, scratch.floor
         self.tile_begin, self.tile_faces = scratch.tile_begin, scratch.tile_faces
         self.group_begin, self.group_faces = scratch.group_begin, scratch.group_faces
         self.offset, self.reference = scratch.offset, scratch.reference
@@ -94,11 +99,12 @@ class PairKernels:
         return let(b * self.dim(Dim.FACES) + face)
 
     @traced
-    def triangle(self, at: Any) -> tuple[list[Vector], Vector]:
-        """A face's three corners in the image, and their depths."""
+    def face(self, b: Any, index: Any) -> Face:
+        at = self.face_index(b, index)
         values = [self.load(Part.VERTICES, at * 9 + i) for i in range(9)]
         corners = [Vector(values[3 * i], values[3 * i + 1]) for i in range(3)]
-        return corners, Vector(*(values[3 * i + 2] for i in range(3)))
+        z = Vector(*(values[3 * i + 2] for i in range(3)))
+        return Face(b, index, at, geometry.triangle(corners, z, self.flatness))
 
     @ti.func
     def pixel(self, slot):
@@ -111,18 +117,56 @@ class PairKernels:
         tx = in_image - ty * self.dims[Dim.TILES_X]
         return b, ty * TILE + in_tile // TILE, tx * TILE + in_tile % TILE, tile
 
+    @ti.func
+    def tile_at(self, tile):
+        """(batch item, first row, first column) of a tile."""
+        b = tile // self.dims[Dim.TILES]
+        in_image = tile - b * self.dims[Dim.TILES]
+        ty = in_image // self.dims[Dim.TILES_X]
+        tx = in_image - ty * self.dims[Dim.TILES_X]
+        return b, ty * TILE, tx * TILE
+
     @traced
     def point(self, row: Any, column: Any) -> Vector:
         """The pixel's centre in NDC."""
         width, height = self.dim(Dim.WIDTH), self.dim(Dim.HEIGHT)
-        short = let(ti.cast(ti.min(width, height), self.limits.dtype))
-        px = ti.cast(2 * column + 1 - width, self.limits.dtype) / short
-        py = ti.cast(height - 2 * row - 1, self.limits.dtype) / short
+        short = 1.0 / ti.cast(ti.min(width, height), self.limits.dtype)
+        px = ti.cast(2 * column + 1 - width, self.limits.dtype) * short
+        py = ti.cast(height - 2 * row - 1, self.limits.dtype) * short
         return Vector(Number(px), Number(py))
 
     @traced
     def pixel_index(self, b: Any, row: Any, column: Any) -> Any:
         return let((b * self.dim(Dim.HEIGHT) + row) * self.dim(Dim.WIDTH) + column)
+
+    @traced
+    def place(self, plane: int, q: Any) -> Any:
+        """Where a pixel's sum lies in y."""
+        return let(q + self.dim(Dim.PIXELS) * plane) if plane else q
+
+    @traced
+    def window(self, face: Face) -> tuple[Any, Any, Any, Any]:
+        """(top, bottom, left, right): rows and columns that a face can reach, ends excluded."""
+        corners = face.triangle.corners
+        width, height = self.dim(Dim.WIDTH), self.dim(Dim.HEIGHT)
+        short = ti.cast(ti.min(width, height), self.limits.dtype)
+        reach = self.limit(Limit.REACH)
+        lows = [let(ti.min(*(raw(c[j]) for c in corners)) - reach) for j in range(2)]
+        highs = [let(ti.max(*(raw(c[j]) for c in corners)) + reach) for j in range(2)]
+
+        def pixel(position: Any, size: Any) -> Any:
+            """The column of x is (x * short + width - 1) / 2; clamped, lest the cast overflow."""
+            return ti.math.clamp(position + size - 1, -4.0, 2.0 * size + 4.0) * 0.5
+
+        left, right = pixel(lows[0] * short, width), pixel(highs[0] * short, width)
+        top, bottom = pixel(-highs[1] * short, height), pixel(-lows[1] * short, height)
+        drawn = self.drawn(face.triangle)
+        return (
+            let(ti.max(ti.floor(top, ti.i32) - 1, 0)),
+            let(ti.select(drawn, ti.min(ti.ceil(bottom, ti.i32) + 2, height), 0)),
+            let(ti.max(ti.floor(left, ti.i32) - 1, 0)),
+            let(ti.min(ti.ceil(right, ti.i32) + 2, width)),
+        )
 
     @traced
     def depth_range(self) -> Any:
@@ -131,46 +175,43 @@ class PairKernels:
     # --- one pair ---------------------------------------------------------------------------------
 
     @traced
-    def front(self, corners: list[Vector]) -> Any:
+    def front(self, triangle: geometry.Triangle) -> Any:
         """Whether a face shows its front."""
-        v0, v1, v2 = (corner.each(raw) for corner in corners)
-        area = geometry.cross(v1 - v0, v2 - v0)
+        area = raw(triangle.area)
         return let(area < 0.0) if self.clockwise else let(area > 0.0)
 
     @traced
-    def drawn(self, corners: list[Vector], corner_z: Vector) -> Any:
+    def drawn(self, triangle: geometry.Triangle) -> Any:
         """Whether a face is drawn at all, wherever it lies in the image."""
-        z = corner_z.each(raw)
+        z = triangle.z.each(raw)
         shown = ti.min(*z) > 0.0
         if not self.unclipped_alpha:
             shown = shown & (ti.min(*z) <= self.limit(Limit.FAR))
             shown = shown & (ti.max(*z) >= self.limit(Limit.NEAR))
             if self.cull:
-                shown = shown & self.front(corners)
+                shown = shown & self.front(triangle)
         return let(shown)
 
     @traced
-    def meet(self, b: Any, face: Any, row: Any, column: Any) -> Meeting:
+    def meet(self, face: Face, row: Any, column: Any) -> Meeting:
         """A pixel and a face: how far apart they are."""
         point = self.point(row, column)
-        at = self.face_index(b, face)
-        corners, corner_z = self.triangle(at)
-        choice = geometry.decide(point, corners, self.flatness, self.autodiff)
-        foot = geometry.measure(point, corners, choice)
+        choice = geometry.decide(point, face.triangle, self.autodiff)
+        foot = geometry.measure(point, face.triangle, choice, self.autodiff)
         near = let(raw(foot.d) >= -self.limit(Limit.REACH))
-        q = self.pixel_index(b, row, column)
-        return Meeting(b, face, at, q, point, corners, corner_z, foot, near)
+        return Meeting(face, self.pixel_index(face.b, row, column), point, foot, near)
 
     @traced
     def weigh(self, m: Meeting) -> Fragment:
         """The coverage of a pair, and the surface point that the pixel sees."""
+        triangle = m.face.triangle
         edge = self.edge.at(self, m.b, m.foot.d)
         if self.variant.clipped:
-            w = geometry.clipped_weights(m.point, m.corners)
+            w = geometry.clipped_weights(m.point, triangle)
         else:
-            w = geometry.nearest_weights(m.point, m.corners, m.foot)
-        share = Vector(*(i / z for i, z in zip(w, m.corner_z, strict=True)))
-        z = w.dot(m.corner_z) if self.variant.orthographic else 1.0 / total(share)
+            w = geometry.nearest_weights(m.point, triangle, m.foot)
+        share = Vector(*(i * j for i, j in zip(w, triangle.inverse_z, strict=True)))
+        z = w.dot(triangle.z) if self.variant.orthographic else 1.0 / total(share)
         mixing = share * z if self.perspective else w
         far, depth = self.limit(Limit.FAR), raw(z)
         z_norm = (-z + far) * (1.0 / self.depth_range())
@@ -179,7 +220,7 @@ class PairKernels:
         visible = (depth >= self.limit(Limit.NEAR)) & (depth <= far)
         if self.unclipped_alpha:
             if self.cull:
-                visible = visible & self.front(m.corners)
+                visible = visible & self.front(triangle)
         else:
             counts = counts & visible
         return Fragment(edge, w, share, z, mixing, z_norm, let(counts), let(visible))

@@ -1,8 +1,8 @@
 """The vector-Jacobian product from closed forms; with tangents, the second derivatives.
 
 `Pull` gives J(x)^T v. Its derivative along x_dot is the gradient of v . J(x) x_dot, because second
-derivatives are symmetric: so `PullTangent` is the same text on numbers with tangents. Where threads
-are few, a thread takes a face and sums over its pixels, without atomics; on a GPU it takes a pixel.
+derivatives are symmetric: so `PullTangent` is the same text on numbers with tangents. On a CPU a
+thread takes a face and sums over its pixels, several at a time; on a GPU it takes a pixel.
 """
 
 from typing import Any
@@ -10,17 +10,26 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster import geometry
-from taichi_raster.kernels.fragment import Fragment, Meeting
+from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.kernels.sinks import FaceSink, PixelSink, Sink
+from taichi_raster.kernels.sinks import LANES, FaceSink, FaceSums, PixelSink, Sink
 from taichi_raster.kernels.softening import pull_network
-from taichi_raster.layout import Dim, Limit, Part, Slot
+from taichi_raster.layout import Dim, Part, Slot
 from taichi_raster.numbers import Jet, Number, Vector, element, let, raw, total, traced
 
 
 @ti.data_oriented
 class Pull(PairKernels):
-    """The adjoint of all inputs."""
+    """The adjoint of all inputs.
+
+    Attributes:
+        skips: whether pixels that do not count are skipped: where a formula has loops, or where
+            adjoints go to texels, one pixel is worked on at a time anyway.
+    """
+
+    @property
+    def skips(self) -> bool:
+        return self.loops or (self.variant.texels > 0 and self.moves[Part.TEXELS])
 
     @ti.kernel
     def pull_faces(self, slots: ti.i32, run_length: ti.i32):
@@ -32,15 +41,21 @@ class Pull(PairKernels):
                 self.pull_face(b, i - b * self.dims[Dim.FACES])
 
     @ti.func
-    def pull_face(self, b, face):
-        sink = self.face_sink(b, face)
-        top, bottom, left, right = self.window(b, face)
+    def pull_face(self, b, index):
+        face = self.face(b, index)
+        sums = self.face_sums(face)
+        top, bottom, left, right = self.window(face)
         for row in range(top, bottom):
-            for column in range(left, right):
-                m = self.meet(b, face, row, column)
-                if m.near:
-                    self.pull_pair(m, sink)
-        self.flush(sink)
+            for chunk in range((right - left + LANES - 1) // LANES):
+                for lane in range(LANES):
+                    column = left + chunk * LANES + lane
+                    m = self.meet(face, row, column)
+                    if ti.static(self.skips):
+                        if m.near & (column < right):
+                            self.pull_pair(m, column < right, sums, lane)
+                    else:
+                        self.pull_pair(m, column < right, sums, lane)
+        self.flush(sums)
 
     @ti.kernel
     def pull_pixels(self, runs: ti.i32):
@@ -49,36 +64,36 @@ class Pull(PairKernels):
                 b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
                 if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
                     for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-                        m = self.meet(b, self.tile_faces[k], row, column)
+                        m = self.meet(self.face(b, self.tile_faces[k]), row, column)
                         if m.near:
-                            self.pull_pair(m, self.pixel_sink(m))
-
-    @ti.func
-    def pull_pair(self, m, sink):
-        f = self.weigh(m)
-        if f.counts:
-            self.pull_fragment(m, f, sink)
+                            f = self.weigh(m)
+                            if f.counts:
+                                self.pull_fragment(m, f, self.pixel_sink(m))
 
     @traced
-    def face_sink(self, b: Any, face: Any) -> FaceSink:
-        return FaceSink(self, b, self.face_index(b, face))
+    def face_sums(self, face: Face) -> FaceSums:
+        return FaceSums(self, face)
+
+    @traced
+    def pull_pair(self, m: Meeting, in_image: Any, sums: FaceSums, lane: Any) -> None:
+        f = self.weigh(m)
+        self.pull_fragment(m, f, FaceSink(sums, lane, let(f.counts & in_image)))
 
     @traced
     def pixel_sink(self, m: Meeting) -> PixelSink:
-        return PixelSink(self, m.b, m.at)
+        return PixelSink(self, m.face)
 
     @traced
-    def flush(self, sink: FaceSink) -> None:
-        sink.flush()
+    def flush(self, sums: FaceSums) -> None:
+        sums.flush()
 
     @traced
     def pull_fragment(self, m: Meeting, f: Fragment, sink: Sink) -> None:
         """Add the adjoints of a fragment's inputs."""
-        to = let(m.q * self.sums)
-        u_bar, k_bar = self.pull_alpha(m, f, element(self.y.grad, to), sink)
+        u_bar, k_bar = self.pull_alpha(m, f, let(element(self.y.grad, m.q)), sink)
         w_bar, corner_bar = Vector(0.0, 0.0, 0.0), Vector(0.0, 0.0, 0.0)
         if self.coloured:
-            colour_u, colour_k, w_bar, corner_bar = self.pull_colour(m, f, to, sink)
+            colour_u, colour_k, w_bar, corner_bar = self.pull_colour(m, f, sink)
             u_bar = u_bar + colour_u
             k_bar = None if k_bar is None else k_bar + colour_k
         if k_bar is not None:
@@ -95,7 +110,7 @@ class Pull(PairKernels):
         edge = f.edge
         shaped = edge.f_k is not None
         if self.conorm.largest_alone:
-            mine = let(ti.select(element(self.top, m.q) == m.face, along, 0.0))
+            mine = let(ti.select(element(self.top, m.q) == m.face.index, along, 0.0))
             return edge.f_u * mine, edge.f_k * mine if shaped else None
         p = self.parameter(m.b, Slot.P)
         peak = element(self.peak, m.q) if self.conorm.exponent is not None else None
@@ -117,12 +132,12 @@ class Pull(PairKernels):
 
     @traced
     def pull_colour(
-        self, m: Meeting, f: Fragment, to: Any, sink: Sink
+        self, m: Meeting, f: Fragment, sink: Sink
     ) -> tuple[Any, Any, Vector, Vector]:
         """The adjoints of u, of the shape, of barycentric coordinates and of corners' depths."""
-        bars = [let(element(self.y.grad, to + 2 + c)) for c in range(self.channels)]
+        bars = [let(element(self.y.grad, self.place(2 + c, m.q))) for c in range(self.channels)]
         if self.hard:
-            weight = Number(ti.select(element(self.nearest, m.q) == m.face, 1.0, 0.0))
+            weight = Number(ti.select(element(self.nearest, m.q) == m.face.index, 1.0, 0.0))
             u_bar, k_bar, z_norm_bar = 0.0, 0.0, None
         else:
             l = self.depth.at(self, m.b, f.z_norm, element(self.reference, m.q))  # noqa: E741
@@ -130,7 +145,7 @@ class Pull(PairKernels):
             weight = f.edge.f * psi
             colours = self.colours(m, f.mixing)
             along = total(c * bar for c, bar in zip(colours, bars, strict=True))
-            along = along + element(self.y.grad, to + 1)
+            along = along + element(self.y.grad, self.place(1, m.q))
             u_bar, k_bar = along * psi * f.edge.f_u, 0.0
             if f.edge.f_k is not None:
                 k_bar = along * psi * f.edge.f_k
@@ -150,16 +165,17 @@ class Pull(PairKernels):
     ) -> tuple[Vector, Vector]:
         """The adjoints of barycentric coordinates and of the corners' depths, given those of the
         attributes' weights and of depth."""
+        triangle = m.face.triangle
         z_bar = 0.0 if z_norm_bar is None else z_norm_bar * (-1.0 / self.depth_range())
         if self.variant.orthographic:
-            return mixing_bar + m.corner_z * z_bar, f.w * z_bar
+            return mixing_bar + triangle.z * z_bar, f.w * z_bar
         w_bar, share_bar = mixing_bar, Vector(0.0, 0.0, 0.0)
         if self.perspective:
             z_bar = z_bar + mixing_bar.dot(f.share)
             share_bar = mixing_bar * f.z
             w_bar = Vector(0.0, 0.0, 0.0)
         back = f.z * f.z * z_bar
-        by_z = [(bar - back) / z for bar, z in zip(share_bar, m.corner_z, strict=True)]
+        by_z = [(bar - back) * i for bar, i in zip(share_bar, triangle.inverse_z, strict=True)]
         corner_bar = [-(bar * share) for bar, share in zip(by_z, f.share, strict=True)]
         return w_bar + Vector(*by_z), Vector(*corner_bar)
 
@@ -175,37 +191,13 @@ class Pull(PairKernels):
             for i in range(3):
                 sink.vertex(i, 2, corner_bar[i])
             if self.variant.clipped:
-                moves = geometry.pull_clipped(m.point, m.corners, w_bar)
+                moves = geometry.pull_clipped(m.point, m.face.triangle, w_bar)
             else:
-                moves = geometry.pull_nearest(m.corners, foot, f.w, w_bar)
+                moves = geometry.pull_nearest(m.face.triangle, foot, f.w, w_bar)
             rows = [row + move for row, move in zip(rows, moves, strict=True)]
         for i in range(3):
             for j in range(2):
                 sink.vertex(i, j, rows[i][j])
-
-    @traced
-    def window(self, b: Any, face: Any) -> tuple[Any, Any, Any, Any]:
-        """(top, bottom, left, right): rows and columns that a face can reach, ends excluded."""
-        corners, corner_z = self.triangle(self.face_index(b, face))
-        drawn = self.drawn(corners, corner_z)
-        width, height = self.dim(Dim.WIDTH), self.dim(Dim.HEIGHT)
-        short = ti.cast(ti.min(width, height), self.limits.dtype)
-        reach = self.limit(Limit.REACH)
-        lows = [let(ti.min(*(raw(c[j]) for c in corners)) - reach) for j in range(2)]
-        highs = [let(ti.max(*(raw(c[j]) for c in corners)) + reach) for j in range(2)]
-
-        def pixel(position: Any, size: Any) -> Any:
-            """The column of x is (x * short + width - 1) / 2; clamped, lest the cast overflow."""
-            return ti.math.clamp(position + size - 1, -4.0, 2.0 * size + 4.0) * 0.5
-
-        left, right = pixel(lows[0] * short, width), pixel(highs[0] * short, width)
-        top, bottom = pixel(-highs[1] * short, height), pixel(-lows[1] * short, height)
-        return (
-            let(ti.max(ti.floor(top, ti.i32) - 1, 0)),
-            let(ti.select(drawn, ti.min(ti.ceil(bottom, ti.i32) + 2, height), 0)),
-            let(ti.max(ti.floor(left, ti.i32) - 1, 0)),
-            let(ti.min(ti.ceil(right, ti.i32) + 2, width)),
-        )
 
 
 @ti.data_oriented

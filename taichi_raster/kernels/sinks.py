@@ -1,7 +1,8 @@
 """Where the adjoints of a pair's inputs go.
 
-Face by face, one thread owns a face's inputs and keeps their adjoints in local variables; pixel by
-pixel, they are added atomically where they belong. Faces share texels, which are always atomic.
+Face by face, one thread owns a face's inputs and keeps their adjoints in local variables, one for
+each pixel that it works on at a time; pixel by pixel, they are added atomically where they belong.
+Faces share texels, which are always atomic.
 With tangents, it is the adjoints' tangents that go: the second derivatives.
 """
 
@@ -9,12 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import taichi as ti
+
 from taichi_raster.architecture import Architecture
 from taichi_raster.layout import Dim, Part, Slot
-from taichi_raster.numbers import Local, Number, element, let
+from taichi_raster.numbers import Lanes, Number, element, let, total
 
 if TYPE_CHECKING:
+    from taichi_raster.kernels.fragment import Face
     from taichi_raster.kernels.pairs import PairKernels
+
+
+LANES = 8  # pixels that are worked on together
 
 
 class Sink:
@@ -22,8 +29,8 @@ class Sink:
 
     _data_oriented = True
 
-    def __init__(self, kernels: PairKernels, b: Any, at: Any) -> None:
-        self.kernels, self.b, self.at = kernels, b, at
+    def __init__(self, kernels: PairKernels, face: Face) -> None:
+        self.kernels, self.b, self.at = kernels, face.b, face.at
 
     def add(self, part: int, base: Any, offset: int, number: Any) -> None:
         """Take the adjoint of element ``base + offset`` of a part."""
@@ -56,9 +63,7 @@ class Sink:
         return number.d if self.kernels.tangents else number.v
 
     def into(self, part: int, index: Any, amount: Any) -> None:
-        at = let(self.kernels.dim(Dim.PARTS + part) + index)
-        place = element(self.kernels.x.grad, at)
-        place += amount
+        into(self.kernels, part, index, amount)
 
 
 class PixelSink(Sink):
@@ -70,11 +75,14 @@ class PixelSink(Sink):
             self.into(part, base[0] * base[1] + offset, amount)
 
 
-class FaceSink(Sink):
-    """Adds up in local variables, until `flush`."""
+class FaceSums:
+    """A face's adjoints, until `flush`."""
 
-    def __init__(self, kernels: PairKernels, b: Any, at: Any) -> None:
-        super().__init__(kernels, b, at)
+    _data_oriented = True
+
+    def __init__(self, kernels: PairKernels, face: Face) -> None:
+        self.kernels, self.face = kernels, face
+        b, at = face.b, face.at
         self.owners = {
             Part.VERTICES: (at, 9),
             Part.CORNERS: (at, 3 * kernels.variant.corners),
@@ -84,21 +92,39 @@ class FaceSink(Sink):
             Part.PARAMETERS: (b, Slot.COUNT),
         }
         self.sums = {
-            (part, offset): Local()
+            (part, offset): Lanes(LANES)
             for part, (_owner, size) in self.owners.items()
             if kernels.moves[part]
             for offset in range(size)
         }
 
+    def flush(self) -> None:
+        for (part, offset), lanes in self.sums.items():
+            owner, size = self.owners[part]
+            amount = total(lanes.at(lane).value for lane in range(LANES))
+            into(self.kernels, part, owner * size + offset, amount)
+
+
+class FaceSink(Sink):
+    """Adds to one lane of a face's sums, where the pixel counts."""
+
+    def __init__(self, sums: FaceSums, lane: Any, counts: Any) -> None:
+        super().__init__(sums.kernels, sums.face)
+        self.sums, self.lane, self.counts = sums.sums, lane, counts
+
     def add(self, part: int, base: tuple[Any, int], offset: int, number: Any) -> None:
         amount = self.amount(part, number)
         if amount is not None:
-            self.sums[part, offset].add(amount)
+            self.sums[part, offset].at(self.lane).add(ti.select(self.counts, amount, 0.0))
 
-    def flush(self) -> None:
-        for (part, offset), total in self.sums.items():
-            owner, size = self.owners[part]
-            self.into(part, owner * size + offset, total.expression)
+    def into(self, part: int, index: Any, amount: Any) -> None:
+        super().into(part, index, ti.select(self.counts, amount, 0.0))
+
+
+def into(kernels: PairKernels, part: int, index: Any, amount: Any) -> None:
+    """Add to the adjoint of an element of a part of x, atomically."""
+    place = element(kernels.x.grad, let(kernels.dim(Dim.PARTS + part) + index))
+    place += amount
 
 
 def _size(network: Architecture | None) -> int:

@@ -28,7 +28,7 @@ class Corners:
         self.channels = channels
 
     def values(self, kernels: PairKernels, m: Meeting, c: int) -> Vector:
-        first = let(m.at * (3 * self.channels) + c)
+        first = let(m.face.at * (3 * self.channels) + c)
         return Vector(*(kernels.load(Part.CORNERS, first + i * self.channels) for i in range(3)))
 
     def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
@@ -61,7 +61,7 @@ class Surface:
         lower = let(u + v - i - j <= 1.0 + _ROUNDING)
         column = ti.select(lower, i, size - 1 - i)
         row = ti.select(lower, j, size - 1 - j)
-        start = m.b * kernels.dim(Dim.TEXTURE_STRIDE) + m.face * (size * size * self.channels)
+        start = m.b * kernels.dim(Dim.TEXTURE_STRIDE) + m.face.index * (size * size * self.channels)
         return let(start + (row * size + column) * self.channels)
 
     def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
@@ -86,7 +86,7 @@ class Image:
 
     def coordinates(self, kernels: PairKernels, m: Meeting) -> list[Vector]:
         """u and v at the three corners."""
-        values = [kernels.load(Part.UV, m.at * 6 + i) for i in range(6)]
+        values = [kernels.load(Part.UV, m.face.at * 6 + i) for i in range(6)]
         return [Vector(*values[j::2]) for j in range(2)]
 
     def place(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[tuple[Any, Any, Any]]:

@@ -1,0 +1,56 @@
+"""Kernels that add up something over the fragments of each pixel, tile by tile.
+
+On a CPU a thread takes a tile and, for each of its faces, all pixels of the tile's rows that the
+face reaches: the innermost loop is over neighbouring pixels, without a branch, so that LLVM makes
+it one of vector instructions. On a GPU a thread takes a pixel.
+"""
+
+import taichi as ti
+
+from taichi_raster.kernels.pairs import PairKernels
+from taichi_raster.layout import TILE, Dim
+
+
+@ti.data_oriented
+class TileKernels(PairKernels):
+    """`tile_sums` and `pixel_sums` make the variables that `add` adds to and `finish` writes."""
+
+    @ti.kernel
+    def run_tiles(self, slots: ti.i32, run_length: ti.i32):
+        for slot in range(slots):
+            run = slot // self.spread
+            for step in range(ti.select(slot == run * self.spread, run_length, 0)):
+                self.run_tile(run * run_length + step)
+
+    @ti.func
+    def run_tile(self, tile):
+        b, first_row, first_column = self.tile_at(tile)
+        sums = self.tile_sums()
+        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+            face = self.face(b, self.tile_faces[k])
+            top, bottom, _left, _right = self.window(face)
+            for row in range(ti.max(top, first_row), ti.min(bottom, first_row + TILE)):
+                for i in range(TILE):
+                    lane = (row - first_row) * TILE + i
+                    m = self.meet(face, row, first_column + i)
+                    if ti.static(self.loops):
+                        if m.near:
+                            self.add(m, sums.at(lane))
+                    else:
+                        self.add(m, sums.at(lane))
+        for row in range(first_row, ti.min(first_row + TILE, self.dims[Dim.HEIGHT])):
+            for i in range(ti.min(TILE, self.dims[Dim.WIDTH] - first_column)):
+                lane = (row - first_row) * TILE + i
+                self.finish(b, self.pixel_index(b, row, first_column + i), sums.at(lane))
+
+    @ti.kernel
+    def run_pixels(self, slots: ti.i32):
+        for slot in range(slots):
+            b, row, column, tile = self.pixel(slot)
+            if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
+                sums = self.pixel_sums()
+                for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+                    m = self.meet(self.face(b, self.tile_faces[k]), row, column)
+                    if m.near:
+                        self.add(m, sums)
+                self.finish(b, self.pixel_index(b, row, column), sums)
