@@ -64,9 +64,7 @@ def triangle(corners: list[Vector], z: Vector, flatness: float) -> Triangle:
     area = cross(edges[0], corners[2] - corners[0])
     longest = ti.max(*(raw(square) for square in squares))
     solid = let(ti.abs(raw(area)) > flatness * longest)
-    inverses = [
-        over(sqrt(guarded(s, raw(s) >= POINT**2)), raw(s) >= POINT**2) for s in squares
-    ]
+    inverses = [over(sqrt(guarded(s, raw(s) >= POINT**2)), raw(s) >= POINT**2) for s in squares]
     return Triangle(
         corners, z, z.each(lambda depth: 1.0 / depth), edges, inverses, area,
         over(guarded(area, solid), solid), solid,

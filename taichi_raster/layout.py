@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from taichi_raster.architecture import Architecture
 
-TILE = 8  # pixels on a side
+SHIFT = 3
+TILE = 1 << SHIFT  # pixels on a side
 GROUP = 8  # tiles on a side of a group
 
 
@@ -139,6 +140,7 @@ class Limit:
     THRESHOLD = 2
     CUTOFF = 3
     REACH = 4
+    COUNT = 5
 
 
 @dataclass(frozen=True)

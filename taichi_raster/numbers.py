@@ -256,8 +256,8 @@ class Lanes:
     _data_oriented = True
 
     def __init__(self, count: int, start: Any = 0.0) -> None:
-        kind = None if isinstance(start, int) else types.real
-        self.array = impl.expr_init(ti.Vector([start] * count, dt=kind or ti.i32))
+        kind = ti.i32 if isinstance(start, int) else types.real
+        self.array = impl.expr_init(impl.make_matrix([start] * count, kind))
 
     def at(self, lane: Any) -> Lane:
         return Lane(self.array, lane)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from taichi_raster.geometry import Foot, Triangle
 from taichi_raster.numbers import Number, Vector
 from taichi_raster.softness.mlp_kernel import Tape
+
+
+@dataclass(frozen=True)
+class AtCorners:
+    """Each channel's values at a face's three corners; and u's and v's, for an image."""
+
+    channels: list[Vector]
+    uv: list[Vector] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -17,12 +25,14 @@ class Face:
     Attributes:
         b, index: batch item and face; at: the face's number in the whole batch.
         triangle: its geometry.
+        attributes: what the sampler needs of its corners, or None where there is no colour.
     """
 
     b: Any
     index: Any
     at: Any
     triangle: Triangle
+    attributes: AtCorners | None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster import aggregation, geometry
+from taichi_raster.architecture import Architecture
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.softening import DepthWeight, EdgeTerms
 from taichi_raster.kernels.textures import sampler
@@ -16,6 +17,12 @@ from taichi_raster.numbers import Number, Vector, element, exp, let, raw, select
 from taichi_raster.runtime import Runtime
 from taichi_raster.scratch import Scratch
 from taichi_raster.softness import registry
+
+
+def size_of(network: Architecture | None) -> int:
+    """How many weights it has."""
+    return 0 if network is None else network.size
+
 
 # Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
 # runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead.
@@ -64,6 +71,7 @@ class PairKernels:
         self.peak, self.saturated = scratch.peak, scratch.saturated
         self.nearest, self.top = scratch.nearest, scratch.top
         self.layers = scratch.layers
+        self.held: dict[Any, Any] = {}
         vertices, appearance, parameters = variant.moves
         self.moves = dict.fromkeys((Part.CORNERS, Part.UV, Part.TEXELS), appearance)
         self.moves[Part.VERTICES] = vertices
@@ -74,12 +82,43 @@ class PairKernels:
     # --- where things lie -------------------------------------------------------------------------
 
     @traced
+    def hold(self, b: Any) -> None:
+        """Load what is the same for all of a batch item's pairs, once, ahead of the loops.
+
+        LLVM would not move so many loads out of a loop by itself, nor vectorise it then.
+        """
+        self.held = {}
+        held: dict[Any, Any] = {}
+        held |= {(self.dims, i): let(self.dim(i)) for i in range(Dim.PARTS + Part.COUNT)}
+        held |= {(self.limits, i): let(self.limit(i)) for i in range(Limit.COUNT)}
+        self.held = held
+        parts = {
+            Part.PARAMETERS: Slot.COUNT,
+            Part.EDGE_WEIGHTS: size_of(self.variant.edge.network),
+            Part.DEPTH_WEIGHTS: size_of(self.variant.depth.network),
+        }
+        self.held = held | {
+            (part, i): self.load(part, b * size + i)
+            for part, size in parts.items()
+            for i in range(size)
+        }
+
+    @traced
+    def release(self) -> None:
+        self.held = {}
+
+    @traced
     def dim(self, which: Any) -> Any:
-        return element(self.dims, which)
+        return self._held_or_loaded(self.dims, which)
 
     @traced
     def limit(self, which: int) -> Any:
-        return element(self.limits, which)
+        return self._held_or_loaded(self.limits, which)
+
+    @traced
+    def _held_or_loaded(self, field: Any, which: int) -> Any:
+        held = self.held.get((field, which))
+        return element(field, which) if held is None else held
 
     @traced
     def load(self, part: int, index: Any) -> Number:
@@ -92,7 +131,13 @@ class PairKernels:
 
     @traced
     def parameter(self, b: Any, slot: int) -> Number:
-        return self.load(Part.PARAMETERS, b * Slot.COUNT + slot)
+        return self.shared(Part.PARAMETERS, Slot.COUNT, b, slot)
+
+    @traced
+    def shared(self, part: int, size: int, b: Any, i: int) -> Number:
+        """One of the `size` elements of a part that a batch item has."""
+        held = self.held.get((part, i))
+        return self.load(part, b * size + i) if held is None else held
 
     @traced
     def face_index(self, b: Any, face: Any) -> Any:
@@ -104,7 +149,9 @@ class PairKernels:
         values = [self.load(Part.VERTICES, at * 9 + i) for i in range(9)]
         corners = [Vector(values[3 * i], values[3 * i + 1]) for i in range(3)]
         z = Vector(*(values[3 * i + 2] for i in range(3)))
-        return Face(b, index, at, geometry.triangle(corners, z, self.flatness))
+        triangle = geometry.triangle(corners, z, self.flatness)
+        attributes = self.sampler.at_corners(self, at) if self.coloured else None
+        return Face(b, index, at, triangle, attributes)
 
     @ti.func
     def pixel(self, slot):

@@ -15,7 +15,7 @@ from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.sinks import LANES, FaceSink, FaceSums, PixelSink, Sink
 from taichi_raster.kernels.softening import pull_network
 from taichi_raster.layout import Dim, Part, Slot
-from taichi_raster.numbers import Jet, Number, Vector, element, let, raw, total, traced
+from taichi_raster.numbers import Jet, Number, Vector, element, let, total, traced
 
 
 @ti.data_oriented
@@ -42,13 +42,15 @@ class Pull(PairKernels):
 
     @ti.func
     def pull_face(self, b, index):
+        self.hold(b)
         face = self.face(b, index)
         sums = self.face_sums(face)
         top, bottom, left, right = self.window(face)
         for row in range(top, bottom):
             for chunk in range((right - left + LANES - 1) // LANES):
-                for lane in range(LANES):
-                    column = left + chunk * LANES + lane
+                first = left + chunk * LANES
+                for lane in range(ti.min(LANES, (right - first + 7) // 8 * 8)):
+                    column = first + lane
                     m = self.meet(face, row, column)
                     if ti.static(self.skips):
                         if m.near & (column < right):
@@ -56,6 +58,7 @@ class Pull(PairKernels):
                     else:
                         self.pull_pair(m, column < right, sums, lane)
         self.flush(sums)
+        self.release()
 
     @ti.kernel
     def pull_pixels(self, runs: ti.i32):
@@ -131,9 +134,7 @@ class Pull(PairKernels):
         return self.conorm_term(m.b, f, log_s, p, edge.saturated, peak).slope
 
     @traced
-    def pull_colour(
-        self, m: Meeting, f: Fragment, sink: Sink
-    ) -> tuple[Any, Any, Vector, Vector]:
+    def pull_colour(self, m: Meeting, f: Fragment, sink: Sink) -> tuple[Any, Any, Vector, Vector]:
         """The adjoints of u, of the shape, of barycentric coordinates and of corners' depths."""
         bars = [let(element(self.y.grad, self.place(2 + c, m.q))) for c in range(self.channels)]
         if self.hard:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import taichi as ti
 
-from taichi_raster.architecture import Architecture
+from taichi_raster.kernels.pairs import size_of
 from taichi_raster.layout import Dim, Part, Slot
 from taichi_raster.numbers import Lanes, Number, element, let, total
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taichi_raster.kernels.pairs import PairKernels
 
 
-LANES = 8  # pixels that are worked on together
+LANES = 32  # pixels that are worked on together
 
 
 class Sink:
@@ -87,8 +87,8 @@ class FaceSums:
             Part.VERTICES: (at, 9),
             Part.CORNERS: (at, 3 * kernels.variant.corners),
             Part.UV: (at, 6 if kernels.variant.texture in ("clamp", "repeat") else 0),
-            Part.EDGE_WEIGHTS: (b, _size(kernels.variant.edge.network)),
-            Part.DEPTH_WEIGHTS: (b, _size(kernels.variant.depth.network)),
+            Part.EDGE_WEIGHTS: (b, size_of(kernels.variant.edge.network)),
+            Part.DEPTH_WEIGHTS: (b, size_of(kernels.variant.depth.network)),
             Part.PARAMETERS: (b, Slot.COUNT),
         }
         self.sums = {
@@ -125,7 +125,3 @@ def into(kernels: PairKernels, part: int, index: Any, amount: Any) -> None:
     """Add to the adjoint of an element of a part of x, atomically."""
     place = element(kernels.x.grad, let(kernels.dim(Dim.PARTS + part) + index))
     place += amount
-
-
-def _size(network: Architecture | None) -> int:
-    return 0 if network is None else network.size

@@ -55,12 +55,11 @@ def network_at(
     kernels: PairKernels, network: Architecture, part: int, b: Any, x: Number
 ) -> mlp_kernel.Tape:
     """A network whose weights lie in a part of x."""
-    base = let(b * network.size)
     weights: dict[int, Number] = {}
 
     def weight(i: int) -> Number:
         if i not in weights:
-            weights[i] = kernels.load(part, base + i)
+            weights[i] = kernels.shared(part, network.size, b, i)
         return weights[i]
 
     return mlp_kernel.evaluate(network, weight, x)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import taichi as ti
 
-from taichi_raster.kernels.fragment import Meeting
+from taichi_raster.kernels.fragment import AtCorners, Meeting
 from taichi_raster.layout import Dim, Part, Variant
 from taichi_raster.numbers import Number, Vector, let, raw, total
 
@@ -27,20 +27,27 @@ class Corners:
     def __init__(self, channels: int) -> None:
         self.channels = channels
 
-    def values(self, kernels: PairKernels, m: Meeting, c: int) -> Vector:
-        first = let(m.face.at * (3 * self.channels) + c)
-        return Vector(*(kernels.load(Part.CORNERS, first + i * self.channels) for i in range(3)))
+    def at_corners(self, kernels: PairKernels, at: Any) -> AtCorners:
+        """What face number `at` of the whole batch has at its corners."""
+        size = self.channels
+        first = let(at * (3 * size))
+        values = [kernels.load(Part.CORNERS, first + i) for i in range(3 * size)]
+        return AtCorners([Vector(*values[c::size]) for c in range(size)])
+
+    def values(self, m: Meeting) -> list[Vector]:
+        assert m.face.attributes is not None
+        return m.face.attributes.channels
 
     def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
-        return [mixing.dot(self.values(kernels, m, c)) for c in range(self.channels)]
+        return [mixing.dot(values) for values in self.values(m)]
 
     def pull(
         self, kernels: PairKernels, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
     ) -> Vector:
         """The adjoint of `mixing`; the rest goes into the sink."""
         mixing_bar = Vector(0.0, 0.0, 0.0)
-        for c, bar in enumerate(bars):
-            mixing_bar = mixing_bar + self.values(kernels, m, c) * bar
+        for c, (values, bar) in enumerate(zip(self.values(m), bars, strict=True)):
+            mixing_bar = mixing_bar + values * bar
             for i in range(3):
                 sink.corner(i, c, mixing[i] * bar)
         return mixing_bar
@@ -51,6 +58,9 @@ class Surface:
 
     def __init__(self, channels: int, corners: Corners) -> None:
         self.channels, self.corners = channels, corners
+
+    def at_corners(self, kernels: PairKernels, at: Any) -> AtCorners:
+        return self.corners.at_corners(kernels, at)
 
     def first(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> Any:
         """Where the fragment's texel begins: the two triangles of each cell of a square."""
@@ -84,14 +94,19 @@ class Image:
     def __init__(self, channels: int, repeat: bool, corners: Corners) -> None:
         self.channels, self.repeat, self.corners = channels, repeat, corners
 
-    def coordinates(self, kernels: PairKernels, m: Meeting) -> list[Vector]:
+    def at_corners(self, kernels: PairKernels, at: Any) -> AtCorners:
+        values = [kernels.load(Part.UV, at * 6 + i) for i in range(6)]
+        channels = self.corners.at_corners(kernels, at).channels
+        return AtCorners(channels, [Vector(*values[j::2]) for j in range(2)])
+
+    def coordinates(self, m: Meeting) -> list[Vector]:
         """u and v at the three corners."""
-        values = [kernels.load(Part.UV, m.face.at * 6 + i) for i in range(6)]
-        return [Vector(*values[j::2]) for j in range(2)]
+        assert m.face.attributes is not None
+        return m.face.attributes.uv
 
     def place(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[tuple[Any, Any, Any]]:
         """(lower texel, upper texel, fraction between) along u, then along v."""
-        u, v = (mixing.dot(corner) for corner in self.coordinates(kernels, m))
+        u, v = (mixing.dot(corner) for corner in self.coordinates(m))
         sizes = kernels.dim(Dim.TEXTURE_WIDTH), kernels.dim(Dim.TEXTURE_HEIGHT)
         return [self._between(u, sizes[0]), self._between(1.0 - v, sizes[1])]
 
@@ -152,9 +167,7 @@ class Image:
         u_bar = s_bar * ti.cast(kernels.dim(Dim.TEXTURE_WIDTH), ti.f32)
         v_bar = t_bar * -ti.cast(kernels.dim(Dim.TEXTURE_HEIGHT), ti.f32)
         mixing_bar = self.corners.pull(kernels, m, mixing, bars[self.channels :], sink)
-        for j, (corner, bar) in enumerate(
-            zip(self.coordinates(kernels, m), (u_bar, v_bar), strict=True)
-        ):
+        for j, (corner, bar) in enumerate(zip(self.coordinates(m), (u_bar, v_bar), strict=True)):
             mixing_bar = mixing_bar + corner * bar
             for i in range(3):
                 sink.uv(i, j, mixing[i] * bar)

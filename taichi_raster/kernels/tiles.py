@@ -8,7 +8,7 @@ it one of vector instructions. On a GPU a thread takes a pixel.
 import taichi as ti
 
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.layout import TILE, Dim
+from taichi_raster.layout import SHIFT, TILE, Dim
 
 
 @ti.data_oriented
@@ -25,23 +25,25 @@ class TileKernels(PairKernels):
     @ti.func
     def run_tile(self, tile):
         b, first_row, first_column = self.tile_at(tile)
+        self.hold(b)
         sums = self.tile_sums()
         for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
             face = self.face(b, self.tile_faces[k])
             top, bottom, _left, _right = self.window(face)
-            for row in range(ti.max(top, first_row), ti.min(bottom, first_row + TILE)):
-                for i in range(TILE):
-                    lane = (row - first_row) * TILE + i
-                    m = self.meet(face, row, first_column + i)
-                    if ti.static(self.loops):
-                        if m.near:
-                            self.add(m, sums.at(lane))
-                    else:
+            first = (ti.max(top, first_row) - first_row) * TILE
+            last = (ti.min(bottom, first_row + TILE) - first_row) * TILE
+            for lane in range(first, last):
+                m = self.meet(face, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1)))
+                if ti.static(self.loops):
+                    if m.near:
                         self.add(m, sums.at(lane))
+                else:
+                    self.add(m, sums.at(lane))
         for row in range(first_row, ti.min(first_row + TILE, self.dims[Dim.HEIGHT])):
             for i in range(ti.min(TILE, self.dims[Dim.WIDTH] - first_column)):
                 lane = (row - first_row) * TILE + i
                 self.finish(b, self.pixel_index(b, row, first_column + i), sums.at(lane))
+        self.release()
 
     @ti.kernel
     def run_pixels(self, slots: ti.i32):
