@@ -150,10 +150,24 @@ _ATANH = tuple(1 / (2 * k + 1) for k in reversed(range(8)))
 
 @ti.func
 def log1p(x):
-    """log(1 + x): 2 atanh(x / (2 + x)) by its series where x is small.
+    """log(1 + x) for x > -1, with all its digits where x is small.
 
-    (Kahan's correction of log would need a log more accurate than Vulkan promises.)
+    As `log` of u = 1 + x = m 2^n, but with m - 1 = (x - (2^n - 1)) / 2^n. On a GPU, whose log may
+    promise little, by the series of 2 atanh(x / (2 + x)) where x is small.
     """
-    s = x / (2.0 + x)
-    series = 2.0 * s * polynomial(s * s, _ATANH)
-    return ti.select(ti.abs(x) < 0.125, series, log(1.0 + x))
+    value = x
+    if ti.static(bool(_native)):
+        s = x / (2.0 + x)
+        series = 2.0 * s * polynomial(s * s, _ATANH)
+        value = ti.select(ti.abs(x) < 0.125, series, ti.log(1.0 + x))
+    else:
+        bits = ti.bit_cast(ti.max(1.0 + x, _format.smallest), types.bits)
+        exponent = (bits - bits_of(_ROOT_HALF)) >> _format.digits
+        shift = exponent << _format.digits
+        power = ti.bit_cast(bits_of(1.0) + shift, types.real)
+        inverse = ti.bit_cast(bits_of(1.0) - shift, types.real)
+        n = ti.bit_cast(exponent + bits_of(_format.shifter), types.real) - _format.shifter
+        f = (x - (power - 1.0)) * inverse
+        s = f / (2.0 + f)
+        value = n * _format.ln2_high + (s * polynomial(s * s, _format.log) + n * _format.ln2_low)
+    return value

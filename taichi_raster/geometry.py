@@ -19,7 +19,7 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.arithmetic import frozen
-from taichi_raster.numbers import Number, Vector, choose, let, raw, select, sqrt, total
+from taichi_raster.numbers import Local, Number, Vector, choose, let, raw, select, sqrt, total
 
 POINT = 1e-10  # an edge shorter than this, in NDC, counts as a point
 
@@ -69,6 +69,37 @@ def triangle(corners: list[Vector], z: Vector, flatness: float) -> Triangle:
         corners, z, z.each(lambda depth: 1.0 / depth), edges, inverses, area,
         over(guarded(area, solid), solid), solid,
     )  # fmt: skip
+
+
+def extent(face: Triangle, axis: int, at: Any, reach: Any) -> tuple[Any, Any]:
+    """Where the line x = at (axis 0) or y = at (axis 1) runs within `reach` of a face: from, to,
+    along the other axis; (1e30, -1e30) where it does not.
+
+    The region is bounded by arcs around the corners and by the edges, moved outwards.
+    """
+    low, high = Local(1e30), Local(-1e30)
+    other = 1 - axis
+
+    def include(valid: Any, position: Any) -> None:
+        low.set(ti.min(low.value, ti.select(valid, position, 1e30)))
+        high.set(ti.max(high.value, ti.select(valid, position, -1e30)))
+
+    for corner in face.corners:
+        away = let(at - raw(corner[axis]))
+        square = let(reach * reach - away * away)
+        half = let(ti.sqrt(ti.max(square, 0.0)))
+        for sign in (-1.0, 1.0):
+            include(square >= 0.0, raw(corner[other]) + half * sign)
+    for corner, edge, inverse in zip(face.corners, face.edges, face.inverses, strict=True):
+        a, e = corner.each(raw), edge.each(raw)
+        outwards = turned(e) * (raw(inverse) * reach)
+        steep = let(ti.abs(e[axis]) > 0.0)
+        slope = let(1.0 / ti.select(steep, e[axis], 1.0))
+        for sign in (-1.0, 1.0):
+            start = a + outwards * sign
+            t = let((at - start[axis]) * slope)
+            include(steep & (t >= 0.0) & (t <= 1.0), start[other] + e[other] * t)
+    return low.value, high.value
 
 
 def guarded(value: Any, good: Any) -> Any:
@@ -178,12 +209,27 @@ def measure(p: Vector, face: Triangle, choice: Choice, differentiated: bool) -> 
     r = p - a * (1.0 - t) - c * t
     along_line = turned(e) * (inverse * choice.side)
     square = r.dot(r)
-    from_vertex = -r * (1.0 / sqrt(guarded(square, raw(square) > 0.0)))
-    n = choose(choice.on_line, along_line, from_vertex)
+    away = sqrt(guarded(square, raw(square) > 0.0))
+    n = choose(choice.on_line, along_line, r * (-1.0 / away))
     # Without n's and t's tangents, by the envelope theorem.
-    n_still, t_still = n.each(_still), _still(t)
-    d = n_still.dot(p - a * (1.0 - t_still) - c * t_still)
+    if differentiated:
+        n_still, t_still = n.each(_still), _still(t)
+        d = n_still.dot(p - a * (1.0 - t_still) - c * t_still)
+    else:
+        size = select(raw(square) > 0.0, raw(away), 0.0)
+        d = Number(
+            select(choice.on_line, along_line.each(raw).dot(r.each(raw)), -size),
+            _tangent(n, a, c, raw(t)),
+        )
     return Foot(choice, e, inverse, t, n, d)
+
+
+def _tangent(n: Vector, a: Vector, c: Vector, t: Any) -> Any:
+    """The distance's, -n . ((1 - t) a_dot + t c_dot); None where nothing moves."""
+    if a[0].d is None:
+        return None
+    a_dot, c_dot = (Vector(*(i.d for i in v)) for v in (a, c))
+    return -n.each(raw).dot(a_dot * (1.0 - t) + c_dot * t)
 
 
 def _still(x: Any) -> Any:

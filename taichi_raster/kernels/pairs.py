@@ -192,28 +192,63 @@ class PairKernels:
         return let(q + self.dim(Dim.PIXELS) * plane) if plane else q
 
     @traced
-    def window(self, face: Face) -> tuple[Any, Any, Any, Any]:
-        """(top, bottom, left, right): rows and columns that a face can reach, ends excluded."""
-        corners = face.triangle.corners
+    def rows(self, face: Face, first: Any, last: Any) -> tuple[Any, Any]:
+        """(top, bottom): the rows, from `first` up to `last`, that a face can reach."""
+        highest, lowest = (
+            extreme(*(raw(c[1]) for c in face.triangle.corners)) for extreme in (ti.max, ti.min)
+        )
+        return self._rows_between(face, lowest - self.reach(), highest + self.reach(), first, last)
+
+    @traced
+    def rows_of_tile(self, face: Face, first_row: Any, first_column: Any) -> tuple[Any, Any]:
+        """(top, bottom): the rows of a tile that a face can reach somewhere in it.
+
+        The region within reach of a triangle is convex: in a strip of columns, it is highest at its
+        highest point, or at the end of the strip nearest to that.
+        """
+        left = raw(self.point(first_row, first_column)[0])
+        right = raw(self.point(first_row, first_column + (TILE - 1))[0])
+        ends = []
+        for sign in (-1.0, 1.0):
+            keys = [let(raw(corner[1]) * sign) for corner in face.triangle.corners]
+            x0, x1, x2 = (raw(corner[0]) for corner in face.triangle.corners)
+            second = let(ti.select(keys[1] > keys[2], x1, x2))
+            top = ti.select(keys[0] >= ti.max(keys[1], keys[2]), x0, second)
+            column = let(ti.math.clamp(top, left, right))
+            ends.append(geometry.extent(face.triangle, 0, column, self.reach())[sign > 0.0])
+        return self._rows_between(face, *ends, first_row, first_row + TILE)
+
+    @traced
+    def columns(self, face: Face, row: Any) -> tuple[Any, Any]:
+        """(left, right): the columns of a row that a face can reach."""
+        y = raw(self.point(row, 0)[1])
+        low, high = geometry.extent(face.triangle, 1, y, self.reach())
+        width = self.dim(Dim.WIDTH)
+        return self._whole(low, width, False), self._whole(high, width, True)
+
+    @traced
+    def reach(self) -> Any:
+        """A little more than the distance at which pairs cease to count."""
+        return self.limit(Limit.REACH) * (1.0 + 1e-5)
+
+    @traced
+    def _rows_between(
+        self, face: Face, lowest: Any, highest: Any, first: Any, last: Any
+    ) -> tuple[Any, Any]:
+        height = self.dim(Dim.HEIGHT)
+        top = let(ti.max(self._whole(-highest, height, False), first))
+        bottom = let(ti.min(self._whole(-lowest, height, True), ti.min(last, height)))
+        return top, let(ti.select(self.drawn(face.triangle), bottom, top))
+
+    @traced
+    def _whole(self, position: Any, size: Any, end: bool) -> Any:
+        """The first pixel, in [0, size], whose centre is at `position` or behind it; or, for an
+        `end`, the one after the last pixel before it."""
         width, height = self.dim(Dim.WIDTH), self.dim(Dim.HEIGHT)
         short = ti.cast(ti.min(width, height), self.limits.dtype)
-        reach = self.limit(Limit.REACH)
-        lows = [let(ti.min(*(raw(c[j]) for c in corners)) - reach) for j in range(2)]
-        highs = [let(ti.max(*(raw(c[j]) for c in corners)) + reach) for j in range(2)]
-
-        def pixel(position: Any, size: Any) -> Any:
-            """The column of x is (x * short + width - 1) / 2; clamped, lest the cast overflow."""
-            return ti.math.clamp(position + size - 1, -4.0, 2.0 * size + 4.0) * 0.5
-
-        left, right = pixel(lows[0] * short, width), pixel(highs[0] * short, width)
-        top, bottom = pixel(-highs[1] * short, height), pixel(-lows[1] * short, height)
-        drawn = self.drawn(face.triangle)
-        return (
-            let(ti.max(ti.floor(top, ti.i32) - 1, 0)),
-            let(ti.select(drawn, ti.min(ti.ceil(bottom, ti.i32) + 2, height), 0)),
-            let(ti.max(ti.floor(left, ti.i32) - 1, 0)),
-            let(ti.min(ti.ceil(right, ti.i32) + 2, width)),
-        )
+        pixel = (position * short + (size - 1)) * 0.5
+        nearby = ti.floor(pixel + 0.01) + 1.0 if end else ti.ceil(pixel - 0.01)
+        return let(ti.cast(ti.math.clamp(nearby, 0.0, size), ti.i32))
 
     @traced
     def depth_range(self) -> Any:

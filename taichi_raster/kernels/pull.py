@@ -45,8 +45,9 @@ class Pull(PairKernels):
         self.hold(b)
         face = self.face(b, index)
         sums = self.face_sums(face)
-        top, bottom, left, right = self.window(face)
+        top, bottom = self.rows(face, 0, self.dims[Dim.HEIGHT])
         for row in range(top, bottom):
+            left, right = self.columns(face, row)
             for chunk in range((right - left + LANES - 1) // LANES):
                 first = left + chunk * LANES
                 for lane in range(ti.min(LANES, (right - first + 7) // 8 * 8)):

@@ -28,11 +28,12 @@ class EdgeTerms:
 
     def at(self, kernels: PairKernels, b: Any, d: Number) -> Edge:
         scale = kernels.parameter(b, Slot.SCALE)
-        along, x_d = d, 1.0 / scale
+        inverse = 1.0 / scale
+        along, x_d = d, inverse
         if self.variant.squared:
             size = select(raw(d) >= 0.0, d, -d)
-            along, x_d = d * size, size * 2.0 / scale
-        scaled = along / scale
+            along, x_d = d * size, size * 2.0 * inverse
+        scaled = along * inverse
         x, x_shift = scaled, 0.0
         if self.variant.network is None:
             x_shift = -1.0 if self.formulas.mirrored else 1.0
@@ -48,7 +49,7 @@ class EdgeTerms:
         saturated = None
         if formulas.saturates_at < math.inf:
             saturated = let(raw(u) >= formulas.saturates_at)
-        return Edge(*f, *log_s, saturated, tape, x_d, -scaled / scale, x_shift)
+        return Edge(*f, *log_s, saturated, tape, x_d, -scaled * inverse, x_shift)
 
 
 def network_at(
@@ -124,19 +125,19 @@ class DepthWeight:
     def at(self, kernels: PairKernels, b: Any, z_norm: Number, reference: Any) -> LogWeight:
         """`reference` is the depth that a softmax's z_norm is taken relative to: it cancels, and
         keeps z_norm / gamma from losing its digits."""
-        gamma = kernels.parameter(b, Slot.GAMMA)
+        inverse = 1.0 / kernels.parameter(b, Slot.GAMMA)
         if self.softmax:
-            l = (z_norm - reference) / gamma  # noqa: E741
-            return LogWeight(l, 1.0 / gamma, -l / gamma)
+            l = (z_norm - reference) * inverse  # noqa: E741
+            return LogWeight(l, inverse, -l * inverse)
         if self.variant.kind == "network":
             assert self.variant.network is not None
             tape = network_at(kernels, self.variant.network, Part.DEPTH_WEIGHTS, b, z_norm)
-            l = tape.logit / gamma  # noqa: E741
-            return LogWeight(l, 1.0 / gamma, -l / gamma, tape=tape)
+            l = tape.logit * inverse  # noqa: E741
+            return LogWeight(l, inverse, -l * inverse, tape=tape)
         formulas = registry.find(self.variant.distribution or "")
         sign = -1.0 if formulas.mirrored else 1.0
-        scaled = z_norm / gamma
+        scaled = z_norm * inverse
         x = scaled + kernels.parameter(b, Slot.DEPTH_SHIFT) * sign
         k = kernels.parameter(b, Slot.DEPTH_SHAPE) if formulas.shaped else None
         l, by_x, by_k = lifted(formulas.log_cdf, x, k, self.autodiff)  # noqa: E741
-        return LogWeight(l, by_x / gamma, -by_x * scaled / gamma, by_k, by_x * sign)
+        return LogWeight(l, by_x * inverse, -by_x * scaled * inverse, by_k, by_x * sign)

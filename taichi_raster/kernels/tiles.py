@@ -29,10 +29,8 @@ class TileKernels(PairKernels):
         sums = self.tile_sums()
         for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
             face = self.face(b, self.tile_faces[k])
-            top, bottom, _left, _right = self.window(face)
-            first = (ti.max(top, first_row) - first_row) * TILE
-            last = (ti.min(bottom, first_row + TILE) - first_row) * TILE
-            for lane in range(first, last):
+            top, bottom = self.rows_of_tile(face, first_row, first_column)
+            for lane in range((top - first_row) * TILE, (bottom - first_row) * TILE):
                 m = self.meet(face, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1)))
                 if ti.static(self.loops):
                     if m.near:

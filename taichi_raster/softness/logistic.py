@@ -12,17 +12,19 @@ from taichi_raster.softness.tails import reflected
 @ti.func
 def cdf(x):
     e = exp(-ti.abs(x))
-    f = ti.select(x >= 0.0, 1.0, e) / (1.0 + e)
-    pdf = e / ((1.0 + e) * (1.0 + e))
-    return f, pdf, pdf * ti.select(x >= 0.0, e - 1.0, 1.0 - e) / (1.0 + e)
+    inverse = 1.0 / (1.0 + e)
+    pdf = e * inverse * inverse
+    f = ti.select(x >= 0.0, 1.0, e) * inverse
+    return f, pdf, pdf * ti.select(x >= 0.0, e - 1.0, 1.0 - e) * inverse
 
 
 @ti.func
 def log_survival(x):
     """-softplus(x); the hazard rate is F itself."""
     e = exp(-ti.abs(x))
-    f = ti.select(x >= 0.0, 1.0, e) / (1.0 + e)
-    return -ti.max(x, 0.0) - log1p(e), -f, -e / ((1.0 + e) * (1.0 + e))
+    inverse = 1.0 / (1.0 + e)
+    f = ti.select(x >= 0.0, 1.0, e) * inverse
+    return -ti.max(x, 0.0) - log1p(e), -f, -e * inverse * inverse
 
 
 def reach(threshold: float) -> float:
