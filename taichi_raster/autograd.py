@@ -23,12 +23,12 @@ class Accumulate(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, background: Tensor, call: Call, ticket: int) -> tuple[Tensor, ...]:
         sums = engine().forward(call, ticket, x, background)
-        return sums.y, sums.offset, sums.reference, sums.peak, sums.saturated, sums.nearest
+        return sums.y, sums.state
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         x, background, ctx.call, ctx.ticket = inputs
-        ctx.mark_non_differentiable(*output[1:])
+        ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(x, background)
         ctx.save_for_forward(x, background)
         ctx.set_materialize_grads(False)
@@ -42,11 +42,10 @@ class Accumulate(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, x_dot: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        still = (None,) * 5
         if x_dot is None:
-            return None, *still
+            return None, None
         x, background = ctx.saved_tensors
-        return engine().jvp(ctx.call, ctx.ticket, x, background, x_dot), *still
+        return engine().jvp(ctx.call, ctx.ticket, x, background, x_dot), None
 
 
 class _VJP(torch.autograd.Function):

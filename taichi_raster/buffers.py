@@ -66,8 +66,7 @@ def hard_buffers(
         near, far, 0.0, 0.0, 1e-6, runtime().deterministic,
     )  # fmt: skip
     x = torch.cat([face_vertices.detach().reshape(-1), table.reshape(-1)])
-    sums = engine().forward(call, engine().ticket(), x, table.new_zeros(batch))
-    return _describe(face_vertices, sums.nearest.long(), orthographic)
+    return _describe(face_vertices, engine().nearest(call, x).long(), orthographic)
 
 
 def _describe(face_vertices: Tensor, face: Tensor, orthographic: bool) -> HardBuffers:

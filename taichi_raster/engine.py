@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from taichi_raster import elementary
@@ -29,9 +30,9 @@ from taichi_raster.kernels import (
 )
 from taichi_raster.kernels.sinks import LANES
 from taichi_raster.kernels.tiles import TileKernels
-from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Variant
+from taichi_raster.layout import Call, DepthVariant, EdgeVariant, State, Variant
 from taichi_raster.runtime import Runtime, runtime
-from taichi_raster.scratch import Scratch, clear, read, write
+from taichi_raster.scratch import Scratch, read, seed
 from taichi_raster.softness import registry
 
 _STILL = (True, False, False)
@@ -44,19 +45,11 @@ class Sums:
 
     Attributes:
         y: (2 + C, B, H, W) sums, see layout.py.
-        offset: (B, H, W) what was subtracted from all log-weights; it cancels.
-        reference: (B, H, W) normalised depth that a softmax's depths were taken relative to.
-        peak: (B, H, W) what was subtracted from the exponents of the T-conorm's terms.
-        saturated: (B, H, W) number of fragments with coverage exactly 1.
-        nearest: (B, H, W) nearest face that contains the pixel's centre or -1, for hard depth.
+        state: (4, B, H, W), see layout.State; it has no derivative.
     """
 
     y: Tensor
-    offset: Tensor
-    reference: Tensor
-    peak: Tensor
-    saturated: Tensor
-    nearest: Tensor
+    state: Tensor
 
 
 class Engine:
@@ -80,26 +73,27 @@ class Engine:
         """The sums of the inputs x, packed as layout.py says; background: (B,) log-weights."""
         with self._lock:
             self._load(call, ticket, x, background)
-            fields, grid = self._scratch, (call.batch, call.height, call.width)
-            return Sums(
-                read(fields.y, x, call.y_size).view(-1, *grid),
-                *(
-                    read(field, x, call.pixels).view(grid)
-                    for field in (
-                        fields.offset, fields.reference, fields.peak, fields.saturated,
-                        fields.nearest,
-                    )
-                ),
-            )  # fmt: skip
+            fields, grid = self._scratch, (-1, call.batch, call.height, call.width)
+            sizes = call.y_size, State.COUNT * call.pixels
+            found = memory.read_both(fields.y, sizes[0], fields.state, sizes[1], x)
+            y, state = found.split(sizes)
+            return Sums(y.view(grid), state.view(grid))
+
+    def nearest(self, call: Call, x: Tensor) -> Tensor:
+        """(B, H, W): the nearest face that contains the pixel's centre, or -1."""
+        with self._lock:
+            self._load(call, self.ticket(), x, x.new_zeros(call.batch))
+            found = read(self._scratch.nearest, x, call.pixels)
+            return found.view(call.batch, call.height, call.width)
 
     def vjp(self, call: Call, ticket: int, x: Tensor, background: Tensor, v: Tensor) -> Tensor:
         """J(x)^T v: the adjoint of the inputs, given the adjoint of the sums."""
         with self._lock:
             self._load(call, ticket, x, background)
             fields = self._scratch
-            write(fields.y.grad, v.reshape(-1))
-            clear(fields.x.grad, call.x_size)
+            seed(fields.y.grad, v.reshape(-1), fields.x.grad, call.x_size)
             if self.prefer_autodiff:
+                seed(fields.x_still, x, fields.x_still, 0)
                 _refuse_loops(call)
                 with elementary.native():
                     self._kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
@@ -112,9 +106,9 @@ class Engine:
         with self._lock:
             self._load(call, ticket, x, background, tangent=True)
             fields = self._scratch
-            write(fields.x_dot, x_dot)
+            seed(fields.x_dot, x_dot, fields.y_dot, call.y_size if self.prefer_autodiff else 0)
             if self.prefer_autodiff:
-                clear(fields.y_dot, call.y_size)
+                seed(fields.x_still, x, fields.x_still, 0)
                 with elementary.native():
                     kernels = self._kernels(AccumulateTangent, call.variant)
                     kernels.accumulate(call.runs(self.on_gpu))
@@ -130,16 +124,16 @@ class Engine:
         with self._lock:
             self._load(call, ticket, x, background, tangent=True)
             fields = self._scratch
-            write(fields.x_dot, x_dot)
-            clear(fields.x.grad, call.x_size)
+            seed(fields.x_dot, x_dot, fields.x.grad, call.x_size)
             if self.prefer_autodiff:
                 _refuse_loops(call)
-                write(fields.y_dot.grad, v.reshape(-1))
+                seed(fields.x_still, x, fields.x_still, 0)
+                seed(fields.y_dot.grad, v.reshape(-1), fields.x_still, 0)
                 kernels = self._kernels(AccumulateTangent, call.variant)
                 with elementary.native():
                     kernels.accumulate.grad(call.runs(self.on_gpu))
             else:
-                write(fields.y.grad, v.reshape(-1))
+                seed(fields.y.grad, v.reshape(-1), fields.x_dot, 0)
                 self._pull(PullTangent, call)
             return read(fields.x.grad, x, call.x_size)
 
@@ -147,7 +141,7 @@ class Engine:
         """(B, H, W, depth): faces over each pixel, nearest first, then -1; and if that is all."""
         with self._lock:
             self._scratch.reserve(layers=call.pixels * depth)
-            self._place(call, x)
+            self._place(call, x, x.new_zeros(call.batch))
             unfinished = self._kernels(Layers, call.variant).collect(call.runs(self.on_gpu), depth)
             found = read(self._scratch.layers, x, call.pixels * depth)
             return found.view(call.batch, call.height, call.width, depth), unfinished == 0
@@ -180,24 +174,22 @@ class Engine:
             fields.reserve(x_dot=call.x_size, y_dot=call.y_size + _MARGIN)
         if fields.version == before and self._loaded == ticket:
             return
-        self._place(call, x)
-        write(fields.floor, background)
+        self._place(call, x, background)
         variant = replace(call.variant, moves=_STILL)  # shared by all, so that it compiles once
         self._run(self._kernels(Forward, variant), call)
         self._loaded = ticket
 
-    def _place(self, call: Call, x: Tensor) -> None:
+    def _place(self, call: Call, x: Tensor, background: Tensor) -> None:
         """Put this call's inputs and tile lists in place."""
         self._loaded = -1
         fields = self._scratch
         tiles = call.batch * call.tiles
+        limits = torch.cat([x.new_tensor(call.limits()), background.detach().to(x)])
         fields.reserve(
-            x=call.x_size, pixels=call.pixels + _MARGIN, tile_begin=tiles + 1, floor=call.batch
-        )
-        write(fields.x, x)
-        write(fields.x_still, x)
-        memory.put(fields.dims, call.dims(self.on_gpu))
-        memory.put(fields.limits, call.limits())
+            x=call.x_size, state=State.COUNT * call.pixels + _MARGIN,
+            pixels=call.pixels + _MARGIN, tile_begin=tiles + 1, limits=len(limits),
+        )  # fmt: skip
+        memory.place(fields, x, call.dims(self.on_gpu), limits)
         variant = Variant(
             EdgeVariant("uniform"), DepthVariant("none"), cull=call.variant.cull,
             clockwise=call.variant.clockwise, unclipped_alpha=call.variant.unclipped_alpha,

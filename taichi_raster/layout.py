@@ -132,8 +132,24 @@ class Dim:
     PARTS = 13  # where the parts of x begin
 
 
+class State:
+    """Planes of the field that keeps, for each pixel, what must not be differentiated.
+
+    OFFSET is what was subtracted from all log-weights; REFERENCE the normalised depth that a
+    softmax's depths were taken relative to; PEAK what was subtracted from the exponents of the
+    T-conorm's terms; SATURATED the number of fragments with coverage exactly 1.
+    """
+
+    OFFSET = 0
+    REFERENCE = 1
+    PEAK = 2
+    SATURATED = 3
+    COUNT = 4
+
+
 class Limit:
-    """Places in the small floating-point field beside it."""
+    """Places in the small floating-point field beside it; behind them lies, for each batch item,
+    the background's depth (softmax) or log-weight."""
 
     NEAR = 0
     FAR = 1

@@ -15,7 +15,7 @@ from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appe
 from taichi_raster.autograd import Accumulate
 from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, SoftmaxDepth
 from taichi_raster.engine import Sums, engine
-from taichi_raster.layout import Call, DepthVariant, Part, Variant
+from taichi_raster.layout import Call, DepthVariant, Part, State, Variant
 from taichi_raster.runtime import runtime
 from taichi_raster.schedule import as_progress
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
@@ -187,13 +187,13 @@ class SoftRasterizer(nn.Module):
             floor = depth.background_z.to(vertices).expand(batch)
         else:
             floor = self.depth.background(depth, batch).to(vertices)
-        y, *rest = Accumulate.apply(x, floor.detach(), call, engine().ticket())
-        sums = Sums(y, *rest)
-        alpha = self.alpha.resolve(y[0], sums.peak, sums.saturated > 0, p)
+        sums = Sums(*Accumulate.apply(x, floor.detach(), call, engine().ticket()))
+        peak, saturated = sums.state[State.PEAK], sums.state[State.SATURATED]
+        alpha = self.alpha.resolve(sums.y[0], peak, saturated > 0, p)
         if shown.total == 0:
             return alpha[..., None]
         gamma = depth.gamma.to(vertices).expand(batch)[:, None, None]
-        colour = self._colour(sums, gamma, floor[:, None, None], self._behind(background, y))
+        colour = self._colour(sums, gamma, floor[:, None, None], self._behind(background, alpha))
         return torch.cat([colour, alpha[..., None]], dim=-1)
 
     def _behind(self, background: Tensor, like: Tensor) -> Tensor:
@@ -209,8 +209,8 @@ class SoftRasterizer(nn.Module):
         if isinstance(self.depth, HardDepth):
             return colour + (1 - weight) * background
         if isinstance(self.depth, SoftmaxDepth):
-            floor = (floor - sums.reference) / gamma
-        rest = torch.exp(floor - sums.offset)[..., None]
+            floor = (floor - sums.state[State.REFERENCE]) / gamma
+        rest = torch.exp(floor - sums.state[State.OFFSET])[..., None]
         return (colour + rest * background) / (weight + rest)
 
     def _pack(

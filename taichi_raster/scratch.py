@@ -16,12 +16,13 @@ from taichi_raster.runtime import Runtime
 _INITIAL = {
     "x": 1 << 15, "x_dot": 1 << 15, "y": 1 << 18, "y_dot": 1 << 18,
     "tile_begin": 1 << 14, "tile_faces": 1 << 17, "group_begin": 1 << 12,
-    "group_faces": 1 << 16, "floor": 1 << 8, "pixels": 1 << 16, "layers": 1 << 18,
+    "group_faces": 1 << 16, "limits": 1 << 10, "state": 1 << 18, "pixels": 1 << 16,
+    "layers": 1 << 18,
 }  # fmt: skip
 
 
 # How many numbers each group of fields holds for one element: values, adjoints, mirrors.
-_ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 6}
+_ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 2}
 
 
 def free_memory(arch: str) -> int | None:
@@ -45,8 +46,7 @@ class Scratch:
         y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
         tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists;
             group_begin, group_faces: likewise for groups of tiles.
-        floor: the background's depth (softmax) or log-weight, for each batch item.
-        offset, reference, peak, saturated, nearest, top: what `Forward` finds for each pixel.
+        state: what `Forward` finds for each pixel besides (see layout.State); nearest, top: faces.
         layers: faces of each pixel, nearest first, for the sharp reference.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
     """
@@ -59,14 +59,14 @@ class Scratch:
     tile_faces: Any
     group_begin: Any
     group_faces: Any
-    floor: Any
+    limits: Any
+    state: Any
     layers: Any
 
     def __init__(self, runtime: Runtime) -> None:
         self._float = runtime.ti_float
         self._arch = runtime.arch
         self.dims = ti.field(ti.i32, shape=32)
-        self.limits = ti.field(self._float, shape=8)
         self._capacity: dict[str, int] = {}
         self._trees: dict[str, object] = {}
         self.version = 0
@@ -118,11 +118,8 @@ class Scratch:
             self.x_still = ti.field(self._float)
             return [self.x, self.x_still]
         if name == "pixels":
-            reals = [ti.field(self._float) for _ in range(3)]
-            self.offset, self.reference, self.peak = reals
-            counts = [ti.field(ti.i32) for _ in range(3)]
-            self.saturated, self.nearest, self.top = counts
-            return reals + counts
+            self.nearest, self.top = ti.field(ti.i32), ti.field(ti.i32)
+            return [self.nearest, self.top]
         integer = name.startswith(("tile", "group")) or name == "layers"
         adjoint = name in ("y", "y_dot")
         field = ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)
@@ -131,9 +128,26 @@ class Scratch:
 
 
 @ti.kernel
-def _write(target: ti.template(), source: ti.types.ndarray(), n: ti.i32):
+def _place(
+    x: ti.template(), dims: ti.template(), limits: ti.template(), numbers: ti.types.ndarray(),
+    sizes: ti.types.ndarray(), bounds: ti.types.ndarray(), n: ti.i32, k: ti.i32, m: ti.i32,
+):  # fmt: skip
+    for i in range(n):
+        x[i] = numbers[i]
+    for i in range(k):
+        dims[i] = sizes[i]
+    for i in range(m):
+        limits[i] = bounds[i]
+
+
+@ti.kernel
+def _seed(
+    target: ti.template(), source: ti.types.ndarray(), n: ti.i32, zero: ti.template(), m: ti.i32
+):
     for i in range(n):
         target[i] = source[i]
+    for i in range(m):
+        zero[i] = 0
 
 
 @ti.kernel
@@ -143,14 +157,28 @@ def _read(target: ti.types.ndarray(), source: ti.template(), n: ti.i32):
 
 
 @ti.kernel
-def _clear(target: ti.template(), n: ti.i32):
+def _read_both(
+    target: ti.types.ndarray(), first: ti.template(), n: ti.i32, second: ti.template(), m: ti.i32
+):
     for i in range(n):
-        target[i] = 0
+        target[i] = first[i]
+    for i in range(m):
+        target[n + i] = second[i]
 
 
-def write(field: ti.Field, values: Tensor) -> None:
-    """Copy a flat tensor into the beginning of a field."""
-    _write(field, values.detach().contiguous(), values.numel())
+def place(scratch: Scratch, x: Tensor, dims: list[int], limits: Tensor) -> None:
+    """Copy a call's inputs and numbers to their fields."""
+    sizes = torch.tensor(dims, dtype=torch.int32)
+    values = x.detach().contiguous()
+    _place(
+        scratch.x, scratch.dims, scratch.limits, values, sizes, limits, len(values), len(sizes),
+        len(limits),
+    )  # fmt: skip
+
+
+def seed(field: ti.Field, values: Tensor, cleared: ti.Field, n: int) -> None:
+    """Copy a flat tensor into the beginning of a field, and zero the first `n` of another."""
+    _seed(field, values.detach().contiguous(), values.numel(), cleared, n)
 
 
 def read(field: ti.Field, like: Tensor, n: int) -> Tensor:
@@ -161,14 +189,8 @@ def read(field: ti.Field, like: Tensor, n: int) -> Tensor:
     return target
 
 
-def clear(field: ti.Field, n: int) -> None:
-    """Zero the first `n` elements of a field."""
-    _clear(field, n)
-
-
-def put(field: ti.Field, values: list) -> None:
-    """Write a few numbers into the beginning of a small field."""
-    dtype = torch.int32 if field.dtype == ti.i32 else None
-    if dtype is None:
-        dtype = torch.float32 if field.dtype == ti.f32 else torch.float64
-    write(field, torch.tensor(values, dtype=dtype))
+def read_both(first: ti.Field, n: int, second: ti.Field, m: int, like: Tensor) -> Tensor:
+    """The first `n` elements of a field, then the first `m` of another."""
+    target = torch.empty(n + m, dtype=like.dtype, device=like.device)
+    _read_both(target, first, n, second, m)
+    return target

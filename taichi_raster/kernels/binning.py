@@ -19,27 +19,35 @@ class Binning(PairKernels):
 
     @ti.kernel
     def count(self, tiles: ti.i32, grouped: ti.i32):
-        for tile in range(tiles):
-            b, row, column = self.tile_at(tile)
-            group = self.group_of(b, row, column)
-            n = 0
-            for k in range(self.begin(b, group, grouped), self.end(b, group, grouped)):
-                face = self.candidate(b, k, grouped)
-                if self.reaches(b, face, row, column, TILE):
-                    n += 1
-            self.tile_begin[tile + 1] = n
+        for slot in range(tiles * self.spread):
+            tile = slot // self.spread
+            if slot == tile * self.spread:
+                b, row, column = self.tile_at(tile)
+                group = self.group_of(b, row, column)
+                self.hold(b)
+                n = 0
+                for k in range(self.begin(group, grouped), self.end(group, grouped)):
+                    face = self.candidate(k, grouped)
+                    if self.reaches(b, face, row, column, TILE):
+                        n += 1
+                self.tile_begin[tile + 1] = n
+                self.release()
 
     @ti.kernel
     def fill(self, tiles: ti.i32, grouped: ti.i32):
-        for tile in range(tiles):
-            b, row, column = self.tile_at(tile)
-            group = self.group_of(b, row, column)
-            at = self.tile_begin[tile]
-            for k in range(self.begin(b, group, grouped), self.end(b, group, grouped)):
-                face = self.candidate(b, k, grouped)
-                if self.reaches(b, face, row, column, TILE):
-                    self.tile_faces[at] = face
-                    at += 1
+        for slot in range(tiles * self.spread):
+            tile = slot // self.spread
+            if slot == tile * self.spread:
+                b, row, column = self.tile_at(tile)
+                group = self.group_of(b, row, column)
+                self.hold(b)
+                at = self.tile_begin[tile]
+                for k in range(self.begin(group, grouped), self.end(group, grouped)):
+                    face = self.candidate(k, grouped)
+                    if self.reaches(b, face, row, column, TILE):
+                        self.tile_faces[at] = face
+                        at += 1
+                self.release()
 
     @ti.kernel
     def scan(self, tiles: ti.i32) -> ti.i32:
@@ -47,23 +55,31 @@ class Binning(PairKernels):
 
     @ti.kernel
     def count_groups(self, groups: ti.i32):
-        for group in range(groups):
-            b, row, column = self.group_at(group)
-            n = 0
-            for face in range(self.dims[Dim.FACES]):
-                if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
-                    n += 1
-            self.group_begin[group + 1] = n
+        for slot in range(groups * self.spread):
+            group = slot // self.spread
+            if slot == group * self.spread:
+                b, row, column = self.group_at(group)
+                self.hold(b)
+                n = 0
+                for face in range(self.dims[Dim.FACES]):
+                    if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+                        n += 1
+                self.group_begin[group + 1] = n
+                self.release()
 
     @ti.kernel
     def fill_groups(self, groups: ti.i32):
-        for group in range(groups):
-            b, row, column = self.group_at(group)
-            at = self.group_begin[group]
-            for face in range(self.dims[Dim.FACES]):
-                if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
-                    self.group_faces[at] = face
-                    at += 1
+        for slot in range(groups * self.spread):
+            group = slot // self.spread
+            if slot == group * self.spread:
+                b, row, column = self.group_at(group)
+                self.hold(b)
+                at = self.group_begin[group]
+                for face in range(self.dims[Dim.FACES]):
+                    if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+                        self.group_faces[at] = face
+                        at += 1
+                self.release()
 
     @ti.kernel
     def scan_groups(self, groups: ti.i32) -> ti.i32:
@@ -96,16 +112,16 @@ class Binning(PairKernels):
         return b, gy * (GROUP * TILE), gx * (GROUP * TILE)
 
     @ti.func
-    def begin(self, b, group, grouped):
+    def begin(self, group, grouped):
         return ti.select(grouped == 1, self.group_begin[group * grouped], 0)
 
     @ti.func
-    def end(self, b, group, grouped):
+    def end(self, group, grouped):
         last = self.group_begin[group * grouped + 1]
         return ti.select(grouped == 1, last, self.dims[Dim.FACES])
 
     @ti.func
-    def candidate(self, b, k, grouped):
+    def candidate(self, k, grouped):
         return ti.select(grouped == 1, self.group_faces[k * grouped], k)
 
     @traced

@@ -9,7 +9,7 @@ import taichi as ti
 
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.tiles import TileKernels
-from taichi_raster.layout import TILE, Slot
+from taichi_raster.layout import TILE, Limit, Slot, State
 from taichi_raster.numbers import Lanes, Local, element, exp, let, log, raw, set_to, traced
 
 _NOTHING = -1e30  # the logarithm of nothing yet
@@ -32,8 +32,8 @@ class Pixel:
         self.colour = [make(0.0) for _ in range(kernels.channels)]
         self.largest = make(_NOTHING)
         self.peak = make(0.0 if conorm.grounded else _NOTHING)
-        self.saturated, self.nearest, self.top = make(0), make(-1), make(-1)
-        self.nearest_z = make(0.0)
+        self.saturated, self.nearest_z = make(0.0), make(0.0)
+        self.nearest, self.top = make(-1), make(-1)
 
     @traced
     def at(self, lane: Any) -> Pixel:
@@ -76,7 +76,7 @@ class Forward(TileKernels):
             sums.total.set(ti.select(larger, raw(a), before))
             return
         if saturated is not None:
-            sums.saturated.add(ti.select(f.counts & saturated, 1, 0))
+            sums.saturated.add(ti.select(f.counts & saturated, 1.0, 0.0))
         p = self.parameter(m.b, Slot.P)
         peak = None
         if self.conorm.exponent is not None:
@@ -123,7 +123,7 @@ class Forward(TileKernels):
     @traced
     def finish(self, b: Any, q: Any, sums: Pixel) -> None:
         """Write the sums, all colour weights relative to what makes them add up to 1."""
-        background = element(self.floor, b)
+        background = element(self.limits, b + Limit.COUNT)
         largest = let(ti.max(sums.largest.value, background))
         base = 0.0 if self.depth.softmax else largest
         shrink: Any = 1.0
@@ -133,13 +133,13 @@ class Forward(TileKernels):
             weight = sums.weight.value * shrink + exp((background - largest) * inverse)
             norm = let(ti.max(weight, 1e-30))
             shrink = shrink / norm
-            set_to(element(self.reference, q), largest if self.depth.softmax else 0.0)
-            set_to(element(self.offset, q), base + log(norm))
+            set_to(self.kept(State.REFERENCE, q), largest if self.depth.softmax else 0.0)
+            set_to(self.kept(State.OFFSET, q), base + log(norm))
         sizes = [sums.total.value, sums.weight.value * shrink]
         sizes += [colour.value * shrink for colour in sums.colour]
         for plane, value in enumerate(sizes):
             set_to(element(self.y, self.place(plane, q)), value)
-        set_to(element(self.peak, q), sums.peak.value)
-        set_to(element(self.saturated, q), sums.saturated.value)
+        set_to(self.kept(State.PEAK, q), sums.peak.value)
+        set_to(self.kept(State.SATURATED, q), sums.saturated.value)
         set_to(element(self.nearest, q), sums.nearest.value)
         set_to(element(self.top, q), sums.top.value)

@@ -12,7 +12,7 @@ from taichi_raster.architecture import Architecture
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.softening import DepthWeight, EdgeTerms
 from taichi_raster.kernels.textures import sampler
-from taichi_raster.layout import TILE, Dim, Limit, Part, Slot, Variant
+from taichi_raster.layout import TILE, Dim, Limit, Part, Slot, State, Variant
 from taichi_raster.numbers import Number, Vector, element, exp, let, raw, select, total, traced
 from taichi_raster.runtime import Runtime
 from taichi_raster.scratch import Scratch
@@ -64,11 +64,10 @@ class PairKernels:
         self.dims, self.limits = scratch.dims, scratch.limits
         self.x, self.x_dot = scratch.x, scratch.x_dot
         self.y, self.y_dot = scratch.y, scratch.y_dot
-        self.x_still, self.floor = scratch.x_still, scratch.floor
+        self.x_still = scratch.x_still
         self.tile_begin, self.tile_faces = scratch.tile_begin, scratch.tile_faces
         self.group_begin, self.group_faces = scratch.group_begin, scratch.group_faces
-        self.offset, self.reference = scratch.offset, scratch.reference
-        self.peak, self.saturated = scratch.peak, scratch.saturated
+        self.state = scratch.state
         self.nearest, self.top = scratch.nearest, scratch.top
         self.layers = scratch.layers
         self.held: dict[Any, Any] = {}
@@ -188,8 +187,13 @@ class PairKernels:
 
     @traced
     def place(self, plane: int, q: Any) -> Any:
-        """Where a pixel's sum lies in y."""
+        """Where a pixel's sum lies in y, or its number in the state."""
         return let(q + self.dim(Dim.PIXELS) * plane) if plane else q
+
+    @traced
+    def kept(self, plane: int, q: Any) -> Any:
+        """One of the numbers that `Forward` has left for a pixel (see `State`)."""
+        return element(self.state, self.place(plane, q))
 
     @traced
     def rows(self, face: Face, first: Any, last: Any) -> tuple[Any, Any]:
@@ -322,7 +326,7 @@ class PairKernels:
     @traced
     def relative_weight(self, m: Meeting, f: Fragment, l: Number) -> Number:  # noqa: E741
         """psi: exp of the log-weight, relative to the pixel's."""
-        exponent = l - element(self.offset, m.q)
+        exponent = l - self.kept(State.OFFSET, m.q)
         if not self.unclipped_alpha:  # then all that count are visible
             return exp(exponent)
         return select(f.visible, exp(select(f.visible, exponent, 0.0)), 0.0)

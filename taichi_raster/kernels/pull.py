@@ -14,7 +14,7 @@ from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.sinks import LANES, FaceSink, FaceSums, PixelSink, Sink
 from taichi_raster.kernels.softening import pull_network
-from taichi_raster.layout import Dim, Part, Slot
+from taichi_raster.layout import Dim, Part, Slot, State
 from taichi_raster.numbers import Jet, Number, Vector, element, let, total, traced
 
 
@@ -58,6 +58,8 @@ class Pull(PairKernels):
                             self.pull_pair(m, column < right, sums, lane)
                     else:
                         self.pull_pair(m, column < right, sums, lane)
+        for lane in range(1, LANES):
+            self.fold(sums, lane)
         self.flush(sums)
         self.release()
 
@@ -86,6 +88,10 @@ class Pull(PairKernels):
     @traced
     def pixel_sink(self, m: Meeting) -> PixelSink:
         return PixelSink(self, m.face)
+
+    @traced
+    def fold(self, sums: FaceSums, lane: Any) -> None:
+        sums.fold(lane)
 
     @traced
     def flush(self, sums: FaceSums) -> None:
@@ -117,7 +123,7 @@ class Pull(PairKernels):
             mine = let(ti.select(element(self.top, m.q) == m.face.index, along, 0.0))
             return edge.f_u * mine, edge.f_k * mine if shaped else None
         p = self.parameter(m.b, Slot.P)
-        peak = element(self.peak, m.q) if self.conorm.exponent is not None else None
+        peak = self.kept(State.PEAK, m.q) if self.conorm.exponent is not None else None
         bars = [self.conorm_slope(m, edge, edge.f_u, edge.log_s_u, p, peak) * along, None]
         if shaped:
             bars[1] = self.conorm_slope(m, edge, edge.f_k, edge.log_s_k, p, peak) * along
@@ -142,7 +148,7 @@ class Pull(PairKernels):
             weight = Number(ti.select(element(self.nearest, m.q) == m.face.index, 1.0, 0.0))
             u_bar, k_bar, z_norm_bar = 0.0, 0.0, None
         else:
-            l = self.depth.at(self, m.b, f.z_norm, element(self.reference, m.q))  # noqa: E741
+            l = self.depth.at(self, m.b, f.z_norm, self.kept(State.REFERENCE, m.q))  # noqa: E741
             psi = self.relative_weight(m, f, l.l)
             weight = f.edge.f * psi
             colours = self.colours(m, f.mixing)

@@ -14,14 +14,14 @@ import taichi as ti
 
 from taichi_raster.kernels.pairs import size_of
 from taichi_raster.layout import Dim, Part, Slot
-from taichi_raster.numbers import Lanes, Number, element, let, total
+from taichi_raster.numbers import Lanes, Number, element, let
 
 if TYPE_CHECKING:
     from taichi_raster.kernels.fragment import Face
     from taichi_raster.kernels.pairs import PairKernels
 
 
-LANES = 32  # pixels that are worked on together
+LANES = 16  # pixels that are worked on together
 
 
 class Sink:
@@ -98,11 +98,16 @@ class FaceSums:
             for offset in range(size)
         }
 
+    def fold(self, lane: Any) -> None:
+        """Add one lane to lane 0."""
+        for lanes in self.sums.values():
+            lanes.at(0).add(lanes.at(lane).value)
+
     def flush(self) -> None:
+        """Add lane 0 where it belongs."""
         for (part, offset), lanes in self.sums.items():
             owner, size = self.owners[part]
-            amount = total(lanes.at(lane).value for lane in range(LANES))
-            into(self.kernels, part, owner * size + offset, amount)
+            into(self.kernels, part, owner * size + offset, lanes.at(0).value)
 
 
 class FaceSink(Sink):

@@ -6,7 +6,7 @@ import taichi as ti
 
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.tiles import TileKernels
-from taichi_raster.layout import Slot
+from taichi_raster.layout import Slot, State
 from taichi_raster.numbers import Number, element, select, traced
 
 
@@ -27,7 +27,7 @@ class TermKernels(TileKernels):
     def alpha_term(self, m: Meeting, f: Fragment) -> Number:
         if self.conorm.largest_alone:
             return select(element(self.top, m.q) == m.face.index, f.edge.f, 0.0)
-        peak = element(self.peak, m.q) if self.conorm.exponent is not None else None
+        peak = self.kept(State.PEAK, m.q) if self.conorm.exponent is not None else None
         p = self.parameter(m.b, Slot.P)
         return self.conorm_term(m.b, f.edge.f, f.edge.log_s, p, f.edge.saturated, peak)
 
@@ -35,5 +35,5 @@ class TermKernels(TileKernels):
     def colour_weight(self, m: Meeting, f: Fragment) -> Number:
         if self.hard:
             return Number(ti.select(element(self.nearest, m.q) == m.face.index, 1.0, 0.0))
-        l = self.depth.at(self, m.b, f.z_norm, element(self.reference, m.q)).l  # noqa: E741
+        l = self.depth.at(self, m.b, f.z_norm, self.kept(State.REFERENCE, m.q)).l  # noqa: E741
         return f.edge.f * self.relative_weight(m, f, l)
