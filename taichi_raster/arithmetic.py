@@ -1,8 +1,14 @@
-"""Small Taichi functions that the kernels share."""
+"""Small functions that the kernels share; they run while a kernel is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import taichi as ti
 
 from taichi_raster.runtime import runtime
+from taichi_raster.tracing import let, traced
 
 
 class _Types:
@@ -24,25 +30,22 @@ class _Types:
 types = _Types()
 
 
-@ti.func
-def frozen(value):
+@traced
+def frozen(value: Any) -> Any:
     """`value` with no derivative: autodiff does not follow it through the integers."""
     return ti.bit_cast(ti.bit_cast(value, types.bits), types.real)
 
 
-@ti.func
-def with_slope(value, slope, x):
-    """`value`, whose derivative with respect to `x` is `slope`, whatever formula gave them.
-
-    So a function is computed by whatever is accurate, and differentiated by its closed form.
-    """
-    return frozen(value) + slope * (x - frozen(x))
-
-
-@ti.func
-def polynomial(x, coefficients: ti.template()):
+@traced
+def polynomial(x: Any, coefficients: Sequence[float]) -> Any:
     """Horner's rule; coefficients from the highest power down."""
-    total = 0.0 * x
-    for i in ti.static(range(len(coefficients))):
-        total = total * x + coefficients[i]
-    return total
+    value: Any = coefficients[0]
+    for c in coefficients[1:]:
+        value = x * value + c
+    return let(value)
+
+
+@traced
+def clamp(x: Any, low: Any, high: Any) -> Any:
+    """x, kept in [low, high]."""
+    return let(ti.min(ti.max(x, low), high))

@@ -13,11 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import taichi as ti
 
-from taichi_raster.arithmetic import polynomial, types
+from taichi_raster.arithmetic import clamp, polynomial, types
 from taichi_raster.runtime import runtime
+from taichi_raster.tracing import let, traced
 
 
 class _Native:
@@ -68,7 +70,7 @@ _DOUBLE = _Format(52, 1023, 6.93147180369123816e-1, 1.90821492927058770e-10, 14)
 
 
 class _Current:
-    def __getattr__(self, name: str) -> float | int | tuple[float, ...]:
+    def __getattr__(self, name: str) -> Any:
         return getattr(_SINGLE if types.single else _DOUBLE, name)
 
 
@@ -77,48 +79,77 @@ _LOG2_E = 1 / math.log(2)
 _ROOT_HALF = math.sqrt(0.5)
 
 
-@ti.func
-def bits_of(number):
+def _bits(number: float) -> Any:
     return ti.bit_cast(ti.cast(number, types.real), types.bits)
 
 
-@ti.func
-def exp(x):
+def _integer(shifted: Any) -> Any:
+    """The number whose lowest bits hold an integer, taken off the shifter, as a number."""
+    return let(ti.bit_cast(shifted + _bits(_format.shifter), types.real) - _format.shifter)
+
+
+@traced
+def exp(x: Any) -> Any:
     """e^x; 0 where that is below the normal numbers, and never more than e^(most)."""
-    value = x
-    if ti.static(bool(_native)):
-        value = ti.exp(x)
-    else:
-        near = ti.math.clamp(x, _format.least, _format.most)
-        shifted = near * _LOG2_E + _format.shifter
-        n = shifted - _format.shifter
-        r = (near - n * _format.ln2_high) - n * _format.ln2_low
-        exponent = (ti.bit_cast(shifted, types.bits) << _format.digits) + bits_of(1.0)
-        power = ti.bit_cast(exponent, types.real)
-        value = ti.select(x < _format.least, 0.0, polynomial(r, _format.exp) * power)
-    return value
+    if _native:
+        return let(ti.exp(x))
+    x = let(x)
+    near = clamp(x, _format.least, _format.most)
+    shifted = let(near * _LOG2_E + _format.shifter)
+    n = let(shifted - _format.shifter)
+    r = let((near - n * _format.ln2_high) - n * _format.ln2_low)
+    exponent = (ti.bit_cast(shifted, types.bits) << _format.digits) + _bits(1.0)
+    power = let(ti.bit_cast(exponent, types.real))
+    return let(ti.select(x < _format.least, 0.0, polynomial(r, _format.exp) * power))
 
 
-@ti.func
-def log(x):
+@traced
+def log(x: Any) -> Any:
     """log x for x > 0; where x is below the normal numbers, the logarithm of the smallest one.
 
     x = m 2^n with m in [sqrt(1/2), sqrt(2)), and log m = 2 atanh((m - 1) / (m + 1)).
     """
-    value = x
-    if ti.static(bool(_native)):
-        value = ti.log(x)
-    else:
-        bits = ti.bit_cast(ti.max(x, _format.smallest), types.bits)
-        exponent = (bits - bits_of(_ROOT_HALF)) >> _format.digits
-        m = ti.bit_cast(bits - (exponent << _format.digits), types.real)
-        # The exponent as a number: added to the shifter's bits, it is that much more.
-        n = ti.bit_cast(exponent + bits_of(_format.shifter), types.real) - _format.shifter
-        s = (m - 1.0) / (m + 1.0)
-        value = n * _format.ln2_high + (s * polynomial(s * s, _format.log) + n * _format.ln2_low)
-    return value
+    if _native:
+        return let(ti.log(x))
+    bits = let(ti.bit_cast(ti.max(x, _format.smallest), types.bits))
+    exponent = _exponent(bits)
+    m = let(ti.bit_cast(bits - (exponent << _format.digits), types.real))
+    return _log(exponent, let((m - 1.0) / (m + 1.0)))
 
 
+@traced
+def log1p(x: Any) -> Any:
+    """log(1 + x) for x > -1, with all its digits where x is small.
+
+    As `log` of u = 1 + x = m 2^n, but with m - 1 = (x - (2^n - 1)) / 2^n. On a GPU, whose log may
+    promise little, by the series of 2 atanh(x / (2 + x)) where x is small.
+    """
+    x = let(x)
+    if _native:
+        s = let(x / (2.0 + x))
+        series = 2.0 * s * polynomial(let(s * s), _ATANH)
+        return let(ti.select(ti.abs(x) < 0.125, series, ti.log(1.0 + x)))
+    exponent = _exponent(let(ti.bit_cast(ti.max(1.0 + x, _format.smallest), types.bits)))
+    shift = let(exponent << _format.digits)
+    power = ti.bit_cast(_bits(1.0) + shift, types.real)
+    inverse = ti.bit_cast(_bits(1.0) - shift, types.real)
+    f = let((x - (power - 1.0)) * inverse)
+    return _log(exponent, let(f / (2.0 + f)))
+
+
+def _exponent(bits: Any) -> Any:
+    """n of m 2^n."""
+    return let((bits - _bits(_ROOT_HALF)) >> _format.digits)
+
+
+def _log(exponent: Any, s: Any) -> Any:
+    """log of 2^n (1 + s) / (1 - s)."""
+    n = _integer(exponent)
+    series = s * polynomial(let(s * s), _format.log)
+    return let(n * _format.ln2_high + (series + n * _format.ln2_low))
+
+
+_ATANH = tuple(1 / (2 * k + 1) for k in reversed(range(8)))
 _TAN_EIGHTH = math.sqrt(2) - 1
 # atan(t) = t + t^3 P(t^2) / Q(t^2) for |t| <= tan(pi / 8), from the Cephes library.
 _ATAN_NUM = (
@@ -131,43 +162,16 @@ _ATAN_DEN = (
 )  # fmt: skip
 
 
-@ti.func
-def atan2(y, x):
+@traced
+def atan2(y: Any, x: Any) -> Any:
     """The angle of (x, y), in [0, pi]; y >= 0, and not both 0."""
-    size = ti.abs(x)
-    low, high = ti.min(size, y), ti.max(size, y)
-    wide = low > _TAN_EIGHTH * high
-    t = ti.select(wide, low - high, low) / ti.select(wide, low + high, high)
-    square = t * t
-    rest = square * polynomial(square, _ATAN_NUM) / polynomial(square, _ATAN_DEN)
-    angle = ti.select(wide, math.pi / 4, 0.0) + (t + t * rest)
-    angle = ti.select(y > size, math.pi / 2 - angle, angle)
-    return ti.select(x < 0.0, math.pi - angle, angle)
-
-
-_ATANH = tuple(1 / (2 * k + 1) for k in reversed(range(8)))
-
-
-@ti.func
-def log1p(x):
-    """log(1 + x) for x > -1, with all its digits where x is small.
-
-    As `log` of u = 1 + x = m 2^n, but with m - 1 = (x - (2^n - 1)) / 2^n. On a GPU, whose log may
-    promise little, by the series of 2 atanh(x / (2 + x)) where x is small.
-    """
-    value = x
-    if ti.static(bool(_native)):
-        s = x / (2.0 + x)
-        series = 2.0 * s * polynomial(s * s, _ATANH)
-        value = ti.select(ti.abs(x) < 0.125, series, ti.log(1.0 + x))
-    else:
-        bits = ti.bit_cast(ti.max(1.0 + x, _format.smallest), types.bits)
-        exponent = (bits - bits_of(_ROOT_HALF)) >> _format.digits
-        shift = exponent << _format.digits
-        power = ti.bit_cast(bits_of(1.0) + shift, types.real)
-        inverse = ti.bit_cast(bits_of(1.0) - shift, types.real)
-        n = ti.bit_cast(exponent + bits_of(_format.shifter), types.real) - _format.shifter
-        f = (x - (power - 1.0)) * inverse
-        s = f / (2.0 + f)
-        value = n * _format.ln2_high + (s * polynomial(s * s, _format.log) + n * _format.ln2_low)
-    return value
+    y, x = let(y), let(x)
+    size = let(ti.abs(x))
+    low, high = let(ti.min(size, y)), let(ti.max(size, y))
+    wide = let(low > _TAN_EIGHTH * high)
+    t = let(ti.select(wide, low - high, low) / ti.select(wide, low + high, high))
+    square = let(t * t)
+    rest = let(square * polynomial(square, _ATAN_NUM) / polynomial(square, _ATAN_DEN))
+    angle = let(ti.select(wide, math.pi / 4, 0.0) + (t + t * rest))
+    angle = let(ti.select(y > size, math.pi / 2 - angle, angle))
+    return let(ti.select(x < 0.0, math.pi - angle, angle))

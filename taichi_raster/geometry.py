@@ -18,8 +18,9 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.arithmetic import frozen
-from taichi_raster.numbers import Local, Number, Vector, choose, let, raw, select, sqrt, total
+from taichi_raster.arithmetic import clamp, frozen
+from taichi_raster.numbers import Local, Number, Vector, choose, raw, select, sqrt, total
+from taichi_raster.tracing import let
 
 POINT = 1e-10  # an edge shorter than this, in NDC, counts as a point
 
@@ -142,8 +143,8 @@ def decide(p: Vector, face: Triangle, differentiated: bool) -> Choice:
 
     p = p.each(raw)
     feet = [
-        _foot(p, *(v.each(bare) for v in (face.corners[i], face.edges[i])), bare(face.inverses[i]))
-        for i in range(3)
+        _foot(p, corner.each(bare), edge.each(bare), bare(inverse))
+        for corner, edge, inverse in zip(face.corners, face.edges, face.inverses, strict=True)
     ]
     (t0, d0, c0), (t1, d1, c1), (t2, d2, c2) = feet
     second, third = let(ti.select(d0 <= d2, 0, 2)), let(ti.select(d1 <= d2, 1, 2))
@@ -167,7 +168,7 @@ def by_edge(edge: Any, first: Any, second: Any, third: Any) -> Any:
 def _foot(p: Vector, a: Vector, e: Vector, inverse: Any) -> tuple[Any, Any, Any]:
     """(t, squared distance) of the point of a -> a + e nearest to p, and cross(e, p - a)."""
     r = (p - a).lets()
-    t = let(ti.math.clamp(r.dot(e) * (inverse * inverse), 0.0, 1.0))
+    t = let(clamp(r.dot(e) * (inverse * inverse), 0.0, 1.0))
     q = (r - e * t).lets()
     return t, let(q.dot(q)), let(cross(e, r))
 

@@ -13,44 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import taichi as ti
 from taichi.lang import impl
 
 from taichi_raster import elementary
-from taichi_raster.arithmetic import frozen, types
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def traced(function: _F) -> _F:
-    """Marks a plain Python function that a kernel calls while it is compiled.
-
-    Taichi warns of functions that it does not translate; to these it need not.
-    """
-    function._is_taichi_function = True  # type: ignore[attr-defined]
-    function.func = SimpleNamespace(has_print=False)  # type: ignore[attr-defined]
-    return function
-
-
-def let(value: Any) -> Any:
-    """`value` in a variable of the kernel's, so that its expression is computed once."""
-    if isinstance(value, Number | int | float):
-        return value
-    return impl.expr_init(value)
-
-
-def element(field: Any, index: Any) -> Any:
-    """An element of a field, to read, to assign to (`set_to`) or to add to (+=)."""
-    builder = impl.get_runtime().compiling_callable.ast_builder()
-    return impl.subscript(builder, field, index)
-
-
-def set_to(place: Any, value: Any) -> None:
-    """Assign to an element of a field."""
-    place._assign(value)
+from taichi_raster.arithmetic import clamp, frozen, polynomial, types
+from taichi_raster.tracing import element, let, set_to
 
 
 class Number:
@@ -292,8 +262,8 @@ def expm1(x: Any) -> Any:
         return type(x)(expm1(x.v), None if x.d is None else exp(x.v) * x.d)
     if not isinstance(x, impl.Expr):
         return math.expm1(x)
-    near = let(ti.math.clamp(x, -0.5, 0.5))
-    return let(ti.select(ti.abs(x) < 0.5, near * _horner(near, _EXPM1_RATIO), exp(x) - 1.0))
+    near = let(clamp(x, -0.5, 0.5))
+    return let(ti.select(ti.abs(x) < 0.5, near * polynomial(near, _EXPM1_RATIO), exp(x) - 1.0))
 
 
 def log1p(x: Any) -> Any:
@@ -307,21 +277,14 @@ def expm1_ratio(x: Any) -> Any:
     """(exp(x) - 1) / x, and 1 at 0."""
     small = ti.abs(raw(x)) < 0.5
     away, near = select(small, 1.0, x), select(small, x, 0.0)
-    return select(small, _horner(near, _EXPM1_RATIO), expm1(away) / away)
+    return select(small, polynomial(near, _EXPM1_RATIO), expm1(away) / away)
 
 
 def log1p_ratio(x: Any) -> Any:
     """log(1 + x) / x, and 1 at 0; x >= 0."""
     small = raw(x) < 0.0625
     away, near = select(small, 1.0, x), select(small, x, 0.0)
-    return select(small, _horner(near, _LOG1P_RATIO), log1p(away) / away)
-
-
-def _horner(x: Any, coefficients: tuple[float, ...]) -> Any:
-    value: Any = coefficients[0]
-    for c in coefficients[1:]:
-        value = x * value + c
-    return value
+    return select(small, polynomial(near, _LOG1P_RATIO), log1p(away) / away)
 
 
 _EXPM1_RATIO = tuple(1 / math.factorial(k + 1) for k in reversed(range(14)))

@@ -14,7 +14,8 @@ import taichi as ti
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.terms import TermKernels
 from taichi_raster.layout import Dim
-from taichi_raster.numbers import Number, element, raw, traced
+from taichi_raster.numbers import Number, raw
+from taichi_raster.tracing import element, traced
 
 
 @ti.data_oriented

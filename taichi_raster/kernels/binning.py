@@ -10,7 +10,8 @@ import taichi as ti
 
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.layout import GROUP, TILE, Dim, Limit
-from taichi_raster.numbers import let, raw, traced
+from taichi_raster.numbers import raw
+from taichi_raster.tracing import let, traced
 
 
 @ti.data_oriented

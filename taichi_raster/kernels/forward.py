@@ -10,7 +10,8 @@ import taichi as ti
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.tiles import TileKernels
 from taichi_raster.layout import TILE, Limit, Slot, State
-from taichi_raster.numbers import Lanes, Local, element, exp, let, log, raw, set_to, traced
+from taichi_raster.numbers import Lanes, Local, exp, log, raw
+from taichi_raster.tracing import element, let, set_to, traced
 
 _NOTHING = -1e30  # the logarithm of nothing yet
 

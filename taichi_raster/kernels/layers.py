@@ -7,7 +7,8 @@ import taichi as ti
 from taichi_raster.kernels.fragment import Fragment
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.layout import Dim
-from taichi_raster.numbers import raw, traced
+from taichi_raster.numbers import raw
+from taichi_raster.tracing import traced
 
 
 @ti.data_oriented

@@ -9,14 +9,16 @@ import taichi as ti
 
 from taichi_raster import aggregation, geometry
 from taichi_raster.architecture import Architecture
+from taichi_raster.arithmetic import clamp
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.softening import DepthWeight, EdgeTerms
 from taichi_raster.kernels.textures import sampler
 from taichi_raster.layout import TILE, Dim, Limit, Part, Slot, State, Variant
-from taichi_raster.numbers import Number, Vector, element, exp, let, raw, select, total, traced
+from taichi_raster.numbers import Number, Vector, exp, raw, select, total
 from taichi_raster.runtime import Runtime
 from taichi_raster.scratch import Scratch
 from taichi_raster.softness import registry
+from taichi_raster.tracing import element, let, traced
 
 
 def size_of(network: Architecture | None) -> int:
@@ -212,15 +214,19 @@ class PairKernels:
         """
         left = raw(self.point(first_row, first_column)[0])
         right = raw(self.point(first_row, first_column + (TILE - 1))[0])
-        ends = []
-        for sign in (-1.0, 1.0):
-            keys = [let(raw(corner[1]) * sign) for corner in face.triangle.corners]
-            x0, x1, x2 = (raw(corner[0]) for corner in face.triangle.corners)
-            second = let(ti.select(keys[1] > keys[2], x1, x2))
-            top = ti.select(keys[0] >= ti.max(keys[1], keys[2]), x0, second)
-            column = let(ti.math.clamp(top, left, right))
-            ends.append(geometry.extent(face.triangle, 0, column, self.reach())[sign > 0.0])
-        return self._rows_between(face, *ends, first_row, first_row + TILE)
+        lowest, highest = (self._end_of_strip(face, left, right, up) for up in (False, True))
+        return self._rows_between(face, lowest, highest, first_row, first_row + TILE)
+
+    @traced
+    def _end_of_strip(self, face: Face, left: Any, right: Any, up: bool) -> Any:
+        """The highest (`up`) or lowest y within reach of a face between two columns."""
+        sign = 1.0 if up else -1.0
+        keys = [let(raw(corner[1]) * sign) for corner in face.triangle.corners]
+        x0, x1, x2 = (raw(corner[0]) for corner in face.triangle.corners)
+        second = let(ti.select(keys[1] > keys[2], x1, x2))
+        farthest = ti.select(keys[0] >= ti.max(keys[1], keys[2]), x0, second)
+        column = let(clamp(farthest, left, right))
+        return geometry.extent(face.triangle, 0, column, self.reach())[up]
 
     @traced
     def columns(self, face: Face, row: Any) -> tuple[Any, Any]:
@@ -252,7 +258,7 @@ class PairKernels:
         short = ti.cast(ti.min(width, height), self.limits.dtype)
         pixel = (position * short + (size - 1)) * 0.5
         nearby = ti.floor(pixel + 0.01) + 1.0 if end else ti.ceil(pixel - 0.01)
-        return let(ti.cast(ti.math.clamp(nearby, 0.0, size), ti.i32))
+        return let(ti.cast(clamp(nearby, 0.0, size), ti.i32))
 
     @traced
     def depth_range(self) -> Any:

@@ -15,7 +15,8 @@ from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.sinks import LANES, FaceSink, FaceSums, PixelSink, Sink
 from taichi_raster.kernels.softening import pull_network
 from taichi_raster.layout import Dim, Part, Slot, State
-from taichi_raster.numbers import Jet, Number, Vector, element, let, total, traced
+from taichi_raster.numbers import Jet, Number, Vector, total
+from taichi_raster.tracing import element, let, traced
 
 
 @ti.data_oriented

@@ -10,7 +10,8 @@ import taichi as ti
 from taichi_raster.kernels.fragment import Meeting
 from taichi_raster.kernels.terms import TermKernels
 from taichi_raster.layout import TILE
-from taichi_raster.numbers import Lanes, Local, Number, element, set_to, traced
+from taichi_raster.numbers import Lanes, Local, Number
+from taichi_raster.tracing import element, set_to, traced
 
 
 class Tangents:

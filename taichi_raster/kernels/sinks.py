@@ -14,7 +14,8 @@ import taichi as ti
 
 from taichi_raster.kernels.pairs import size_of
 from taichi_raster.layout import Dim, Part, Slot
-from taichi_raster.numbers import Lanes, Number, element, let
+from taichi_raster.numbers import Lanes, Number
+from taichi_raster.tracing import element, let
 
 if TYPE_CHECKING:
     from taichi_raster.kernels.fragment import Face

@@ -10,8 +10,9 @@ from taichi_raster.architecture import Architecture
 from taichi_raster.arithmetic import frozen
 from taichi_raster.kernels.fragment import Edge
 from taichi_raster.layout import DepthVariant, EdgeVariant, Part, Slot
-from taichi_raster.numbers import Number, chain, let, raw, select
+from taichi_raster.numbers import Number, chain, raw, select
 from taichi_raster.softness import mlp_kernel, registry
+from taichi_raster.tracing import let
 
 if TYPE_CHECKING:
     from taichi_raster.kernels.pairs import PairKernels

@@ -7,7 +7,8 @@ import taichi as ti
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.tiles import TileKernels
 from taichi_raster.layout import Slot, State
-from taichi_raster.numbers import Number, element, select, traced
+from taichi_raster.numbers import Number, select
+from taichi_raster.tracing import element, traced
 
 
 @ti.data_oriented

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import taichi as ti
 
+from taichi_raster.arithmetic import clamp
 from taichi_raster.kernels.fragment import AtCorners, Meeting
 from taichi_raster.layout import Dim, Part, Variant
-from taichi_raster.numbers import Number, Vector, let, raw, total
+from taichi_raster.numbers import Number, Vector, raw, total
+from taichi_raster.tracing import let
 
 if TYPE_CHECKING:
     from taichi_raster.kernels.pairs import PairKernels
@@ -66,7 +68,7 @@ class Surface:
         """Where the fragment's texel begins: the two triangles of each cell of a square."""
         size = kernels.dim(Dim.TEXTURE_HEIGHT)
         u, v = (let(raw(mixing[i]) * size) for i in range(2))
-        i, j = (let(ti.math.clamp(ti.floor(s, ti.i32), 0, size - 1)) for s in (u, v))
+        i, j = (let(clamp(ti.floor(s, ti.i32), 0, size - 1)) for s in (u, v))
         # On the edge between the last two corners u + v is a whole number but for rounding.
         lower = let(u + v - i - j <= 1.0 + _ROUNDING)
         column = ti.select(lower, i, size - 1 - i)
@@ -116,14 +118,14 @@ class Image:
             coordinate = coordinate - let(ti.floor(raw(coordinate)))
         at = coordinate * length - 0.5
         # Far outside a clamped image the fraction does not matter, but the cast must not overflow.
-        low = let(ti.floor(ti.math.clamp(raw(at), -1.0, length)))
-        inside = ti.math.clamp(raw(at), -1.0, length) == raw(at)
+        low = let(ti.floor(clamp(raw(at), -1.0, length)))
+        inside = clamp(raw(at), -1.0, length) == raw(at)
         fraction = (at - low) if self.repeat else _where(inside, at - low)
         index = let(ti.cast(low, ti.i32))
         if self.repeat:
             return let((index + size) % size), let((index + 1) % size), fraction
-        first = let(ti.math.clamp(index, 0, size - 1))
-        return first, let(ti.math.clamp(index + 1, 0, size - 1)), fraction
+        first = let(clamp(index, 0, size - 1))
+        return first, let(clamp(index + 1, 0, size - 1)), fraction
 
     def texels(
         self, kernels: PairKernels, m: Meeting, place: list[tuple[Any, Any, Any]]

@@ -5,15 +5,39 @@ face reaches: the innermost loop is over neighbouring pixels, without a branch, 
 it one of vector instructions. On a GPU a thread takes a pixel.
 """
 
+from typing import Any
+
 import taichi as ti
 
+from taichi_raster.kernels.fragment import Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.layout import SHIFT, TILE, Dim
+from taichi_raster.tracing import traced
 
 
 @ti.data_oriented
 class TileKernels(PairKernels):
-    """`tile_sums` and `pixel_sums` make the variables that `add` adds to and `finish` writes."""
+    """What a subclass adds up lies in the variables that `tile_sums` or `pixel_sums` makes."""
+
+    @traced
+    def tile_sums(self) -> Any:
+        """Variables for all pixels of a tile; their `at(lane)` gives one pixel's."""
+        raise NotImplementedError
+
+    @traced
+    def pixel_sums(self) -> Any:
+        """Variables for one pixel."""
+        raise NotImplementedError
+
+    @traced
+    def add(self, m: Meeting, sums: Any) -> None:
+        """Add a pair to its pixel's sums; without effect where the pair does not count."""
+        raise NotImplementedError
+
+    @traced
+    def finish(self, b: Any, q: Any, sums: Any) -> None:
+        """Write a pixel's sums."""
+        raise NotImplementedError
 
     @ti.kernel
     def run_tiles(self, slots: ti.i32, run_length: ti.i32):

@@ -4,6 +4,7 @@ import math
 
 import taichi as ti
 
+from taichi_raster.arithmetic import clamp
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import from_tails
 
@@ -11,7 +12,7 @@ from taichi_raster.softness.tails import from_tails
 @ti.func
 def _tails(x):
     inside = ti.abs(x) < 1.0
-    y, rest = ti.math.clamp(0.5 * (1.0 + x), 0.0, 1.0), ti.math.clamp(0.5 * (1.0 - x), 0.0, 1.0)
+    y, rest = clamp(0.5 * (1.0 + x), 0.0, 1.0), clamp(0.5 * (1.0 - x), 0.0, 1.0)
     f, f1 = ti.select(inside, 3.0 * y * rest, 0.0), ti.select(inside, -1.5 * x, 0.0)
     return y * y * (3.0 - 2.0 * y), rest * rest * (3.0 - 2.0 * rest), f, f1
 

@@ -15,8 +15,9 @@ import taichi as ti
 
 from taichi_raster import elementary
 from taichi_raster.architecture import Architecture
-from taichi_raster.arithmetic import frozen, polynomial, types
-from taichi_raster.numbers import Number, let, log, raw, select, sqrt, total
+from taichi_raster.arithmetic import clamp, frozen, polynomial, types
+from taichi_raster.numbers import Number, log, raw, select, sqrt, total
+from taichi_raster.tracing import let
 
 Weight = Callable[[int], Number]
 
@@ -101,7 +102,7 @@ def _tanh(x: Any) -> Any:
         return type(x)(h, None if x.d is None else (1.0 - h * h) * x.d)
     v = let(frozen(x))
     if types.single:
-        c = let(ti.math.clamp(v, -_TANH_EDGE, _TANH_EDGE))
+        c = let(clamp(v, -_TANH_EDGE, _TANH_EDGE))
         h = let(c * polynomial(c * c, _TANH_NUM) / polynomial(c * c, _TANH_DEN))
     else:
         e = let(elementary.exp(-2.0 * ti.abs(v)))

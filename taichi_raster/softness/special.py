@@ -4,7 +4,7 @@ import math
 
 import taichi as ti
 
-from taichi_raster.arithmetic import polynomial
+from taichi_raster.arithmetic import clamp, polynomial
 from taichi_raster.elementary import exp, log
 
 _SMALL_NUM = (
@@ -76,7 +76,7 @@ _EXPM1_RATIO = tuple(1 / math.factorial(k + 1) for k in reversed(range(14)))
 @ti.func
 def expm1_ratio(x):
     """(exp(x) - 1) / x, and 1 at 0; x at most about 80."""
-    near = ti.math.clamp(x, -0.5, 0.5)
+    near = clamp(x, -0.5, 0.5)
     away = ti.select(ti.abs(x) < 0.5, 1.0, x)
     series = polynomial(near, _EXPM1_RATIO)
     return ti.select(ti.abs(x) < 0.5, series, (exp(away) - 1.0) / away)

@@ -2,6 +2,7 @@
 
 import taichi as ti
 
+from taichi_raster.arithmetic import clamp
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import from_tails
 
@@ -9,8 +10,8 @@ from taichi_raster.softness.tails import from_tails
 @ti.func
 def _tails(x):
     f = ti.select(ti.abs(x) < 1.0, 0.5, 0.0 * x)
-    rise = ti.math.clamp(0.5 * (1.0 + x), 0.0, 1.0)
-    return rise, ti.math.clamp(0.5 * (1.0 - x), 0.0, 1.0), f, 0.0 * x
+    rise = clamp(0.5 * (1.0 + x), 0.0, 1.0)
+    return rise, clamp(0.5 * (1.0 - x), 0.0, 1.0), f, 0.0 * x
 
 
 UNIFORM = register(

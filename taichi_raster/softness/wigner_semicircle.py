@@ -8,7 +8,7 @@ import math
 import taichi as ti
 from scipy.optimize import brentq
 
-from taichi_raster.arithmetic import polynomial
+from taichi_raster.arithmetic import clamp, polynomial
 from taichi_raster.elementary import atan2
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import from_tails
@@ -28,7 +28,7 @@ def _rise(low, high):
 
 @ti.func
 def _tails(x):
-    low, high = ti.math.clamp(1.0 + x, 0.0, 2.0), ti.math.clamp(1.0 - x, 0.0, 2.0)
+    low, high = clamp(1.0 + x, 0.0, 2.0), clamp(1.0 - x, 0.0, 2.0)
     root = ti.sqrt(low * high)
     inside = root > 0.0
     f1 = ti.select(inside, -(2.0 / math.pi) * x / ti.select(inside, root, 1.0), 0.0)
