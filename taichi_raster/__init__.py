@@ -87,8 +87,10 @@ from taichi_raster.softness import (
     Distribution,
     EdgeSoftness,
     MLPSoftness,
+    TabulatedSoftness,
     load_softness,
     save_softness,
+    tabulate,
 )
 
 __all__ = [
@@ -126,6 +128,7 @@ __all__ = [
     "SoftmaxDepth",
     "SurfaceTexture",
     "TConorm",
+    "TabulatedSoftness",
     "UVTexture",
     "blob",
     "box",
@@ -162,6 +165,7 @@ __all__ = [
     "subdivide",
     "superquadric",
     "surface_attributes",
+    "tabulate",
     "torus",
     "torus_knot",
     "uv_sphere",

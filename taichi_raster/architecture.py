@@ -1,4 +1,4 @@
-"""The shape of a learned softness's network."""
+"""The shape of a learned softness's network, and of a table that stands in for it."""
 
 from __future__ import annotations
 
@@ -38,3 +38,27 @@ class Architecture:
     @property
     def size(self) -> int:
         return self.offsets[-1]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where the knots of a tabulated softness lie: between width * (2^k - 1) and
+    width * (2^(k + 1) - 1), k = 0 ... octaves - 1, are 2^subdivision equal cells; likewise for
+    negative x.
+
+    The weights are, first for x >= 0 and then for x <= 0, each knot's value and its slope along
+    |x|, knot after knot.
+    """
+
+    width: float
+    octaves: int
+    subdivision: int
+
+    @property
+    def knots(self) -> int:
+        """On each side, 0 and the last one included."""
+        return (self.octaves << self.subdivision) + 1
+
+    @property
+    def size(self) -> int:
+        return 4 * self.knots

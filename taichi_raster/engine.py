@@ -30,7 +30,7 @@ from taichi_raster.kernels import (
 )
 from taichi_raster.kernels.sinks import LANES
 from taichi_raster.kernels.tiles import TileKernels
-from taichi_raster.layout import Call, DepthVariant, EdgeVariant, State, Variant
+from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Part, State, Variant
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch, read, seed
 from taichi_raster.softness import registry
@@ -97,9 +97,8 @@ class Engine:
                 _refuse_loops(call)
                 with elementary.native():
                     self._kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
-            else:
-                self._pull(Pull, call)
-            return read(fields.x.grad, x, call.x_size)
+                return read(fields.x.grad, x, call.x_size)
+            return self._pull(Pull, call, x)
 
     def jvp(self, call: Call, ticket: int, x: Tensor, background: Tensor, x_dot: Tensor) -> Tensor:
         """J(x) x_dot: the tangent of the sums, given the tangent of the inputs."""
@@ -132,10 +131,9 @@ class Engine:
                 kernels = self._kernels(AccumulateTangent, call.variant)
                 with elementary.native():
                     kernels.accumulate.grad(call.runs(self.on_gpu))
-            else:
-                seed(fields.y.grad, v.reshape(-1), fields.x_dot, 0)
-                self._pull(PullTangent, call)
-            return read(fields.x.grad, x, call.x_size)
+                return read(fields.x.grad, x, call.x_size)
+            seed(fields.y.grad, v.reshape(-1), fields.x_dot, 0)
+            return self._pull(PullTangent, call, x)
 
     def layers(self, call: Call, x: Tensor, depth: int) -> tuple[Tensor, bool]:
         """(B, H, W, depth): faces over each pixel, nearest first, then -1; and if that is all."""
@@ -153,14 +151,26 @@ class Engine:
         else:
             kernels.run_tiles(call.batch * call.tiles * kernels.spread, 1)
 
-    def _pull(self, kind: type[Pull], call: Call) -> None:
-        """Face by face, which suits few threads, or pixel by pixel."""
-        kernels = self._kernels(kind, call.variant)
+    def _pull(self, kind: type[Pull], call: Call, x: Tensor) -> Tensor:
+        """The adjoint of x: face by face, which suits few threads, or pixel by pixel."""
+        fields, kernels = self._scratch, self._kernels(kind, call.variant)
         if self.on_gpu:
             kernels.pull_pixels(call.runs(self.on_gpu))
-            return
-        faces = call.faces if call.fixed_order else 1
-        kernels.pull_faces(call.batch * call.faces // faces * kernels.spread, faces)
+            return read(fields.x.grad, x, call.x_size)
+        runs, length = call.face_runs()
+        table = call.variant.edge.network if kernels.scatters else None
+        size = 0 if table is None else call.batch * runs * table.size
+        if table is not None:
+            fields.reserve(partials=size)
+            kernels = self._kernels(kind, call.variant)
+            memory.clear(fields.partials, size)
+        kernels.pull_faces(call.batch * runs, runs, length)
+        found = read(fields.x.grad, x, call.x_size)
+        if table is not None:
+            begin = sum(call.sizes[: Part.EDGE_WEIGHTS])
+            knots = found[begin : begin + call.sizes[Part.EDGE_WEIGHTS]]
+            knots += read(fields.partials, x, size).view(call.batch, runs, -1).sum(1).view(-1)
+        return found
 
     def _load(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, tangent: bool = False

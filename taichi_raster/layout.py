@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taichi_raster.architecture import Architecture
+from taichi_raster.architecture import Architecture, Table
 
 SHIFT = 3
 TILE = 1 << SHIFT  # pixels on a side
@@ -51,12 +51,12 @@ class EdgeVariant:
 
     Attributes:
         distribution: registered name (of the logit, for a network).
-        network: architecture of a learned softness, or None.
+        network: architecture of a learned softness, or a table's layout, or None.
         squared: whether it sees sign(d) d^2 instead of d.
     """
 
     distribution: str
-    network: Architecture | None = None
+    network: Architecture | Table | None = None
     squared: bool = False
 
 
@@ -235,6 +235,19 @@ class Call:
     def slots(self) -> int:
         """Pixels of an image's tiles, those beyond its borders included."""
         return self.tiles * TILE * TILE
+
+    def face_runs(self) -> tuple[int, int]:
+        """(runs in each batch item, faces in each) for kernels that go face by face on a CPU.
+
+        A table's knots get their adjoints from each run separately.
+        """
+        if self.fixed_order:
+            return 1, self.faces
+        if not isinstance(self.variant.edge.network, Table):
+            return self.faces, 1
+        runs = max(1, min(self.faces, 64 // self.batch))
+        length = -(-self.faces // runs)
+        return -(-self.faces // length), length
 
     def dims(self, on_gpu: bool) -> list[int]:
         """The contents of the integer field, in the order of `Dim`."""

@@ -18,7 +18,7 @@ _INITIAL = {
     "x": 1 << 20, "x_dot": 1 << 20, "y": 1 << 21, "y_dot": 1 << 21,
     "tile_begin": 1 << 16, "tile_faces": 1 << 21, "group_begin": 1 << 12,
     "group_faces": 1 << 18, "limits": 1 << 10, "state": 1 << 20, "pixels": 1 << 18,
-    "layers": 1 << 20,
+    "layers": 1 << 20, "partials": 1 << 16,
 }  # fmt: skip
 
 
@@ -48,6 +48,7 @@ class Scratch:
         tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists;
             group_begin, group_faces: likewise for groups of tiles.
         state: what `Forward` finds for each pixel besides (see layout.State); nearest, top: faces.
+        partials: adjoints of a table's knots, from each run of faces.
         layers: faces of each pixel, nearest first, for the sharp reference.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
     """
@@ -63,6 +64,7 @@ class Scratch:
     limits: Any
     state: Any
     layers: Any
+    partials: Any
 
     def __init__(self, runtime: Runtime) -> None:
         self._float = runtime.ti_float
@@ -152,6 +154,12 @@ def _seed(
 
 
 @ti.kernel
+def _clear(field: ti.template(), n: ti.i32):
+    for i in range(n):
+        field[i] = 0
+
+
+@ti.kernel
 def _read(target: ti.types.ndarray(), source: ti.template(), n: ti.i32):
     for i in range(n):
         target[i] = source[i]
@@ -180,6 +188,11 @@ def place(scratch: Scratch, x: Tensor, dims: list[int], limits: Tensor) -> None:
 def seed(field: ti.Field, values: Tensor, cleared: ti.Field, n: int) -> None:
     """Copy a flat tensor into the beginning of a field, and zero the first `n` of another."""
     _seed(field, values.detach().contiguous(), values.numel(), cleared, n)
+
+
+def clear(field: ti.Field, n: int) -> None:
+    """Zero the first `n` elements of a field."""
+    _clear(field, n)
 
 
 def read(field: ti.Field, like: Tensor, n: int) -> Tensor:

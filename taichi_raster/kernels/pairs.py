@@ -8,7 +8,7 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster import aggregation, geometry
-from taichi_raster.architecture import Architecture
+from taichi_raster.architecture import Architecture, Table
 from taichi_raster.arithmetic import clamp
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.softening import DepthWeight, EdgeTerms
@@ -21,9 +21,9 @@ from taichi_raster.softness import registry
 from taichi_raster.tracing import element, let, traced
 
 
-def size_of(network: Architecture | None) -> int:
-    """How many weights it has."""
-    return 0 if network is None else network.size
+def size_of(network: Architecture | Table | None) -> int:
+    """How many weights all pairs need; a table's pairs need four each."""
+    return network.size if isinstance(network, Architecture) else 0
 
 
 # Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
@@ -71,7 +71,7 @@ class PairKernels:
         self.group_begin, self.group_faces = scratch.group_begin, scratch.group_faces
         self.state = scratch.state
         self.nearest, self.top = scratch.nearest, scratch.top
-        self.layers = scratch.layers
+        self.layers, self.partials = scratch.layers, scratch.partials
         self.held: dict[Any, Any] = {}
         vertices, appearance, parameters = variant.moves
         self.moves = dict.fromkeys((Part.CORNERS, Part.UV, Part.TEXELS), appearance)

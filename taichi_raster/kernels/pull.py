@@ -10,6 +10,7 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster import geometry
+from taichi_raster.architecture import Table
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.sinks import LANES, FaceSink, FaceSums, PixelSink, Sink
@@ -32,33 +33,45 @@ class Pull(PairKernels):
     def skips(self) -> bool:
         return self.loops or (self.variant.texels > 0 and self.moves[Part.TEXELS])
 
+    @property
+    def scatters(self) -> bool:
+        """Whether adjoints go to a table's knots."""
+        return isinstance(self.variant.edge.network, Table) and self.moves[Part.EDGE_WEIGHTS]
+
     @ti.kernel
-    def pull_faces(self, slots: ti.i32, run_length: ti.i32):
-        for slot in range(slots):
+    def pull_faces(self, runs: ti.i32, runs_per_item: ti.i32, length: ti.i32):
+        for slot in range(runs * self.spread):
             run = slot // self.spread
-            for step in range(ti.select(slot == run * self.spread, run_length, 0)):
-                i = run * run_length + step
-                b = i // self.dims[Dim.FACES]
-                self.pull_face(b, i - b * self.dims[Dim.FACES])
+            b = run // runs_per_item
+            begin = (run - b * runs_per_item) * length
+            end = ti.min(begin + length, self.dims[Dim.FACES])
+            for index in range(begin, ti.select(slot == run * self.spread, end, begin)):
+                self.pull_face(b, index, run)
 
     @ti.func
-    def pull_face(self, b, index):
+    def pull_face(self, b, index, run):
         self.hold(b)
         face = self.face(b, index)
-        sums = self.face_sums(face)
+        sums = self.face_sums(face, run)
         top, bottom = self.rows(face, 0, self.dims[Dim.HEIGHT])
         for row in range(top, bottom):
             left, right = self.columns(face, row)
             for chunk in range((right - left + LANES - 1) // LANES):
                 first = left + chunk * LANES
-                for lane in range(ti.min(LANES, (right - first + 7) // 8 * 8)):
+                lanes = ti.min(LANES, (right - first + 7) // 8 * 8)
+                for lane in range(lanes):
                     column = first + lane
                     m = self.meet(face, row, column)
                     if ti.static(self.skips):
+                        if ti.static(self.scatters):
+                            self.empty(sums, lane)
                         if m.near & (column < right):
                             self.pull_pair(m, column < right, sums, lane)
                     else:
                         self.pull_pair(m, column < right, sums, lane)
+                if ti.static(self.scatters):
+                    for lane in range(lanes):
+                        self.scatter(sums, lane)
         for lane in range(1, LANES):
             self.fold(sums, lane)
         self.flush(sums)
@@ -78,8 +91,16 @@ class Pull(PairKernels):
                                 self.pull_fragment(m, f, self.pixel_sink(m))
 
     @traced
-    def face_sums(self, face: Face) -> FaceSums:
-        return FaceSums(self, face)
+    def face_sums(self, face: Face, run: Any) -> FaceSums:
+        return FaceSums(self, face, run)
+
+    @traced
+    def empty(self, sums: FaceSums, lane: Any) -> None:
+        sums.empty(lane)
+
+    @traced
+    def scatter(self, sums: FaceSums, lane: Any) -> None:
+        sums.scatter(lane)
 
     @traced
     def pull_pair(self, m: Meeting, in_image: Any, sums: FaceSums, lane: Any) -> None:

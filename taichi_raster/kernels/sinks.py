@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import taichi as ti
 
+from taichi_raster.architecture import Table
 from taichi_raster.kernels.pairs import size_of
 from taichi_raster.layout import Dim, Part, Slot
 from taichi_raster.numbers import Lanes, Number
-from taichi_raster.tracing import element, let
+from taichi_raster.tracing import element, let, set_to
 
 if TYPE_CHECKING:
     from taichi_raster.kernels.fragment import Face
@@ -55,6 +56,10 @@ class Sink:
         if amount is not None:
             self.into(Part.TEXELS, index, amount)
 
+    def knots(self, first: Any, numbers: list[Number]) -> None:
+        """Take the adjoints of a table's weights, from number `first` on."""
+        raise NotImplementedError
+
     def amount(self, part: int, number: Any) -> Any:
         """What to add for an adjoint, or None for nothing."""
         if not self.kernels.moves[part]:
@@ -75,14 +80,29 @@ class PixelSink(Sink):
         if amount is not None:
             self.into(part, base[0] * base[1] + offset, amount)
 
+    def knots(self, first: Any, numbers: list[Number]) -> None:
+        base = let(self.b * self.kernels.variant.edge.network.size + first)  # type: ignore[union-attr]
+        for i, number in enumerate(numbers):
+            self.into(Part.EDGE_WEIGHTS, base + i, self.amount(Part.EDGE_WEIGHTS, number))
+
 
 class FaceSums:
-    """A face's adjoints, until `flush`."""
+    """A face's adjoints, until `flush`.
+
+    Those of a table's knots are kept lane by lane, until `scatter` adds them to the sums of the
+    run of faces that the thread is at: several lanes may belong to one knot.
+    """
 
     _data_oriented = True
 
-    def __init__(self, kernels: PairKernels, face: Face) -> None:
+    def __init__(self, kernels: PairKernels, face: Face, run: Any) -> None:
         self.kernels, self.face = kernels, face
+        network = kernels.variant.edge.network
+        self.tabulated = isinstance(network, Table) and kernels.moves[Part.EDGE_WEIGHTS]
+        if self.tabulated:
+            self.base = let(run * network.size)  # type: ignore[union-attr]
+            self.first = Lanes(LANES, 0)
+            self.amounts = [Lanes(LANES) for _ in range(4)]
         b, at = face.b, face.at
         self.owners = {
             Part.VERTICES: (at, 9),
@@ -98,6 +118,19 @@ class FaceSums:
             if kernels.moves[part]
             for offset in range(size)
         }
+
+    def scatter(self, lane: Any) -> None:
+        """Add one lane's adjoints of knots to the run's."""
+        first = let(self.base + self.first.at(lane).value)
+        for i, amounts in enumerate(self.amounts):
+            place = let(first + i)
+            before = element(self.kernels.partials, place)
+            set_to(before, before + amounts.at(lane).value)
+
+    def empty(self, lane: Any) -> None:
+        """Forget one lane's adjoints of knots."""
+        for amounts in self.amounts:
+            amounts.at(lane).set(0.0)
 
     def fold(self, lane: Any) -> None:
         """Add one lane to lane 0."""
@@ -116,12 +149,20 @@ class FaceSink(Sink):
 
     def __init__(self, sums: FaceSums, lane: Any, counts: Any) -> None:
         super().__init__(sums.kernels, sums.face)
-        self.sums, self.lane, self.counts = sums.sums, lane, counts
+        self.face_sums, self.sums = sums, sums.sums
+        self.lane, self.counts = lane, counts
 
     def add(self, part: int, base: tuple[Any, int], offset: int, number: Any) -> None:
         amount = self.amount(part, number)
         if amount is not None:
             self.sums[part, offset].at(self.lane).add(ti.select(self.counts, amount, 0.0))
+
+    def knots(self, first: Any, numbers: list[Number]) -> None:
+        self.face_sums.first.at(self.lane).set(first)
+        for amounts, number in zip(self.face_sums.amounts, numbers, strict=True):
+            amount = self.amount(Part.EDGE_WEIGHTS, number)
+            amount = 0.0 if amount is None else amount
+            amounts.at(self.lane).set(ti.select(self.counts, amount, 0.0))
 
     def into(self, part: int, index: Any, amount: Any) -> None:
         super().into(part, index, ti.select(self.counts, amount, 0.0))

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from taichi_raster.architecture import Architecture
+from taichi_raster.architecture import Architecture, Table
 from taichi_raster.arithmetic import frozen
 from taichi_raster.kernels.fragment import Edge
 from taichi_raster.layout import DepthVariant, EdgeVariant, Part, Slot
 from taichi_raster.numbers import Number, chain, raw, select
-from taichi_raster.softness import mlp_kernel, registry
+from taichi_raster.softness import mlp_kernel, registry, table_kernel
 from taichi_raster.tracing import let
 
 if TYPE_CHECKING:
@@ -54,9 +54,14 @@ class EdgeTerms:
 
 
 def network_at(
-    kernels: PairKernels, network: Architecture, part: int, b: Any, x: Number
-) -> mlp_kernel.Tape:
-    """A network whose weights lie in a part of x."""
+    kernels: PairKernels, network: Architecture | Table, part: int, b: Any, x: Number
+) -> mlp_kernel.Tape | table_kernel.TableTape:
+    """A network whose weights lie in a part of x, or a table in its place."""
+    if isinstance(network, Table):
+        base = let(b * network.size)
+        return table_kernel.evaluate(
+            network, lambda i: kernels.load(part, base + i), x, kernels.autodiff
+        )
     weights: dict[int, Number] = {}
 
     def weight(i: int) -> Number:
@@ -67,10 +72,16 @@ def network_at(
     return mlp_kernel.evaluate(network, weight, x)
 
 
-def pull_network(tape: mlp_kernel.Tape | None, part: int, u_bar: Number, sink: Sink) -> Number:
+def pull_network(
+    tape: mlp_kernel.Tape | table_kernel.TableTape | None, part: int, u_bar: Number, sink: Sink
+) -> Number:
     """The adjoint of a network's input; its weights' go into the sink."""
     if tape is None:
         return u_bar
+    if isinstance(tape, table_kernel.TableTape):
+        if sink.kernels.moves[part]:
+            sink.knots(tape.first, [u_bar * slope for slope in tape.basis])
+        return u_bar * tape.by_x
     size = tape.arch.size
 
     def take(i: int, bar: Number) -> None:

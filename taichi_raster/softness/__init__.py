@@ -20,5 +20,14 @@ from taichi_raster.softness import (  # noqa: F401
 from taichi_raster.softness.edge import Distribution, EdgeSoftness
 from taichi_raster.softness.mlp import MLPSoftness
 from taichi_raster.softness.storage import load_softness, save_softness
+from taichi_raster.softness.table import TabulatedSoftness, tabulate
 
-__all__ = ["Distribution", "EdgeSoftness", "MLPSoftness", "load_softness", "save_softness"]
+__all__ = [
+    "Distribution",
+    "EdgeSoftness",
+    "MLPSoftness",
+    "TabulatedSoftness",
+    "load_softness",
+    "save_softness",
+    "tabulate",
+]

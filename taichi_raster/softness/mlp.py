@@ -85,7 +85,7 @@ class MLPSoftness(EdgeSoftness):
             self._start_as(init, init_shape)
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:
-        weights = self._weights_at(u)
+        weights = self.weights_at(u)
         scale = self.scale(u)
         reach = registry.find("logistic").reach(threshold) + self._bound(weights)
         rest = torch.ones_like(scale), torch.zeros_like(scale)
@@ -99,9 +99,10 @@ class MLPSoftness(EdgeSoftness):
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
         u = as_progress(progress, 1)
         x = torch.as_tensor(d, dtype=torch.float64) / self.scale(u).detach()
-        return torch.sigmoid(self.logit(x, self._weights_at(u).to(x))).detach()
+        return torch.sigmoid(self.logit(x, self.weights_at(u).to(x))).detach()
 
-    def _weights_at(self, u: Tensor) -> Tensor:
+    def weights_at(self, u: Tensor) -> Tensor:
+        """The weights at progress `u`: (P,), or (B, P)."""
         if self.progress_weights is None:
             return self.weights
         net = self.network

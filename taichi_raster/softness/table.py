@@ -1,0 +1,149 @@
+"""A softness that is looked up in a table: any smooth one, about as cheap as the logistic."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from taichi_raster.architecture import Table
+from taichi_raster.layout import EdgeVariant
+from taichi_raster.schedule import as_progress
+from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
+from taichi_raster.softness.formulas import formulas_at
+from taichi_raster.softness.mlp import MLPSoftness
+
+
+class TabulatedSoftness(EdgeSoftness):
+    """An edge softness by cubic Hermite interpolation of its logit u(x), F = sigmoid(u).
+
+    The knots lie densely around x = 0 and ever more widely far out, up to
+    |x| = width * (2^octaves - 1); there the logit goes on along its tangent. Values and slopes at
+    the knots are computed by torch at each call, so that gradients, also second ones, flow through
+    them to the weights of an `MLPSoftness`, and to its progress weights. In a cell of size h whose
+    logit's fourth derivative is at most M, the logit's error is at most h^4 M / 384, its slope's
+    sqrt(3) h^3 M / 216, its curvature's h^2 M / 12 (Birkhoff and Priver, *Hermite interpolation
+    errors for derivatives*, 1967).
+
+    Args:
+        edge: an `MLPSoftness`, or a `Distribution` with F strictly between 0 and 1 everywhere
+            ("logistic", "gaussian", "laplace", "gudermannian", "cauchy", "reciprocal", "gumbel_max"
+            or "gumbel_min", not squared), whose shift is then part of the table, without gradient.
+        width: size of the first octave, in units of the edge's scale.
+        octaves: how many there are, each twice as wide as the one before.
+        subdivision: each octave has 2^subdivision cells.
+
+    Raises:
+        TypeError: for another kind of softness.
+        ValueError: for a distribution that reaches 0 or 1, or sizes out of range.
+
+    Example:
+        >>> edge = tabulate(MLPSoftness(scale=0.02))
+    """
+
+    def __init__(
+        self, edge: EdgeSoftness, width: float = 1.0, octaves: int = 9, subdivision: int = 4
+    ) -> None:
+        super().__init__()
+        if not isinstance(edge, MLPSoftness | Distribution):
+            raise TypeError(
+                f"edge: expected an MLPSoftness or a Distribution, got {type(edge).__name__}"
+            )
+        if isinstance(edge, Distribution) and edge.squared:
+            raise ValueError("edge: a squared distribution cannot be tabulated")
+        if not width > 0:
+            raise ValueError(f"width: expected a positive number, got {width}")
+        for name, value, least, most in (
+            ("octaves", octaves, 1, 20), ("subdivision", subdivision, 0, 10),
+        ):  # fmt: skip
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(
+                    f"{name}: expected a whole number from {least} to {most}, got {value}"
+                )
+        self.edge = edge
+        self.scale = edge.scale
+        self.table = Table(float(width), octaves, subdivision)
+        self.variant = EdgeVariant("logistic", self.table)
+        self._fixed = self._of_distribution(edge) if isinstance(edge, Distribution) else None
+
+    @property
+    def positions(self) -> Tensor:
+        """(K,) |x| at the knots, ascending."""
+        t = self.table
+        cells = torch.arange(t.knots, dtype=torch.float64) / 2**t.subdivision
+        octave = cells.floor()
+        return t.width * (2**octave * (1 + cells - octave) - 1)
+
+    def at(self, u: Tensor, threshold: float) -> EdgeState:
+        state = self.edge.at(u, threshold)
+        one = torch.ones_like(state.scale)
+        return EdgeState(state.scale, one, 0 * one, self.knots(u), state.reach)
+
+    def knots(self, u: Tensor) -> Tensor:
+        """(4 K,) or (B, 4 K): the table at progress `u`, as `Table` lays it out."""
+        if self._fixed is not None:
+            return self._fixed
+        assert isinstance(self.edge, MLPSoftness)
+        weights = self.edge.weights_at(u)
+        learned = torch.is_grad_enabled() and weights.requires_grad
+        with torch.enable_grad():
+            x = self._both_sides().expand(*weights.shape[:-1], -1).clone().requires_grad_()
+            values = self.edge.logit(x, weights)
+            (slopes,) = torch.autograd.grad(values.sum(), x, create_graph=learned)
+        return _interleaved(values if learned else values.detach(), slopes)
+
+    def value(self, d: Tensor, progress: float | None = None) -> Tensor:
+        """The tabulated F itself, not the original's."""
+        u = as_progress(progress, 1)
+        d = torch.as_tensor(d, dtype=torch.float64)
+        return torch.sigmoid(self.logit(d / self.scale(u).detach(), progress)[0])
+
+    def logit(self, x: Tensor, progress: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The interpolated logit at scaled distances `x`, any shape; its slope; its curvature."""
+        weights = self.knots(as_progress(progress, 1)).detach().to(torch.float64).view(2, -1, 2)
+        at, h = self.positions, self.positions.diff()
+        side, size = (x < 0).long(), x.abs()
+        cell = (torch.searchsorted(at, size.contiguous(), right=True) - 1).clamp(max=len(h) - 1)
+        (p, m), (q, n) = weights[side, cell].unbind(-1), weights[side, cell + 1].unbind(-1)
+        step = h[cell]
+        t = (size - at[cell]) / step
+        beyond, t = (t - 1).clamp(min=0), t.clamp(max=1)
+        c2, c3 = 3 * (q - p) - (2 * m + n) * step, 2 * (p - q) + (m + n) * step
+        value = p + t * (m * step + t * (c2 + t * c3)) + beyond * step * n
+        slope = m + t * (2 * c2 + 3 * c3 * t) / step
+        slope = torch.where(beyond > 0, n, slope) * torch.where(x < 0, -1.0, 1.0)
+        curvature = torch.where(beyond > 0, 0.0, (2 * c2 + 6 * c3 * t) / step**2)
+        return value, slope, curvature
+
+    def _both_sides(self) -> Tensor:
+        return torch.cat([self.positions, -self.positions])
+
+    def _of_distribution(self, edge: Distribution) -> Tensor:
+        u = as_progress(None, 1)
+        shift = edge.shift(u).detach().reshape(()) * (-1 if edge.formulas.mirrored else 1)
+        k = float(edge.shape(u).detach()) if edge.formulas.shaped else None
+        found = formulas_at(edge.distribution, self._both_sides() + shift, k).to(torch.float64)
+        rows = found.shape[0] // 3
+        values, slopes = found[rows] - found[2 * rows], found[rows + 1] - found[2 * rows + 1]
+        if not bool(torch.isfinite(values).all()) or float(values.abs().max()) > 1e20:
+            raise ValueError(
+                f"edge: {edge.distribution!r} reaches 0 or 1, so that its logit is infinite; only "
+                "distributions with F strictly between 0 and 1 can be tabulated"
+            )
+        return _interleaved(values, slopes)
+
+    def extra_repr(self) -> str:
+        return f"{self.table}"
+
+
+def _interleaved(values: Tensor, slopes: Tensor) -> Tensor:
+    """Knot after knot, the slopes along |x|."""
+    half = values.shape[-1] // 2
+    outward = torch.cat([slopes[..., :half], -slopes[..., half:]], -1)
+    return torch.stack([values, outward], -1).flatten(-2)
+
+
+def tabulate(
+    edge: EdgeSoftness, width: float = 1.0, octaves: int = 9, subdivision: int = 4
+) -> TabulatedSoftness:
+    """A table of `edge`; see `TabulatedSoftness`."""
+    return TabulatedSoftness(edge, width, octaves, subdivision)
