@@ -74,9 +74,9 @@ class Engine:
         with self._lock:
             self._load(call, ticket, x, background)
             fields, grid = self._scratch, (-1, call.batch, call.height, call.width)
-            sizes = call.y_size, State.COUNT * call.pixels
-            found = memory.read_both(fields.y, sizes[0], fields.state, sizes[1], x)
-            y, state = found.split(sizes)
+            y, state = memory.read_both(
+                fields.y, call.y_size, fields.state, State.COUNT * call.pixels, x
+            )
             return Sums(y.view(grid), state.view(grid))
 
     def nearest(self, call: Call, x: Tensor) -> Tensor:

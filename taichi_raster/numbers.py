@@ -202,12 +202,12 @@ def choose(condition: Any, a: Vector, b: Vector) -> Vector:
 
 
 class Local:
-    """A variable of the kernel's that may change, starting at zero."""
+    """A variable of the kernel's that may change, starting at zero; `zero` tells its type."""
 
     _data_oriented = True
 
-    def __init__(self, start: Any = 0.0) -> None:
-        self.place = impl.expr_init(start)
+    def __init__(self, zero: float = 0.0) -> None:
+        self.place = impl.expr_init(zero)
 
     @property
     def value(self) -> Any:
@@ -221,13 +221,17 @@ class Local:
 
 
 class Lanes:
-    """As many variables as pixels are worked on together, in an array of the kernel's."""
+    """As many variables as pixels are worked on together, in an array of the kernel's, all zero.
+
+    (Were they to start as something else, LLVM would copy that from memory, and no longer know that
+    nobody else can reach the array.)
+    """
 
     _data_oriented = True
 
-    def __init__(self, count: int, start: Any = 0.0) -> None:
-        kind = ti.i32 if isinstance(start, int) else types.real
-        self.array = impl.expr_init(impl.make_matrix([start] * count, kind))
+    def __init__(self, count: int, zero: float = 0.0) -> None:
+        kind = ti.i32 if isinstance(zero, int) else types.real
+        self.array = impl.expr_init(impl.make_matrix([zero] * count, kind))
 
     def at(self, lane: Any) -> Lane:
         return Lane(self.array, lane)

@@ -167,12 +167,13 @@ def _read(target: ti.types.ndarray(), source: ti.template(), n: ti.i32):
 
 @ti.kernel
 def _read_both(
-    target: ti.types.ndarray(), first: ti.template(), n: ti.i32, second: ti.template(), m: ti.i32
-):
+    target: ti.types.ndarray(), source: ti.template(), n: ti.i32,
+    other: ti.types.ndarray(), another: ti.template(), m: ti.i32,
+):  # fmt: skip
     for i in range(n):
-        target[i] = first[i]
+        target[i] = source[i]
     for i in range(m):
-        target[n + i] = second[i]
+        other[i] = another[i]
 
 
 def place(scratch: Scratch, x: Tensor, dims: list[int], limits: Tensor) -> None:
@@ -203,8 +204,10 @@ def read(field: ti.Field, like: Tensor, n: int) -> Tensor:
     return target
 
 
-def read_both(first: ti.Field, n: int, second: ti.Field, m: int, like: Tensor) -> Tensor:
-    """The first `n` elements of a field, then the first `m` of another."""
-    target = torch.empty(n + m, dtype=like.dtype, device=like.device)
-    _read_both(target, first, n, second, m)
-    return target
+def read_both(
+    first: ti.Field, n: int, second: ti.Field, m: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The first `n` elements of a field, and the first `m` of another."""
+    targets = tuple(torch.empty(size, dtype=like.dtype, device=like.device) for size in (n, m))
+    _read_both(targets[0], first, n, targets[1], second, m)
+    return targets

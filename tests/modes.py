@@ -179,6 +179,12 @@ NETWORK = Mode(
     tensors=("colours", "edge_weights"),
 )
 
+TABLE = Mode(
+    edge=lambda x: tr.tabulate(NETWORK.edge(x), width=2.0, octaves=6, subdivision=2),
+    numbers={"scale": 0.13},
+    tensors=("colours", "edge_weights"),
+)
+
 
 def paired(a: Mode, b: Mode) -> Mode:
     """Two modes' choices at once; where both choose, the second."""
@@ -206,6 +212,7 @@ PAIRS = {
     "uniform, dombi": paired(distribution("uniform"), conorm("dombi", 1.3)),
     "frank, image": paired(conorm("frank", 4.0), TEXTURES["clamp"]),
     "network edge, network depth": paired(NETWORK, DEPTHS["network"]),
+    "table, surface": paired(TABLE, TEXTURES["surface"]),
     "orthographic, surface": paired(OPTIONS["orthographic"], TEXTURES["surface"]),
     "clipped, hamacher": paired(OPTIONS["clipped"], conorm("hamacher", 0.6)),
 }
@@ -216,4 +223,4 @@ ALL |= {f"alpha {name}": conorm(name, p) for name, p in CONORMS.items()}
 ALL |= {f"depth {name}": mode for name, mode in DEPTHS.items()}
 ALL |= {f"texture {name}": mode for name, mode in TEXTURES.items()}
 ALL |= {f"option {name}": mode for name, mode in OPTIONS.items()}
-ALL |= {"edge network": NETWORK}
+ALL |= {"edge network": NETWORK, "edge table": TABLE}

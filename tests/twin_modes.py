@@ -95,11 +95,26 @@ def edge(o: tr.SoftRasterizer, distance: Tensor, u: Tensor) -> tuple[Tensor, Ten
         weights = o.edge.weights.to(distance)
         of = twin.mlp(weights, net.widths, residual=net.residual, bias=net.bias, asinh=net.asinh)
         return of(distance / scale)
+    if isinstance(o.edge, tr.TabulatedSoftness):
+        return twin_softness.tabulated(*knots(o.edge, u, distance))(distance / scale)
     name = o.edge.distribution
     x = (distance * distance.abs() if o.edge.squared else distance) / scale
     shift = twin.per_instance(o.edge.shift(u), distance, 3)
     shape = o.edge.shape(u) if name in twin_softness.SHAPED else None
     return twin_softness.edge(name, shape)(x + twin_softness.shift_sign(name) * shift)
+
+
+def knots(edge: tr.TabulatedSoftness, u: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where they lie, from left to right, and the values and slopes of the original there."""
+    at = edge.positions.to(like)
+    at = torch.cat([-at.flip(0), at[1:]])
+    assert isinstance(edge.edge, tr.MLPSoftness)
+    net, weights = edge.edge.network, torch.atleast_2d(edge.edge.weights.to(like))
+    r = twin.network(weights, net.widths, residual=net.residual, bias=net.bias, asinh=net.asinh)
+    x = at.expand(len(weights), -1).clone().requires_grad_()
+    values = x + r(x[:, None, None])[:, 0, 0]
+    (slopes,) = torch.autograd.grad(values.sum(), x, create_graph=True)
+    return at, values, slopes
 
 
 def log_weight(o: tr.SoftRasterizer, z_norm: Tensor, u: Tensor) -> Tensor:

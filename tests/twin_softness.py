@@ -152,3 +152,28 @@ def edge(name: str, shape: Tensor | float | None = None) -> Edge:
 def shift_sign(name: str) -> int:
     """x = d / scale + shift, but minus for the reversed distributions."""
     return -1 if name.endswith("_rev") else 1
+
+
+def tabulated(at: Tensor, values: Tensor, slopes: Tensor) -> Edge:
+    """F = sigmoid(u), u by cubic Hermite basis functions between knots `at` (N,), ascending, and
+    along its tangents beyond; values and slopes (N,) or (B, N)."""
+    values, slopes = torch.atleast_2d(values), torch.atleast_2d(slopes)
+
+    def u(x: Tensor) -> Tensor:
+        inside = x.clamp(float(at[0]), float(at[-1]))
+        i = (torch.searchsorted(at, inside.detach().contiguous()) - 1).clamp(0, len(at) - 2)
+
+        def pick(knots: Tensor, which: Tensor) -> Tensor:
+            wide = knots.expand(len(x), -1)
+            return wide.gather(1, which.flatten(1)).view(which.shape)
+
+        h = at[i + 1] - at[i]
+        t = (inside - at[i]) / h
+        found = pick(values, i) * (1 + 2 * t) * (1 - t) ** 2 + pick(values, i + 1) * t**2 * (
+            3 - 2 * t
+        )
+        found = found + h * t * (1 - t) * (pick(slopes, i) * (1 - t) - pick(slopes, i + 1) * t)
+        last = torch.where(x > inside, pick(slopes, i + 1), pick(slopes, i))
+        return found + (x - inside) * last
+
+    return lambda x: twin.logistic(u(x))

@@ -17,7 +17,7 @@ _NOTHING = -1e30  # the logarithm of nothing yet
 
 
 class Pixel:
-    """A pixel's running sums; `make(start)` gives each its variable.
+    """A pixel's running sums; `make(zero)` gives each its variable, of zero's type.
 
     Attributes:
         total, peak: of the T-conorm's terms, and of their exponents.
@@ -28,13 +28,11 @@ class Pixel:
     _data_oriented = True
 
     def __init__(self, kernels: Forward, make: Callable[[Any], Any]) -> None:
-        conorm = kernels.conorm
-        self.total, self.weight = make(0.0), make(0.0)
+        self.total, self.peak = make(0.0), make(0.0)
+        self.weight, self.largest = make(0.0), make(0.0)
         self.colour = [make(0.0) for _ in range(kernels.channels)]
-        self.largest = make(_NOTHING)
-        self.peak = make(0.0 if conorm.grounded else _NOTHING)
         self.saturated, self.nearest_z = make(0.0), make(0.0)
-        self.nearest, self.top = make(-1), make(-1)
+        self.nearest, self.top = make(0), make(0)
 
     @traced
     def at(self, lane: Any) -> Pixel:
@@ -53,11 +51,19 @@ class Forward(TileKernels):
 
     @traced
     def tile_sums(self) -> Pixel:
-        return Pixel(self, lambda start: Lanes(TILE * TILE, start))
+        return Pixel(self, lambda zero: Lanes(TILE * TILE, zero))
 
     @traced
     def pixel_sums(self) -> Pixel:
         return Pixel(self, Local)
+
+    @traced
+    def start(self, sums: Pixel) -> None:
+        sums.largest.set(_NOTHING)
+        if not self.conorm.grounded:
+            sums.peak.set(_NOTHING)
+        sums.nearest.set(-1)
+        sums.top.set(-1)
 
     @traced
     def add(self, m: Meeting, sums: Pixel) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from taichi_raster.geometry import Foot, Triangle
 from taichi_raster.numbers import Number, Vector
 from taichi_raster.softness.mlp_kernel import Tape
+from taichi_raster.softness.table_kernel import TableTape
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Edge:
         f, f_u: coverage F(u) and its slope; f_k: its slope in the shape, or None.
         log_s, log_s_u, log_s_k: likewise of log(1 - F).
         saturated: whether F is 1 exactly; None where it never is.
-        tape: of the network, or None.
+        tape: of the network or table, or None.
         x_d: dx/dd, x_scale: dx/dscale, x_shift: dx/dshift, of the scaled distance x.
     """
 
@@ -77,7 +78,7 @@ class Edge:
     log_s_u: Number
     log_s_k: Number | None
     saturated: Any
-    tape: Tape | None
+    tape: Tape | TableTape | None
     x_d: Number
     x_scale: Number
     x_shift: float

@@ -123,7 +123,7 @@ class LogWeight:
     by_gamma: Number
     by_shape: Any = None
     by_shift: Any = None
-    tape: mlp_kernel.Tape | None = None
+    tape: mlp_kernel.Tape | table_kernel.TableTape | None = None
 
 
 class DepthWeight:

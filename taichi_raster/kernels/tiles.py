@@ -30,6 +30,10 @@ class TileKernels(PairKernels):
         raise NotImplementedError
 
     @traced
+    def start(self, sums: Any) -> None:
+        """Set a pixel's variables, zero before, to what they start from."""
+
+    @traced
     def add(self, m: Meeting, sums: Any) -> None:
         """Add a pair to its pixel's sums; without effect where the pair does not count."""
         raise NotImplementedError
@@ -51,6 +55,8 @@ class TileKernels(PairKernels):
         b, first_row, first_column = self.tile_at(tile)
         self.hold(b)
         sums = self.tile_sums()
+        for lane in range(TILE * TILE):
+            self.start(sums.at(lane))
         for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
             face = self.face(b, self.tile_faces[k])
             top, bottom = self.rows_of_tile(face, first_row, first_column)
@@ -73,6 +79,7 @@ class TileKernels(PairKernels):
             b, row, column, tile = self.pixel(slot)
             if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
                 sums = self.pixel_sums()
+                self.start(sums)
                 for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
                     m = self.meet(self.face(b, self.tile_faces[k]), row, column)
                     if m.near:
