@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import taichi as ti
+from taichi.lang import impl
 
 from taichi_raster.arithmetic import clamp, polynomial, types
 from taichi_raster.runtime import runtime
@@ -36,12 +37,17 @@ _native = _Native()
 
 @contextmanager
 def native() -> Iterator[None]:
-    """Within it, kernels are compiled with Taichi's functions, which its autodiff can follow."""
-    before, _native.forced = _native.forced, True
+    """Within it, kernels are compiled with Taichi's functions, which its autodiff can follow.
+
+    Autodiff also needs Taichi's own optimisation, which `init` turns off on CPUs.
+    """
+    config = impl.current_cfg()
+    before = _native.forced, config.advanced_optimization
+    _native.forced, config.advanced_optimization = True, True
     try:
         yield
     finally:
-        _native.forced = before
+        _native.forced, config.advanced_optimization = before
 
 
 class _Format:

@@ -100,7 +100,9 @@ def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False
         default_fp=ti.f32 if precision == "f32" else ti.f64,
         default_ip=ti.i32,
         fast_math=False,
-        cfg_optimization=False,  # LLVM does the same again: only compilation would take longer
+        # On a CPU, LLVM does the same again: only compilation would take longer.
+        advanced_optimization=chosen != "cpu",
+        cfg_optimization=chosen != "cpu",
         short_circuit_operators=False,  # `and` as an expression: autodiff stacks branches
         log_level=ti.WARN,
     )
