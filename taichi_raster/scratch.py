@@ -18,7 +18,7 @@ _INITIAL = {
     "x": 1 << 20, "x_dot": 1 << 20, "y": 1 << 21, "y_dot": 1 << 21,
     "tile_begin": 1 << 16, "tile_faces": 1 << 21, "group_begin": 1 << 12,
     "group_faces": 1 << 18, "limits": 1 << 10, "state": 1 << 20, "pixels": 1 << 18,
-    "layers": 1 << 20, "partials": 1 << 16,
+    "layers": 1 << 20, "partials": 1 << 18,
 }  # fmt: skip
 
 
@@ -208,6 +208,6 @@ def read_both(
     first: ti.Field, n: int, second: ti.Field, m: int, like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The first `n` elements of a field, and the first `m` of another."""
-    targets = tuple(torch.empty(size, dtype=like.dtype, device=like.device) for size in (n, m))
-    _read_both(targets[0], first, n, targets[1], second, m)
-    return targets
+    one, other = (torch.empty(size, dtype=like.dtype, device=like.device) for size in (n, m))
+    _read_both(one, first, n, other, second, m)
+    return one, other

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from taichi_raster.architecture import Table
 from taichi_raster.layout import EdgeVariant
-from taichi_raster.schedule import as_progress
+from taichi_raster.schedule import Schedule, as_progress
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
 from taichi_raster.softness.formulas import formulas_at
 from taichi_raster.softness.mlp import MLPSoftness
@@ -26,8 +26,8 @@ class TabulatedSoftness(EdgeSoftness):
 
     Args:
         edge: an `MLPSoftness`, or a `Distribution` with F strictly between 0 and 1 everywhere
-            ("logistic", "gaussian", "laplace", "gudermannian", "cauchy", "reciprocal", "gumbel_max"
-            or "gumbel_min", not squared), whose shift is then part of the table, without gradient.
+            (e.g. "logistic", "gaussian", "laplace", "gudermannian", "cauchy" or "reciprocal", not
+            squared), whose shift is then part of the table, without gradient.
         width: size of the first octave, in units of the edge's scale.
         octaves: how many there are, each twice as wide as the one before.
         subdivision: each octave has 2^subdivision cells.
@@ -41,7 +41,7 @@ class TabulatedSoftness(EdgeSoftness):
     """
 
     def __init__(
-        self, edge: EdgeSoftness, width: float = 1.0, octaves: int = 9, subdivision: int = 4
+        self, edge: EdgeSoftness, width: float = 0.5, octaves: int = 10, subdivision: int = 5
     ) -> None:
         super().__init__()
         if not isinstance(edge, MLPSoftness | Distribution):
@@ -60,10 +60,14 @@ class TabulatedSoftness(EdgeSoftness):
                     f"{name}: expected a whole number from {least} to {most}, got {value}"
                 )
         self.edge = edge
-        self.scale = edge.scale
         self.table = Table(float(width), octaves, subdivision)
         self.variant = EdgeVariant("logistic", self.table)
         self._fixed = self._of_distribution(edge) if isinstance(edge, Distribution) else None
+
+    @property
+    def scale(self) -> Schedule:  # type: ignore[override]
+        """The original's."""
+        return self.edge.scale
 
     @property
     def positions(self) -> Tensor:
@@ -118,10 +122,13 @@ class TabulatedSoftness(EdgeSoftness):
         return torch.cat([self.positions, -self.positions])
 
     def _of_distribution(self, edge: Distribution) -> Tensor:
-        u = as_progress(None, 1)
-        shift = edge.shift(u).detach().reshape(()) * (-1 if edge.formulas.mirrored else 1)
-        k = float(edge.shape(u).detach()) if edge.formulas.shaped else None
-        found = formulas_at(edge.distribution, self._both_sides() + shift, k).to(torch.float64)
+        if edge.formulas.shaped:
+            raise ValueError(f"edge: {edge.distribution!r} reaches 0 or 1: it cannot be tabulated")
+        shift = edge.shift(as_progress(None, 1)).detach()
+        if shift.numel() != 1:
+            raise ValueError("edge: a table has one shift, not one for each batch item")
+        x = self._both_sides() + shift.reshape(()) * (-1 if edge.formulas.mirrored else 1)
+        found = formulas_at(edge.distribution, x).to(torch.float64)
         rows = found.shape[0] // 3
         values, slopes = found[rows] - found[2 * rows], found[rows + 1] - found[2 * rows + 1]
         if not bool(torch.isfinite(values).all()) or float(values.abs().max()) > 1e20:
@@ -143,7 +150,7 @@ def _interleaved(values: Tensor, slopes: Tensor) -> Tensor:
 
 
 def tabulate(
-    edge: EdgeSoftness, width: float = 1.0, octaves: int = 9, subdivision: int = 4
+    edge: EdgeSoftness, width: float = 0.5, octaves: int = 10, subdivision: int = 5
 ) -> TabulatedSoftness:
     """A table of `edge`; see `TabulatedSoftness`."""
     return TabulatedSoftness(edge, width, octaves, subdivision)
