@@ -1,22 +1,31 @@
 """Time the renderer beside a dense torch one, on an icosphere; all comparisons are within one run.
 
-    python benchmarks/run.py            # a minute or two
+    python benchmarks/run.py            # two or three minutes
+    python benchmarks/run.py --full     # larger scenes as well
     python benchmarks/run.py --arch vulkan
 
 Prints medians with their spread (half the interquartile range) for the forward pass, forward and
 backward, and a Hessian-vector product, beside a dense torch renderer of the same silhouette (all
-pixels against all faces), and writes them to out/benchmarks.json.
+pixels against all faces); what learned softnesses cost beside a fixed one; and how long the first
+image takes. Writes all of it to out/benchmarks.json.
+
+A pair is a pixel and a face that lie within the softness's reach of each other.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -37,11 +46,13 @@ class Options:
     Args:
         arch: backend.
         repeats: timed calls of each kind, after one that compiles.
+        full: larger scenes as well.
         out: JSON file of the results.
     """
 
     arch: Literal["auto", "cpu", "cuda", "vulkan"] = "cpu"
     repeats: int = 7
+    full: bool = False
     out: Path = Path("out/benchmarks.json")
 
 
@@ -56,20 +67,117 @@ def main(options: Options) -> None:
     }
     for name, (median, half) in yardsticks.items():
         console.print(f"yardstick: {name} {median:.1f} ± {half:.1f}")
+    results = {
+        "yardsticks": yardsticks,
+        "scenes": time_scenes(options, console),
+        "softnesses": compare_softnesses(options, console),
+        "first image": time_first_image(options, console),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=1))
+
+
+SCENES = ((3, 64, 1), (3, 64, 8), (3, 256, 1), (4, 256, 1), (5, 256, 1))
+LARGE = ((3, 512, 1), (3, 1024, 1), (6, 256, 1))
+
+
+def time_scenes(options: Options, console: Console) -> dict[str, dict]:
     columns = ("forward", "+ backward", "Hessian-vector", "dense torch + backward")
-    table = Table("scene", *columns, "dense / ours")
+    table = Table("scene", *columns, "dense / ours", "HVP / (f + b)", "ns a pair, f + b")
     results = {}
-    for subdivisions, size, batch in ((3, 64, 1), (3, 64, 8), (3, 256, 1), (4, 256, 1)):
+    for subdivisions, size, batch in SCENES + LARGE * options.full:
         faces = icosphere_faces(subdivisions, batch)
         name = f"{faces.shape[1]:,} faces, {size}^2, batch {batch}"
-        row = time_scene(faces, size, options.repeats)
+        row: dict[str, Any] = time_scene(faces, size, options.repeats)
+        cells = [f"{row[c][0]:.1f} ± {row[c][1]:.1f}" if c in row else "" for c in columns]
+        both = row["+ backward"][0]
+        dense = f"{row[columns[3]][0] / both:.0f}" if columns[3] in row else ""
+        row["pairs"] = pairs(faces, size)
+        row["ns a pair"] = both * 1e6 / row["pairs"]
+        second = f"{row['Hessian-vector'][0] / both:.1f}"
+        table.add_row(name, *cells, dense, second, f"{row['ns a pair']:.0f}")
         results[name] = row
-        cells = [f"{row[c][0]:.0f} ± {row[c][1]:.0f}" if c in row else "" for c in columns]
-        ratio = row["dense torch + backward"][0] / row["+ backward"][0] if len(row) == 4 else None
-        table.add_row(name, *cells, f"{ratio:.0f}" if ratio else "")
     console.print(table)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"yardsticks": yardsticks, "scenes": results}, indent=1))
+    return results
+
+
+def compare_softnesses(options: Options, console: Console) -> dict[str, list[float]]:
+    """Forward and backward at equal support, in turn, so that all see the same machine."""
+    faces = icosphere_faces(3, 1).to(tr.runtime().dtype).requires_grad_()
+    colours = torch.rand(faces.shape).to(faces)
+
+    def network(learns: bool, tabulated: bool) -> tr.EdgeSoftness:
+        edge = tr.MLPSoftness(scale=SCALE).requires_grad_(learns)  # starts as the logistic
+        return tr.tabulate(edge) if tabulated else edge
+
+    edges = {
+        "logistic": tr.Distribution("logistic", SCALE),
+        "table of a network": network(False, True),
+        "table, network learns": network(True, True),
+        "network in the kernel": network(False, False),
+        "network in the kernel, learns": network(True, False),
+    }
+    renderers = {name: make_renderer(256, edge) for name, edge in edges.items()}
+    times: dict[str, list[float]] = {name: [] for name in edges}
+    for turn in range(options.repeats + 1):
+        for name, renderer in renderers.items():
+            begin = time.perf_counter()
+            renderer(faces, colours).square().sum().backward()
+            if turn > 0:
+                times[name].append(1e3 * (time.perf_counter() - begin))
+    base = statistics.median(times["logistic"])
+    table = Table("softness, 1,280 faces, 256^2", "forward + backward", "/ logistic")
+    for name, values in times.items():
+        median = statistics.median(values)
+        table.add_row(name, f"{median:.1f}", f"{median / base:.2f}")
+    console.print(table)
+    return times
+
+
+FIRST_IMAGE = """
+import sys, time, torch
+begin = time.perf_counter()
+import taichi_raster as tr
+tr.init({arch!r})
+faces = torch.tensor([[[[-0.5, -0.5, 2], [0.5, -0.5, 2], [0, 0.5, 2]]]], dtype=tr.runtime().dtype)
+renderer = tr.SoftRasterizer(64, tr.Distribution("logistic", 0.01), tr.SoftmaxDepth(0.01))
+renderer(faces, torch.ones_like(faces))
+print(time.perf_counter() - begin)
+renderer(faces.requires_grad_(), torch.ones_like(faces)).sum().backward()
+print(time.perf_counter() - begin)
+"""
+
+
+def time_first_image(options: Options, console: Console) -> dict[str, list[float]]:
+    """Seconds to the first image and gradient in a new process, torch's import apart."""
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "TI_OFFLINE_CACHE_FILE_PATH": folder}
+        for name in ("empty cache", "warm cache"):
+            code = FIRST_IMAGE.format(arch=options.arch)
+            command = [sys.executable, "-c", code]
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=True
+            )
+            results[name] = [float(line) for line in done.stdout.split()[-2:]]
+            image, gradient = results[name]
+            console.print(f"first image, {name}: {image:.1f} s; first gradient: {gradient:.1f} s")
+    return results
+
+
+def pairs(faces: Tensor, size: int) -> float:
+    """How many pixels and faces lie within reach: triangles' areas, widened by the reach."""
+    corners = faces[..., :2].double()
+    sides = corners.roll(-1, dims=-2) - corners
+    area = (sides[..., 0, 0] * sides[..., 1, 1] - sides[..., 0, 1] * sides[..., 1, 0]).abs() / 2
+    reach = min(SCALE * math.log(1e6), CUTOFF)
+    widened = area + sides.norm(dim=-1).sum(-1) * reach + math.pi * reach**2
+    return float(widened.sum()) * (size / 2) ** 2
+
+
+def make_renderer(size: int, edge: tr.EdgeSoftness) -> tr.SoftRasterizer:
+    depth = tr.SoftmaxDepth(gamma=GAMMA)
+    return tr.SoftRasterizer(size, edge, depth, near=1.0, far=5.0, cutoff=CUTOFF)
 
 
 def icosphere_faces(subdivisions: int, batch: int) -> Tensor:
@@ -83,14 +191,7 @@ def time_scene(faces: Tensor, size: int, repeats: int) -> dict[str, tuple[float,
     """Median and spread of each kind of pass, in milliseconds."""
     faces = faces.to(tr.runtime().dtype).requires_grad_()
     colours = torch.rand(faces.shape, generator=torch.Generator().manual_seed(0)).to(faces)
-    renderer = tr.SoftRasterizer(
-        size,
-        edge=tr.Distribution("logistic", scale=SCALE),
-        depth=tr.SoftmaxDepth(gamma=GAMMA),
-        near=1.0,
-        far=5.0,
-        cutoff=CUTOFF,
-    )
+    renderer = make_renderer(size, tr.Distribution("logistic", scale=SCALE))
 
     def gradient(create_graph: bool = False) -> Tensor:
         loss = renderer(faces, colours).square().sum()

@@ -23,6 +23,10 @@ class _Types:
         return runtime().precision == "f32"
 
     @property
+    def on_cpu(self) -> bool:
+        return runtime().arch == "cpu"
+
+    @property
     def bits(self):
         return runtime().ti_bits
 

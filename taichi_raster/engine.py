@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -199,7 +200,7 @@ class Engine:
             x=call.x_size, state=State.COUNT * call.pixels + _MARGIN,
             pixels=call.pixels + _MARGIN, tile_begin=tiles + 1, limits=len(limits),
         )  # fmt: skip
-        memory.place(fields, x, call.dims(self.on_gpu), limits)
+        memory.place(fields, x, _dims(call, self.on_gpu), limits)
         variant = Variant(
             EdgeVariant("uniform"), DepthVariant("none"), cull=call.variant.cull,
             clockwise=call.variant.clockwise, unclipped_alpha=call.variant.unclipped_alpha,
@@ -225,6 +226,11 @@ class Engine:
             kernels = kind(variant, self._scratch, self._runtime)
             self._compiled[kind, variant] = (self._scratch.version, kernels)
         return kernels
+
+
+@lru_cache(maxsize=256)
+def _dims(call: Call, on_gpu: bool) -> Tensor:
+    return torch.tensor(call.dims(on_gpu), dtype=torch.int32)
 
 
 def _fitting(total: int) -> int:

@@ -12,6 +12,7 @@ import taichi as ti
 import torch
 from torch import Tensor
 
+from taichi_raster.arithmetic import types
 from taichi_raster.runtime import Runtime
 
 _INITIAL = {
@@ -130,15 +131,21 @@ class Scratch:
         return [field]
 
 
+# On a CPU, waking threads would take longer than these copies.
+
+
 @ti.kernel
 def _place(
     x: ti.template(), dims: ti.template(), limits: ti.template(), numbers: ti.types.ndarray(),
     sizes: ti.types.ndarray(), bounds: ti.types.ndarray(), n: ti.i32, k: ti.i32, m: ti.i32,
 ):  # fmt: skip
+    ti.loop_config(serialize=types.on_cpu)
     for i in range(n):
         x[i] = numbers[i]
+    ti.loop_config(serialize=types.on_cpu)
     for i in range(k):
         dims[i] = sizes[i]
+    ti.loop_config(serialize=types.on_cpu)
     for i in range(m):
         limits[i] = bounds[i]
 
@@ -147,20 +154,24 @@ def _place(
 def _seed(
     target: ti.template(), source: ti.types.ndarray(), n: ti.i32, zero: ti.template(), m: ti.i32
 ):
+    ti.loop_config(serialize=types.on_cpu)
     for i in range(n):
         target[i] = source[i]
+    ti.loop_config(serialize=types.on_cpu)
     for i in range(m):
         zero[i] = 0
 
 
 @ti.kernel
 def _clear(field: ti.template(), n: ti.i32):
+    ti.loop_config(serialize=types.on_cpu)
     for i in range(n):
         field[i] = 0
 
 
 @ti.kernel
 def _read(target: ti.types.ndarray(), source: ti.template(), n: ti.i32):
+    ti.loop_config(serialize=types.on_cpu)
     for i in range(n):
         target[i] = source[i]
 
@@ -170,15 +181,16 @@ def _read_both(
     target: ti.types.ndarray(), source: ti.template(), n: ti.i32,
     other: ti.types.ndarray(), another: ti.template(), m: ti.i32,
 ):  # fmt: skip
+    ti.loop_config(serialize=types.on_cpu)
     for i in range(n):
         target[i] = source[i]
+    ti.loop_config(serialize=types.on_cpu)
     for i in range(m):
         other[i] = another[i]
 
 
-def place(scratch: Scratch, x: Tensor, dims: list[int], limits: Tensor) -> None:
+def place(scratch: Scratch, x: Tensor, sizes: Tensor, limits: Tensor) -> None:
     """Copy a call's inputs and numbers to their fields."""
-    sizes = torch.tensor(dims, dtype=torch.int32)
     values = x.detach().contiguous()
     _place(
         scratch.x, scratch.dims, scratch.limits, values, sizes, limits, len(values), len(sizes),

@@ -56,21 +56,24 @@ class Pull(PairKernels):
         top, bottom = self.rows(face, 0, self.dims[Dim.HEIGHT])
         for row in range(top, bottom):
             left, right = self.columns(face, row)
-            for chunk in range((right - left + LANES - 1) // LANES):
-                first = left + chunk * LANES
-                lanes = ti.min(LANES, (right - first + 7) // 8 * 8)
-                for lane in range(lanes):
+            # Lanes are columns modulo LANES: so sums do not depend on how far the reach is.
+            for chunk in range(left // LANES, (right + LANES - 1) // LANES):
+                first = chunk * LANES
+                begin = ti.max(left - first, 0) // 8 * 8
+                end = ti.min((right - first + 7) // 8 * 8, LANES)
+                for lane in range(begin, end):
                     column = first + lane
+                    inside = (column >= left) & (column < right)
                     m = self.meet(face, row, column)
                     if ti.static(self.skips):
                         if ti.static(self.scatters):
                             self.empty(sums, lane)
-                        if m.near & (column < right):
-                            self.pull_pair(m, column < right, sums, lane)
+                        if m.near & inside:
+                            self.pull_pair(m, inside, sums, lane)
                     else:
-                        self.pull_pair(m, column < right, sums, lane)
+                        self.pull_pair(m, inside, sums, lane)
                 if ti.static(self.scatters):
-                    for lane in range(lanes):
+                    for lane in range(begin, end):
                         self.scatter(sums, lane)
         for lane in range(1, LANES):
             self.fold(sums, lane)
