@@ -150,7 +150,8 @@ class Engine:
         if self.on_gpu:
             kernels.run_pixels(call.batch * call.slots)
         else:
-            kernels.run_tiles(call.batch * call.tiles * kernels.spread, 1)
+            tiles = call.batch * call.tiles
+            kernels.run_tiles(tiles, kernels.length(tiles))
 
     def _pull(self, kind: type[Pull], call: Call, x: Tensor) -> Tensor:
         """The adjoint of x: face by face, which suits few threads, or pixel by pixel."""
@@ -209,15 +210,17 @@ class Engine:
         if call.grouped:
             groups = call.batch * call.groups
             fields.reserve(group_begin=groups + 1)
-            self._kernels(Binning, variant).count_groups(groups)
-            total = self._kernels(Binning, variant).scan_groups(groups)
-            fields.reserve(group_faces=_fitting(total))
-            self._kernels(Binning, variant).fill_groups(groups)
+            binning = self._kernels(Binning, variant)
+            binning.count_groups(groups, binning.length(groups))
+            fields.reserve(group_faces=_fitting(binning.scan_groups(groups)))
+            binning = self._kernels(Binning, variant)
+            binning.fill_groups(groups, binning.length(groups))
         grouped = int(call.grouped)
-        self._kernels(Binning, variant).count(tiles, grouped)
-        total = self._kernels(Binning, variant).scan(tiles)
-        fields.reserve(tile_faces=_fitting(total))
-        self._kernels(Binning, variant).fill(tiles, grouped)
+        binning = self._kernels(Binning, variant)
+        binning.count(tiles, binning.length(tiles), grouped)
+        fields.reserve(tile_faces=_fitting(binning.scan(tiles)))
+        binning = self._kernels(Binning, variant)
+        binning.fill(tiles, binning.length(tiles), grouped)
 
     def _kernels(self, kind: type, variant: Variant) -> Any:
         """The kernels of a kind, compiled anew if a field was replaced since."""

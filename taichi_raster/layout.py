@@ -16,6 +16,7 @@ from taichi_raster.architecture import Architecture, Table
 
 SHIFT = 3
 TILE = 1 << SHIFT  # pixels on a side
+RUNS = 64  # runs that the CPU's parallel loops are cut into, one for each batch item at least
 GROUP = 8  # tiles on a side of a group
 
 
@@ -239,13 +240,11 @@ class Call:
     def face_runs(self) -> tuple[int, int]:
         """(runs in each batch item, faces in each) for kernels that go face by face on a CPU.
 
-        A table's knots get their adjoints from each run separately.
+        A thread takes a run. A table's knots get their adjoints from each run separately.
         """
         if self.fixed_order:
             return 1, self.faces
-        if not isinstance(self.variant.edge.network, Table):
-            return self.faces, 1
-        runs = max(1, min(self.faces, 64 // self.batch))
+        runs = max(1, min(self.faces, RUNS // self.batch))
         length = -(-self.faces // runs)
         return -(-self.faces // length), length
 

@@ -6,15 +6,17 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import trimesh
 from PIL import Image
 from torch import Tensor
 
 from taichi_raster.mesh import Mesh
+
+if TYPE_CHECKING:
+    import trimesh  # imported by the functions that need it, as it takes a third of a second
 
 
 def load_mesh(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> Mesh:
@@ -30,6 +32,8 @@ def load_mesh(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) 
         ValueError: if the file cannot be read as a mesh, holds no triangle, has vertices that are
             not finite, or announces more elements than it has bytes.
     """
+    import trimesh
+
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such mesh file")
@@ -75,6 +79,8 @@ def save_mesh(path: str | os.PathLike[str], mesh: Mesh) -> None:
         FileNotFoundError: if there is no such folder.
         ValueError: if trimesh does not write that format.
     """
+    import trimesh
+
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: there is no such folder")
@@ -162,6 +168,8 @@ def _image_of(material: Any) -> Image.Image | None:
 
 
 def _to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
+    import trimesh
+
     vertices = mesh.vertices.detach().cpu().double().numpy()
     faces = mesh.faces.cpu().numpy()
     if mesh.uv is None:

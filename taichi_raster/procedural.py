@@ -7,13 +7,16 @@ count that is too small, naming the argument.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import trimesh
 from torch import Tensor
 
 from taichi_raster.mesh import Mesh
+
+if TYPE_CHECKING:
+    import trimesh  # imported by the functions that need it, as it takes a third of a second
 
 _FLOAT = torch.float32
 
@@ -28,6 +31,8 @@ def icosphere(
     Raises:
         ValueError: if `subdivisions` is not in 0..7, or `radius` is not positive.
     """
+    import trimesh
+
     if not 0 <= subdivisions <= 7:
         raise ValueError(f"subdivisions: must be 0 to 7, got {subdivisions}")
     _check_sizes(radius=radius)
@@ -55,6 +60,8 @@ def box(
     width: float = 1.0, height: float = 1.0, depth: float = 1.0, dtype: torch.dtype = _FLOAT
 ) -> Mesh:
     """A box along x, y and z, of 12 triangles; a cube by default."""
+    import trimesh
+
     _check_sizes(width=width, height=height, depth=depth)
     return _from_trimesh(trimesh.creation.box((width, height, depth)), dtype)
 
@@ -63,6 +70,8 @@ def cylinder(
     radius: float = 0.5, height: float = 1.0, sections: int = 32, dtype: torch.dtype = _FLOAT
 ) -> Mesh:
     """A cylinder along y, with its two ends."""
+    import trimesh
+
     _check_sizes(radius=radius, height=height)
     _check_counts(sections=(sections, 3))
     return _upright(trimesh.creation.cylinder(radius, height, sections=sections), dtype)
@@ -72,6 +81,8 @@ def cone(
     radius: float = 0.5, height: float = 1.0, sections: int = 32, dtype: torch.dtype = _FLOAT
 ) -> Mesh:
     """A cone along y, with its base; its middle height is at the origin."""
+    import trimesh
+
     _check_sizes(radius=radius, height=height)
     _check_counts(sections=(sections, 3))
     mesh = trimesh.creation.cone(radius, height, sections=sections)
@@ -83,6 +94,8 @@ def capsule(
     radius: float = 0.3, height: float = 1.0, sections: int = 16, dtype: torch.dtype = _FLOAT
 ) -> Mesh:
     """A cylinder along y whose ends are half spheres; `height` is the cylinder's alone."""
+    import trimesh
+
     _check_sizes(radius=radius, height=height)
     _check_counts(sections=(sections, 4))
     mesh = trimesh.creation.capsule(height, radius, count=(sections, sections))

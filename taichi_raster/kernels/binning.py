@@ -19,10 +19,9 @@ class Binning(PairKernels):
     """Lists of faces, tile after tile, in the order of the faces."""
 
     @ti.kernel
-    def count(self, tiles: ti.i32, grouped: ti.i32):
-        for slot in range(tiles * self.spread):
-            tile = slot // self.spread
-            if slot == tile * self.spread:
+    def count(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
+        for slot in range(self.slots(tiles, length)):
+            for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
                 b, row, column = self.tile_at(tile)
                 group = self.group_of(b, row, column)
                 self.hold(b)
@@ -35,10 +34,9 @@ class Binning(PairKernels):
                 self.release()
 
     @ti.kernel
-    def fill(self, tiles: ti.i32, grouped: ti.i32):
-        for slot in range(tiles * self.spread):
-            tile = slot // self.spread
-            if slot == tile * self.spread:
+    def fill(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
+        for slot in range(self.slots(tiles, length)):
+            for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
                 b, row, column = self.tile_at(tile)
                 group = self.group_of(b, row, column)
                 self.hold(b)
@@ -55,10 +53,9 @@ class Binning(PairKernels):
         return self.sum_up(self.tile_begin, tiles)
 
     @ti.kernel
-    def count_groups(self, groups: ti.i32):
-        for slot in range(groups * self.spread):
-            group = slot // self.spread
-            if slot == group * self.spread:
+    def count_groups(self, groups: ti.i32, length: ti.i32):
+        for slot in range(self.slots(groups, length)):
+            for group in range(self.first(slot, length), self.last(slot, length, groups)):
                 b, row, column = self.group_at(group)
                 self.hold(b)
                 n = 0
@@ -69,10 +66,9 @@ class Binning(PairKernels):
                 self.release()
 
     @ti.kernel
-    def fill_groups(self, groups: ti.i32):
-        for slot in range(groups * self.spread):
-            group = slot // self.spread
-            if slot == group * self.spread:
+    def fill_groups(self, groups: ti.i32, length: ti.i32):
+        for slot in range(self.slots(groups, length)):
+            for group in range(self.first(slot, length), self.last(slot, length, groups)):
                 b, row, column = self.group_at(group)
                 self.hold(b)
                 at = self.group_begin[group]

@@ -13,7 +13,7 @@ from taichi_raster.arithmetic import clamp
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.softening import DepthWeight, EdgeTerms
 from taichi_raster.kernels.textures import sampler
-from taichi_raster.layout import TILE, Dim, Limit, Part, Slot, State, Variant
+from taichi_raster.layout import RUNS, TILE, Dim, Limit, Part, Slot, State, Variant
 from taichi_raster.numbers import Number, Vector, exp, raw, select, total
 from taichi_raster.runtime import Runtime
 from taichi_raster.scratch import Scratch
@@ -27,8 +27,9 @@ def size_of(network: Architecture | Table | None) -> int:
 
 
 # Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
-# runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead.
-SPREAD = 128
+# runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead. As an
+# empty iteration takes time too, there should be no more than RUNS of them.
+SPREAD = 512
 
 
 @ti.data_oriented
@@ -79,6 +80,29 @@ class PairKernels:
         self.moves |= dict.fromkeys(
             (Part.EDGE_WEIGHTS, Part.DEPTH_WEIGHTS, Part.PARAMETERS), parameters
         )
+
+    # --- who does what ----------------------------------------------------------------------------
+
+    def length(self, count: int) -> int:
+        """How many tiles, or groups of tiles, one run should do."""
+        return -(-count // RUNS) if self.spread > 1 else 1
+
+    @ti.func
+    def slots(self, count, length):
+        """Iterations of a parallel loop over `count` things, `length` of them to a run."""
+        return (count + length - 1) // length * self.spread
+
+    @ti.func
+    def first(self, slot, length):
+        """The first thing of an iteration."""
+        return slot // self.spread * length
+
+    @ti.func
+    def last(self, slot, length, count):
+        """The one after the last thing of an iteration; most iterations have none."""
+        first = slot // self.spread * length
+        mine = slot // self.spread * self.spread == slot
+        return ti.select(mine, ti.min(first + length, count), first)
 
     # --- where things lie -------------------------------------------------------------------------
 

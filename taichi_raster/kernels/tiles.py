@@ -44,11 +44,10 @@ class TileKernels(PairKernels):
         raise NotImplementedError
 
     @ti.kernel
-    def run_tiles(self, slots: ti.i32, run_length: ti.i32):
-        for slot in range(slots):
-            run = slot // self.spread
-            for step in range(ti.select(slot == run * self.spread, run_length, 0)):
-                self.run_tile(run * run_length + step)
+    def run_tiles(self, tiles: ti.i32, length: ti.i32):
+        for slot in range(self.slots(tiles, length)):
+            for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
+                self.run_tile(tile)
 
     @ti.func
     def run_tile(self, tile):

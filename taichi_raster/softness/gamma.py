@@ -8,7 +8,6 @@ describes the tail that loses its digits in the other one.
 import math
 
 import taichi as ti
-from scipy.special import gammainccinv
 
 from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas, register
@@ -144,6 +143,12 @@ def _pick(condition, a: ti.template(), b: ti.template()):
     )  # fmt: skip
 
 
+def _reach_reversed(threshold: float, k: float) -> float:
+    from scipy.special import gammainccinv  # here, as SciPy takes a while to import
+
+    return math.inf if threshold <= 0 else float(gammainccinv(k, threshold))
+
+
 GAMMA = register(
     DistributionFormulas(
         "gamma", cdf, log_cdf, log_survival, reach=lambda t, k: 0.0, saturates_at=math.inf,
@@ -154,7 +159,7 @@ GAMMA_REV = register(
     reversed_formulas(
         GAMMA,
         name="gamma_rev",
-        reach=lambda t, k: math.inf if t <= 0 else float(gammainccinv(k, t)),
+        reach=_reach_reversed,
         saturates_at=0.0,
         mirrored=True,
     )

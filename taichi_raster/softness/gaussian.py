@@ -3,7 +3,6 @@
 import math
 
 import taichi as ti
-from scipy.special import ndtri
 
 from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import DistributionFormulas, register
@@ -34,6 +33,8 @@ def log_survival(x):
 
 
 def reach(threshold: float) -> float:
+    from scipy.special import ndtri  # here, as SciPy takes a while to import
+
     return math.inf if threshold <= 0 else -float(ndtri(threshold))
 
 

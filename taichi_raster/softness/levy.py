@@ -3,7 +3,6 @@
 import math
 
 import taichi as ti
-from scipy.special import erfinv
 
 from taichi_raster.elementary import exp, log
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas, register
@@ -64,6 +63,12 @@ def log_survival(x):
     )
 
 
+def _reach_reversed(threshold: float) -> float:
+    from scipy.special import erfinv  # here, as SciPy takes a while to import
+
+    return math.inf if threshold <= 0 else 0.5 / float(erfinv(threshold)) ** 2
+
+
 LEVY = register(
     DistributionFormulas(
         "levy", cdf, log_cdf, log_survival, reach=lambda t: 0.0, saturates_at=math.inf,
@@ -74,7 +79,7 @@ LEVY_REV = register(
     reversed_formulas(
         LEVY,
         name="levy_rev",
-        reach=lambda t: math.inf if t <= 0 else 0.5 / float(erfinv(t)) ** 2,
+        reach=_reach_reversed,
         saturates_at=-_SMALLEST,
         mirrored=True,
     )

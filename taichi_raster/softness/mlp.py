@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from scipy.optimize import least_squares
 from torch import Tensor, nn
 
 from taichi_raster.architecture import Architecture
@@ -123,6 +122,8 @@ class MLPSoftness(EdgeSoftness):
             self.weights[out:] = 0
         if name == "logistic":
             return
+        from scipy.optimize import least_squares  # here, as SciPy takes a while to import
+
         x = torch.sinh(torch.linspace(-3.2, 3.2, 401, dtype=torch.float64))
         target = formulas_at(name, x, shape)[0].to(torch.float64)
         weak = 3e-4  # keeps weights small where the curve does not determine them

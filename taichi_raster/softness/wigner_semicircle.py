@@ -6,7 +6,6 @@ With x = -cos(a), F = (2 a - sin(2 a)) / (2 pi). The slope of f is infinite at -
 import math
 
 import taichi as ti
-from scipy.optimize import brentq
 
 from taichi_raster.arithmetic import clamp, polynomial
 from taichi_raster.elementary import atan2
@@ -38,6 +37,8 @@ def _tails(x):
 def reach(threshold: float) -> float:
     if threshold <= 0:
         return 1.0
+    from scipy.optimize import brentq  # here, as SciPy takes a while to import
+
     t = brentq(lambda t: t - math.sin(t) - 2 * math.pi * threshold, 0.0, 2 * math.pi, xtol=1e-14)
     return math.cos(t / 2)
 
