@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from meta.method import Method
 from meta.protocol import TaskBatch
+from meta.recompute import Step, recomputed
 
 Record: TypeAlias = Callable[[int, Tensor], None]
 
@@ -31,6 +32,7 @@ def unroll(
     create_graph: bool = False,
     params: Mapping[str, Tensor] | None = None,
     record: Record | None = None,
+    recompute: bool = True,
 ) -> InnerRun:
     """Solve every instance of `task` by `method`, from its start.
 
@@ -43,29 +45,32 @@ def unroll(
         params: tensors in place of method parameters of the same names; each may have a leading
             batch dimension B (see `batch_parameters`), so that every instance is solved by a
             softness of its own. Names left out keep the method's own values.
+        recompute: with `create_graph`, True keeps each step's unknowns and optimiser state alone,
+            and runs the step again when it is differentiated: memory does not depend on the
+            renderer or its pixels. False keeps every step's graph: faster by an inner run.
         record: called as record(t, unknowns) for t = 0 ... T, with detached unknowns (B, ...).
 
     Raises FloatingPointError, naming the step, when a loss or an unknown is not finite; ValueError
     for an unknown name in `params`.
     """
     chosen = _method_tensors(method, params, create_graph)
-    unknowns = task.start().detach().requires_grad_()
+    unknowns = task.start().detach()
     state = method.rule.init(unknowns)
     losses = []
     for step in range(method.steps):
         if record is not None:
             record(step, unknowns.detach())
-        progress = torch.tensor(step / method.steps, dtype=torch.float64)
-        unknowns, state, loss = functional_call(
-            method, chosen, (task, unknowns, state, progress), {"create_graph": create_graph}
-        )
+        run = _step(method, task, torch.tensor(step / method.steps, dtype=torch.float64))
+        if create_graph and recompute:
+            unknowns, state, loss = recomputed(run, unknowns, state, chosen)
+        else:
+            unknowns = unknowns if unknowns.requires_grad else unknowns.requires_grad_()
+            unknowns, state, loss = run(unknowns, state, chosen, create_graph)
         _check_finite("the loss", loss, step, method.steps)
         _check_finite("an unknown", unknowns, step, method.steps)
         if not create_graph:
-            unknowns = unknowns.detach().requires_grad_()
+            unknowns = unknowns.detach()
         losses.append(loss.detach())
-    if not create_graph:
-        unknowns = unknowns.detach()
     if record is not None:
         record(method.steps, unknowns.detach())
     return InnerRun(unknowns, torch.stack(losses))
@@ -97,6 +102,14 @@ def batch_parameters(
         )
         for name in candidates[0]
     }
+
+
+def _step(method: Method, task: TaskBatch, progress: Tensor) -> Step:
+    def run(unknowns: Tensor, state: Any, chosen: dict[str, Tensor], create_graph: bool) -> Any:
+        inputs = (task, unknowns, state, progress)
+        return functional_call(method, chosen, inputs, {"create_graph": create_graph})
+
+    return run
 
 
 def _method_tensors(

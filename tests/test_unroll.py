@@ -29,6 +29,51 @@ def test_the_graph_changes_no_value(task, rule):
     assert not plain.params.requires_grad and graph.params.requires_grad
 
 
+class Nested:
+    """A rule whose state is a nest of everything that a state may hold."""
+
+    def init(self, params):
+        return {"mean": [torch.zeros_like(params), None], "count": (0, "steps")}
+
+    def step(self, params, grad, state, lr):
+        mean = 0.5 * state["mean"][0] + grad
+        count = state["count"][0] + 1
+        return params - lr * mean / count, {"mean": [mean, None], "count": (count, "steps")}
+
+
+@pytest.mark.parametrize(
+    "rule", [SGD(), Momentum(), Adam(), Nested()], ids=lambda r: type(r).__name__
+)
+def test_recomputing_changes_no_outer_gradient(task, rule):
+    method = toy_method(rule)
+    found = []
+    for recompute in (True, False):
+        run = unroll(method, task, create_graph=True, recompute=recompute)
+        outer = task.true_error(run.params).mean()
+        found.append(torch.autograd.grad(outer, list(method.learnable().values())))
+    assert all(gradient.abs().max() > 1e-6 for gradient in found[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=0)
+
+
+def test_a_recomputed_gradient_is_not_differentiated_again(task):
+    method = toy_method(steps=2)
+    outer = task.true_error(unroll(method, task, create_graph=True).params).mean()
+    learnable = list(method.learnable().values())
+    gradient = torch.autograd.grad(outer, learnable, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_a_state_that_cannot_be_kept_is_named(task):
+    class Opaque(SGD):
+        def init(self, params):
+            return object()
+
+    with pytest.raises(TypeError, match="state holds a object"):
+        unroll(toy_method(Opaque()), task, create_graph=True)
+    unroll(toy_method(Opaque()), task, create_graph=True, recompute=False)
+
+
 def test_losses_are_those_before_each_step(task):
     method = toy_method(steps=4)
     run, path = unroll(method, task), trajectory(method, task)

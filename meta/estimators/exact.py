@@ -16,15 +16,24 @@ from meta.unroll import unroll
     why="judged by the renderer under training, a softness learns to hide errors",
 )
 def exact_gradient(
-    method: Method, task: TaskBatch, outer: OuterLoss, *, generator: torch.Generator | None = None
+    method: Method,
+    task: TaskBatch,
+    outer: OuterLoss,
+    *,
+    generator: torch.Generator | None = None,
+    recompute: bool = True,
 ) -> OuterGradient:
-    """d(mean outer loss)/d(parameters), through the trajectory. Memory grows with T.
+    """d(mean outer loss)/d(parameters), through the trajectory.
+
+    Args:
+        recompute: True needs memory for the unknowns of each step only; False is faster by an
+            inner run, and keeps all that each step computes.
 
     Long runs are chaotic and their exact gradients large (norms from 1e1 to 1e5 over 60 Adam
-    steps): clip, or shorten the run. Takes no options and draws nothing at random.
+    steps): clip, or shorten the run. Draws nothing at random.
     """
     learnable = method.learnable()
-    run = unroll(method, task, create_graph=True)
+    run = unroll(method, task, create_graph=True, recompute=recompute)
     loss = outer.per_instance(method, task, run.params).mean()
     gradients = torch.autograd.grad(loss, list(learnable.values()), materialize_grads=True)
     return OuterGradient(loss.item(), dict(zip(learnable, gradients, strict=True)))

@@ -1,0 +1,130 @@
+"""One inner step as a function that keeps its inputs only, and runs again when differentiated.
+
+An unroll of such steps needs memory for the unknowns and the optimiser's state of each step,
+whatever the renderer and the number of pixels (checkpointing: Griewank and Walther 2000; Chen et
+al. 2016, arXiv:1604.06174), and one more inner run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Step: TypeAlias = Callable[
+    [Tensor, Any, dict[str, Tensor], bool], tuple[Tensor, Any, Tensor]
+]  # (unknowns, state, parameters, create_graph) -> (unknowns, state, loss)
+
+
+def recomputed(
+    step: Step, unknowns: Tensor, state: Any, parameters: dict[str, Tensor]
+) -> tuple[Tensor, Any, Tensor]:
+    """What `step` returns, differentiable with respect to unknowns, state and parameters.
+
+    Args:
+        step: a pure function: the same arguments give the same result. Its loss is not
+            differentiated.
+        state: tensors, numbers and None, in any nest of tuples, lists, dicts and dataclasses.
+
+    Raises TypeError for another state.
+    """
+    leaves: list[Tensor] = []
+    shape = _take_apart(state, leaves)
+    run = _Run(step, shape, len(leaves), list(parameters))
+    unknowns, loss, *leaves = _Recomputed.apply(run, unknowns, *leaves, *parameters.values())
+    return unknowns, _put_together(run.shape_after, iter(leaves)), loss
+
+
+class _Run:
+    """A step on a flat list of tensors: the unknowns, those of the state, the parameters."""
+
+    def __init__(self, step: Step, shape: Any, leaves: int, names: list[str]) -> None:
+        self.step, self.shape, self.leaves, self.names = step, shape, leaves, names
+        self.shape_after: Any = None
+
+    def __call__(self, tensors: list[Tensor], create_graph: bool) -> tuple[Tensor, ...]:
+        unknowns, rest = tensors[0], tensors[1:]
+        state = _put_together(self.shape, iter(rest[: self.leaves]))
+        parameters = dict(zip(self.names, rest[self.leaves :], strict=True))
+        with torch.enable_grad():
+            unknowns, state, loss = self.step(unknowns, state, parameters, create_graph)
+        after: list[Tensor] = []
+        self.shape_after = _take_apart(state, after)
+        return unknowns, loss, *after
+
+
+class _Recomputed(torch.autograd.Function):
+    """``(run, unknowns, *state, *parameters) -> (unknowns, loss, *state)``."""
+
+    @staticmethod
+    def forward(ctx: Any, run: _Run, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.run = run
+        ctx.save_for_backward(*tensors)
+        still = [tensor.detach() for tensor in tensors]
+        still[0].requires_grad_()
+        found = tuple(tensor.detach() for tensor in run(still, create_graph=False))
+        ctx.mark_non_differentiable(found[1])
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[1:]
+        inputs = [
+            tensor.detach().requires_grad_(wants or at == 0)
+            for at, (tensor, wants) in enumerate(zip(ctx.saved_tensors, wanted, strict=True))
+        ]
+        found = ctx.run(inputs, create_graph=True)
+        moving = [at for at, tensor in enumerate(found) if at != 1 and tensor.requires_grad]
+        grads = torch.autograd.grad(
+            [found[at] for at in moving],
+            [tensor for tensor, wants in zip(inputs, wanted, strict=True) if wants],
+            [bars[at] for at in moving],
+            allow_unused=True,
+        )
+        each = iter(grads)
+        return None, *(next(each) if wants else None for wants in wanted)
+
+
+class _Leaf:
+    """Where a tensor was."""
+
+
+def _take_apart(state: Any, leaves: list[Tensor]) -> Any:
+    """The state with its tensors replaced; they go to `leaves`."""
+    if isinstance(state, Tensor):
+        leaves.append(state)
+        return _Leaf()
+    if state is None or isinstance(state, (bool, int, float, str)):
+        return state
+    if isinstance(state, (tuple, list)):
+        parts = [_take_apart(part, leaves) for part in state]
+        return parts if isinstance(state, list) else tuple(parts)
+    if isinstance(state, dict):
+        return {name: _take_apart(part, leaves) for name, part in state.items()}
+    if is_dataclass(state) and not isinstance(state, type):
+        named = {f.name: _take_apart(getattr(state, f.name), leaves) for f in fields(state)}
+        return replace(state, **named)
+    raise TypeError(
+        f"rule: its state holds a {type(state).__name__}; expected tensors and numbers, in "
+        "tuples, lists, dicts or dataclasses (or unroll with recompute=False)"
+    )
+
+
+def _put_together(shape: Any, leaves: Any) -> Any:
+    """The inverse of `_take_apart`."""
+    if isinstance(shape, _Leaf):
+        return next(leaves)
+    if isinstance(shape, (tuple, list)):
+        parts = [_put_together(part, leaves) for part in shape]
+        return parts if isinstance(shape, list) else tuple(parts)
+    if isinstance(shape, dict):
+        return {name: _put_together(part, leaves) for name, part in shape.items()}
+    if is_dataclass(shape) and not isinstance(shape, type):
+        named = {f.name: _put_together(getattr(shape, f.name), leaves) for f in fields(shape)}
+        return replace(shape, **named)
+    return shape
