@@ -1,0 +1,112 @@
+"""Measurements that need a process of their own: python benchmarks/alone.py NAME ARCH; prints JSON.
+
+first-image      seconds from import to the first image and to the first gradient
+deterministic    milliseconds forward + backward with deterministic=True, and the bits' equality
+large            100,352 faces at 1024^2, forward and backward: milliseconds, and memory
+unroll-T         an exact unrolled outer step of T inner steps at 64^2, and memory
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+
+def first_image(arch: str) -> dict[str, Any]:
+    import torch
+
+    begin = time.perf_counter()
+    import taichi_raster as tr
+
+    tr.init(arch)
+    faces = torch.tensor(
+        [[[[-0.5, -0.5, 2], [0.5, -0.5, 2], [0, 0.5, 2]]]], dtype=tr.runtime().dtype
+    )
+    renderer = tr.SoftRasterizer(64, tr.Distribution("logistic", 0.01), tr.SoftmaxDepth(0.01))
+    renderer(faces, torch.ones_like(faces))
+    image = time.perf_counter() - begin
+    renderer(faces.requires_grad_(), torch.ones_like(faces)).sum().backward()
+    gradient = time.perf_counter() - begin
+    begin = time.perf_counter()
+    more = faces.detach().repeat(1, 500, 1, 1).requires_grad_()
+    larger = tr.SoftRasterizer(96, tr.Distribution("logistic", 0.01), tr.SoftmaxDepth(0.01))
+    larger(more, torch.ones_like(more)).sum().backward()
+    return {"image": image, "gradient": gradient, "other sizes": time.perf_counter() - begin}
+
+
+def deterministic(arch: str) -> dict[str, Any]:
+    import taichi_raster as tr
+    from scenes import icosphere_faces, passes, timed
+
+    tr.init(arch, deterministic=True)
+    found: dict[str, Any] = {}
+    for size, batch in ((64, 8), (256, 1)):
+        both = passes(icosphere_faces(3, batch), size)["forward + backward"]
+        found[f"{size}^2, batch {batch}"] = timed({"": both}, 5)[""]
+        found[f"{size}^2, batch {batch}, equal bits"] = bool((both() == both()).all())
+    return found
+
+
+def large(arch: str) -> dict[str, Any]:
+    import torch
+
+    import taichi_raster as tr
+    from scenes import make_renderer, timed
+
+    runtime = tr.init(arch)
+    before = _peak()
+    mesh = tr.uv_sphere(rings=225, sectors=224, radius=0.7)
+    camera = tr.PerspectiveCamera(tr.orbit(2.7, 20.0, 30.0), fov=42.0)
+    faces = tr.gather_faces(camera.project(mesh.vertices[None]), mesh.faces)
+    faces = faces.to(runtime.dtype).requires_grad_()
+    renderer, colours = make_renderer(1024), torch.rand(faces.shape).to(faces)
+    calls = {"both": lambda: renderer(faces, colours).square().sum().backward()}
+    found = {"faces": faces.shape[1], "forward + backward": timed(calls, 2)["both"]}
+    return {**found, "GiB before": before, "GiB at most": _peak()}
+
+
+def unrolled(arch: str, steps: int) -> dict[str, Any]:
+    import torch
+    from fit_task import make_method, make_task
+
+    import taichi_raster as tr
+    from meta.unroll import unroll
+
+    tr.init(arch)
+    before = _peak()
+    task, method = make_task(), make_method(steps)
+    learnable = list(method.learnable().values())
+
+    def outer(recompute: bool) -> None:
+        run = unroll(method, task, create_graph=True, recompute=recompute)
+        torch.autograd.grad(task.true_error(run.params).mean(), learnable)
+
+    calls = {"inner": lambda: unroll(method, task), "outer": lambda: outer(True)}
+    found: dict[str, Any] = {"steps": steps}
+    if steps <= 50:
+        calls["outer, graph kept"] = lambda: outer(False)
+    for name, call in calls.items():
+        call()  # compiles
+        begin = time.perf_counter()
+        call()
+        found[name] = time.perf_counter() - begin
+        found[f"{name}, GiB at most"] = _peak()
+    return {**found, "GiB before": before}
+
+
+def _peak() -> float:
+    """GiB that this process has held at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def measure(name: str, arch: str) -> dict[str, Any]:
+    if name.startswith("unroll-"):
+        return unrolled(arch, int(name.removeprefix("unroll-")))
+    return {"first-image": first_image, "deterministic": deterministic, "large": large}[name](arch)
+
+
+if __name__ == "__main__":
+    print("\n" + json.dumps(measure(*sys.argv[1:])))
