@@ -46,8 +46,9 @@ class Table:
     width * (2^(k + 1) - 1), k = 0 ... octaves - 1, are 2^subdivision equal cells; likewise for
     negative x.
 
-    The weights are, first for x >= 0 and then for x <= 0, each knot's value and its slope along
-    |x|, knot after knot.
+    The weights are, first for x >= 0 and then for x <= 0, each cell's polynomial, cell after cell:
+    u = c0 + c1 t + c2 t^2 + c3 t^3, where t is how far |x| is from where the cell begins. One more
+    cell begins at the last knot and never ends.
     """
 
     width: float
@@ -61,4 +62,4 @@ class Table:
 
     @property
     def size(self) -> int:
-        return 4 * self.knots
+        return 8 * self.knots

@@ -156,18 +156,14 @@ def _log(exponent: Any, s: Any) -> Any:
 
 
 @traced
-def octave_cell(v: Any, subdivision: int) -> tuple[Any, Any, Any]:
-    """(number, beginning, 1 / size) of the cell of v >= 1, where octaves have 2^subdivision each.
-
-    They are v's exponent and its leading digits, and 2^subdivision over the octave's beginning.
-    """
+def octave_cell(v: Any, subdivision: int) -> tuple[Any, Any]:
+    """(number, beginning) of the cell of v >= 1, where octaves have 2^subdivision each: they are
+    v's exponent and its leading digits."""
     bits = let(ti.bit_cast(v, types.bits))
     rest = _format.digits - subdivision
     number = let((bits - _bits(1.0)) >> rest)
     begin = let(ti.bit_cast((bits >> rest) << rest, types.real))
-    octave = (bits >> _format.digits) << _format.digits
-    inverse = let(ti.bit_cast(_bits(1.0) - (octave - _bits(1.0)), types.real))
-    return let(ti.cast(number, ti.i32)), begin, let(inverse * 2.0**subdivision)
+    return let(ti.cast(number, ti.i32)), begin
 
 
 _ATANH = tuple(1 / (2 * k + 1) for k in reversed(range(8)))

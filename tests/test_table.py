@@ -130,9 +130,9 @@ def test_gradients_reach_weights_progress_weights_and_scale() -> None:
 
 def test_nothing_is_learned_without_gradients() -> None:
     with torch.no_grad():
-        assert not tr.tabulate(learned(0)).knots(ONE).requires_grad
+        assert not tr.tabulate(learned(0)).cells(ONE).requires_grad
     frozen = learned(0).requires_grad_(False)
-    assert not tr.tabulate(frozen).knots(ONE).requires_grad
+    assert not tr.tabulate(frozen).cells(ONE).requires_grad
 
 
 @pytest.mark.parametrize(

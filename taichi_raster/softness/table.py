@@ -62,6 +62,7 @@ class TabulatedSoftness(EdgeSoftness):
         self.edge = edge
         self.table = Table(float(width), octaves, subdivision)
         self.variant = EdgeVariant("logistic", self.table)
+        self._kept: tuple[Tensor, Tensor] | None = None  # weights, and the table of these
         self._fixed = self._of_distribution(edge) if isinstance(edge, Distribution) else None
 
     @property
@@ -80,20 +81,20 @@ class TabulatedSoftness(EdgeSoftness):
     def at(self, u: Tensor, threshold: float) -> EdgeState:
         state = self.edge.at(u, threshold)
         one = torch.ones_like(state.scale)
-        return EdgeState(state.scale, one, 0 * one, self.knots(u), state.reach)
+        return EdgeState(state.scale, one, 0 * one, self.cells(u), state.reach)
 
-    def knots(self, u: Tensor) -> Tensor:
-        """(4 K,) or (B, 4 K): the table at progress `u`, as `Table` lays it out."""
+    def cells(self, u: Tensor) -> Tensor:
+        """(8 K,) or (B, 8 K): the polynomials at progress `u`, as `Table` lays them out."""
         if self._fixed is not None:
             return self._fixed
         assert isinstance(self.edge, MLPSoftness)
         weights = self.edge.weights_at(u)
-        learned = torch.is_grad_enabled() and weights.requires_grad
-        with torch.enable_grad():
-            x = self._both_sides().expand(*weights.shape[:-1], -1).clone().requires_grad_()
-            values = self.edge.logit(x, weights)
-            (slopes,) = torch.autograd.grad(values.sum(), x, create_graph=learned)
-        return _interleaved(values if learned else values.detach(), slopes)
+        if torch.is_grad_enabled() and weights.requires_grad:
+            return self._of_network(self.edge, weights, True)
+        if self._kept is None or not _same(self._kept[0], weights):
+            weights = weights.detach().clone()
+            self._kept = weights, self._of_network(self.edge, weights, False)
+        return self._kept[1]
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
         """The tabulated F itself, not the original's."""
@@ -103,23 +104,24 @@ class TabulatedSoftness(EdgeSoftness):
 
     def logit(self, x: Tensor, progress: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The interpolated logit at scaled distances `x`, any shape; its slope; its curvature."""
-        weights = self.knots(as_progress(progress, 1)).detach().to(torch.float64).view(2, -1, 2)
-        at, h = self.positions, self.positions.diff()
+        cells = self.cells(as_progress(progress, 1)).detach().to(torch.float64).view(2, -1, 4)
         side, size = (x < 0).long(), x.abs()
-        cell = (torch.searchsorted(at, size.contiguous(), right=True) - 1).clamp(max=len(h) - 1)
-        (p, m), (q, n) = weights[side, cell].unbind(-1), weights[side, cell + 1].unbind(-1)
-        step = h[cell]
-        t = (size - at[cell]) / step
-        beyond, t = (t - 1).clamp(min=0), t.clamp(max=1)
-        c2, c3 = 3 * (q - p) - (2 * m + n) * step, 2 * (p - q) + (m + n) * step
-        value = p + t * (m * step + t * (c2 + t * c3)) + beyond * step * n
-        slope = m + t * (2 * c2 + 3 * c3 * t) / step
-        slope = torch.where(beyond > 0, n, slope) * torch.where(x < 0, -1.0, 1.0)
-        curvature = torch.where(beyond > 0, 0.0, (2 * c2 + 6 * c3 * t) / step**2)
-        return value, slope, curvature
+        cell = torch.searchsorted(self.positions, size.contiguous(), right=True) - 1
+        c0, c1, c2, c3 = cells[side, cell].unbind(-1)
+        t = size - self.positions[cell]
+        value = c0 + t * (c1 + t * (c2 + t * c3))
+        slope = (c1 + t * (2 * c2 + 3 * c3 * t)) * torch.where(x < 0, -1.0, 1.0)
+        return value, slope, 2 * c2 + 6 * c3 * t
 
     def _both_sides(self) -> Tensor:
         return torch.cat([self.positions, -self.positions])
+
+    def _of_network(self, edge: MLPSoftness, weights: Tensor, learned: bool) -> Tensor:
+        with torch.enable_grad():
+            x = self._both_sides().expand(*weights.shape[:-1], -1).clone().requires_grad_()
+            values = edge.logit(x, weights)
+            (slopes,) = torch.autograd.grad(values.sum(), x, create_graph=learned)
+        return self._polynomials(values if learned else values.detach(), slopes)
 
     def _of_distribution(self, edge: Distribution) -> Tensor:
         if edge.formulas.shaped:
@@ -136,17 +138,27 @@ class TabulatedSoftness(EdgeSoftness):
                 f"edge: {edge.distribution!r} reaches 0 or 1, so that its logit is infinite; only "
                 "distributions with F strictly between 0 and 1 can be tabulated"
             )
-        return _interleaved(values, slopes)
+        return self._polynomials(values, slopes)
+
+    def _polynomials(self, values: Tensor, slopes: Tensor) -> Tensor:
+        """From the logit's values and slopes at `_both_sides()`."""
+        h = self.positions.diff()
+        half = values.shape[-1] // 2
+        p = values.unflatten(-1, (2, half))
+        m = torch.stack([slopes[..., :half], -slopes[..., half:]], -2)
+        rise, first, last = p.diff() / h, m[..., :-1], m[..., 1:]
+        c2 = (3 * rise - 2 * first - last) / h
+        c3 = (first + last - 2 * rise) / h**2
+        zero = torch.zeros_like(p[..., :1])
+        c2, c3 = torch.cat([c2, zero], -1), torch.cat([c3, zero], -1)
+        return torch.stack([p, m, c2, c3], -1).flatten(-3)
 
     def extra_repr(self) -> str:
         return f"{self.table}"
 
 
-def _interleaved(values: Tensor, slopes: Tensor) -> Tensor:
-    """Knot after knot, the slopes along |x|."""
-    half = values.shape[-1] // 2
-    outward = torch.cat([slopes[..., :half], -slopes[..., half:]], -1)
-    return torch.stack([values, outward], -1).flatten(-2)
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def tabulate(
