@@ -31,7 +31,7 @@ from taichi_raster.kernels import (
 )
 from taichi_raster.kernels.sinks import LANES
 from taichi_raster.kernels.tiles import TileKernels
-from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Part, State, Variant
+from taichi_raster.layout import Call, DepthVariant, EdgeVariant, State, Variant
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch, read, seed
 from taichi_raster.softness import registry
@@ -160,18 +160,19 @@ class Engine:
             kernels.pull_pixels(call.runs(self.on_gpu))
             return read(fields.x.grad, x, call.x_size)
         runs, length = call.face_runs()
-        table = call.variant.edge.network if kernels.scatters else None
-        size = 0 if table is None else call.batch * runs * table.size
-        if table is not None:
-            fields.reserve(partials=size)
+        sizes = kernels.shared_sizes if call.variant.moves[2] else {}
+        total = call.batch * runs * sum(sizes.values())
+        if total > 0:
+            fields.reserve(partials=total)
             kernels = self._kernels(kind, call.variant)
-            memory.clear(fields.partials, size)
+            memory.clear(fields.partials, total)
         kernels.pull_faces(call.batch * runs, runs, length)
         found = read(fields.x.grad, x, call.x_size)
-        if table is not None:
-            begin = sum(call.sizes[: Part.EDGE_WEIGHTS])
-            knots = found[begin : begin + call.sizes[Part.EDGE_WEIGHTS]]
-            knots += read(fields.partials, x, size).view(call.batch, runs, -1).sum(1).view(-1)
+        if total > 0:
+            parts = read(fields.partials, x, total).view(call.batch, runs, -1).sum(1)
+            for part, of_part in zip(sizes, parts.split(list(sizes.values()), 1), strict=True):
+                begin = sum(call.sizes[:part])
+                found[begin : begin + call.sizes[part]] += of_part.reshape(-1)
         return found
 
     def _load(

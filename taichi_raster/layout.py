@@ -240,9 +240,10 @@ class Call:
     def face_runs(self) -> tuple[int, int]:
         """(runs in each batch item, faces in each) for kernels that go face by face on a CPU.
 
-        A thread takes a run. A table's knots get their adjoints from each run separately.
+        A thread takes a run, and adds up what its faces share for itself; but all add to the same
+        texels, which a single run does in a fixed order.
         """
-        if self.fixed_order:
+        if self.fixed_order and self.variant.moves[1] and self.variant.texels > 0:
             return 1, self.faces
         runs = max(1, min(self.faces, RUNS // self.batch))
         length = -(-self.faces // runs)

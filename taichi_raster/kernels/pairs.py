@@ -40,6 +40,7 @@ class PairKernels:
         tangents: whether numbers carry the tangents in x_dot.
         autodiff: whether Taichi differentiates the kernel.
         loops: whether a formula has loops, so that it pays to skip pixels.
+        shared_sizes: how many of a batch item's inputs all of its faces share, by part.
     """
 
     tangents = False
@@ -49,6 +50,11 @@ class PairKernels:
         self.variant = variant
         self.edge = EdgeTerms(variant.edge, self.autodiff)
         self.depth = DepthWeight(variant.depth, self.autodiff)
+        self.shared_sizes = {
+            Part.EDGE_WEIGHTS: 0 if variant.edge.network is None else variant.edge.network.size,
+            Part.DEPTH_WEIGHTS: size_of(variant.depth.network),
+            Part.PARAMETERS: Slot.COUNT,
+        }
         self.conorm = aggregation.generator(variant.conorm)
         self.sampler = sampler(variant)
         self.spread = SPREAD if runtime.arch == "cpu" else 1

@@ -1,13 +1,14 @@
 """Where the adjoints of a pair's inputs go.
 
 Face by face, one thread owns a face's inputs and keeps their adjoints in local variables, one for
-each pixel that it works on at a time; pixel by pixel, they are added atomically where they belong.
-Faces share texels, which are always atomic.
-With tangents, it is the adjoints' tangents that go: the second derivatives.
+each pixel that it works on at a time; those of parameters and weights, which faces share, it adds
+up for its run of faces. Pixel by pixel, adjoints are added atomically where they belong, as those
+of texels always are. With tangents, it is the adjoints' tangents that go: the second derivatives.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import taichi as ti
@@ -89,8 +90,8 @@ class PixelSink(Sink):
 class FaceSums:
     """A face's adjoints, until `flush`.
 
-    Those of a table's knots are kept lane by lane, until `scatter` adds them to the sums of the
-    run of faces that the thread is at: several lanes may belong to one knot.
+    Those of a table's cells are kept lane by lane, until `scatter` adds them to the sums of the
+    run of faces that the thread is at: several lanes may belong to one cell.
     """
 
     _data_oriented = True
@@ -98,37 +99,34 @@ class FaceSums:
     def __init__(self, kernels: PairKernels, face: Face, run: Any) -> None:
         self.kernels, self.face = kernels, face
         network = kernels.variant.edge.network
-        self.tabulated = isinstance(network, Table) and kernels.moves[Part.EDGE_WEIGHTS]
-        if self.tabulated:
-            self.base = let(run * network.size)  # type: ignore[union-attr]
+        if isinstance(network, Table) and kernels.moves[Part.EDGE_WEIGHTS]:
             self.first = Lanes(LANES, 0)
             self.amounts = [Lanes(LANES) for _ in range(4)]
-        b, at = face.b, face.at
-        self.owners = {
-            Part.VERTICES: (at, 9),
-            Part.CORNERS: (at, 3 * kernels.variant.corners),
-            Part.UV: (at, 6 if kernels.variant.texture in ("clamp", "repeat") else 0),
-            Part.EDGE_WEIGHTS: (b, size_of(kernels.variant.edge.network)),
-            Part.DEPTH_WEIGHTS: (b, size_of(kernels.variant.depth.network)),
-            Part.PARAMETERS: (b, Slot.COUNT),
+        sizes = kernels.shared_sizes
+        starts = list(itertools.accumulate(sizes.values(), initial=0))
+        self.base = let(run * starts[-1])
+        self.starts = dict(zip(sizes, starts, strict=False))
+        sizes = {
+            Part.VERTICES: 9,
+            Part.CORNERS: 3 * kernels.variant.corners,
+            Part.UV: 6 if kernels.variant.texture in ("clamp", "repeat") else 0,
+            **sizes,
+            Part.EDGE_WEIGHTS: size_of(network),
         }
+        self.sizes = {part: size for part, size in sizes.items() if kernels.moves[part]}
         self.sums = {
             (part, offset): Lanes(LANES)
-            for part, (_owner, size) in self.owners.items()
-            if kernels.moves[part]
+            for part, size in self.sizes.items()
             for offset in range(size)
         }
 
     def scatter(self, lane: Any) -> None:
-        """Add one lane's adjoints of knots to the run's."""
-        first = let(self.base + self.first.at(lane).value)
+        """Add one lane's adjoints of cells to the run's."""
         for i, amounts in enumerate(self.amounts):
-            place = let(first + i)
-            before = element(self.kernels.partials, place)
-            set_to(before, before + amounts.at(lane).value)
+            self.share(self.first.at(lane).value + i, amounts.at(lane).value)
 
     def empty(self, lane: Any) -> None:
-        """Forget one lane's adjoints of knots."""
+        """Forget one lane's adjoints of cells."""
         for amounts in self.amounts:
             amounts.at(lane).set(0.0)
 
@@ -140,8 +138,17 @@ class FaceSums:
     def flush(self) -> None:
         """Add lane 0 where it belongs."""
         for (part, offset), lanes in self.sums.items():
-            owner, size = self.owners[part]
-            into(self.kernels, part, owner * size + offset, lanes.at(0).value)
+            if part in self.starts:
+                self.share(self.starts[part] + offset, lanes.at(0).value)
+            else:
+                into(
+                    self.kernels, part, self.face.at * self.sizes[part] + offset, lanes.at(0).value
+                )
+
+    def share(self, at: Any, amount: Any) -> None:
+        """Add to one of the sums of the run."""
+        place = element(self.kernels.partials, let(self.base + at))
+        set_to(place, place + amount)
 
 
 class FaceSink(Sink):
