@@ -9,9 +9,9 @@ unroll-T         an exact unrolled outer step of T inner steps at 64^2, and memo
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -38,6 +38,8 @@ def first_image(arch: str) -> dict[str, Any]:
 
 
 def deterministic(arch: str) -> dict[str, Any]:
+    import torch
+
     import taichi_raster as tr
     from scenes import icosphere_faces, passes, timed
 
@@ -46,7 +48,7 @@ def deterministic(arch: str) -> dict[str, Any]:
     for size, batch in ((64, 8), (256, 1)):
         both = passes(icosphere_faces(3, batch), size)["forward + backward"]
         found[f"{size}^2, batch {batch}"] = timed({"": both}, 5)[""]
-        found[f"{size}^2, batch {batch}, equal bits"] = bool((both() == both()).all())
+        found[f"{size}^2, batch {batch}, equal bits"] = torch.equal(both(), both())
     return found
 
 
@@ -74,6 +76,7 @@ def unrolled(arch: str, steps: int) -> dict[str, Any]:
 
     import taichi_raster as tr
     from meta.unroll import unroll
+    from scenes import timed
 
     tr.init(arch)
     before = _peak()
@@ -88,18 +91,17 @@ def unrolled(arch: str, steps: int) -> dict[str, Any]:
     found: dict[str, Any] = {"steps": steps}
     if steps <= 50:
         calls["outer, graph kept"] = lambda: outer(False)
-    for name, call in calls.items():
-        call()  # compiles
-        begin = time.perf_counter()
-        call()
-        found[name] = time.perf_counter() - begin
-        found[f"{name}, GiB at most"] = _peak()
-    return {**found, "GiB before": before}
+    found |= timed(calls, 5 if steps <= 50 else 1)
+    found["outer / inner"] = found["outer"][1] / found["inner"][1]
+    return {**found, "GiB before": before, "GiB at most": _peak()}
 
 
 def _peak() -> float:
     """GiB that this process has held at most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**20
+    raise RuntimeError("/proc/self/status says nothing of memory")
 
 
 def measure(name: str, arch: str) -> dict[str, Any]:

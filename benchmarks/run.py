@@ -76,7 +76,7 @@ class Scene:
         return f"{self.faces:,} faces, {self.size}^2, batch {self.batch}"
 
 
-SCENES = (Scene(3, 64), Scene(3, 64, 8), Scene(3, 256), Scene(4, 256), Scene(5, 256))
+SCENES = [Scene(3, 64), Scene(3, 64, 8), Scene(3, 256), Scene(4, 256), Scene(5, 256)]
 SWEEPS = {
     "faces": [Scene(n, 256) for n in (2, 3, 4, 5)],
     "pixels": [Scene(3, size) for size in (64, 128, 256, 512)],
@@ -107,21 +107,31 @@ def main(options: Options) -> None:
     console.print(f"benchmarks.json and plots: {options.out}")
 
 
-def time_scene(scene: Scene, repeats: int) -> dict[str, Any]:
-    faces = icosphere_faces(scene.subdivisions, scene.batch)
-    found: dict[str, Any] = timed(passes(faces, scene.size, scene.cutoff), repeats)
-    both = found["forward + backward"][1]
-    found["pairs"] = pairs(faces, scene.size, scene.cutoff)
-    found["ns a pair"] = both * 1e6 / found["pairs"]
-    found["HVP ratio"] = found["Hessian-vector"][1] / both
-    return found
+def time_together(scenes: list[Scene], repeats: int) -> list[dict[str, Any]]:
+    """All passes of all scenes, in turn."""
+    calls = {}
+    for scene in scenes:
+        faces = icosphere_faces(scene.subdivisions, scene.batch)
+        for name, call in passes(faces, scene.size, scene.cutoff).items():
+            calls[scene, name] = call
+    times = timed(calls, repeats)
+    results = []
+    for scene in scenes:
+        row: dict[str, Any] = {name: t for (of, name), t in times.items() if of == scene}
+        both = row["forward + backward"][1]
+        faces = icosphere_faces(scene.subdivisions, scene.batch)
+        row["pairs"] = pairs(faces, scene.size, scene.cutoff)
+        row["ns a pair"] = both * 1e6 / row["pairs"]
+        row["HVP ratio"] = row["Hessian-vector"][1] / both
+        results.append(row)
+    return results
 
 
 def time_scenes(options: Options, console: Console) -> dict[str, Any]:
     table = Table("scene", "forward", "fwd + bwd", "Hessian-vector", "HVP ratio", "ns / pair")
     results = {}
-    for scene in SCENES:
-        row = results[str(scene)] = time_scene(scene, options.repeats)
+    for scene, row in zip(SCENES, time_together(SCENES, options.repeats), strict=True):
+        results[str(scene)] = row
         times = [row[name] for name in ("forward", "forward + backward", "Hessian-vector")]
         table.add_row(
             str(scene), *map(show, times), f"{row['HVP ratio']:.1f}", f"{row['ns a pair']:.0f}"
@@ -141,13 +151,13 @@ def time_sweeps(options: Options, console: Console) -> dict[str, Any]:
     table = Table("what varies", "scene", "reach", "fwd + bwd", "million pairs", "ns / pair")
     results: dict[str, Any] = {}
     for name, scenes in SWEEPS.items():
-        larger = [LARGER[name]] if options.full and name in LARGER else []
+        if options.full and name in LARGER:
+            scenes = [*scenes, LARGER[name]]
         results[name] = []
-        for scene in scenes + larger:
-            repeats = 3 if scene in larger else options.repeats
-            row = {**vars(scene), "faces": scene.faces, **time_scene(scene, repeats)}
+        for scene, timing in zip(scenes, time_together(scenes, options.repeats), strict=True):
             reach = min(scene.cutoff, 0.138)
-            results[name].append({**row, "reach": reach})
+            row = {**vars(scene), "faces": scene.faces, "reach": reach, **timing}
+            results[name].append(row)
             both = show(row["forward + backward"])
             cost = f"{row['pairs'] / 1e6:.2f}", f"{row['ns a pair']:.0f}"
             table.add_row(name, str(scene), f"{reach:.3f}", both, *cost)

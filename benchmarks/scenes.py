@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from taichi_raster.sharp import nearest_point, pixel_centres
 
 SCALE, GAMMA, CUTOFF = 0.01, 0.01, 0.2
 
-Passes = Mapping[str, Callable[[], object]]
+Passes = Mapping[str, Callable[[], Tensor]]
+Name = TypeVar("Name")
 Timing = tuple[float, float, float]  # milliseconds: lower quartile, median, upper quartile
 
 
@@ -78,9 +80,9 @@ def pairs(faces: Tensor, size: int, cutoff: float = CUTOFF) -> float:
     return float(widened.sum()) * (size / 2) ** 2
 
 
-def timed(calls: Passes, repeats: int) -> dict[str, Timing]:
+def timed(calls: Mapping[Name, Callable[[], object]], repeats: int) -> dict[Name, Timing]:
     """Time each call `repeats` times, in turn, so that all see the same machine; once untimed."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Name, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
             begin = time.perf_counter()
@@ -93,6 +95,8 @@ def timed(calls: Passes, repeats: int) -> dict[str, Timing]:
 
 
 def quartiles(values: list[float]) -> Timing:
+    if len(values) == 1:
+        return values[0], values[0], values[0]
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, median, high
 
