@@ -49,18 +49,25 @@ def random_weights(net: Architecture, seed: int) -> Float[Tensor, " P"]:
 
 def network_logit(net: Architecture, theta: Tensor, x: Tensor) -> Tensor:
     """u = x + r(x), differentiably; x of any shape for weights (P,), or (B, N) for (B, P)."""
+    return network_logit_and_slope(net, theta, x)[0]
+
+
+def network_logit_and_slope(net: Architecture, theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """u and du/dx."""
     h = (torch.asinh(x) if net.asinh else x)[..., None].to(theta)
-    first = h
+    slope = (1 / torch.sqrt(1 + x * x) if net.asinh else torch.ones_like(x))[..., None].to(theta)
+    first, first_slope = h, slope
     for layer, (inputs, outputs) in enumerate(net.fans):
         start = net.offsets[layer]
         matrix = theta[..., start : start + inputs * outputs].unflatten(-1, (outputs, inputs))
-        h = h @ matrix.mT
+        h, slope = h @ matrix.mT, slope @ matrix.mT
         if net.bias:
             h = h + theta[..., None, start + inputs * outputs : net.offsets[layer + 1]]
         if layer == len(net.widths):
             break
         if net.residual and layer == len(net.widths) - 1:
-            h = h + first
+            h, slope = h + first, slope + first_slope
         h = torch.tanh(h)
-        first = h if layer == 0 else first
-    return x + h[..., 0]
+        slope = (1 - h * h) * slope
+        first, first_slope = (h, slope) if layer == 0 else (first, first_slope)
+    return x + h[..., 0], 1 + slope[..., 0]

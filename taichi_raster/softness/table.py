@@ -11,6 +11,7 @@ from taichi_raster.schedule import Schedule, as_progress
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
 from taichi_raster.softness.formulas import formulas_at
 from taichi_raster.softness.mlp import MLPSoftness
+from taichi_raster.softness.network import network_logit_and_slope
 
 
 class TabulatedSoftness(EdgeSoftness):
@@ -90,10 +91,10 @@ class TabulatedSoftness(EdgeSoftness):
         assert isinstance(self.edge, MLPSoftness)
         weights = self.edge.weights_at(u)
         if torch.is_grad_enabled() and weights.requires_grad:
-            return self._of_network(self.edge, weights, True)
+            return self._of_network(self.edge, weights)
         if self._kept is None or not _same(self._kept[0], weights):
             weights = weights.detach().clone()
-            self._kept = weights, self._of_network(self.edge, weights, False)
+            self._kept = weights, self._of_network(self.edge, weights)
         return self._kept[1]
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
@@ -116,12 +117,9 @@ class TabulatedSoftness(EdgeSoftness):
     def _both_sides(self) -> Tensor:
         return torch.cat([self.positions, -self.positions])
 
-    def _of_network(self, edge: MLPSoftness, weights: Tensor, learned: bool) -> Tensor:
-        with torch.enable_grad():
-            x = self._both_sides().expand(*weights.shape[:-1], -1).clone().requires_grad_()
-            values = edge.logit(x, weights)
-            (slopes,) = torch.autograd.grad(values.sum(), x, create_graph=learned)
-        return self._polynomials(values if learned else values.detach(), slopes)
+    def _of_network(self, edge: MLPSoftness, weights: Tensor) -> Tensor:
+        x = self._both_sides().expand(*weights.shape[:-1], -1)
+        return self._polynomials(*network_logit_and_slope(edge.network, weights, x))
 
     def _of_distribution(self, edge: Distribution) -> Tensor:
         if edge.formulas.shaped:
