@@ -173,6 +173,13 @@ def count(name: str, value: Any) -> int:
     return value
 
 
+def scenes(batch: int, views: Any) -> int:
+    """How many scenes a batch shows, `views` items each."""
+    if batch % count("views", views):
+        raise ValueError(f"views: {batch} batch items are not a multiple of {views} views")
+    return batch // views
+
+
 def fits_batch(name: str, value: Tensor, batch: int) -> None:
     if value.shape not in ((), (1,), (batch,)):
         shape = tuple(value.shape)

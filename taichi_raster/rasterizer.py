@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -104,6 +105,7 @@ class SoftRasterizer(nn.Module):
         face_vertices: Float[Tensor, "B F 3 3"],
         face_attributes: Float[Tensor, "B F 3 C"] | SurfaceTexture | UVTexture | None,
         progress: float | Tensor | None = None,
+        views: int = 1,
     ) -> Float[Tensor, "B H W C+1"]:
         """Render a batch.
 
@@ -113,6 +115,9 @@ class SoftRasterizer(nn.Module):
             face_attributes: colours, or anything else: (B, F, 3, C) at each face's corners, or a
                 texture; None for alpha alone.
             progress: for a softness that depends on it: a number or (B,), in [0, 1]; None is 1.
+            views: so many neighbouring batch items are views of one scene and share a softness:
+                progress and every per-item parameter then have one entry for each scene,
+                (B / views,), and item b uses entry b // views.
 
         Returns:
             (B, H, W, C + 1): attributes composited over the background, then alpha. Row 0 is the
@@ -129,17 +134,21 @@ class SoftRasterizer(nn.Module):
         shown = appearance(face_attributes, face_vertices, runtime().deterministic)
         size = (len(face_vertices), *self.image_size)
         background = checks.background(self.background, shown.total or None, size)
-        image = self._render(face_vertices, shown, as_progress(progress, size[0]), background)
+        u = as_progress(progress, checks.scenes(size[0], views))
+        image = self._render(face_vertices, shown, u, background, views)
         if self.antialias == 1:
             return image
         pooled = nn.functional.avg_pool2d(image.permute(0, 3, 1, 2), self.antialias)
         return pooled.permute(0, 2, 3, 1)
 
     def silhouette(
-        self, face_vertices: Float[Tensor, "B F 3 3"], progress: float | Tensor | None = None
+        self,
+        face_vertices: Float[Tensor, "B F 3 3"],
+        progress: float | Tensor | None = None,
+        views: int = 1,
     ) -> Float[Tensor, "B H W"]:
         """Alpha alone, which is cheaper than colour; arguments and errors are `forward`'s."""
-        return self(face_vertices, None, progress)[..., 0]
+        return self(face_vertices, None, progress, views)[..., 0]
 
     def jvp(
         self,
@@ -176,11 +185,18 @@ class SoftRasterizer(nn.Module):
             tangent = image.tangent
             return image.primal, torch.zeros_like(image.primal) if tangent is None else tangent
 
-    def _render(self, vertices: Tensor, shown: Appearance, u: Tensor, background: Tensor) -> Tensor:
+    def _render(
+        self, vertices: Tensor, shown: Appearance, u: Tensor, background: Tensor, views: int
+    ) -> Tensor:
         """The image at full size, before antialiasing averages it."""
         batch = len(vertices)
         edge, depth = self.edge.at(u, self.threshold), self.depth.at(u)
-        p = _per_item("alpha.p", self.alpha.at(u), vertices)
+        p = self.alpha.at(u)
+        if views > 1:
+            scenes = batch // views
+            edge, depth = _for_views(edge, scenes, views), _for_views(depth, scenes, views)
+            p = _repeated("alpha.p", p, 0, scenes, views)
+        p = _per_item("alpha.p", p, vertices)
         call, x = self._pack(vertices, shown, edge, depth, p)
         checks.fits_batch("depth.background_z", depth.background_z, batch)
         if isinstance(self.depth, SoftmaxDepth):
@@ -260,6 +276,29 @@ class SoftRasterizer(nn.Module):
 def _moves(part: Tensor) -> bool:
     """Whether a part has derivatives, reverse or forward."""
     return part.requires_grad or torch.autograd.forward_ad.unpack_dual(part).tangent is not None
+
+
+def _for_views(state: Any, scenes: int, views: int) -> Any:
+    """A softness at one progress, (B / views,), for each batch item, (B,)."""
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    repeated = {
+        name: _repeated(name, value, 1 if name == "weights" else 0, scenes, views)
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+    return replace(state, **repeated)
+
+
+def _repeated(name: str, value: Tensor, dims: int, scenes: int, views: int) -> Tensor:
+    """`value`, which has `dims` dimensions of its own behind its batch, `views` times each."""
+    if value.ndim == dims or len(value) == 1:
+        return value
+    if len(value) != scenes:
+        raise ValueError(
+            f"{name}: expected one entry, or one for each of the {scenes} scenes (batch items / "
+            f"views), got shape {tuple(value.shape)}"
+        )
+    return value.repeat_interleave(views, dim=0)
 
 
 def _weights(name: str, weights: Tensor | None, variant: Any, like: Tensor) -> Tensor:
