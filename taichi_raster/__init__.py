@@ -65,6 +65,7 @@ from taichi_raster.losses import (
 from taichi_raster.mesh import Mesh, normalise, subdivide
 from taichi_raster.mesh_files import load_mesh, save_mesh
 from taichi_raster.normals import face_normals, vertex_normals
+from taichi_raster.pretrained import pretrained, pretrained_names
 from taichi_raster.procedural import (
     blob,
     box,
@@ -83,6 +84,8 @@ from taichi_raster.rasterizer import SoftRasterizer
 from taichi_raster.runtime import Runtime, init, runtime
 from taichi_raster.schedule import Constant, Geometric, Knots, Schedule
 from taichi_raster.sharp import SharpRasterizer
+from taichi_raster.softening import Softening
+from taichi_raster.softening_storage import load_softening, save_softening
 from taichi_raster.softness import (
     Distribution,
     EdgeSoftness,
@@ -125,6 +128,7 @@ __all__ = [
     "Schedule",
     "SharpRasterizer",
     "SoftRasterizer",
+    "Softening",
     "SoftmaxDepth",
     "SurfaceTexture",
     "TConorm",
@@ -147,15 +151,19 @@ __all__ = [
     "init",
     "lift_triangles",
     "load_mesh",
+    "load_softening",
     "load_softness",
     "look_at",
     "mse",
     "normalise",
     "orbit",
     "plane",
+    "pretrained",
+    "pretrained_names",
     "published",
     "runtime",
     "save_mesh",
+    "save_softening",
     "save_softness",
     "shade_flat",
     "shade_gouraud",

@@ -1,144 +1,176 @@
-"""Softnesses on disk: safetensors, with a description of the module in the metadata."""
+"""Edge softnesses and schedules on disk."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import Tensor, nn
 
+from taichi_raster import archive
+from taichi_raster.archive import Entry
 from taichi_raster.schedule import Constant, Geometric, Knots, Schedule, Shift
 from taichi_raster.softness import registry
 from taichi_raster.softness.edge import Distribution, EdgeSoftness
 from taichi_raster.softness.mlp import MLPSoftness
+from taichi_raster.softness.table import TabulatedSoftness
 
-_FORMAT = "taichi_raster.softness/1"
-_SCHEDULES = ("scale", "shape", "shift")
+Stored: TypeAlias = "tuple[dict[str, Any], dict[str, Tensor]]"
+"""What a file keeps of a module: its description, and its tensors by name."""
+
+SOFTNESS = "taichi_raster.softness/1"
+SOFTENING = "taichi_raster.softening/1"
+
+_TENSORS: dict[type[Schedule], tuple[str, ...]] = {
+    Constant: ("value",),
+    Shift: ("value",),
+    Geometric: ("start", "end"),
+    Knots: ("log_values", "positions"),
+}
+_KINDS = {kind.__name__: kind for kind in _TENSORS}
 
 
 def save_softness(
     path: str | Path, edge: EdgeSoftness, notes: dict[str, Any] | None = None
 ) -> None:
-    """Write a softness to a safetensors file, all or nothing.
+    """Write an edge softness to a safetensors file, all or nothing.
+
+    For a depth softness, a T-conorm or a learning rate beside it, see `save_softening`.
 
     Args:
         path: the file; its folder must exist.
         edge: a `Distribution` or `MLPSoftness`.
         notes: anything that JSON can hold, kept beside it (what it was trained for, say).
+
+    Raises:
+        TypeError: for a softness or schedule of another type.
+        ValueError: for values that are not finite, or notes that JSON cannot hold.
+        FileNotFoundError: if the folder does not exist.
     """
-    description = {"format": _FORMAT, "edge": _describe(edge), "notes": notes or {}}
-    tensors = {
-        f"{name}.{key}": value
-        for name in _SCHEDULES
-        if hasattr(edge, name)
-        for key, value in _schedule_tensors(getattr(edge, name)).items()
-    }
-    for name, parameter in edge.named_parameters(recurse=False):
-        tensors[name] = parameter
-    tensors = {k: v.detach().to("cpu", torch.float64).contiguous() for k, v in tensors.items()}
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata={"taichi_raster": json.dumps(description)})
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    description, tensors = stored_edge(edge)
+    archive.write(path, {"format": SOFTNESS, "edge": description, "notes": notes or {}}, tensors)
 
 
 def load_softness(path: str | Path) -> EdgeSoftness:
-    """Read what `save_softness` wrote; the notes come as its attribute ``notes``.
+    """Read an edge softness: what `save_softness` wrote, or the edge of a `Softening`'s file.
+
+    It is bit for bit what was saved, and frozen: its parameters do not require grad, so that
+    renders spend nothing on their gradients; ``.requires_grad_()`` makes them learnable again. The
+    notes, or the softening's card, come as its attribute ``notes``.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is corrupt, or holds something else.
+        ValueError: naming the file and what is wrong, if it is corrupt or holds something else.
     """
-    source = Path(path)
-    if not source.is_file():
-        raise FileNotFoundError(f"path: no softness file at {source}")
-    try:
-        with safe_open(source, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        description = json.loads(metadata["taichi_raster"])
-        if description["format"] != _FORMAT:
-            raise ValueError(f"unknown format {description['format']!r}")
-        edge = _build(description["edge"], tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ValueError(f"path: {source} is not a usable softness file: {error}") from error
-    edge.notes = description["notes"]
-    return edge
+    with archive.reading(path, "softness", SOFTNESS, SOFTENING) as file:
+        alone = file.description["format"] == SOFTNESS
+        notes = file.get("notes" if alone else "card", dict)
+        edge = built_edge(file.part("edge", "" if alone else "edge."))
+    edge.notes = notes
+    return edge.requires_grad_(False)
 
 
-def _describe(edge: EdgeSoftness) -> dict[str, Any]:
-    scale = type(edge.scale).__name__
-    if isinstance(edge, MLPSoftness):
+def stored_edge(edge: EdgeSoftness) -> Stored:
+    """What a file keeps of an edge softness; TypeError for one that cannot be kept."""
+    if type(edge) is MLPSoftness:
+        kinds, tensors = stored_schedules(edge, "edge", "scale")
         net = edge.network
-        return {
+        description = {
             "kind": "mlp", "widths": list(net.widths), "residual": net.residual, "bias": net.bias,
-            "input": "asinh" if net.asinh else "plain", "scale": scale,
+            "input": "asinh" if net.asinh else "plain",
             "progress": edge.progress_weights is not None,
         }  # fmt: skip
-    if isinstance(edge, Distribution):
-        schedules = {name: type(getattr(edge, name)).__name__ for name in _SCHEDULES}
+        return description | kinds, tensors | dict(edge.named_parameters(recurse=False))
+    if type(edge) is Distribution:
+        shaped = ("shape",) if edge.formulas.shaped else ()
+        kinds, tensors = stored_schedules(edge, "edge", "scale", "shift", *shaped)
         name, squared = edge.distribution, edge.squared
-        return {"kind": "distribution", "name": name, "squared": squared, **schedules}
-    raise TypeError(f"edge: cannot save a {type(edge).__name__}")
+        return {"kind": "distribution", "name": name, "squared": squared, **kinds}, tensors
+    mend = (
+        "; save the softness it was made of, its attribute `edge`, and tabulate after loading"
+        if isinstance(edge, TabulatedSoftness)
+        else ""
+    )
+    raise TypeError(f"edge: cannot save a {type(edge).__name__}{mend}")
 
 
-def _build(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> EdgeSoftness:
-    schedules = {
-        name: _build_schedule(description[name], _part(tensors, name))
-        for name in _SCHEDULES
-        if name in description
-    }
-    if description["kind"] == "distribution":
-        if not registry.find(description["name"]).shaped:
-            schedules.pop("shape", None)
-        return Distribution(
-            description["name"], squared=description.get("squared", False), **schedules
+def built_edge(entry: Entry) -> EdgeSoftness:
+    """The edge softness that `stored_edge` described; ValueError for anything amiss."""
+    scale = built_schedule(entry, "scale")
+    kind = entry.get("kind", str)
+    edge: EdgeSoftness
+    if kind == "distribution":
+        name = entry.get("name", str)
+        shaped = registry.find(name).shaped
+        shape = built_schedule(entry, "shape") if "shape" in entry.description else None
+        shift = built_schedule(entry, "shift", signed=True)
+        edge = Distribution(
+            name, scale, entry.get("squared", bool), shape if shaped else None, shift
         )
-    scale = schedules["scale"]
-    edge = MLPSoftness(
-        description["widths"], description["residual"], description["bias"], description["input"],
-        scale=scale, init=None, progress=description["progress"],
-    )  # fmt: skip
-    own = {name: tensors[name] for name, _ in edge.named_parameters(recurse=False)}
-    for name, tensor in own.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name} holds an infinite or NaN value")
-        getattr(edge, name).data.copy_(tensor)
+    elif kind == "mlp":
+        flags = {name: entry.get(name, bool) for name in ("residual", "bias", "progress")}
+        edge = MLPSoftness(
+            entry.get("widths", list), scale=scale, input=entry.get("input", str), init=None,
+            **flags,
+        )  # fmt: skip
+        moving = ["progress_weights"] if flags["progress"] else []
+        fill_parameters(entry, edge, "weights", *moving)
+    else:
+        raise ValueError(f"{entry.name}.kind: unknown {kind!r}; known: distribution, mlp")
+    entry.all_taken()
     return edge
 
 
-def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    lead = name + "."
-    return {k.removeprefix(lead): v for k, v in tensors.items() if k.startswith(lead)}
+def stored_schedules(module: nn.Module, owner: str, *names: str) -> Stored:
+    """What a file keeps of a module's schedules: their types, and their tensors."""
+    kinds: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        schedule = getattr(module, name)
+        if type(schedule) not in _TENSORS:
+            raise TypeError(
+                f"{owner}.{name}: cannot save a {type(schedule).__name__}; only {', '.join(_KINDS)}"
+            )
+        kinds[name] = type(schedule).__name__
+        for part in _TENSORS[type(schedule)]:
+            tensors[f"{name}.{part}"] = getattr(schedule, part)
+    return kinds, tensors
 
 
-def _schedule_tensors(schedule: Schedule) -> dict[str, torch.Tensor]:
-    if isinstance(schedule, Constant | Shift):
-        return {"value": schedule.value}
-    if isinstance(schedule, Geometric):
-        return {"start": schedule.start, "end": schedule.end}
-    if isinstance(schedule, Knots):
-        return {"values": schedule.log_values.exp(), "positions": schedule.positions}
-    raise TypeError(f"scale: cannot save a {type(schedule).__name__}")
+def built_schedule(entry: Entry, name: str, signed: bool = False) -> Schedule:
+    """The schedule called `name`; ValueError for one that is not `signed` but not positive."""
+    kind = entry.get(name, str)
+    if kind not in _KINDS:
+        raise ValueError(
+            f"{entry.name}.{name}: unknown schedule {kind!r}; known: {', '.join(_KINDS)}"
+        )
+    try:
+        schedule = _built_schedule(entry, name, kind)
+        if not signed and not bool((schedule(torch.zeros(())) > 0).all()):
+            raise ValueError("expected positive values")
+    except ValueError as error:
+        where = f"{entry.name}.{name}"
+        text = str(error)
+        raise ValueError(text if text.startswith(entry.name) else f"{where}: {text}") from None
+    return schedule
 
 
-def _build_schedule(kind: str, tensors: dict[str, torch.Tensor]) -> Schedule:
-    if kind == "Constant":
-        return Constant(tensors["value"])
-    if kind == "Shift":
-        return Shift(tensors["value"])
-    if kind == "Geometric":
-        return Geometric(tensors["start"], tensors["end"])
-    if kind == "Knots":
-        return Knots(tensors["values"], tensors["positions"])
-    raise ValueError(f"unknown schedule {kind!r}")
+def fill_parameters(entry: Entry, module: nn.Module, *names: str) -> None:
+    """Put the file's tensors in place of a module's parameters, of the same shapes."""
+    for name in names:
+        shape = tuple(getattr(module, name).shape)
+        setattr(module, name, nn.Parameter(entry.tensor(name, shape).detach()))
+
+
+def _built_schedule(entry: Entry, name: str, kind: str) -> Schedule:
+    if kind != "Knots":
+        kept = [entry.tensor(f"{name}.{part}") for part in _TENSORS[_KINDS[kind]]]
+        return _KINDS[kind](*kept)
+    positions = entry.tensor(f"{name}.positions").detach()
+    if entry.has(f"{name}.values"):  # as files had it at first
+        return Knots(entry.tensor(f"{name}.values").detach(), positions)
+    logs = entry.tensor(f"{name}.log_values", tuple(positions.shape)).detach()
+    schedule = Knots(logs.exp(), positions)
+    schedule.log_values = nn.Parameter(logs)  # exactly: log(exp(x)) is not always x
+    return schedule
