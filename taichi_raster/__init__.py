@@ -64,6 +64,14 @@ from taichi_raster.losses import (
 )
 from taichi_raster.mesh import Mesh, normalise, subdivide
 from taichi_raster.mesh_files import load_mesh, save_mesh
+from taichi_raster.metrics import (
+    chamfer_distance,
+    sample_surface,
+    surface_distance,
+    volume,
+    voxel_iou,
+    voxelise,
+)
 from taichi_raster.normals import face_normals, vertex_normals
 from taichi_raster.pretrained import pretrained, pretrained_names
 from taichi_raster.procedural import (
@@ -137,6 +145,7 @@ __all__ = [
     "blob",
     "box",
     "capsule",
+    "chamfer_distance",
     "clip_near",
     "collate",
     "cone",
@@ -162,6 +171,7 @@ __all__ = [
     "pretrained_names",
     "published",
     "runtime",
+    "sample_surface",
     "save_mesh",
     "save_softening",
     "save_softness",
@@ -173,9 +183,13 @@ __all__ = [
     "subdivide",
     "superquadric",
     "surface_attributes",
+    "surface_distance",
     "tabulate",
     "torus",
     "torus_knot",
     "uv_sphere",
     "vertex_normals",
+    "volume",
+    "voxel_iou",
+    "voxelise",
 ]

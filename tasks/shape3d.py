@@ -1,0 +1,412 @@
+"""Deform a sphere into a solid that is known only by its silhouettes.
+
+A hidden solid is seen from K directions at one elevation; its sharp silhouettes are the targets.
+The unknowns are offsets of a sphere's vertices, (B, V, 3), and what is descended is the silhouette
+IoU loss plus a Laplacian and a flattening term: the experiment of Liu et al. (ICCV 2019, SoftRas)
+as Wu et al. (EGSR 2024) measured it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+import taichi_raster as tr
+from taichi_raster.metrics import (
+    sample_surface,
+    surface_distance,
+    volume,
+    voxel_iou,
+    voxelise,
+)
+from tasks import sphere
+from tasks.silhouettes import FAR, NEAR, coverage, mean_iou, ramps, side_by_side
+from tasks.solids import random_solid
+from tasks.streams import Stream, instance_generators
+
+ELEVATIONS = (-60.0, -30.0, 0.0, 30.0, 60.0)
+"""Degrees; the published experiment takes each in turn."""
+
+FOV = 30.0  # degrees; published as a viewing angle of 15, half of it
+DISTANCE = 2.732  # from the eye to the origin
+VISIBLE_RADIUS = DISTANCE * math.sin(math.radians(FOV / 2))  # a sphere of it fills the image
+BOUNDS = (-VISIBLE_RADIUS, VISIBLE_RADIUS)  # of the voxels
+VOXELS = 32  # along each side
+
+Elevation: TypeAlias = "float | Literal['any']"
+
+
+@dataclass(frozen=True)
+class Shape3D:
+    """Family of 3D shape tasks; `sample` draws batches.
+
+    Args:
+        meshes: "procedural" for random solids (`tasks.solids`), or a tuple of closed meshes, from
+            which each instance draws one.
+        elevation: of all K cameras, degrees in (-90, 90), or "any": each instance draws one of
+            `ELEVATIONS`.
+        views: K; azimuths are k * 360 / K degrees.
+        subdivisions: of the start, an icosphere: 1, 2, 3 are 42, 162, 642 vertices.
+        image_size: side of the square silhouettes in pixels.
+        radius: of the target, from the middle of its bounding box, which is moved to the origin, to
+            its farthest vertex, in world units; below 0.707, so that it is in the image.
+        smoothing: how far a pull on a vertex spreads, as in `SmoothOffsets`; 0 moves each alone.
+        laplacian, flattening: weights of these two terms, as published.
+        samples: points on each surface that the true error looks at.
+        cull_backfaces: the soft renderer leaves out faces that show their back: a third cheaper,
+            but alpha jumps where a face turns, and fits are worse (Chamfer distance 0.022 instead
+            of 0.015 on the coarse family).
+        threshold: the soft renderer's; fragments of lower coverage are dropped.
+        seed: of the whole family; a batch is a function of (seed, stream, index, size) alone.
+        dtype: of all tensors; the runtime's by default.
+
+    Raises ValueError or TypeError, naming the argument.
+
+        family = Shape3D.coarse()
+        task = family.sample(32, "train", index=0)
+        renderer = family.renderer(tr.Distribution("logistic", scale=0.03))
+        loss = task.loss(task.start(), renderer, progress=0.0)
+    """
+
+    error_name: ClassVar[str] = "Chamfer distance (world units)"
+    failure_threshold: ClassVar[float] = 0.02
+    error_floor: ClassVar[float] = 0.0004
+
+    meshes: Literal["procedural"] | tuple[tr.Mesh, ...] = "procedural"
+    elevation: Elevation = "any"
+    views: int = 24
+    subdivisions: int = 2
+    image_size: int = 64
+    radius: float = 0.6
+    smoothing: float = 0.0
+    laplacian: float = 0.03
+    flattening: float = 0.0003
+    samples: int = 256
+    cull_backfaces: bool = False
+    threshold: float = 1e-6
+    seed: int = 0
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if self.meshes != "procedural":
+            if not isinstance(self.meshes, tuple) or not self.meshes:
+                raise ValueError(
+                    "meshes: expected 'procedural' or a tuple of taichi_raster.Mesh, at least one, "
+                    f"got {self.meshes!r}"
+                )
+            for mesh in self.meshes:
+                if not isinstance(mesh, tr.Mesh):
+                    raise TypeError(
+                        f"meshes: expected taichi_raster.Mesh, got {type(mesh).__name__}"
+                    )
+                _check_closed(mesh)
+        if self.elevation != "any" and not (
+            isinstance(self.elevation, int | float) and abs(self.elevation) < 90
+        ):
+            raise ValueError(
+                f"elevation: expected degrees in (-90, 90) or 'any', got {self.elevation!r}"
+            )
+        for name, least in (
+            ("views", 1), ("subdivisions", 0), ("image_size", 1), ("samples", 1), ("seed", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+        for name in ("smoothing", "laplacian", "flattening"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
+        if not 0 < self.radius < VISIBLE_RADIUS:
+            raise ValueError(
+                f"radius must lie between 0 and {VISIBLE_RADIUS:.3f}, what the cameras see, "
+                f"got {self.radius!r}"
+            )
+
+    @classmethod
+    def published(
+        cls, mesh: tr.Mesh, elevation: Elevation = 0.0, smoothing: float = 1.0, seed: int = 0
+    ) -> Shape3D:
+        """One mesh from 24 views of 64 x 64 pixels by a sphere of 642 vertices (Wu et al. 2024).
+
+        Published with it: Adam, learning rate 10^-1.25 to 10^-1.75, betas (0.5, 0.95), 100 steps.
+        The published unknowns keep each vertex in its octant; here `smoothing` has their part:
+        with each of 642 vertices on its own (0), the surface crumples before it has shrunk.
+        """
+        return cls(
+            (mesh,), elevation, views=24, subdivisions=3, image_size=64, smoothing=smoothing,
+            samples=512, seed=seed,
+        )  # fmt: skip
+
+    @classmethod
+    def coarse(cls, seed: int = 0) -> Shape3D:
+        """Random solids, cheap enough for meta-training: 42 vertices, 8 views of 24 x 24 pixels."""
+        return cls(views=8, subdivisions=1, image_size=24, samples=128, threshold=1e-3, seed=seed)
+
+    def sample(self, batch_size: int, stream: Stream, index: int) -> Shape3DBatch:
+        """Batch `index` of a stream ("tune", "train" or "test"; disjoint).
+
+        Instance i depends on (seed, stream, index, i) only: a smaller batch begins a larger one.
+        """
+        generators = instance_generators(batch_size, self.seed, stream, index)
+        drawn = [self._draw(rng) for rng in generators]
+        solids = tr.collate([mesh for mesh, _ in drawn])
+        generator = torch.Generator().manual_seed(0)  # the same strata for every instance
+        points = sample_surface(solids.vertices, solids.faces, self.samples, generator)
+        dtype = self.dtype or tr.runtime().dtype
+        elevation = torch.tensor([degrees for _, degrees in drawn], dtype=dtype)
+        return Shape3DBatch(
+            self, solids.vertices.to(dtype), solids.faces, points.to(dtype), elevation
+        )
+
+    def renderer(
+        self,
+        edge: tr.EdgeSoftness,
+        depth: tr.DepthSoftness | None = None,
+        alpha: tr.TConorm | None = None,
+    ) -> tr.SoftRasterizer:
+        """Soft renderer of this family's size and clip depths; `depth` is without effect."""
+        return tr.SoftRasterizer(
+            self.image_size,
+            edge=edge,
+            depth=tr.HardDepth() if depth is None else depth,
+            alpha=alpha,
+            near=NEAR,
+            far=FAR,
+            cull_backfaces=self.cull_backfaces,
+            threshold=self.threshold,
+        )
+
+    def sharp_renderer(self) -> tr.SharpRasterizer:
+        """Sharp reference renderer of the same size and clip depths."""
+        return tr.SharpRasterizer(self.image_size, near=NEAR, far=FAR, cull_backfaces=True)
+
+    @property
+    def template(self) -> sphere.Template:
+        """The sphere that is deformed."""
+        dtype = self.dtype or tr.runtime().dtype
+        return sphere.template(self.subdivisions, self.smoothing, self.samples, dtype)
+
+    def _draw(self, rng: np.random.Generator) -> tuple[tr.Mesh, float]:
+        """The solid of one instance, float64, and its elevation in degrees."""
+        if isinstance(self.meshes, str):
+            solid = random_solid(rng, self.radius)
+        else:
+            solid = self.meshes[int(rng.integers(len(self.meshes)))]
+            solid = tr.normalise(tr.Mesh(solid.vertices.double(), solid.faces), radius=self.radius)
+        chosen = ELEVATIONS[int(rng.integers(len(ELEVATIONS)))]
+        return solid, chosen if isinstance(self.elevation, str) else float(self.elevation)
+
+
+@dataclass(frozen=True)
+class Shape3DBatch:
+    """B instances of `Shape3D`.
+
+    Attributes:
+        vertices: (B, V', 3) of the hidden solids, in world units, padded.
+        faces: (B, F', 3), padded with -1.
+        points: (B, N, 3) fixed samples of the hidden surfaces.
+        elevation: (B,) of the cameras, degrees.
+    """
+
+    family: Shape3D
+    vertices: Float[Tensor, "B V 3"]
+    faces: Int[Tensor, "B F 3"]
+    points: Float[Tensor, "B N 3"]
+    elevation: Float[Tensor, "B"]
+    _cache: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _cameras: dict[str, tr.PerspectiveCamera] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.vertices)
+
+    @property
+    def silhouettes(self) -> Float[Tensor, "B K H W"]:
+        """Silhouettes of the hidden solids, the targets: the share of each pixel that they cover.
+
+        Counted, not by `Shape3D.sharp_renderer`: where faces are not much larger than a pixel, the
+        ramps of neighbours overlap just outside a silhouette, and on the coarse family that makes
+        it 8% too large, which would be the largest error of all.
+        """
+        return self._cached("silhouettes", lambda: self._shown(coverage, *self._solid))
+
+    @property
+    def target(self) -> Float[Tensor, "B H KW 1"]:
+        """The targets of an instance side by side."""
+        return side_by_side(self.silhouettes)
+
+    @property
+    def camera(self) -> tr.PerspectiveCamera:
+        """B * K cameras, those of one instance next to each other."""
+        if "camera" not in self._cameras:
+            views = self.family.views
+            azimuth = torch.arange(views).to(self.elevation) * (360 / views)
+            view = tr.orbit(
+                DISTANCE, self.elevation.repeat_interleave(views), azimuth.repeat(self.batch_size)
+            )
+            self._cameras["camera"] = tr.PerspectiveCamera(view, FOV)
+        return self._cameras["camera"]
+
+    def start(self) -> Float[Tensor, "B V 3"]:
+        return torch.zeros_like(self.family.template.mesh.vertices).repeat(self.batch_size, 1, 1)
+
+    def deformed(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+        """The fit's vertices in world units."""
+        template = self.family.template
+        if template.spread is not None:
+            params = template.spread @ params
+        return template.mesh.vertices + params
+
+    def loss(
+        self, params: Float[Tensor, "B V 3"], renderer: nn.Module, progress: float | Tensor
+    ) -> Float[Tensor, "B"]:
+        """Silhouette IoU loss, averaged over views, + Laplacian + flattening (Liu et al. 2019)."""
+        vertices, template = self.deformed(params), self.family.template
+        alpha = self._soft(vertices, renderer, progress)
+        match = tr.silhouette_iou_loss(alpha, self.silhouettes.flatten(0, 1))
+        loss = match.unflatten(0, (self.batch_size, -1)).mean(dim=1)
+        if self.family.laplacian > 0:
+            loss = loss + self.family.laplacian * template.laplacian(vertices)
+        if self.family.flattening > 0:
+            loss = loss + self.family.flattening * template.flattening(vertices)
+        return loss
+
+    def true_error(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B"]:
+        """Chamfer distance between the surfaces of the fit and of the hidden solid (world units).
+
+        Half the sum of two means: the distance of fixed points of the fit to the solid's surface,
+        and that of fixed points of the solid to the fit's. Zero for equal surfaces.
+        """
+        vertices, template = self.deformed(params), self.family.template
+        corners = tr.gather_faces(vertices, template.mesh.faces)[:, template.sampled]
+        points = (template.weights[..., None] * corners).sum(dim=2)
+        there = surface_distance(points, self.vertices, self.faces).mean(dim=1)
+        back = surface_distance(self.points, vertices, template.mesh.faces).mean(dim=1)
+        return (there + back) / 2
+
+    def image_error(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B"]:
+        """1 - IoU of the sharp renderer's silhouettes, averaged over views; 0 for equal ones.
+
+        The IoU of two coverages is the sum of their minima over that of their maxima.
+        """
+        goal = self._cached("ramps", lambda: self._shown(ramps, *self._solid))
+        return 1 - mean_iou(self._shown(ramps, *self._fit(params)), goal)
+
+    def metrics(self, params: Float[Tensor, "B V 3"]) -> dict[str, Float[Tensor, "B"]]:
+        """Figures of each instance.
+
+        parameter_error and chamfer (both the true error), image_error, silhouette_iou (of counted
+        coverages), voxel_iou (32^3), volume_ratio and area_ratio (of the fit to the solid: volumes,
+        and silhouettes in all views), and failure: 1 where the true error is above
+        `Shape3D.failure_threshold`.
+        """
+        with torch.no_grad():
+            vertices, faces = self._fit(params)
+            error, seen = self.true_error(params), self._shown(coverage, vertices, faces)
+            solid = self._cached("voxels", lambda: _voxels(*self._solid))
+            return {
+                "parameter_error": error,
+                "image_error": self.image_error(params),
+                "failure": (error > Shape3D.failure_threshold).to(error.dtype),
+                "chamfer": error,
+                "silhouette_iou": mean_iou(seen, self.silhouettes),
+                "voxel_iou": voxel_iou(_voxels(vertices, faces), solid).to(error.dtype),
+                "volume_ratio": volume(vertices, faces) / volume(*self._solid),
+                "area_ratio": seen.sum(dim=(1, 2, 3)) / self.silhouettes.sum(dim=(1, 2, 3)),
+            }
+
+    def repeat(self, copies: int) -> Shape3DBatch:
+        if copies < 1:
+            raise ValueError(f"copies must be >= 1, got {copies}")
+        _ = self.silhouettes  # made once, before it is copied
+        return self._mapped(lambda tensor: tensor.repeat(copies, *[1] * (tensor.ndim - 1)))
+
+    def select(self, instances: list[int]) -> Shape3DBatch:
+        """A batch of some of the instances, in the order given."""
+        return self._mapped(lambda tensor: tensor[instances])
+
+    def sharp_image(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B H KW 1"]:
+        """Silhouettes of the fit, counted and side by side as in `target`; no gradient."""
+        with torch.no_grad():
+            return side_by_side(self._shown(coverage, *self._fit(params)))
+
+    def soft_image(
+        self, params: Float[Tensor, "B V 3"], renderer: nn.Module, progress: float | Tensor
+    ) -> Float[Tensor, "B H KW 1"]:
+        """Soft silhouettes of the fit, side by side as in `target`."""
+        alpha = self._soft(self.deformed(params), renderer, progress)
+        return side_by_side(alpha.unflatten(0, (self.batch_size, -1)))
+
+    def fitted(self, params: Float[Tensor, "B V 3"]) -> list[tr.Mesh]:
+        """The fits as meshes."""
+        faces = self.family.template.mesh.faces
+        return [tr.Mesh(vertices, faces) for vertices in self.deformed(params).detach()]
+
+    def hidden(self) -> list[tr.Mesh]:
+        """The hidden solids as meshes."""
+        return [
+            tr.Mesh(vertices, faces[(faces >= 0).all(dim=1)])
+            for vertices, faces in zip(self.vertices, self.faces, strict=True)
+        ]
+
+    def _soft(self, vertices: Tensor, renderer: nn.Module, progress: float | Tensor) -> Tensor:
+        """(B * K, H, W)."""
+        faces = self._project(vertices, self.family.template.mesh.faces)
+        return renderer(faces, None, progress, self.family.views)[..., 0]
+
+    @property
+    def _solid(self) -> tuple[Tensor, Tensor]:
+        return self.vertices, self.faces
+
+    def _fit(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        return self.deformed(params), self.family.template.mesh.faces
+
+    def _shown(
+        self, render: Callable[[Tensor, int], Tensor], vertices: Tensor, faces: Tensor
+    ) -> Float[Tensor, "B K H W"]:
+        images = render(self._project(vertices, faces), self.family.image_size)
+        return images.unflatten(0, (self.batch_size, -1))
+
+    def _project(self, vertices: Tensor, faces: Tensor) -> Float[Tensor, "BK F 3 3"]:
+        """Faces of all instances in all their views."""
+        views = self.family.views
+        seen = self.camera.project(vertices.repeat_interleave(views, dim=0))
+        return tr.gather_faces(
+            seen, faces if faces.ndim == 2 else faces.repeat_interleave(views, dim=0)
+        )
+
+    def _cached(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        if name not in self._cache:
+            with torch.no_grad():
+                self._cache[name] = make()
+        return self._cache[name]
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Shape3DBatch:
+        return replace(
+            self,
+            vertices=change(self.vertices),
+            faces=change(self.faces),
+            points=change(self.points),
+            elevation=change(self.elevation),
+            _cache={name: change(tensor) for name, tensor in self._cache.items()},
+            _cameras={},
+        )
+
+
+def _check_closed(mesh: tr.Mesh) -> None:
+    try:
+        voxelise(mesh.vertices[None], mesh.faces, 1)
+    except ValueError as error:
+        raise ValueError(f"meshes: {error}") from None
+
+
+def _voxels(vertices: Tensor, faces: Tensor) -> Tensor:
+    return voxelise(vertices, faces, VOXELS, BOUNDS)
