@@ -33,6 +33,7 @@ from taichi_raster.numbers import (
 from taichi_raster.schedule import Schedule
 
 _LARGEST_ODDS = 60.0  # log(a / s) beyond which a fragment covers its pixel fully to any precision
+_LARGEST_FACTOR = 28.0  # the same, where derivatives hold the third power of the odds in float32
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Generator:
 
 def _hamacher(a: Any, L: Any, p: Any) -> Any:
     """log(1 + p r) / p with the odds r = a / s; r itself at p = 0."""
-    odds = exp(upto(log(a) - L, _LARGEST_ODDS))
+    odds = exp(upto(log(a) - L, _LARGEST_FACTOR))
     return odds * log1p_ratio(odds * p)
 
 
@@ -80,16 +81,21 @@ def _hamacher_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
 def _frank(a: Any, L: Any, p: Any) -> Any:
     """-log((p^s - 1) / (p - 1)): in terms of a where a is small, of s where s is."""
     c = log(p)
-    small = select(raw(a) < 0.5, a, 0.5)
+    by = (raw(a) < 0.5) & (raw(a) * raw(c) < 1.0)
+    small = select(by, a, 0.0)
     by_a = -log1p(-(small * p) * expm1_ratio(-(small * c)) / expm1_ratio(c))
     by_s = -L - log(expm1_ratio(exp(L) * c) / expm1_ratio(c))
-    return select(raw(a) < 0.5, by_a, by_s)
+    return select(by, by_a, by_s)
 
 
 def _frank_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
     c = p.log()
-    y = _expm1_ratio(c) * torch.expm1(-total) / p
-    return -y * _log1p_ratio(c * y)
+    fall = torch.expm1(-total)
+    y = _expm1_ratio(c) * fall / p
+    far = c * y < -0.5  # where 1 + c y cancels; p > 2 there
+    near = -y * _log1p_ratio(torch.where(far, torch.zeros_like(y), c * y))
+    rest = torch.where(far, torch.exp(-total) - fall / p, torch.ones_like(y))
+    return torch.where(far, -rest.log() / torch.where(far, c, torch.ones_like(c)), near)
 
 
 def _log_norm(total: Tensor, peak: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:

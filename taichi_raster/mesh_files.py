@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import struct
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +41,7 @@ def load_mesh(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) 
         raise FileNotFoundError(f"{path}: there is no such mesh file")
     _check_text(path)
     try:
-        loaded = trimesh.load(path, force="mesh", process=False)
+        loaded = _load(path)
         if not isinstance(loaded, trimesh.Trimesh):
             raise TypeError(f"it holds a {type(loaded).__name__}")
         vertices = np.asarray(loaded.vertices, dtype=np.float64)
@@ -69,6 +71,60 @@ def load_mesh(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) 
     )
 
 
+def _load(path: Path) -> Any:
+    """What trimesh makes of a file, with help for binary PLY files of mixed polygons."""
+    import trimesh
+
+    try:
+        return trimesh.load(path, force="mesh", process=False)
+    except ValueError as error:
+        if "PLY is unexpected length" not in str(error):
+            raise
+        text = io.BytesIO(_ply_as_text(path.read_bytes()))
+        return trimesh.load(text, file_type="ply", force="mesh", process=False)
+
+
+_PLY_TYPES = {
+    "char": "b", "int8": "b", "uchar": "B", "uint8": "B", "short": "h", "int16": "h",
+    "ushort": "H", "uint16": "H", "int": "i", "int32": "i", "uint": "I", "uint32": "I",
+    "float": "f", "float32": "f", "double": "d", "float64": "d",
+}  # fmt: skip
+
+
+def _ply_as_text(data: bytes) -> bytes:
+    """A binary PLY file as a text one, of which trimesh takes faces of any numbers of corners."""
+    head, mark, body = data.partition(b"end_header\n")
+    order = ">" if b"binary_big_endian" in head else "<"
+    elements: list[tuple[int, list[list[str]]]] = []
+    for words in (line.split() for line in head.decode("ascii").splitlines()):
+        if words[:1] == ["element"]:
+            elements.append((int(words[2]), []))
+        elif words[:1] == ["property"]:
+            elements[-1][1].append(words[1:-1])
+    at = 0
+
+    def take(kind: str, count: int = 1) -> tuple[Any, ...]:
+        nonlocal at
+        layout = f"{order}{count}{_PLY_TYPES[kind]}"
+        values = struct.unpack_from(layout, body, at)  # refuses to read past the end
+        at += struct.calcsize(layout)
+        return values
+
+    rows = []
+    for count, properties in elements:
+        for _ in range(count):
+            row: list[Any] = []
+            for kinds in properties:
+                if kinds[0] == "list":
+                    (length,) = take(kinds[1])
+                    row += [length, *take(kinds[2], length)]
+                else:
+                    row += take(kinds[0])
+            rows.append(" ".join(map(repr, row)))
+    head = re.sub(rb"(?m)^format \S+", b"format ascii", head)
+    return head + mark + "\n".join(rows).encode() + b"\n"
+
+
 def save_mesh(path: str | os.PathLike[str], mesh: Mesh) -> None:
     """Write `mesh` in the format of the path's suffix; the file appears whole or not at all.
 
@@ -77,7 +133,8 @@ def save_mesh(path: str | os.PathLike[str], mesh: Mesh) -> None:
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if trimesh does not write that format.
+        ValueError: if trimesh does not write that format, or colours or a texture have a number of
+            channels that files do not hold.
     """
     import trimesh
 
@@ -160,9 +217,12 @@ def _appearance(
 
 
 def _image_of(material: Any) -> Image.Image | None:
+    """The texture, but not the picture that trimesh puts in the place of a missing one."""
+    from trimesh.visual.material import color_image
+
     for name in ("baseColorTexture", "image"):
         image = getattr(material, name, None)
-        if isinstance(image, Image.Image):
+        if isinstance(image, Image.Image) and image != color_image():
             return image
     return None
 
@@ -175,6 +235,7 @@ def _to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     if mesh.uv is None:
         out = trimesh.Trimesh(vertices, faces, process=False)
         if mesh.colours is not None:
+            _check_channels("colours", mesh.colours, 3, 4)
             out.visual = trimesh.visual.ColorVisuals(out, vertex_colors=_bytes(mesh.colours))
         return out
     # One vertex for each pair of place and texture coordinate.
@@ -182,11 +243,23 @@ def _to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     pairs = np.stack([faces, uv_faces], axis=-1).reshape(-1, 2)
     unique, index = np.unique(pairs, axis=0, return_inverse=True)
     out = trimesh.Trimesh(vertices[unique[:, 0]], index.reshape(faces.shape), process=False)
-    image = None if mesh.texture is None else Image.fromarray(_bytes(mesh.texture))
+    image = None
+    if mesh.texture is not None:
+        _check_channels("texture", mesh.texture, 1, 3, 4)
+        picture = _bytes(mesh.texture)
+        image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     uv = mesh.uv.detach().cpu().double().numpy()[unique[:, 1]]
     material = trimesh.visual.material.SimpleMaterial(image=image, diffuse=[255, 255, 255, 255])
     out.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
     return out
+
+
+def _check_channels(name: str, values: Tensor, *allowed: int) -> None:
+    if values.shape[-1] not in allowed:
+        raise ValueError(
+            f"mesh.{name}: files hold {' or '.join(map(str, allowed))} channels, "
+            f"got {values.shape[-1]}"
+        )
 
 
 def _bytes(values: Tensor) -> np.ndarray:

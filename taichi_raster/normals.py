@@ -41,7 +41,9 @@ def vertex_normals(
     normals = _double_areas(corners)[:, :, None].expand_as(corners)
     if weighting == "angle":
         normals = unit(normals) * _angles(corners)[..., None]
-    index = faces.reshape(1, -1, 1).to(vertices.device, torch.int64)
+    # Padding counts as vertex 0, to which it adds nothing.
+    lead = 1 if faces.ndim == 2 else len(faces)
+    index = faces.clamp(min=0).reshape(lead, -1, 1).to(vertices.device, torch.int64)
     flat = normals.reshape(len(vertices), -1, 3)
     total = torch.zeros_like(vertices).scatter_add(1, index.expand_as(flat), flat)
     return unit(total)

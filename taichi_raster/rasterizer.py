@@ -130,7 +130,8 @@ class SoftRasterizer(nn.Module):
         """
         checks.vertices(face_vertices, runtime())
         checks.appearance(face_attributes, face_vertices, runtime())
-        checks.visible(face_vertices, self.near, self.far)
+        if not self.unclipped_alpha:
+            checks.visible(face_vertices, self.near, self.far)
         shown = appearance(face_attributes, face_vertices, runtime().deterministic)
         size = (len(face_vertices), *self.image_size)
         background = checks.background(self.background, shown.total or None, size)

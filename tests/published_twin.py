@@ -91,16 +91,19 @@ def distance(triangle: Array, x: Array, y: Array) -> tuple[Array, Array]:
     return best, np.all([turn * side > 0 for side in sides], axis=0)
 
 
-def texel(texture: Array, w: Array, kind: str) -> Array:
-    """(3, H, W) colours at clipped barycentrics w (3, H, W)."""
+def texel(textures: Array, face: int, w: Array, kind: str) -> Array:
+    """(3, H, W) colours of a face at clipped barycentrics w (3, H, W).
+
+    A coordinate of 1 lies one cell too far: in the next row, or the next face's first texel.
+    """
     if kind == "vertex":
-        return np.einsum("ihw,ic->chw", w, texture)
-    r = math.isqrt(len(texture))
+        return np.einsum("ihw,ic->chw", w, textures[face])
+    r = math.isqrt(textures.shape[1])
     i, j = (w[0] * r).astype(int), (w[1] * r).astype(int)
     lower = (w[0] + w[1]) * r - i - j <= 1 + 1e-9  # whole on an edge, but for rounding
-    i, j = np.minimum(i, r - 1), np.minimum(j, r - 1)
-    index = np.where(lower, j * r + i, (r - 1 - j) * r + r - 1 - i)
-    return texture[index].transpose(2, 0, 1)
+    index = face * r * r + np.where(lower, j * r + i, (r - 1 - j) * r + r - 1 - i)
+    flat = textures.reshape(-1, 3)
+    return flat[np.minimum(index, len(flat) - 1)].transpose(2, 0, 1)
 
 
 def render(faces: Array, textures: Array, options: dict[str, Any], kind: str) -> Array:
@@ -116,7 +119,7 @@ def render(faces: Array, textures: Array, options: dict[str, Any], kind: str) ->
     log_weights = [np.full((n, n), 2 * eps / gamma)]
     colours = [colour.copy()]
     nearest = np.full((n, n), np.inf)
-    for triangle, texture in zip(faces, textures, strict=True):
+    for face, triangle in enumerate(faces):
         square, inside = distance(triangle, x, y)
         size = square if o["dist_squared"] else np.sqrt(square)
         scaled = np.where(inside, size, -size) / o["dist_scale"]
@@ -140,7 +143,7 @@ def render(faces: Array, textures: Array, options: dict[str, Any], kind: str) ->
         (ax, ay), (bx, by), (cx, cy) = triangle[:, :2]
         front = (cy - ay) * (bx - ax) < (by - ay) * (cx - ax)
         seen = counts & (z >= o["near"]) & (z <= o["far"]) & (front or o["double_side"])
-        shown = texel(texture, clipped, kind)
+        shown = texel(textures, face, clipped, kind)
         if o["aggr_rgb_func"] == "hard":
             nearer = seen & inside & (z < nearest)
             nearest = np.where(nearer, z, nearest)

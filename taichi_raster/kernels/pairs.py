@@ -306,12 +306,13 @@ class PairKernels:
     def drawn(self, triangle: geometry.Triangle) -> Any:
         """Whether a face is drawn at all, wherever it lies in the image."""
         z = triangle.z.each(raw)
+        if self.unclipped_alpha:  # alpha asks only that 1 / z is finite
+            return let(ti.min(*(ti.abs(depth) for depth in z)) > 0.0)
         shown = ti.min(*z) > 0.0
-        if not self.unclipped_alpha:
-            shown = shown & (ti.min(*z) <= self.limit(Limit.FAR))
-            shown = shown & (ti.max(*z) >= self.limit(Limit.NEAR))
-            if self.cull:
-                shown = shown & self.front(triangle)
+        shown = shown & (ti.min(*z) <= self.limit(Limit.FAR))
+        shown = shown & (ti.max(*z) >= self.limit(Limit.NEAR))
+        if self.cull:
+            shown = shown & self.front(triangle)
         return let(shown)
 
     @traced
@@ -333,9 +334,13 @@ class PairKernels:
         else:
             w = geometry.nearest_weights(m.point, triangle, m.foot)
         share = Vector(*(i * j for i, j in zip(w, triangle.inverse_z, strict=True)))
-        z = w.dot(triangle.z) if self.variant.orthographic else 1.0 / total(share)
+        far, inverse_z = self.limit(Limit.FAR), total(share)
+        if self.unclipped_alpha:
+            # Not above 0 behind the eye, nor on a face through it: anything beyond far will do.
+            inverse_z = select(raw(inverse_z) * far > 0.5, inverse_z, 0.25 / far)
+        z = w.dot(triangle.z) if self.variant.orthographic else 1.0 / inverse_z
         mixing = share * z if self.perspective else w
-        far, depth = self.limit(Limit.FAR), raw(z)
+        depth = raw(z)
         z_norm = (-z + far) * (1.0 / self.depth_range())
         counts = raw(edge.f) > self.limit(Limit.THRESHOLD)
         counts = counts & (raw(m.foot.d) >= -self.limit(Limit.CUTOFF))

@@ -68,13 +68,19 @@ class Surface:
         """Where the fragment's texel begins: the two triangles of each cell of a square."""
         size = kernels.dim(Dim.TEXTURE_HEIGHT)
         u, v = (let(raw(mixing[i]) * size) for i in range(2))
-        i, j = (let(clamp(ti.floor(s, ti.i32), 0, size - 1)) for s in (u, v))
+        # Published: a coordinate of 1 is a cell too far, which is the next row, or face.
+        last = size if kernels.variant.clipped else size - 1
+        i, j = (let(clamp(ti.floor(s, ti.i32), 0, last)) for s in (u, v))
         # On the edge between the last two corners u + v is a whole number but for rounding.
         lower = let(u + v - i - j <= 1.0 + _ROUNDING)
         column = ti.select(lower, i, size - 1 - i)
         row = ti.select(lower, j, size - 1 - j)
         start = m.b * kernels.dim(Dim.TEXTURE_STRIDE) + m.face.index * (size * size * self.channels)
-        return let(start + (row * size + column) * self.channels)
+        texel = let(start + (row * size + column) * self.channels)
+        if not kernels.variant.clipped:
+            return texel
+        item = kernels.dim(Dim.FACES) * size * size * self.channels
+        return let(ti.min(texel, m.b * kernels.dim(Dim.TEXTURE_STRIDE) + item - self.channels))
 
     def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
         first = self.first(kernels, m, mixing)
