@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ TRANSLATION = 0.3  # largest displacement of a whole triangle at the start, per 
 VERTEX_NOISE = 0.15  # largest displacement of a vertex on top of it, per coordinate
 FIRST_DEPTH, DEPTH_STEP = 1.0, 0.5  # depths of a set are these, shuffled
 
-_RELABELLINGS = tuple(itertools.permutations(range(3)))
+RELABELLINGS = tuple(itertools.permutations(range(3)))
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class Shape2D:
     dtype: torch.dtype | None = None
     near: float = 0.5
     far: float = 3.0
+
+    failure_threshold: ClassVar[float] = FAILURE_THRESHOLD
+    error_floor: ClassVar[float] = FAILURE_THRESHOLD / 100
+    error_name: ClassVar[str] = "vertex RMSE (NDC)"
 
     def __post_init__(self) -> None:
         low, high = self.triangle_range
@@ -104,13 +109,17 @@ class Shape2D:
         )
 
     def renderer(
-        self, edge: tr.EdgeSoftness, depth: tr.SoftmaxDepth | tr.HardDepth | None = None
+        self,
+        edge: tr.EdgeSoftness,
+        depth: tr.DepthSoftness | None = None,
+        alpha: tr.TConorm | None = None,
     ) -> tr.SoftRasterizer:
         """Soft renderer of this family's size, background and clip depths."""
         return tr.SoftRasterizer(
             image_size=self.image_size,
             edge=edge,
-            depth=tr.SoftmaxDepth() if depth is None else depth,
+            depth=depth,
+            alpha=alpha,
             background=(0, 0, 0),
             near=self.near,
             far=self.far,
@@ -126,12 +135,14 @@ class Shape2D:
         """One instance: hidden (K,3,2), start (K,3,2), depth (K,), colours (K,3), present (K,)."""
         low, high = self.triangle_range
         count = int(rng.integers(low, high + 1))
-        hidden = np.stack([_random_triangle(rng) for _ in range(high)])
+        hidden = np.stack(
+            [rng.uniform(-CENTRE, CENTRE, 2) + triangle_outline(rng) for _ in range(high)]
+        )
         shift = rng.uniform(-TRANSLATION, TRANSLATION, (high, 1, 2))
         noise = rng.uniform(-VERTEX_NOISE, VERTEX_NOISE, (high, 3, 2))
         depth = np.full(high, 2 * self.far)
         depth[:count] = FIRST_DEPTH + DEPTH_STEP * rng.permutation(count)
-        colours = _separated_colours(rng, high)
+        colours = separated_colours(rng, high)
         return hidden, hidden + shift + noise, depth, colours, np.arange(high) < count
 
 
@@ -174,14 +185,14 @@ class Shape2DBatch:
     ) -> Float[Tensor, "B"]:
         """MSE over pixels and RGBA between the soft render and the target."""
         image = self.soft_image(params, renderer, progress)
-        return _mean_square(image, self.target)
+        return mean_square(image, self.target)
 
     def true_error(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B"]:
         """Root of the mean squared distance of the present vertices to the hidden ones (NDC).
 
         Minimised over the six relabellings of each triangle, which all show the same picture.
         """
-        relabelled = params[:, :, _RELABELLINGS]  # (B, K, 6, 3, 2)
+        relabelled = params[:, :, RELABELLINGS]  # (B, K, 6, 3, 2)
         squared = (relabelled - self.hidden[:, :, None]).square().sum(dim=(-1, -2))
         nearest = squared.min(dim=-1).values
         total = torch.where(self.present, nearest, 0).sum(dim=1)
@@ -189,7 +200,7 @@ class Shape2DBatch:
 
     def image_error(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B"]:
         """MSE over pixels and RGBA between the sharp render and the target."""
-        return _mean_square(self.sharp_image(params), self.target)
+        return mean_square(self.sharp_image(params), self.target)
 
     def metrics(self, params: Float[Tensor, "B K 3 2"]) -> dict[str, Float[Tensor, "B"]]:
         """parameter_error, image_error, and failure: 1 where the parameter error is above 0.1."""
@@ -215,16 +226,8 @@ class Shape2DBatch:
         return self._mapped(lambda tensor: tensor[instances], {})
 
     def sharp_image(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B H W 4"]:
-        """Sharp RGBA picture of the triangles at `params`.
-
-        The sharp renderer treats front and back faces apart where they overlap; all are turned to
-        the front here, so that relabelling a triangle's vertices changes nothing.
-        """
-        x, y = params.detach().unbind(dim=-1)
-        a, b = x - x[..., :1], y - y[..., :1]
-        back = a[..., 1] * b[..., 2] < a[..., 2] * b[..., 1]
-        front = torch.where(back[..., None, None], params[:, :, [0, 2, 1]], params)
-        return self.family.sharp_renderer()(*self._faces(front))
+        """Sharp RGBA picture of the triangles at `params`."""
+        return self.family.sharp_renderer()(*self._faces(turned_to_front(params)))
 
     def soft_image(
         self, params: Float[Tensor, "B K 3 2"], renderer: nn.Module, progress: float | Tensor
@@ -250,21 +253,35 @@ class Shape2DBatch:
         )
 
 
-def _mean_square(image: Tensor, target: Tensor) -> Tensor:
+def turned_to_front(triangles: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B K 3 2"]:
+    """The same triangles, all counter-clockwise.
+
+    The sharp renderer treats front and back faces apart where they overlap; turned to the front,
+    relabelling a triangle's vertices changes nothing.
+    """
+    x, y = triangles.detach().unbind(dim=-1)
+    a, b = x - x[..., :1], y - y[..., :1]
+    back = a[..., 1] * b[..., 2] < a[..., 2] * b[..., 1]
+    return torch.where(back[..., None, None], triangles[:, :, [0, 2, 1]], triangles)
+
+
+def mean_square(
+    image: Float[Tensor, "B H W C"], target: Float[Tensor, "B H W C"]
+) -> Float[Tensor, "B"]:
+    """Mean squared difference of each picture of a batch, over its pixels and channels."""
     squares = nn.functional.mse_loss(image, target, reduction="none")
     return squares.flatten(1).mean(dim=1)
 
 
-def _random_triangle(rng: np.random.Generator) -> np.ndarray:
-    """Vertices (3, 2) on a circle, counter-clockwise, at angles at least MIN_GAP apart."""
-    centre = rng.uniform(-CENTRE, CENTRE, 2)
+def triangle_outline(rng: np.random.Generator) -> np.ndarray:
+    """Vertices (3, 2) on a circle about the origin, counter-clockwise, angles MIN_GAP apart."""
     radius = rng.uniform(*RADII)
     gaps = MIN_GAP + (2 * math.pi - 3 * MIN_GAP) * rng.dirichlet(np.ones(3))
     angles = rng.uniform(0, 2 * math.pi) + np.cumsum(gaps)
-    return centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
 
 
-def _separated_colours(rng: np.random.Generator, count: int) -> np.ndarray:
+def separated_colours(rng: np.random.Generator, count: int) -> np.ndarray:
     """`count` saturated colours (count, 3) with hues spread around the circle, in random order."""
     spacing = 1 / count
     hues = (rng.uniform() + spacing * (rng.permutation(count) + rng.uniform(-0.2, 0.2, count))) % 1
