@@ -1,17 +1,20 @@
 """What a careful expert would use: fixed softnesses, tuned by grid on the tuning stream.
 
 A fixed softness is a distribution whose scale is constant or annealed (geometrically, from a start
-to an end), with a learning rate that is constant or falls tenfold over the last 15% of the run. The
-grid is thinned by successive halving, separately for the constant and the annealed, so that both
-classes get the same care: all configurations on a few tasks, the better ones on more. Whatever has
-been solved is kept in a file, so that an interrupted tuning goes on where it was.
+to an end), with a learning rate that is constant or falls tenfold over the last 15% of the run and,
+where asked, a temperature of the depth softmax (`meta.fixed`). The grid is thinned by successive
+halving, separately for the constant and the annealed, so that both classes get the same care: all
+configurations on a few tasks, the better ones on more. Whatever has been solved is kept in a file,
+so that an interrupted tuning goes on where it was.
 
-Configurations are ranked by the mean of log(error + 1e-3), which is what the outer loop minimises
-too; failure rate, mean and median of the error are recorded beside it.
+Configurations are ranked by the mean of log(error + floor), which is what the outer loop minimises
+too; failure rate, mean and median of the error are recorded beside it. Under `torchrun` the
+configurations are spread over processes (see `meta.distributed`), with the same result.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,93 +23,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
-from torch import Tensor, nn
 
-import taichi_raster as tr
-from meta.checkpoint import describe, load_json, require_equal, save_json
+from meta.checkpoint import CheckpointError, describe, load_json, require_equal, save_json
 from meta.console import progress_bar
+from meta.distributed import World, world
 from meta.evaluate import candidate_errors
-from meta.method import Method
-from meta.protocol import TaskFamily
+from meta.fixed import (
+    DECAY_BEGINS,
+    DECAY_FACTOR,
+    LR_POSITIONS,
+    FixedSoftness,
+    Grid,
+    Renderer,
+    fixed_method,
+)
+from meta.protocol import TaskBatch, TaskFamily
 from meta.stats import ERROR_FLOOR, FAILURE_THRESHOLD
 from meta.updates import UpdateRule
 
+__all__ = [
+    "DECAY_BEGINS",
+    "DECAY_FACTOR",
+    "LR_POSITIONS",
+    "BaselineTuner",
+    "FixedSoftness",
+    "Grid",
+    "Rung",
+    "Tuned",
+    "TuningResult",
+    "fixed_method",
+    "ranking_markdown",
+    "tuning_runs",
+]
+
+logger = logging.getLogger(__name__)
+
 KIND = "baseline-tuning"
-DECAY_BEGINS = 0.85
-DECAY_FACTOR = 0.1
-LR_POSITIONS = (0.0, DECAY_BEGINS, 1.0)
-
-
-@dataclass(frozen=True, order=True)
-class FixedSoftness:
-    """One configuration: scale start -> end (equal: constant; in NDC), learning rate, decay."""
-
-    distribution: str
-    start: float
-    end: float
-    lr: float
-    decay: bool
-
-    @property
-    def annealed(self) -> bool:
-        """Whether the scale changes."""
-        return self.start != self.end
-
-    @property
-    def key(self) -> str:
-        """A text that identifies the configuration in files."""
-        return f"{self.distribution} {self.start!r} {self.end!r} {self.lr!r} {self.decay}"
-
-    @property
-    def title(self) -> str:
-        """For tables: "logistic 0.16 -> 0.01, lr 0.15 decaying"."""
-        scale = f"{self.start:g} -> {self.end:g}" if self.annealed else f"{self.start:g}"
-        return f"{self.distribution} {scale}, lr {self.lr:g}{' decaying' if self.decay else ''}"
-
-    @property
-    def lr_values(self) -> list[float]:
-        """Learning rates at LR_POSITIONS."""
-        return [self.lr, self.lr, self.lr * (DECAY_FACTOR if self.decay else 1)]
-
-    def edge(self) -> tr.EdgeSoftness:
-        """The softness as a renderer takes it; its scale is a two-knot schedule."""
-        return tr.Distribution(self.distribution, scale=tr.Knots([self.start, self.end]))
-
-    def lr_schedule(self) -> tr.Schedule:
-        """The learning rate as a schedule."""
-        return tr.Knots(self.lr_values, positions=LR_POSITIONS)
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Parameters of a `Method` made of `edge()` and `lr_schedule()`, by name."""
-        return {
-            "renderer.edge.scale.log_values": _logs([self.start, self.end]),
-            "lr.log_values": _logs(self.lr_values),
-        }
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Every combination; annealed scales run from each of `scales` to each lower of `ends`."""
-
-    distributions: tuple[str, ...] = ("logistic", "gaussian", "uniform")
-    scales: tuple[float, ...] = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
-    ends: tuple[float, ...] = (0.005, 0.01, 0.02)
-    lrs: tuple[float, ...] = (0.03, 0.06, 0.12, 0.24)
-    decays: tuple[bool, ...] = (False, True)
-
-    def configurations(self) -> list[FixedSoftness]:
-        """All of them, in a fixed order."""
-        pairs = [(scale, scale) for scale in self.scales]
-        pairs += [(scale, end) for scale in self.scales for end in self.ends if end < scale]
-        return [
-            FixedSoftness(name, start, end, lr, decay)
-            for name in self.distributions
-            for start, end in pairs
-            for lr in self.lrs
-            for decay in self.decays
-        ]
 
 
 @dataclass(frozen=True)
@@ -131,9 +84,13 @@ class Tuned:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """All configurations, those that were tried on most tasks first, best first among equals."""
+    """All configurations, those that were tried on most tasks first, best first among equals.
+
+    `floor` was added to errors before their logarithm was taken.
+    """
 
     ranking: list[Tuned]
+    floor: float = ERROR_FLOOR
 
     def best(self, among: Callable[[FixedSoftness], bool]) -> Tuned:
         """The best of the configurations for which `among` holds; ValueError if there is none."""
@@ -158,8 +115,11 @@ class BaselineTuner:
     """Tunes fixed softnesses on a family.
 
     Args:
-        family: tasks; configurations are compared on batches 0, 1, ... of its tuning stream.
-        renderer: makes a renderer of an edge softness, e.g. `Shape2D.renderer`.
+        family: tasks; configurations are compared on batches 0, 1, ... of its tuning stream. Its
+            `error_floor` and `failure_threshold` are used where it has them, else those of
+            `meta.stats`.
+        renderer: makes a renderer of an edge softness, and of a depth softness too if the grid has
+            `gammas`, e.g. `Shape2D.renderer`.
         rule, steps: the inner loop, as in `Method`.
         grid: the configurations.
         rungs: rounds of halving, each on at least as many batches as the one before.
@@ -167,10 +127,13 @@ class BaselineTuner:
         max_batch: most inner runs side by side.
         cache: JSON file of results; None keeps them in memory only.
         resume: use the results in `cache`, if it exists; otherwise they are thrown away.
+
+    A configuration under which some task of a batch becomes infinite or NaN counts as infinitely
+    wrong on that batch, and is logged.
     """
 
     family: TaskFamily
-    renderer: Callable[[tr.EdgeSoftness], nn.Module]
+    renderer: Renderer
     rule: UpdateRule
     steps: int
     grid: Grid = field(default_factory=Grid)
@@ -186,17 +149,16 @@ class BaselineTuner:
         counts = [rung.batches for rung in self.rungs]
         if counts != sorted(counts) or counts[0] < 1:
             raise ValueError(f"rungs: batches must be >= 1 and not fall, got {counts}")
-        self._errors: dict[str, dict[str, list[float]]] = {}
-        if self.cache is not None and self.resume and self.cache.is_file():
-            content = load_json(self.cache, KIND)
-            require_equal(self.cache, content["settings"], self._settings())
-            self._errors = content["errors"]
+        self._world: World = world()
+        self._floor = float(getattr(self.family, "error_floor", ERROR_FLOOR))
+        self._threshold = float(getattr(self.family, "failure_threshold", FAILURE_THRESHOLD))
+        self._errors: dict[str, dict[str, list[float]]] = self._world.from_main(self._known)
 
     def run(self, console: Console | None = None, quiet: bool = False) -> TuningResult:
-        """Tune; Ctrl-C or a kill loses at most one batched solve."""
+        """Tune; Ctrl-C or a kill loses at most one batched solve (of each process)."""
         alive = self.grid.configurations()
         solved = dict.fromkeys(alive, 0)  # batches: what a cache holds beyond them does not count
-        with progress_bar(console, quiet) as bar:
+        with progress_bar(console, quiet or not self._world.is_main) as bar:
             for number, rung in enumerate(self.rungs):
                 if rung.keep is not None:
                     alive = self._survivors(solved, alive, rung.keep)
@@ -208,28 +170,63 @@ class BaselineTuner:
                 for batch in range(rung.batches):
                     self._solve(alive, batch, partial(bar.advance, line))
                 solved |= dict.fromkeys(alive, rung.batches)
-        return TuningResult(self._ranked(solved))
+        return TuningResult(self._ranked(solved), self._floor)
 
     def _solve(
         self, configs: Sequence[FixedSoftness], batch: int, done: Callable[[int], None]
     ) -> None:
         """Solve one task batch with every configuration that has not done so yet."""
+        todo = [c for c in configs if str(batch) not in self._errors.get(c.key, {})]
+        done((len(configs) - len(todo)) * self.batch_size)
+        if not todo:
+            return
         task = self.family.sample(self.batch_size, "tune", batch)
+        plans = [self._chunks(todo, rank) for rank in range(self._world.size)]
+        for turn in range(max(len(plan) for plan in plans)):
+            ours = plans[self._world.rank][turn : turn + 1]
+            found: dict[str, list[float]] = {}
+            failed: Exception | None = None
+            try:
+                for chunk in ours:
+                    found = self._solve_chunk(chunk, task, batch)
+            except Exception as error:  # noqa: BLE001 - raised below, on every rank
+                failed = error
+            self._world.raise_any(failed)
+            for rows in self._world.gather(found):
+                for key, row in rows.items():
+                    self._errors.setdefault(key, {})[str(batch)] = row
+                done(len(rows) * self.batch_size)
+            self._save()
+
+    def _chunks(self, configs: Sequence[FixedSoftness], rank: int) -> list[list[FixedSoftness]]:
+        """A rank's share of the configurations, in groups that are solved by one unroll each."""
+        begin, end = (r * len(configs) // self._world.size for r in (rank, rank + 1))
+        share = configs[begin:end]
+        per_solve = max(1, self.max_batch // self.batch_size)
+        chunks = []
         for name in self.grid.distributions:
-            ours = [config for config in configs if config.distribution == name]
-            todo = [c for c in ours if str(batch) not in self._errors.get(c.key, {})]
-            done((len(ours) - len(todo)) * self.batch_size)
-            if not todo:
-                continue
-            method = fixed_method(todo[0], self.renderer, self.rule, self.steps)
-            per_solve = max(1, self.max_batch // self.batch_size)
-            for begin in range(0, len(todo), per_solve):
-                chunk = todo[begin : begin + per_solve]
-                candidates = [config.parameters() for config in chunk]
-                errors = candidate_errors(method, candidates, task, self.max_batch, done=done)
-                for config, row in zip(chunk, errors, strict=True):
-                    self._errors.setdefault(config.key, {})[str(batch)] = row.tolist()
-                self._save()
+            ours = [config for config in share if config.distribution == name]
+            chunks += [ours[i : i + per_solve] for i in range(0, len(ours), per_solve)]
+        return chunks
+
+    def _solve_chunk(
+        self, chunk: list[FixedSoftness], task: TaskBatch, batch: int
+    ) -> dict[str, list[float]]:
+        """Errors of each configuration of one distribution on each task, by the former's key."""
+        method = fixed_method(chunk[0], self.renderer, self.rule, self.steps)
+        candidates = [config.parameters() for config in chunk]
+        try:
+            errors = candidate_errors(method, candidates, task, self.max_batch)
+            if not np.isfinite(errors).all():
+                raise FloatingPointError("an error at the end is not finite")
+        except FloatingPointError as error:
+            if len(chunk) == 1:
+                logger.warning("%s diverges on tuning batch %d: %s", chunk[0].title, batch, error)
+                return {chunk[0].key: [math.inf] * task.batch_size}
+            middle = len(chunk) // 2
+            first = self._solve_chunk(chunk[:middle], task, batch)
+            return first | self._solve_chunk(chunk[middle:], task, batch)
+        return {config.key: row.tolist() for config, row in zip(chunk, errors, strict=True)}
 
     def _survivors(
         self, solved: dict[FixedSoftness, int], alive: list[FixedSoftness], keep: int
@@ -245,8 +242,18 @@ class BaselineTuner:
         for config, batches in solved.items():
             by_batch = self._errors[config.key]
             errors = np.concatenate([by_batch[str(batch)] for batch in range(batches)])
-            entries.append(_figures(config, errors))
-        return sorted(entries, key=lambda entry: (-entry.tasks, entry.score, entry.config))
+            entries.append(_figures(config, errors, self._floor, self._threshold))
+        return sorted(entries, key=lambda entry: (-entry.tasks, entry.score, entry.config.order))
+
+    def _known(self) -> dict[str, dict[str, list[float]]]:
+        """Errors by configuration and batch, from the cache."""
+        if self.cache is None or not self.resume or not self.cache.is_file():
+            return {}
+        content = load_json(self.cache, KIND)
+        require_equal(self.cache, content.get("settings") or {}, self._settings())
+        if not isinstance(content.get("errors"), dict):
+            raise CheckpointError(f"{self.cache} holds no errors; delete it and start again")
+        return content["errors"]
 
     def _settings(self) -> dict[str, Any]:
         """What the results depend on; the grid and the rungs may change between runs."""
@@ -258,19 +265,9 @@ class BaselineTuner:
         }
 
     def _save(self) -> None:
-        if self.cache is not None:
+        if self.cache is not None and self._world.is_main:
             content = {"kind": KIND, "settings": self._settings(), "errors": self._errors}
             save_json(self.cache, content)
-
-
-def fixed_method(
-    config: FixedSoftness,
-    renderer: Callable[[tr.EdgeSoftness], nn.Module],
-    rule: UpdateRule,
-    steps: int,
-) -> Method:
-    """The method that solves tasks with a fixed softness."""
-    return Method(renderer(config.edge()), rule, config.lr_schedule(), steps)
 
 
 def tuning_runs(grid: Grid, rungs: Sequence[Rung], batch_size: int) -> int:
@@ -289,7 +286,7 @@ def tuning_runs(grid: Grid, rungs: Sequence[Rung], batch_size: int) -> int:
 def ranking_markdown(result: TuningResult, count: int = 12) -> str:
     """The best `count` entries as a Markdown table."""
     lines = [
-        "| softness | tasks | mean log(error + 0.001) | failures % | mean | median |",
+        f"| softness | tasks | mean log(error + {result.floor:g}) | failures % | mean | median |",
         "|" + " --- |" * 6,
     ]
     for entry in result.ranking[:count]:
@@ -300,16 +297,12 @@ def ranking_markdown(result: TuningResult, count: int = 12) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figures(config: FixedSoftness, errors: np.ndarray) -> Tuned:
+def _figures(config: FixedSoftness, errors: np.ndarray, floor: float, threshold: float) -> Tuned:
     return Tuned(
         config=config,
         tasks=len(errors),
-        score=float(np.log(errors + ERROR_FLOOR).mean()),
-        failure_rate=float((errors > FAILURE_THRESHOLD).mean()),
+        score=float(np.log(errors + floor).mean()),
+        failure_rate=float((errors > threshold).mean()),
         mean=float(errors.mean()),
         median=float(np.median(errors)),
     )
-
-
-def _logs(values: Sequence[float]) -> Tensor:
-    return torch.tensor([math.log(value) for value in values], dtype=torch.float64)

@@ -18,7 +18,11 @@ Progress: TypeAlias = "float | Tensor"
 
 @runtime_checkable
 class TaskBatch(Protocol):
-    """B inverse problems solved side by side; their unknowns are one tensor (B, ...)."""
+    """B inverse problems solved side by side; their unknowns are one tensor (B, ...).
+
+    A method more, ``select(instances: list[int])``, the batch of these instances alone, is needed
+    only by runs of more than one process and to leave out instances whose loss is not finite.
+    """
 
     @property
     def batch_size(self) -> int:

@@ -4,16 +4,18 @@ Training starts wherever the method stands (best: at a well-tuned baseline), val
 iterate and the running average of iterates on the tuning stream, and keeps the best that it saw,
 the start included. Every iteration can be the last: the state is in one checkpoint file, from which
 a run goes on as if it had never stopped, to the bit when the renderer is deterministic.
+
+Under `torchrun` the batches are spread over processes (see `meta.distributed`): all of them hold
+the same state, and rank 0 writes the files.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -21,17 +23,23 @@ from torch import Tensor
 
 from meta.checkpoint import describe
 from meta.console import progress_bar
-from meta.evaluate import candidate_errors
+from meta.distributed import WorkerLost, world
 from meta.method import Method
-from meta.outer import Estimator, OuterGradient, OuterLoss
+from meta.outer import Estimator, OuterLoss
+from meta.outer_adam import OuterAdam, rate_by_name, rate_factor
 from meta.protocol import TaskFamily
+from meta.spread import Batch, spread_estimate, spread_scores
 from meta.training import (
+    Board,
     TrainerSettings,
     TrainingLog,
     TrainingResult,
     TrainingState,
     Validated,
+    checksum,
+    digest,
     fingerprint,
+    sigterm_as_exit,
 )
 
 
@@ -46,13 +54,16 @@ class OuterTrainer:
         options: options of the estimator, by name.
         settings: see `TrainerSettings`.
         folder: where "checkpoint.safetensors" and "log.jsonl" are written; None writes nothing.
-        resume: go on from the checkpoint in `folder`; otherwise one that is there is deleted.
+        resume: True goes on from the checkpoint in `folder`; "auto" does so if there is one. With
+            False, one that is there is deleted.
         validation: how the validation scores an end; OuterLoss("true") by default.
+        tensorboard: also write the log's numbers to `folder`/tensorboard.
 
     Raises:
         ValueError: unknown or unusable arguments, among them an estimator with the wrong outer
             loss. `CheckpointError` (a ValueError) for a damaged or mismatched checkpoint.
         FileNotFoundError: to resume without a checkpoint.
+        ImportError: `tensorboard` without that package.
     """
 
     def __init__(
@@ -64,8 +75,9 @@ class OuterTrainer:
         options: Mapping[str, Any] | None = None,
         settings: TrainerSettings | None = None,
         folder: Path | str | None = None,
-        resume: bool = False,
+        resume: bool | Literal["auto"] = False,
         validation: OuterLoss | None = None,
+        tensorboard: bool = False,
     ):
         estimator.check(outer)
         self.method = method
@@ -76,15 +88,19 @@ class OuterTrainer:
         self.settings = settings or TrainerSettings()
         self.validation = validation or OuterLoss("true")
         self.folder = None if folder is None else Path(folder)
-        self._rates = self._rate_by_name()
+        self._world = world()
+        self._world.shard(self.settings.batch_size)
+        self._world.shard(self.settings.validation_batch_size, "validation_batch_size")
+        self._rates = rate_by_name(method, self.settings.lr)
         self._state = self._initial_state()
         self._settings = self._all_settings()
-        self._log = TrainingLog(None if self.folder is None else self.log_path)
-        if resume:
-            self._restore()
-        elif self.folder is not None:
-            self.checkpoint_path.unlink(missing_ok=True)
-            self.log_path.unlink(missing_ok=True)
+        self._world.require_equal("settings and starting methods", digest(repr(self._settings)))
+        writes = self.folder is not None and self._world.is_main
+        self._log = TrainingLog(self.log_path if writes else None)
+        if resume not in (True, False, "auto"):
+            raise ValueError(f"resume: expected True, False or 'auto', got {resume!r}")
+        self._begin(resume)
+        self._board = Board(self._board_folder(tensorboard), self.iteration)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -110,30 +126,39 @@ class OuterTrainer:
     ) -> TrainingResult:
         """Train to the end, or until `time_budget` seconds are over, checked between iterations.
 
-        The budget only stops a run: it changes no number, and the run can be resumed. Ctrl-C writes
-        a checkpoint of the last whole iteration and is raised again.
+        The budget only stops a run: it changes no number, and the run can be resumed. Ctrl-C,
+        SIGTERM, the loss of another process and numbers that are not finite (FloatingPointError)
+        leave a checkpoint of the last whole iteration before they are raised.
         """
         begin = time.monotonic()
         total = self.settings.iterations
         generator = torch.Generator()
         generator.set_state(self._state.generator)
         self.method.load(self._state.current)
-        optimiser = self._optimiser()
-        try:
-            with progress_bar(console, quiet) as bar:
-                if self._state.best is None:
-                    self._state = self._validate(self._state)[0]
-                line = bar.add_task(
-                    description, total=total, completed=self.iteration, note=self._note()
-                )
-                while self.iteration < total:
-                    if time_budget is not None and time.monotonic() - begin > time_budget:
-                        break
-                    self._step(optimiser, generator)
-                    bar.update(line, completed=self.iteration, note=self._note())
-        except KeyboardInterrupt:
-            self.save()
-            raise
+        optimiser = OuterAdam(self.method, self._rates, self._state.adam)
+
+        def over() -> bool:
+            return time_budget is not None and time.monotonic() - begin > time_budget
+
+        with sigterm_as_exit() as ignore_sigterm:
+            try:
+                with progress_bar(console, quiet or not self._world.is_main) as bar:
+                    if self._state.best is None:
+                        self._state = self._validate(self._state)[0]
+                    line = bar.add_task(
+                        description, total=total, completed=self.iteration, note=self._note()
+                    )
+                    while self.iteration < total:
+                        if time_budget is not None and self._world.from_main(over):
+                            break
+                        self._step(optimiser, generator)
+                        bar.update(line, completed=self.iteration, note=self._note())
+            except (KeyboardInterrupt, SystemExit, FloatingPointError, WorkerLost):
+                ignore_sigterm()
+                self.save()
+                raise
+            finally:
+                self._board.close()
         self.save()
         best = self._state.best
         assert best is not None
@@ -147,22 +172,25 @@ class OuterTrainer:
         )
 
     def save(self) -> None:
-        """Write the checkpoint (if there is a folder), atomically."""
-        if self.folder is not None:
+        """Write the checkpoint (if there is a folder, and by rank 0), atomically."""
+        if self.folder is not None and self._world.is_main:
             self._state.save(self.checkpoint_path, self._settings)
 
-    def _step(self, optimiser: torch.optim.Adam, generator: torch.Generator) -> None:
+    def _step(self, optimiser: OuterAdam, generator: torch.Generator) -> None:
         """One outer iteration; the state changes in one assignment at its end."""
         begin = time.monotonic()
         state, settings = self._state, self.settings
-        task = self.family.sample(settings.batch_size, "train", state.iteration)
-        estimate = self.estimator(
-            self.method, task, self.outer, generator=generator, **self.options
+        batch = Batch(
+            self.family, "train", state.iteration, settings.batch_size, settings.nonfinite
         )
-        factor = self._rate_factor(state.iteration)
-        for group in optimiser.param_groups:
-            group["lr"] = self._rates[group["name"]] * factor
-        norm = self._apply(estimate, optimiser)
+        try:
+            estimate, skipped = spread_estimate(
+                self._world, batch, self.estimator, self.method, self.outer, generator, self.options
+            )
+        except FloatingPointError as error:
+            raise FloatingPointError(f"outer iteration {state.iteration}: {error}") from error
+        factor = rate_factor(settings, state.iteration)
+        norm = optimiser.step(estimate.grads, factor, settings.clip)
         current = self.method.parameter_dict()
         keep = settings.average
         state = replace(
@@ -170,7 +198,7 @@ class OuterTrainer:
             iteration=state.iteration + 1,
             current=current,
             average={k: keep * v + (1 - keep) * current[k] for k, v in state.average.items()},
-            adam=self._adam_state(optimiser),
+            adam=optimiser.state(),
             generator=generator.get_state(),
         )
         entry: dict[str, Any] = {
@@ -180,66 +208,56 @@ class OuterTrainer:
             "lr_factor": factor,
             **estimate.info,
         }
+        if skipped:
+            entry |= {"skipped": len(skipped), "skipped_instances": list(skipped)}
         if state.iteration % settings.validate_every == 0 or state.iteration == settings.iterations:
             state, entry["validation"] = self._validate(state)
         entry["seconds"] = time.monotonic() - begin
         self._log.append(entry)
+        self._board.append(entry)
         self._state = state
         if state.iteration % settings.checkpoint_every == 0:
             self.save()
 
-    def _apply(self, estimate: OuterGradient, optimiser: torch.optim.Adam) -> float:
-        """Set, check and clip the gradients, and step; returns their norm before clipping."""
-        optimiser.zero_grad(set_to_none=True)
-        used = []
-        for name, parameter in self.method.learnable().items():
-            if name not in estimate.grads:
-                continue
-            gradient = estimate.grads[name]
-            if not bool(torch.isfinite(gradient).all()):
-                raise FloatingPointError(
-                    f"outer iteration {self.iteration}: the {self.estimator.name} gradient of "
-                    f"{name} is not finite; shorten the inner loop or lower its learning rate"
-                )
-            parameter.grad = gradient.to(parameter).clone()
-            used.append(parameter)
-        limit = math.inf if self.settings.clip is None else self.settings.clip
-        norm = torch.nn.utils.clip_grad_norm_(used, limit)
-        optimiser.step()
-        return norm.item()
-
     def _validate(self, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
         """Score the iterate and the average on the same tasks; keep the best."""
+        self._world.require_equal("parameters", checksum(state.current))
         candidates = {"iterate": state.current}
         if state.iteration > 0 and self.settings.average > 0:
             candidates["average"] = state.average
-        scores = self._scores(list(candidates.values()))
+        scores, unsolved = self._scores(list(candidates.values()), state.iteration)
         best = state.best
         for (source, parameters), score in zip(candidates.items(), scores, strict=True):
             if best is None or score < best.score:
                 best = Validated(parameters, score, state.iteration, source)
         start_score = scores[0] if state.iteration == 0 else state.start_score
-        report = dict(zip(candidates, scores, strict=True))
+        report: dict[str, float] = dict(zip(candidates, scores, strict=True))
+        if unsolved:
+            report["unsolved"] = unsolved
         return replace(state, best=best, start_score=start_score), report
 
-    def _scores(self, candidates: list[dict[str, Tensor]]) -> list[float]:
+    def _scores(
+        self, candidates: list[dict[str, Tensor]], iteration: int
+    ) -> tuple[list[float], int]:
         settings = self.settings
-        losses = []
-        for index in range(settings.validation_batches):
-            task = self.family.sample(
-                settings.validation_batch_size, "tune", settings.validation_index + index
+        batches = [
+            Batch(
+                self.family,
+                "tune",
+                settings.validation_index + index,
+                settings.validation_batch_size,
+                settings.nonfinite,
             )
-            errors = candidate_errors(
-                self.method,
-                candidates,
-                task,
-                settings.max_batch,
-                lambda repeated, unknowns: self.validation.per_instance(
-                    self.method, repeated, unknowns
-                ),
+            for index in range(settings.validation_batches)
+        ]
+        try:
+            return spread_scores(
+                self._world, batches, self.method, candidates, self.validation, settings.max_batch
             )
-            losses.append(errors.astype(float).mean(axis=1))
-        return [float(score) for score in sum(losses) / len(losses)]
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"validation at outer iteration {iteration}: {error}"
+            ) from error
 
     def _initial_state(self) -> TrainingState:
         start = self.method.parameter_dict()
@@ -249,53 +267,34 @@ class OuterTrainer:
             iteration=0, current=start, average=start, adam={}, generator=generator.get_state()
         )
 
-    def _optimiser(self) -> torch.optim.Adam:
-        groups = [
-            {"params": [parameter], "name": name, "lr": self._rates[name]}
-            for name, parameter in self.method.learnable().items()
-        ]
-        optimiser = torch.optim.Adam(groups)
-        for name, parameter in self.method.learnable().items():
-            if name in self._state.adam:
-                optimiser.state[parameter] = {
-                    part: value.clone() for part, value in self._state.adam[name].items()
-                }
-        return optimiser
-
-    def _adam_state(self, optimiser: torch.optim.Adam) -> dict[str, dict[str, Tensor]]:
-        return {
-            name: {part: value.clone() for part, value in optimiser.state[parameter].items()}
-            for name, parameter in self.method.learnable().items()
-            if parameter in optimiser.state
-        }
-
-    def _rate_by_name(self) -> dict[str, float]:
-        names = list(self.method.learnable())
-        if not names:
-            raise ValueError("method: it has no learnable parameter, so there is nothing to train")
-        if not isinstance(self.settings.lr, Mapping):
-            return dict.fromkeys(names, float(self.settings.lr))
-        if self.settings.lr.keys() != set(names):
-            raise ValueError(
-                f"lr: expected a value for each of {names}, got {sorted(self.settings.lr)}"
-            )
-        return dict(self.settings.lr)
-
-    def _rate_factor(self, iteration: int) -> float:
-        if self.settings.lr_policy == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * iteration / self.settings.iterations))
-
-    def _restore(self) -> None:
+    def _begin(self, resume: bool | Literal["auto"]) -> None:
+        """Rank 0 looks for a checkpoint, and reads it or deletes what is there; all go from it."""
         shapes = {name: tuple(value.shape) for name, value in self.method.learnable().items()}
-        self._state = TrainingState.load(self.checkpoint_path, self._settings, shapes)
-        self._log.restore(self._state.iteration)
+
+        def look() -> TrainingState | None:
+            if resume is True or (resume == "auto" and self.checkpoint_path.is_file()):
+                return TrainingState.load(self.checkpoint_path, self._settings, shapes)
+            if self.folder is not None:
+                self.checkpoint_path.unlink(missing_ok=True)
+                self.log_path.unlink(missing_ok=True)
+            return None
+
+        found = self._world.from_main(look)
+        if found is not None:
+            self._state = found
+            self._log.restore(found.iteration)
+
+    def _board_folder(self, wanted: bool) -> Path | None:
+        folder = self._folder() / "tensorboard" if wanted else None
+        return folder if self._world.is_main else None
 
     def _all_settings(self) -> dict[str, Any]:
         """Everything on which the numbers of a run depend, except the code."""
         settings = asdict(self.settings)
         for harmless in ("checkpoint_every", "max_batch"):
             del settings[harmless]
+        if settings["nonfinite"] == "stop":  # as checkpoints had it before there was a choice
+            del settings["nonfinite"]
         return {
             **settings,
             "family": describe(self.family),

@@ -6,7 +6,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +45,11 @@ class TrainerSettings:
         checkpoint_every: iterations between checkpoints.
         seed: of the estimator's random directions.
         max_batch: most inner runs side by side in validation.
+        nonfinite: what to do about an instance whose loss, unknowns or gradient become infinite or
+            NaN; it is named either way. "stop": raise FloatingPointError. "skip": leave it out of
+            the estimate (the task needs a method `select`), count it in the log, and stop only if
+            more than half of a batch is like that; in a validation it counts with the loss of its
+            start.
     """
 
     iterations: int = 100
@@ -57,6 +65,7 @@ class TrainerSettings:
     checkpoint_every: int = 1
     seed: int = 0
     max_batch: int = 512
+    nonfinite: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         for name in (
@@ -79,6 +88,8 @@ class TrainerSettings:
             raise ValueError(f"clip must be > 0 or None, got {self.clip}")
         if not 0 <= self.average < 1:
             raise ValueError(f"average must lie in [0, 1), got {self.average}")
+        if self.nonfinite not in ("stop", "skip"):
+            raise ValueError(f"nonfinite: expected 'stop' or 'skip', got {self.nonfinite!r}")
 
 
 @dataclass(frozen=True)
@@ -133,23 +144,31 @@ class TrainingState:
         shapes are others.
         """
         tensors, content = load_checkpoint(path, KIND)
+        missing = sorted({"settings", "iteration", "start_score"} - content.keys())
+        if missing or "generator" not in tensors:
+            raise CheckpointError(f"{path}: it lacks {missing or ['generator']}; start again")
         require_equal(path, content["settings"], settings)
         adam: dict[str, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "adam/").items():
             parameter, _, entry = name.rpartition("/")
             adam.setdefault(parameter, {})[entry] = value
         best = content.get("best")
-        current = _part(tensors, "current/")
-        saved = {name: tuple(value.shape) for name, value in current.items()}
-        if saved != dict(shapes):
-            raise CheckpointError(f"{path}: it holds parameters {saved}, expected {dict(shapes)}")
+        parts = {"current": _part(tensors, "current/"), "average": _part(tensors, "average/")}
+        if best is not None:
+            parts["best"] = _part(tensors, "best/")
+        for part, held in parts.items():
+            saved = {name: tuple(value.shape) for name, value in held.items()}
+            if saved != dict(shapes):
+                raise CheckpointError(
+                    f"{path}: it holds parameters ({part}) {saved}, expected {dict(shapes)}"
+                )
         return TrainingState(
             iteration=content["iteration"],
-            current=current,
-            average=_part(tensors, "average/"),
+            current=parts["current"],
+            average=parts["average"],
             adam=adam,
             generator=tensors["generator"],
-            best=None if best is None else Validated(_part(tensors, "best/"), **best),
+            best=None if best is None else Validated(parts["best"], **best),
             start_score=content["start_score"],
         )
 
@@ -197,12 +216,83 @@ class TrainingLog:
         write_atomically(self.path, text.encode())
 
 
+class Board:
+    """Numbers of the log for TensorBoard, in a folder; nothing if `folder` is None."""
+
+    def __init__(self, folder: Path | None, iteration: int = 0):
+        self._writer: Any = None
+        if folder is None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "tensorboard: the package is missing; pip install 'taichi-raster[tensorboard]', or "
+                "train with tensorboard=False (the log has the same numbers)"
+            ) from error
+        self._writer = SummaryWriter(str(folder), purge_step=iteration + 1)
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Show the numbers of a log entry, those of its parts as "part/name"."""
+        if self._writer is None:
+            return
+        flat = {k: v for k, v in entry.items() if isinstance(v, int | float)}
+        for part, values in entry.items():
+            if isinstance(values, Mapping):
+                flat |= {f"{part}/{name}": value for name, value in values.items()}
+        for name, value in flat.items():
+            if name != "iteration":
+                self._writer.add_scalar(name, value, entry["iteration"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+@contextmanager
+def sigterm_as_exit() -> Iterator[Callable[[], None]]:
+    """SIGTERM raises SystemExit(143) meanwhile, so that what is under way can still be saved.
+
+    Calling what the context gives makes it ignore SIGTERM from there on: while saving on the way
+    out. Only in the main thread, where alone signals are received; elsewhere it does nothing.
+    """
+    held = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield held.set
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if not held.is_set():
+            raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield held.set
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
 def fingerprint(module: nn.Module) -> str:
     """A short digest of a module's make and of its learnable values, equal across processes."""
-    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(module)).encode())
+    found = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(module)).encode())
     for name, value in module.named_parameters():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """A short digest of tensors."""
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def digest(text: str) -> str:
+    """A short digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

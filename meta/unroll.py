@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -13,17 +13,30 @@ from torch.func import functional_call
 
 from meta.method import Method
 from meta.protocol import TaskBatch
-from meta.recompute import Step, recomputed
+from meta.recompute import Step, _put_together, _take_apart, recomputed
 
 Record: TypeAlias = Callable[[int, Tensor], None]
 
 
 @dataclass(frozen=True)
 class InnerRun:
-    """Final unknowns (B, ...), and the loss of each instance before each step, (T, B)."""
+    """Final unknowns (B, ...), and the loss of each instance before each step, (T, B).
+
+    A run may stop early, after `step` of the method's steps, and be gone on with: `state` is the
+    update rule's.
+    """
 
     params: Float[Tensor, "B ..."]
     losses: Float[Tensor, "T B"]
+    state: Any = None
+    step: int = 0
+
+    def detached(self) -> InnerRun:
+        """The same place, cut off from how it was reached: what follows starts a new graph."""
+        leaves: list[Tensor] = []
+        shape = _take_apart(self.state, leaves)
+        state = _put_together(shape, iter([leaf.detach() for leaf in leaves]))
+        return replace(self, params=self.params.detach(), state=state)
 
 
 def unroll(
@@ -33,6 +46,8 @@ def unroll(
     params: Mapping[str, Tensor] | None = None,
     record: Record | None = None,
     recompute: bool = True,
+    after: InnerRun | None = None,
+    until: int | None = None,
 ) -> InnerRun:
     """Solve every instance of `task` by `method`, from its start.
 
@@ -49,15 +64,28 @@ def unroll(
             and runs the step again when it is differentiated: memory does not depend on the
             renderer or its pixels. False keeps every step's graph: faster by an inner run.
         record: called as record(t, unknowns) for t = 0 ... T, with detached unknowns (B, ...).
+        after: a run of the same instances that stopped early: go on where it did. With
+            `create_graph`, its graph is part of this run's, unless it is `detached`.
+        until: stop before this step, T by default.
 
     Raises FloatingPointError, naming the step, when a loss or an unknown is not finite; ValueError
-    for an unknown name in `params`.
+    for an unknown name in `params`, or for `until` outside of what is left of the run.
     """
     chosen = _method_tensors(method, params, create_graph)
-    unknowns = task.start().detach()
-    state = method.rule.init(unknowns)
+    begin = 0 if after is None else after.step
+    until = method.steps if until is None else until
+    if begin >= method.steps:
+        raise ValueError(f"after: that run is at step {begin} of {method.steps}: none is left")
+    if not begin < until <= method.steps:
+        raise ValueError(f"until must lie in [{begin + 1}, {method.steps}], got {until}")
+    if after is None:
+        unknowns = task.start().detach()
+        state = method.rule.init(unknowns)
+    else:
+        unknowns, state = after.params, after.state
+        unknowns = unknowns if create_graph and unknowns.requires_grad else unknowns.detach()
     losses = []
-    for step in range(method.steps):
+    for step in range(begin, until):
         if record is not None:
             record(step, unknowns.detach())
         run = _step(method, task, torch.tensor(step / method.steps, dtype=torch.float64))
@@ -66,14 +94,27 @@ def unroll(
         else:
             unknowns = unknowns if unknowns.requires_grad else unknowns.requires_grad_()
             unknowns, state, loss = run(unknowns, state, chosen, create_graph)
-        _check_finite("the loss", loss, step, method.steps)
-        _check_finite("an unknown", unknowns, step, method.steps)
+        check_finite("the loss", loss, step, method.steps)
+        check_finite("an unknown", unknowns, step, method.steps)
         if not create_graph:
             unknowns = unknowns.detach()
         losses.append(loss.detach())
     if record is not None:
-        record(method.steps, unknowns.detach())
-    return InnerRun(unknowns, torch.stack(losses))
+        record(until, unknowns.detach())
+    return InnerRun(unknowns, torch.stack(losses), state, until)
+
+
+def windows(steps: int, window: int) -> list[tuple[int, int]]:
+    """Runs of `window` steps, (begin, end) each, that end at the last; the first may be shorter.
+
+    Raises ValueError unless `window` is an integer in [1, steps].
+    """
+    if not (isinstance(window, int) and 1 <= window <= steps):
+        raise ValueError(
+            f"window must be an integer in [1, {steps}], the method's steps, got {window!r}"
+        )
+    ends = range(steps, 0, -window)
+    return [(max(0, end - window), end) for end in reversed(ends)]
 
 
 def trajectory(
@@ -126,7 +167,8 @@ def _method_tensors(
     return own if create_graph else {name: tensor.detach() for name, tensor in own.items()}
 
 
-def _check_finite(what: str, values: Tensor, step: int, steps: int) -> None:
+def check_finite(what: str, values: Float[Tensor, "B ..."], step: int, steps: int) -> None:
+    """Raise FloatingPointError, naming the instances and the step, unless all are finite."""
     finite = torch.isfinite(values.detach())
     if bool(finite.all()):
         return

@@ -1,6 +1,10 @@
 """The outer trainer: it improves, it resumes to the bit, it refuses what it cannot use."""
 
 import json
+import os
+import signal
+import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -260,3 +264,73 @@ def _fails(*_):
 def test_settings_out_of_range_are_refused_by_name(change, named):
     with pytest.raises(ValueError, match=named):
         TrainerSettings(**change)
+
+
+def test_resuming_if_there_is_something_begins_or_goes_on(tmp_path):
+    whole = toy_trainer().run(quiet=True)
+    first = toy_trainer(tmp_path, resume="auto")
+    assert first.iteration == 0
+    stopping = StopsAfter(3)
+    with pytest.raises(KeyboardInterrupt):
+        toy_trainer(
+            tmp_path, estimator=stopping.estimator, options={"pairs": 3, "sigma": 0.1},
+            resume="auto",
+        ).run(quiet=True)  # fmt: skip
+    second = toy_trainer(tmp_path, resume="auto")
+    assert second.iteration == 3
+    assert same(second.run(quiet=True).best.parameters, whole.best.parameters)
+    with pytest.raises(ValueError, match="resume: expected True, False or 'auto'"):
+        toy_trainer(tmp_path, resume="always")
+
+
+def test_sigterm_leaves_the_last_whole_iteration_and_its_handler_as_it_was(tmp_path):
+    settings = replace(SETTINGS, checkpoint_every=100)
+    whole = toy_trainer(settings=settings).run(quiet=True)
+
+    def terminate(*args, left=[4], **options):  # noqa: B006 - counts the calls
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return es_gradient(*args, **options)
+
+    killed = Estimator("es", es_gradient.outer_kinds, terminate, "")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        toy_trainer(
+            tmp_path, settings, estimator=killed, options={"pairs": 3, "sigma": 0.1}
+        ).run(quiet=True)  # fmt: skip
+    assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    second = toy_trainer(tmp_path, settings, resume=True)
+    assert second.iteration == 3
+    assert same(second.run(quiet=True).best.parameters, whole.best.parameters)
+
+
+def test_training_in_another_thread_leaves_signals_alone():
+    results = []
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=lambda: results.append(toy_trainer().run(quiet=True)))
+    thread.start()
+    thread.join()
+    assert results[0].finished and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_checkpoint_from_before_nonfinite_was_a_setting_still_resumes(tmp_path):
+    toy_trainer(tmp_path).run(quiet=True)
+    path = tmp_path / "checkpoint.safetensors"
+    assert "nonfinite" not in load_checkpoint(path, "outer-training")[1]["settings"]
+    assert toy_trainer(tmp_path, resume=True).iteration == 8
+    with pytest.raises(CheckpointError, match="nonfinite: saved None, now 'skip'"):
+        toy_trainer(tmp_path, replace(SETTINGS, nonfinite="skip"), resume=True)
+
+
+def test_tensorboard_shows_the_numbers_of_the_log(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = toy_trainer(tmp_path, tensorboard=True).run(quiet=True).history
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert [step for step, _ in losses] == [entry["iteration"] for entry in history]
+    assert [v for _, v in losses] == pytest.approx([entry["loss"] for entry in history], rel=1e-6)
+    assert len(events.Scalars("validation/iterate")) == 3

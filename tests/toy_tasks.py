@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from meta.method import Method
+from meta.updates import Adam
+
 STREAMS = ("tune", "train", "test")
 
 
@@ -55,6 +58,9 @@ class ToyBatch:
     def repeat(self, copies: int) -> ToyBatch:
         return ToyBatch(self.hidden.repeat(copies, 1), self.initial.repeat(copies, 1))
 
+    def select(self, instances: list[int]) -> ToyBatch:
+        return ToyBatch(self.hidden[instances], self.initial[instances])
+
 
 @dataclass(frozen=True)
 class ToyFamily:
@@ -77,3 +83,58 @@ class Rate(nn.Module):
 
     def forward(self, progress: float | Tensor) -> Tensor:
         return self.log_rate.exp()
+
+
+def toy_method(rule=None, steps=12):
+    """A method that learns softness, slope and learning rate."""
+    return Method(ToyRenderer(), rule or Adam(), Rate(), steps)
+
+
+class Quadratic(nn.Module):
+    """Stands for a renderer; the inner loss below ignores it, the outer one is its quadratic."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.point = nn.Parameter(torch.randn(4, generator=generator, dtype=torch.float64))
+
+
+class QuadraticTask:
+    """One SGD step with rate 1 takes the unknown to the renderer's point."""
+
+    curvature = torch.tensor([1.0, 0.5, 2.0, 3.0], dtype=torch.float64)
+
+    def __init__(self, offsets):
+        self.offsets = offsets
+
+    @property
+    def batch_size(self):
+        return len(self.offsets)
+
+    def start(self):
+        return torch.zeros(self.batch_size, 4, dtype=torch.float64)
+
+    def loss(self, params, renderer, progress):
+        return 0.5 * (params - renderer.point).square().sum(dim=1)
+
+    def true_error(self, params):
+        return (self.curvature * (params - self.offsets).square()).sum(dim=1)
+
+    def repeat(self, copies):
+        return QuadraticTask(self.offsets.repeat(copies, 1))
+
+
+class One(nn.Module):
+    def forward(self, progress):
+        return torch.ones((), dtype=torch.float64)
+
+
+class FixedRate(nn.Module):
+    """The same learning rate at any progress, not learnable."""
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.value = value
+
+    def forward(self, progress):
+        return torch.tensor(self.value, dtype=torch.float64)

@@ -10,13 +10,14 @@ costs variance, not infinity.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from meta.distributed import Shard, ShareGradient
 from meta.method import Method
 from meta.outer import OuterGradient, OuterLoss, estimator
 from meta.protocol import TaskBatch
@@ -38,6 +39,7 @@ def es_gradient(
     sigma: float | Mapping[str, float] = 0.05,
     directions: Literal["shared", "per_task"] = "shared",
     max_batch: int = 512,
+    shard: Shard | None = None,
 ) -> OuterGradient:
     """Estimate by `pairs` antithetic pairs on the B instances of `task`: 2 * pairs * B inner runs.
 
@@ -48,6 +50,8 @@ def es_gradient(
         directions: "shared": N directions, each tried on all B instances. "per_task": N * B
             directions, each tried on one instance; the same cost, and never a larger variance.
         max_batch: most inner runs side by side in memory; the estimate does not depend on it.
+        shard: which instances of a larger batch `task` holds. Directions are then drawn for all of
+            that batch, so that each instance meets its own, whoever solves it.
 
     `info` holds `es_std`, the standard deviation over pairs of half the difference in loss, and
     `es_noise`, the estimated standard error of the gradient in units of its norm.
@@ -63,23 +67,71 @@ def es_gradient(
     centre = method.parameter_dict()
     scales = _sigmas(centre, sigma)
     batch = task.batch_size
-    width = batch if directions == "per_task" else 1
+    shard = shard or Shard(tuple(range(batch)), batch)
+    if len(shard.instances) != batch:
+        raise ValueError(f"shard: it names {len(shard.instances)} instances, task holds {batch}")
+    per_task = directions == "per_task"
+    width = shard.total if per_task else 1
     noise = {
         name: torch.randn((pairs, width, *value.shape), generator=generator, dtype=value.dtype).to(
             value.device
         )
         for name, value in centre.items()
     }
+    if per_task:
+        noise = {name: drawn[:, list(shard.instances)] for name, drawn in noise.items()}
     losses = _antithetic_losses(method, task, outer, centre, scales, noise, max_batch)
     half = (losses[:, 0] - losses[:, 1]) / 2  # (pairs, B)
-    if directions == "shared":
-        half = half.mean(dim=1, keepdim=True)
-    samples = {name: _samples(half, noise[name], scales[name]) for name in centre}
-    return OuterGradient(
-        loss=losses.mean().item(),
-        grads={name: sample.mean(dim=0) for name, sample in samples.items()},
-        info={"es_std": half.std(correction=0).item(), "es_noise": _relative_noise(samples)},
-    )
+
+    def samples_of(half: Tensor) -> dict[str, Tensor]:
+        return {name: _samples(half, noise[name], scales[name]) for name in centre}
+
+    return _estimate("es", losses.mean().item(), half, per_task, samples_of)
+
+
+def _estimate(
+    name: str,
+    loss: float,
+    half: Float[Tensor, "*pairs B"],
+    per_task: bool,
+    samples_of: Callable[[Tensor], dict[str, Tensor]],
+) -> ShareGradient:
+    """The estimate of half differences of losses, with the figures `name`_std and `name`_noise.
+
+    With a direction for each task, the figures of a whole batch follow from means of first and
+    second powers over its shares; with shared ones, from the mean differences.
+    """
+    if not per_task:
+        half = half.mean(dim=-1, keepdim=True)
+    samples = samples_of(half)
+    total = half.reshape(-1, *half.shape[-2:]).sum(dim=0)  # over windows, where there are some
+    grads = {key: sample.mean(dim=0) for key, sample in samples.items()}
+
+    def figures(
+        parts: dict[str, Tensor], grads: dict[str, Tensor], instances: int
+    ) -> dict[str, float]:
+        if per_task:
+            spread = (parts["square"] - parts["mean"].square()).clamp(min=0).sqrt()
+            noise = _noise_of_moments(parts["samples"].item(), grads, len(total) * instances)
+        else:
+            spread = parts["half"].reshape(-1, *half.shape[-2:]).sum(dim=0).std(correction=0)
+            noise = _relative_noise(samples_of(parts["half"]))
+        return {f"{name}_std": spread.item(), f"{name}_noise": noise}
+
+    if per_task:
+        squares = [s.reshape(len(s), -1).square().sum(dim=1).mean() for s in samples.values()]
+        parts = {
+            "mean": total.mean(),
+            "square": total.square().mean(),
+            "samples": torch.stack([square.double() for square in squares]).sum(),
+        }
+    else:
+        parts = {"half": half}
+    info = {
+        f"{name}_std": total.std(correction=0).item(),
+        f"{name}_noise": _relative_noise(samples),
+    }
+    return ShareGradient(loss, grads, info, parts, figures)
 
 
 def _antithetic_losses(
@@ -131,6 +183,14 @@ def _relative_noise(samples: dict[str, Tensor]) -> float:
     variance = sum(sample.var(dim=0).sum().item() for sample in samples.values()) / count
     norm = sum(sample.mean(dim=0).square().sum().item() for sample in samples.values())
     return math.sqrt(variance / norm) if norm > 0 else math.inf
+
+
+def _noise_of_moments(square: float, grads: dict[str, Tensor], count: int) -> float:
+    """`_relative_noise` of `count` samples, from their mean squared norm and their mean."""
+    if count < 2:
+        return math.nan
+    norm = sum(grad.double().square().sum().item() for grad in grads.values())
+    return math.sqrt(max(square - norm, 0.0) / ((count - 1) * norm)) if norm > 0 else math.inf
 
 
 def _sigmas(centre: dict[str, Tensor], sigma: float | Mapping[str, float]) -> dict[str, float]:
