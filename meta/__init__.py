@@ -8,13 +8,25 @@ fixed softnesses that a `BaselineTuner` finds. Tasks are anything that meets `Ta
 
 from meta.baselines import BaselineTuner, FixedSoftness, Grid, Rung, fixed_method
 from meta.checkpoint import CheckpointError
-from meta.estimators import ESTIMATORS, es_gradient, exact_gradient, first_order_gradient
+from meta.distributed import Shard, WorkerLost, World, join
+from meta.estimators import (
+    ESTIMATORS,
+    OnlineRun,
+    es_gradient,
+    exact_gradient,
+    first_order_gradient,
+    learn_online,
+    online_gradient,
+    pes_gradient,
+    truncated_gradient,
+)
 from meta.evaluate import Convergence, Evaluation, convergence, evaluate
 from meta.method import Method
 from meta.outer import Estimator, OuterGradient, OuterLoss, estimator
 from meta.protocol import TaskBatch, TaskFamily
-from meta.starts import learnable_schedules, learnable_shape
+from meta.starts import Learnable, learnable_method, learnable_schedules, learnable_shape
 from meta.stats import Comparison, Summary, compare, markdown_table, rich_table, summarise
+from meta.study import Problem, Study, StudyRun, Training
 from meta.trainer import OuterTrainer
 from meta.training import TrainerSettings, TrainingResult
 from meta.unroll import InnerRun, batch_parameters, trajectory, unroll
@@ -33,18 +45,27 @@ __all__ = [
     "FixedSoftness",
     "Grid",
     "InnerRun",
+    "Learnable",
     "Method",
     "Momentum",
+    "OnlineRun",
     "OuterGradient",
     "OuterLoss",
     "OuterTrainer",
+    "Problem",
     "Rung",
+    "Shard",
+    "Study",
+    "StudyRun",
     "Summary",
     "TaskBatch",
     "TaskFamily",
     "TrainerSettings",
+    "Training",
     "TrainingResult",
     "UpdateRule",
+    "WorkerLost",
+    "World",
     "batch_parameters",
     "compare",
     "convergence",
@@ -54,11 +75,17 @@ __all__ = [
     "exact_gradient",
     "first_order_gradient",
     "fixed_method",
+    "join",
+    "learn_online",
+    "learnable_method",
     "learnable_schedules",
     "learnable_shape",
     "markdown_table",
+    "online_gradient",
+    "pes_gradient",
     "rich_table",
     "summarise",
     "trajectory",
+    "truncated_gradient",
     "unroll",
 ]

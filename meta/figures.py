@@ -56,7 +56,9 @@ def softness_figure(path: Path, curves: Mapping[str, Curves], reach: float = 0.4
     _save(figure, path)
 
 
-def convergence_figure(path: Path, runs: Mapping[str, Convergence]) -> None:
+def convergence_figure(
+    path: Path, runs: Mapping[str, Convergence], error_name: str = "vertex RMSE (NDC)"
+) -> None:
     """Parameter and image error over inner steps: median, and quartiles as a band; log scale."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     axes = figure.subplots(1, 2)
@@ -67,8 +69,8 @@ def convergence_figure(path: Path, runs: Mapping[str, Convergence]) -> None:
             axis.semilogy(steps, median, color=f"C{number}", label=name)
             axis.fill_between(steps, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
     count = next(iter(runs.values())).image_error.shape[1]
-    axes[0].set(xlabel="inner iteration", ylabel="vertex RMSE (NDC)", title="parameter error")
-    axes[1].set(xlabel="inner iteration", ylabel="MSE of sharp renders", title="image error")
+    axes[0].set(xlabel="inner iteration", ylabel=error_name, title="parameter error")
+    axes[1].set(xlabel="inner iteration", ylabel="error of sharp renders", title="image error")
     axes[0].legend(fontsize=8)
     figure.suptitle(f"median and quartiles over {count} unseen tasks", fontsize=10)
     _save(figure, path)

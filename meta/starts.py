@@ -1,8 +1,9 @@
-"""Where learning starts: a method that equals a hand-tuned one, with everything learnable."""
+"""Where learning starts: a method that equals a hand-tuned one, with chosen parts learnable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,84 @@ from meta.updates import UpdateRule
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.9, 0.95, 1.0)
 """Progress at which learned schedules have their knots: dense where the run is to settle."""
+GAMMA_KNOTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""The same for a depth softness's temperature."""
+DEFAULT_GAMMA = 1e-2
+"""Where a learned temperature starts, if the fixed softness does not say."""
+PROBABILISTIC_AT = {"hamacher": 1.0, "aczel_alsina": 1.0}
+"""The p at which a T-conorm is the probabilistic one, exactly."""
+
+RendererMaker = Callable[..., nn.Module]
+"""Called with an edge softness and, where these are learned, depth=... and alpha=...."""
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """What is learned, one switch each; everything else stays as in the fixed softness.
+
+    Args:
+        shape: the edge softness is an `MLPSoftness` that starts as the fixed distribution (exactly
+            for a logistic, by regression for the others) instead of that distribution.
+        progress: and its shape depends on progress.
+        scale: its scale is a schedule with learnable knots.
+        lr: and so is the inner learning rate.
+        gamma: and the temperature of the softmax over depth, which starts constant.
+        depth: the depth softness is an `MLPDepth`, which starts as the softmax.
+        conorm: name of a T-conorm whose p is learned, of those that can start as the probabilistic
+            one ("hamacher", "aczel_alsina"); None for the renderer's own.
+
+    Raises ValueError for a dependence on progress without a shape, and for another T-conorm.
+    """
+
+    shape: bool = True
+    progress: bool = False
+    scale: bool = True
+    lr: bool = True
+    gamma: bool = False
+    depth: bool = False
+    conorm: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.progress and not self.shape:
+            raise ValueError("progress: only a learned shape can depend on it; set shape=True")
+        if self.conorm is not None and self.conorm not in PROBABILISTIC_AT:
+            raise ValueError(
+                f"conorm: expected one of {sorted(PROBABILISTIC_AT)} or None, got {self.conorm!r}"
+            )
+
+
+def learnable_method(
+    start: FixedSoftness,
+    renderer: RendererMaker,
+    rule: UpdateRule,
+    steps: int,
+    learn: Learnable | None = None,
+    table: bool = False,
+    **options: Any,
+) -> Method:
+    """A method that solves tasks as `start` does, and has the parameters that `learn` names.
+
+    Args:
+        table: evaluate a learned shape by a table of its knots (`tr.tabulate`), which is faster
+            where a pixel meets more than a few faces; its weights are learned through the table.
+        renderer: as a task family's `renderer`: called as renderer(edge), with depth and alpha as
+            keywords where `learn` or `start` has something to say about them.
+        options: those of `tr.MLPSoftness`, for a learned shape.
+    """
+    learn = learn or Learnable()
+    parts: dict[str, nn.Module] = {}
+    depth = _depth(start, learn)
+    if depth is not None:
+        parts["depth"] = depth
+    if learn.conorm is not None:
+        # One knot: a positive number that is learned in its logarithm.
+        parts["alpha"] = tr.TConorm(learn.conorm, tr.Knots([PROBABILISTIC_AT[learn.conorm]]))
+    lr = lr_knots(start)
+    lr.requires_grad_(learn.lr)
+    edge = _edge(start, learn, options)
+    if table and learn.shape:
+        edge = tr.tabulate(edge, octaves=8, subdivision=3)
+    return Method(renderer(edge, **parts), rule, lr, steps)
 
 
 def scale_knots(start: FixedSoftness, knots: Sequence[float] = KNOTS) -> tr.Knots:
@@ -30,26 +109,39 @@ def lr_knots(start: FixedSoftness, knots: Sequence[float] = KNOTS) -> tr.Knots:
 
 def learnable_shape(
     start: FixedSoftness,
-    renderer: Callable[[tr.EdgeSoftness], nn.Module],
+    renderer: RendererMaker,
     rule: UpdateRule,
     steps: int,
     **options: Any,
 ) -> Method:
-    """Shape, scale and learning rate are learned.
-
-    The shape begins as that of `start`: exactly for a logistic, by regression for the others.
-    `options` are those of `tr.MLPSoftness`.
-    """
-    edge = tr.MLPSoftness(init=start.distribution, scale=scale_knots(start), **options)
-    return Method(renderer(edge), rule, lr_knots(start), steps)
+    """Shape, scale and learning rate are learned; `options` are those of `tr.MLPSoftness`."""
+    return learnable_method(start, renderer, rule, steps, Learnable(), **options)
 
 
 def learnable_schedules(
-    start: FixedSoftness,
-    renderer: Callable[[tr.EdgeSoftness], nn.Module],
-    rule: UpdateRule,
-    steps: int,
+    start: FixedSoftness, renderer: RendererMaker, rule: UpdateRule, steps: int
 ) -> Method:
     """Scale and learning rate are learned; the distribution of `start` stays."""
-    edge = tr.Distribution(start.distribution, scale=scale_knots(start))
-    return Method(renderer(edge), rule, lr_knots(start), steps)
+    return learnable_method(start, renderer, rule, steps, Learnable(shape=False))
+
+
+def _edge(start: FixedSoftness, learn: Learnable, options: dict[str, Any]) -> tr.EdgeSoftness:
+    scale = scale_knots(start)
+    scale.requires_grad_(learn.scale)
+    name, shape = start.distribution, start.distribution_shape
+    if not learn.shape:
+        return tr.Distribution(name, scale=scale, shape=shape)
+    return tr.MLPSoftness(
+        init=name, scale=scale, progress=learn.progress, init_shape=shape, **options
+    )
+
+
+def _depth(start: FixedSoftness, learn: Learnable) -> tr.DepthSoftness | None:
+    """None leaves it to the renderer."""
+    gamma = start.gamma
+    if gamma is None and not (learn.gamma or learn.depth):
+        return None
+    level = DEFAULT_GAMMA if gamma is None else gamma
+    knots = tr.Knots([level] * len(GAMMA_KNOTS), GAMMA_KNOTS)
+    knots.requires_grad_(learn.gamma)
+    return tr.MLPDepth(gamma=knots) if learn.depth else tr.SoftmaxDepth(knots)

@@ -52,6 +52,8 @@ class Comparison:
         ratio: geometric mean of (error + floor) / (reference error + floor); below 1 is better.
         win_rate: fraction of instances with the smaller error, ties counting half.
         failure_difference: failure rate minus that of the reference; below 0 is better.
+        p_value: two-sided Wilcoxon signed-rank test (Wilcoxon 1945) of the logarithms of the
+            ratios, instances without a difference split between both sides.
         floor: added to both errors, so that a tiny error counts as no better than a small one.
     """
 
@@ -60,6 +62,7 @@ class Comparison:
     ratio: Interval
     win_rate: Interval
     failure_difference: Interval
+    p_value: float
     floor: float
 
 
@@ -124,6 +127,7 @@ def compare(
         ratio=bootstrap(lambda x: np.exp(x.mean(axis=-1)), log_ratio, seed),
         win_rate=bootstrap(_mean, wins, seed),
         failure_difference=bootstrap(_mean, failures, seed),
+        p_value=_wilcoxon(log_ratio),
         floor=floor,
     )
 
@@ -136,6 +140,7 @@ _HEADINGS = (
     "error ratio",
     "wins %",
     "failures, more %",
+    "p",
 )
 
 
@@ -157,12 +162,13 @@ def table_rows(
         ]
         comparison = by_name.get(summary.name)
         if comparison is None:
-            row += ["", "", ""]
+            row += [""] * 4
         else:
             row += [
                 comparison.ratio.format(1, 3, between),
                 comparison.win_rate.format(100, 1, between),
                 comparison.failure_difference.format(100, 1, between),
+                f"{comparison.p_value:.2g}",
             ]
         rows.append(row)
     return rows
@@ -175,7 +181,7 @@ def caption(summaries: Sequence[Summary], comparisons: Sequence[Comparison]) -> 
         text += (
             f" Error ratio (geometric mean of error + {comparisons[0].floor:g}; below 1 is better),"
             f" wins and further failures (below 0 is better) are paired, against the"
-            f" {comparisons[0].reference}."
+            f" {comparisons[0].reference}. p is that of a Wilcoxon signed-rank test."
         )
     return text
 
@@ -202,6 +208,14 @@ def rich_table(
     for row in table_rows(summaries, comparisons, between="\n"):
         table.add_row(*row)
     return table
+
+
+def _wilcoxon(differences: Array) -> float:
+    if not differences.any():
+        return 1.0
+    import scipy.stats  # here, as it takes a while to import
+
+    return float(scipy.stats.wilcoxon(differences, zero_method="zsplit").pvalue)
 
 
 def _mean(values: Array) -> Array:

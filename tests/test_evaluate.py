@@ -130,6 +130,14 @@ def test_the_floor_makes_tiny_errors_equal():
     assert ratio.value == pytest.approx(1, abs=2e-4)
 
 
+def test_the_p_value_is_scipys_signed_rank_test():
+    reference, errors = RNG.lognormal(size=25), RNG.lognormal(mean=-0.4, size=25)
+    logs = np.log(errors + 1e-3) - np.log(reference + 1e-3)
+    expected = scipy.stats.wilcoxon(logs, zero_method="zsplit").pvalue
+    assert compare("a", errors, "b", reference).p_value == pytest.approx(expected)
+    assert compare("a", errors, "a", errors).p_value == 1
+
+
 def test_comparing_a_method_with_itself_is_a_draw():
     errors = RNG.lognormal(size=30)
     result = compare("a", errors, "a", errors)
@@ -144,7 +152,7 @@ def test_tables_hold_the_figures():
     comparison = compare("learned", errors, "fixed", reference)
     text = markdown_table(summaries, [comparison])
     rows = text.splitlines()
-    assert rows[0].count("|") == rows[1].count("|") == rows[2].count("|") == 8
+    assert rows[0].count("|") == rows[1].count("|") == rows[2].count("|") == 9
     assert rows[2].startswith("| fixed | ") and rows[3].startswith("| learned | ")
     assert comparison.ratio.format(digits=3) in rows[3]
     assert summaries[1].failure.format(100, 1) in rows[3]

@@ -1,0 +1,158 @@
+"""What a study found, as Markdown and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from meta.evaluate import Evaluation, convergence
+from meta.figures import Curves, convergence_figure, picture_grid, softness_figure
+from meta.method import Method
+from meta.stats import Comparison, Summary, compare, markdown_table, summarise
+from meta.study import ABLATION, ANNEALED, CONSTANT, LEARNED, Problem
+from meta.unroll import unroll
+
+IMAGE_FLOOR = 1e-6  # of image errors, whose squares are of the order of a pixel in 10,000
+STYLES = {CONSTANT: ":", ANNEALED: "--", ABLATION: "-.", LEARNED: "-"}
+
+
+def problem_markdown(problem: Problem, results: Mapping[str, Evaluation]) -> str:
+    """A section: parameter errors, what the shape is worth, image errors, the family's own figures.
+
+    Everything is compared with the best annealed fixed softness, on the same instances.
+    """
+    family = problem.family
+    made_by = repr(family)
+    if "\n" in made_by:  # a mesh of its own
+        made_by = f"{type(family).__name__}(...)"
+    lines = [
+        f"### {problem.title}\n",
+        f"`{made_by}`, {problem.steps} steps. Error: {family.error_name}; a failure is an error "
+        f"above {family.failure_threshold:g}.\n",
+        markdown_table(*parameter_table(problem, results)),
+    ]
+    if {LEARNED, ABLATION} <= results.keys():
+        shape = compare(
+            LEARNED, results[LEARNED].errors, ABLATION, results[ABLATION].errors,
+            family.error_floor, family.failure_threshold,
+        )  # fmt: skip
+        lines.append(
+            f"Learned against {ABLATION}: ratio {shape.ratio.format(digits=3)}, wins % "
+            f"{shape.win_rate.format(100, 1)}, failures, more % "
+            f"{shape.failure_difference.format(100, 1)}, p {shape.p_value:.2g}.\n"
+        )
+    lines.append(image_table(results))
+    own = own_metrics(results)
+    if own:
+        lines.append(own)
+    return "\n".join(lines)
+
+
+def parameter_table(
+    problem: Problem, results: Mapping[str, Evaluation]
+) -> tuple[list[Summary], list[Comparison]]:
+    """Parameter errors: a summary of each method, and its comparison with the best annealed."""
+    threshold, floor = problem.family.failure_threshold, problem.family.error_floor
+    summaries = [summarise(name, result.errors, threshold) for name, result in results.items()]
+    reference = results[ANNEALED].errors
+    comparisons = [
+        compare(name, result.errors, ANNEALED, reference, floor, threshold)
+        for name, result in results.items()
+        if name != ANNEALED
+    ]
+    return summaries, comparisons
+
+
+def score_card(problem: Problem, results: Mapping[str, Evaluation]) -> dict[str, object]:
+    """What a softening's card says of the learned method's unseen tasks: figures, rounded."""
+    _, comparisons = parameter_table(problem, results)
+    learned = next(c for c in comparisons if c.name == LEARNED)
+    errors = results[LEARNED].errors
+    threshold = problem.family.failure_threshold
+    return {
+        "instances": len(errors),
+        "error": problem.family.error_name,
+        "mean": round(float(errors.mean()), 5),
+        "median": round(float(np.median(errors)), 5),
+        "failures": round(float((errors > threshold).mean()), 4),
+        "ratio to the best annealed": [
+            round(x, 3) for x in (learned.ratio.value, learned.ratio.low, learned.ratio.high)
+        ],
+    }
+
+
+def image_table(results: Mapping[str, Evaluation]) -> str:
+    """Errors of sharp renders: mean, median, and the paired ratio to the best annealed."""
+    lines = ["| softness | mean image error | median image error | ratio | wins % | p |",
+             "|" + " --- |" * 6]  # fmt: skip
+    reference = results[ANNEALED].metrics["image_error"]
+    for name, result in results.items():
+        errors = result.metrics["image_error"]
+        summary = summarise(name, errors)
+        row = [name, summary.mean.format(1, 5), summary.median.format(1, 5)]
+        if name == ANNEALED:
+            row += [""] * 3
+        else:
+            paired = compare(name, errors, ANNEALED, reference, IMAGE_FLOOR)
+            row += [paired.ratio.format(1, 3), paired.win_rate.format(100, 1),
+                    f"{paired.p_value:.2g}"]  # fmt: skip
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def own_metrics(results: Mapping[str, Evaluation]) -> str:
+    """Means of the metrics that only this family has, finite values only; "" if it has none."""
+    names = [
+        name for name in next(iter(results.values())).metrics
+        if name not in ("parameter_error", "image_error", "failure")
+    ]  # fmt: skip
+    if not names:
+        return ""
+    lines = ["| mean of | " + " | ".join(names) + " |", "|" + " --- |" * (len(names) + 1)]
+    for name, result in results.items():
+        means = [_mean_of_finite(result.metrics[metric]) for metric in names]
+        lines.append("| " + " | ".join([name, *means]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def curves(method: Method, style: str) -> Curves:
+    """A method as `softness_figure` shows it."""
+    edge: nn.Module = method.renderer.edge  # type: ignore[assignment]
+    return Curves(edge.value, edge.scale, method.lr, style)  # type: ignore[arg-type]
+
+
+def draw_softnesses(path: Path, methods: Mapping[str, Method]) -> None:
+    """Edge functions and schedules of all methods of a study."""
+    softness_figure(path, {n: curves(m, STYLES.get(n, "-")) for n, m in methods.items()})
+
+
+def draw_convergence(path: Path, problem: Problem, methods: Mapping[str, Method]) -> None:
+    """Both errors over inner steps, on the first unseen instances."""
+    count = min(problem.count, problem.batch_size)
+    runs = {
+        name: convergence(method, problem.family, count, batch_size=problem.batch_size)
+        for name, method in methods.items()
+    }
+    convergence_figure(path, runs, problem.family.error_name)
+
+
+def draw_pictures(
+    path: Path, problem: Problem, methods: Mapping[str, Method], rows: int = 5
+) -> None:
+    """The first unseen instances, not chosen: start, target, every method's result and error."""
+    task = problem.family.sample(min(problem.batch_size, problem.count), "test", 0)
+    shown = task.select(list(range(min(rows, task.batch_size))))
+    columns = {"start": shown.sharp_image(shown.start()), "target": shown.target}
+    for name, method in methods.items():
+        picture = shown.sharp_image(unroll(method, shown).params)
+        columns[name] = picture
+        columns[f"{name}: error"] = (picture - shown.target).abs()
+    picture_grid(path, columns, [f"unseen {row}" for row in range(shown.batch_size)])
+
+
+def _mean_of_finite(values: np.ndarray) -> str:
+    finite = values[np.isfinite(values)]
+    return f"{finite.mean():.4g}" if len(finite) else "none"

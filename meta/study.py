@@ -1,0 +1,322 @@
+"""A study of one task family: tune fixed softnesses, learn one, judge all of them on unseen tasks.
+
+Stages, each kept in files of its own, so that a stopped study goes on where it was:
+
+1. tune: every configuration of a grid of fixed softnesses, by successive halving, then a finer grid
+   around the best of each class (see `meta.baselines`), on the tuning stream;
+2. learn: a softness that starts at the best annealed one, and the ablation: the same schedules with
+   a logistic shape, by the same estimator with the same effort;
+3. judge: all methods on the same unseen tasks of the family, and of the families they are to
+   transfer to, which nothing has been tuned or trained on.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from meta.baselines import (
+    BaselineTuner,
+    FixedSoftness,
+    Grid,
+    Rung,
+    Tuned,
+    TuningResult,
+    fixed_method,
+    ranking_markdown,
+)
+from meta.checkpoint import describe, load_json, require_equal, save_json
+from meta.estimators import es_gradient
+from meta.evaluate import Evaluation, evaluate
+from meta.method import Method
+from meta.outer import Estimator, OuterLoss
+from meta.starts import Learnable, learnable_method
+from meta.trainer import OuterTrainer
+from meta.training import TrainerSettings, TrainingResult
+from meta.updates import UpdateRule
+
+CONSTANT, ANNEALED = "best constant", "best annealed"
+LEARNED, ABLATION = "learned", "learned schedules, logistic shape"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tasks that methods are compared on.
+
+    Args:
+        title: for tables.
+        family: has `renderer(edge, depth=..., alpha=...)`, `failure_threshold`, `error_floor` and
+            `error_name` beside what `meta.protocol` asks for.
+        steps: inner steps.
+        count: unseen instances.
+        batch_size: in which they are drawn and solved.
+        scale: the edge softness's scale is multiplied by this, for every method alike: where shapes
+            are a quarter as large as those that it was tuned or learned on, 1/4.
+    """
+
+    title: str
+    family: Any
+    steps: int
+    count: int = 128
+    batch_size: int = 64
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """How much is learned, and how.
+
+    Args:
+        learn: what is learnable; the ablation has its schedules alone.
+        settings, estimator, options, outer: of `OuterTrainer`.
+        rates: outer learning rates by the last word of a parameter's name ("weights",
+            "log_values", ...); `sigmas` likewise for an estimator that has them.
+        table: whether a learned shape is evaluated by a table (see `learnable_method`).
+        shape_options: of `tr.MLPSoftness`.
+    """
+
+    learn: Learnable = field(default_factory=Learnable)
+    settings: TrainerSettings = field(default_factory=TrainerSettings)
+    estimator: Estimator = es_gradient
+    options: Mapping[str, Any] = field(default_factory=dict)
+    outer: OuterLoss = field(default_factory=OuterLoss)
+    rates: Mapping[str, float] = field(
+        default_factory=lambda: {"weights": 0.03, "progress_weights": 0.03, "log_values": 0.06}
+    )
+    sigmas: Mapping[str, float] | None = field(
+        default_factory=lambda: {"weights": 0.08, "progress_weights": 0.08, "log_values": 0.15}
+    )
+    table: bool = True
+    shape_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that decides a study's numbers.
+
+    Args:
+        name: of the study.
+        problem: what is learned on; its unseen tasks are of the stream "test".
+        transfers: what is judged on besides, by name.
+        rule: the inner update rule.
+        units: of the unknowns that it moves.
+        grid, rungs, tuning_batch: of `BaselineTuner`.
+        slow_grid: a smaller grid, for distributions whose kernels take many times as long; after
+            the first round, the best of each class goes on to the last at once.
+        finer: whether the best of each class is tuned again on a finer grid around it.
+        gammas: temperatures of that finer grid; None where depth plays no part.
+        training: how the softness is learned.
+        max_batch: most inner runs side by side.
+    """
+
+    name: str
+    problem: Problem
+    rule: UpdateRule
+    units: str = ""
+    transfers: Mapping[str, Problem] = field(default_factory=dict)
+    grid: Grid = field(default_factory=Grid)
+    rungs: Sequence[Rung] = (Rung(1), Rung(4, 36), Rung(16, 6))
+    tuning_batch: int = 16
+    slow_grid: Grid | None = None
+    finer: bool = True
+    gammas: tuple[float, ...] | None = None
+    training: Training = field(default_factory=Training)
+    max_batch: int = 512
+
+
+class StudyRun:
+    """Runs a study in a folder.
+
+    Args:
+        study: what to do.
+        folder: where every stage keeps its files.
+        resume: go on with what is in `folder`, if anything is; otherwise it is overwritten stage by
+            stage.
+        console, quiet: where progress is shown, and whether.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        resume: bool = False,
+        console: Console | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.study, self.folder, self.resume = study, Path(folder), resume
+        self.console, self.quiet = console or Console(quiet=quiet), quiet
+
+    # Stage 1 --------------------------------------------------------------------------------------
+
+    def tune(self) -> dict[str, Tuned]:
+        """The best fixed softnesses: `CONSTANT`, `ANNEALED`, and "logistic", the best annealed
+        logistic, where the ablation starts."""
+        study = self.study
+        results = [self._tuned(study.grid, study.rungs, "tuning")]
+        if study.slow_grid is not None:
+            slow_rungs = (study.rungs[0], Rung(study.rungs[-1].batches, 1))
+            results.append(self._tuned(study.slow_grid, slow_rungs, "tuning slow"))
+        best = _best_of_each_class(results)
+        if study.finer:
+            rungs = [replace(rung, keep=None) if i == 0 else rung
+                     for i, rung in enumerate(study.rungs[1:])]  # fmt: skip
+            for name, entry in best.items():
+                grid = finer_grid(entry.config, study.gammas)
+                results.append(self._tuned(grid, rungs or study.rungs, f"finer {name}"))
+        best = _best_of_each_class(results)
+        text = "\n".join(ranking_markdown(result) for result in results)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "tuning.md").write_text(text)
+        for name, entry in best.items():
+            self.console.print(
+                f"{name}: {entry.config.title} (mean log error {entry.score:.3f}, failures "
+                f"{entry.failure_rate:.0%}, mean {entry.mean:.4f}, median {entry.median:.4f} over "
+                f"{entry.tasks} tuning tasks)"
+            )
+        return best
+
+    def _tuned(self, grid: Grid, rungs: Sequence[Rung], name: str) -> TuningResult:
+        study = self.study
+        return BaselineTuner(
+            study.problem.family, study.problem.family.renderer, study.rule, study.problem.steps,
+            grid=grid, rungs=rungs, batch_size=study.tuning_batch, max_batch=study.max_batch,
+            cache=self.folder / f"{name.replace(' ', '_')}.json", resume=self.resume,
+        ).run(self.console, self.quiet)  # fmt: skip
+
+    # Stage 2 --------------------------------------------------------------------------------------
+
+    def start(self, best: Mapping[str, Tuned], name: str) -> Method:
+        """Where `LEARNED` or `ABLATION` starts, on the study's own family."""
+        training = self.study.training
+        config = best[ANNEALED if name == LEARNED else "logistic"].config
+        learn, options = training.learn, dict(training.shape_options)
+        if name == ABLATION:
+            learn, options = replace(learn, shape=False, progress=False, depth=False), {}
+        return self._at(self.study.problem, config, learn, options)
+
+    def train(self, method: Method, name: str, time_budget: float | None = None) -> TrainingResult:
+        """Learn all that is learnable about `method`, which is left at the best validated."""
+        training, names = self.study.training, list(method.learnable())
+        folder = self.folder / ("learned" if name == LEARNED else "ablation")
+        settings = replace(
+            training.settings,
+            lr={key: _by_last_word(training.rates, key) for key in names},
+            max_batch=self.study.max_batch,
+        )
+        options = {**training.options}
+        if training.estimator is es_gradient:
+            options["max_batch"] = self.study.max_batch
+        if training.sigmas is not None:
+            options["sigma"] = {key: _by_last_word(training.sigmas, key) for key in names}
+        outer = replace(training.outer, floor=self.study.problem.family.error_floor)
+        trainer = OuterTrainer(
+            method, self.study.problem.family, outer, training.estimator, options,
+            settings, folder, "auto" if self.resume else False, validation=outer,
+        )  # fmt: skip
+        result = trainer.run(
+            time_budget, self.console, self.quiet, description=f"{self.study.name}: {name}"
+        )
+        self.console.print(
+            f"{name}: validation {result.start_score:.3f} before, {result.best.score:.3f} after "
+            f"(the {result.best.source} at outer iteration {result.best.iteration} of "
+            f"{result.iteration})"
+        )
+        return result
+
+    # Stage 3 --------------------------------------------------------------------------------------
+
+    def methods(
+        self, best: Mapping[str, Tuned], trained: Mapping[str, Method], problem: Problem
+    ) -> dict[str, Method]:
+        """Every method, as it solves `problem`: same softness and learning rate, its renderer."""
+        family, rule = problem.family, self.study.rule
+        fixed = {
+            name: fixed_method(best[name].config, family.renderer, rule, problem.steps)
+            for name in (CONSTANT, ANNEALED)
+        }
+        return {name: moved(method, problem) for name, method in (fixed | dict(trained)).items()}
+
+    def judge(self, methods: Mapping[str, Method], problem: Problem) -> dict[str, Evaluation]:
+        """Solve the unseen tasks of `problem` with every method."""
+        results = {}
+        for name, method in methods.items():
+            path = self.folder / "judged" / f"{_file_name(problem.title)} {_file_name(name)}.json"
+            settings = {
+                "family": describe(problem.family), "count": problem.count,
+                "batch_size": problem.batch_size, "steps": problem.steps,
+                "parameters": {k: v.tolist() for k, v in method.state_dict().items()},
+            }  # fmt: skip
+            if self.resume and path.is_file():
+                content = load_json(path, "evaluation")
+                require_equal(path, content["settings"], settings)
+                results[name] = Evaluation.from_json(content)
+                continue
+            with self.console.status(f"{problem.title}: {name}"):
+                results[name] = evaluate(
+                    method, problem.family, problem.count, batch_size=problem.batch_size
+                )
+            save_json(path, {"kind": "evaluation", "settings": settings,
+                             **results[name].to_json()})  # fmt: skip
+        return results
+
+    def _at(
+        self, problem: Problem, config: FixedSoftness, learn: Learnable, options: dict[str, Any]
+    ) -> Method:
+        return learnable_method(
+            config, problem.family.renderer, self.study.rule, problem.steps, learn,
+            self.study.training.table, **options,
+        )  # fmt: skip
+
+
+def moved(method: Method, problem: Problem) -> Method:
+    """The same softness (scaled as `problem` says), learning rate and rule on another family."""
+    old: Any = method.renderer
+    edge = old.edge
+    if problem.scale != 1.0:
+        edge = copy.deepcopy(edge)
+        with torch.no_grad():
+            edge.scale.log_values += math.log(problem.scale)
+    renderer = problem.family.renderer(edge, depth=old.depth, alpha=old.alpha)
+    return Method(renderer, method.rule, method.lr, problem.steps)
+
+
+def finer_grid(config: FixedSoftness, gammas: tuple[float, ...] | None = None) -> Grid:
+    """A grid around a configuration: scales and learning rates a factor of 1.5 to both sides."""
+    near = (1 / 1.5, 1.0, 1.5)
+    return Grid(
+        distributions=(config.distribution,),
+        scales=tuple(config.start * f for f in near),
+        ends=tuple(config.end * f for f in near) if config.annealed else (),
+        lrs=tuple(config.lr * f for f in near),
+        decays=(config.decay,),
+        gammas=gammas,
+    )
+
+
+def _best_of_each_class(results: Sequence[TuningResult]) -> dict[str, Tuned]:
+    """Of several searches; what was tried on more tasks goes first."""
+    ranking = [entry for result in results for entry in result.ranking]
+    merged = TuningResult(sorted(ranking, key=lambda entry: (-entry.tasks, entry.score)))
+    return {
+        CONSTANT: merged.best_constant,
+        ANNEALED: merged.best_annealed,
+        "logistic": merged.best(lambda c: c.annealed and c.distribution == "logistic"),
+    }
+
+
+def _by_last_word(values: Mapping[str, float], name: str) -> float:
+    word = name.rpartition(".")[2]
+    if word not in values:
+        raise ValueError(f"rates, sigmas: nothing for parameters called {word!r} ({name})")
+    return values[word]
+
+
+def _file_name(title: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in title)

@@ -1,0 +1,106 @@
+"""A study goes through all its stages, and goes on where it was; examples/study.py at tiny size."""
+
+import json
+
+import pytest
+import torch
+
+import study as program
+import taichi_raster as tr
+from meta.baselines import FixedSoftness
+from meta.report import problem_markdown
+from meta.study import ABLATION, ANNEALED, CONSTANT, LEARNED, StudyRun, finer_grid, moved
+from meta.training import TrainerSettings
+
+pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study")
+    program.main(program.Options("shape2d", out=out, tiny=True, quiet=True))
+    return out / "shape2d"
+
+
+def test_every_result_is_there(folder):
+    text = (folder / "results.md").read_text()
+    for name in (CONSTANT, ANNEALED, LEARNED, ABLATION):
+        assert f"| {name} | " in text
+    for problem in ("unseen tasks", "pictures of 100 to 150 triangles", "three triangles"):
+        assert problem in text
+    for picture in ("softness", "shape2d_convergence", "picture_pictures", "three_pictures"):
+        assert (folder / f"{picture}.png").stat().st_size > 5000
+
+
+def test_the_softening_is_what_was_learned_with_its_card(folder):
+    softening = tr.load_softening(folder / "softening.safetensors")
+    assert softening.steps == 3 and softening.card["task"].startswith("Shape2D(triangles=2")
+    assert softening.card["command"] == "python examples/study.py shape2d"
+    assert "Shape2D, unseen tasks" in softening.card["scores"]
+    assert isinstance(softening.edge, tr.MLPSoftness)
+
+
+def test_a_resumed_study_computes_nothing_again(folder):
+    before = {p.name: p.stat().st_mtime_ns for p in (folder / "judged").iterdir()}
+    results = (folder / "results.md").read_text()
+    program.main(program.Options("shape2d", out=folder.parent, resume=True, tiny=True, quiet=True))
+    assert {p.name: p.stat().st_mtime_ns for p in (folder / "judged").iterdir()} == before
+    assert (folder / "results.md").read_text() == results
+
+
+def test_results_of_another_method_are_not_taken_for_ours(folder):
+    study = program.tiny(program.shape2d(0))
+    run = StudyRun(study, folder, resume=True, quiet=True)
+    best = run.tune()
+    other = run.start(best, ABLATION)
+    with torch.no_grad():
+        other.lr.log_values += 0.1
+    with pytest.raises(ValueError, match="parameters"):
+        run.judge({ABLATION: other}, study.problem)
+
+
+def test_a_softness_moves_to_another_family_with_its_learning_rate(folder):
+    study = program.tiny(program.shape2d(0))
+    run = StudyRun(study, folder, resume=True, quiet=True)
+    method = run.start(run.tune(), LEARNED)
+    there = moved(method, study.transfers["three"])
+    assert there.renderer.image_size == (48, 48) and there.steps == 2
+    assert there.renderer.edge is method.renderer.edge and there.lr is method.lr
+
+
+def test_the_finer_grid_surrounds_a_configuration():
+    grid = finer_grid(FixedSoftness("cauchy", 0.1, 0.02, 0.06, True), (0.01, 0.1))
+    configs = grid.configurations()
+    assert {c.distribution for c in configs} == {"cauchy"} and {c.gamma for c in configs} == {
+        0.01, 0.1,
+    }  # fmt: skip
+    assert any(c.start == 0.1 and c.end == 0.02 and c.lr == 0.06 for c in configs)
+    assert finer_grid(FixedSoftness("cauchy", 0.1, 0.1, 0.06, True)).ends == ()
+
+
+@pytest.mark.parametrize("name", program.STUDIES)
+def test_every_study_can_be_built_and_has_what_its_tables_need(name):
+    study = program.STUDIES[name](0)
+    assert study.name == name and study.transfers
+    configs = [*study.grid.configurations(), *study.slow_grid.configurations()]
+    assert len({c.distribution for c in configs}) == 17
+    for problem in (study.problem, *study.transfers.values()):
+        family = problem.family
+        assert 0 < family.error_floor < family.failure_threshold and family.error_name
+    assert isinstance(study.training.settings, TrainerSettings)
+
+
+def test_a_report_names_every_figure(folder):
+    study = program.tiny(program.shape2d(0))
+    results = {
+        name: _evaluation(folder, f"Shape2D_ unseen tasks {title}.json")
+        for name, title in ((ANNEALED, ANNEALED), (LEARNED, LEARNED))
+    }
+    text = problem_markdown(study.problem, results)
+    assert "vertex RMSE" in text and "mean image error" in text and "above 0.1" in text
+
+
+def _evaluation(folder, name):
+    from meta.evaluate import Evaluation
+
+    return Evaluation.from_json(json.loads((folder / "judged" / name).read_text()))
