@@ -1,6 +1,10 @@
 """A study goes through all its stages, and goes on where it was; examples/study.py at tiny size."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +16,25 @@ from meta.report import problem_markdown
 from meta.study import ABLATION, ANNEALED, CONSTANT, LEARNED, StudyRun, finer_grid, moved
 from meta.training import TrainerSettings
 
-pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
+pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_program(out, *more):
+    """In a process of its own: it wants a deterministic runtime."""
+    command = [sys.executable, "examples/study.py", "shape2d", "--tiny", "--quiet", f"--out={out}"]
+    done = subprocess.run(
+        [*command, *more], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
-    program.main(program.Options("shape2d", out=out, tiny=True, quiet=True))
+    run_program(out)
     return out / "shape2d"
 
 
@@ -43,7 +59,7 @@ def test_the_softening_is_what_was_learned_with_its_card(folder):
 def test_a_resumed_study_computes_nothing_again(folder):
     before = {p.name: p.stat().st_mtime_ns for p in (folder / "judged").iterdir()}
     results = (folder / "results.md").read_text()
-    program.main(program.Options("shape2d", out=folder.parent, resume=True, tiny=True, quiet=True))
+    run_program(folder.parent, "--resume")
     assert {p.name: p.stat().st_mtime_ns for p in (folder / "judged").iterdir()} == before
     assert (folder / "results.md").read_text() == results
 
