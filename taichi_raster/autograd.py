@@ -7,6 +7,7 @@ reverse give. A third derivative is refused.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -46,6 +47,10 @@ class Accumulate(torch.autograd.Function):
             return None, None
         x, background = ctx.saved_tensors
         return engine().jvp(ctx.call, ctx.ticket, x, background, x_dot), None
+
+
+# torch asks for it at each call, and reads it off the function if it is not there.
+Accumulate.forward.__signature__ = inspect.signature(Accumulate.forward)  # type: ignore[attr-defined]
 
 
 class _VJP(torch.autograd.Function):

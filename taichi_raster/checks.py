@@ -102,13 +102,22 @@ def values(name: str, value: Tensor, settings: Runtime) -> None:
 def finite(what: str, name: str, value: Tensor) -> None:
     if value.device.type == "meta":
         raise ValueError(f"{name}: is on the meta device and has no values")
-    if not bool(torch.isfinite(value.detach()).all()):
+    if value.numel() > 0 and not all(map(math.isfinite, extremes(value))):
         raise ValueError(f"{name}: holds {what}")
+
+
+def extremes(values: Tensor) -> tuple[float, float]:
+    """The smallest and the largest value; NaN where there is one."""
+    low, high = torch.aminmax(values.detach())
+    return float(low), float(high)
 
 
 def visible(face_vertices: Tensor, near: float, far: float) -> None:
     """At least one face must reach the depth range."""
     z = face_vertices.detach()[..., 2]
+    nearest, farthest = extremes(z)
+    if near <= nearest and farthest <= far:
+        return
     reaches = (z.amin(-1) <= far) & (z.amax(-1) >= near) & (z.amin(-1) > 0)
     if not bool(reaches.any()):
         raise ValueError(

@@ -17,23 +17,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_raster import elementary
-from taichi_raster import scratch as memory
+from taichi_raster import copying, elementary
 from taichi_raster.kernels import (
     Accumulate,
     AccumulateTangent,
     Binning,
     Forward,
     Layers,
+    Lists,
     Pull,
     PullTangent,
     Push,
 )
 from taichi_raster.kernels.sinks import LANES
 from taichi_raster.kernels.tiles import TileKernels
-from taichi_raster.layout import Call, DepthVariant, EdgeVariant, State, Variant
+from taichi_raster.launching import Launcher
+from taichi_raster.layout import RUNS, Call, DepthVariant, EdgeVariant, State, Variant
 from taichi_raster.runtime import Runtime, runtime
-from taichi_raster.scratch import Scratch, read, seed
+from taichi_raster.scratch import Scratch
 from taichi_raster.softness import registry
 
 _STILL = (True, False, False)
@@ -61,6 +62,7 @@ class Engine:
         self._runtime = settings
         self._scratch = Scratch(settings)
         self._compiled: dict[tuple[type, Variant], tuple[int, Any]] = {}
+        self._launchers: dict[tuple[type, Variant, str], tuple[int, Launcher]] = {}
         self._lock = threading.RLock()
         self._tickets = itertools.count()
         self._loaded = -1
@@ -75,8 +77,8 @@ class Engine:
         with self._lock:
             self._load(call, ticket, x, background)
             fields, grid = self._scratch, (-1, call.batch, call.height, call.width)
-            y, state = memory.read_both(
-                fields.y, call.y_size, fields.state, State.COUNT * call.pixels, x
+            y, state = copying.read_both(
+                fields, fields.y, call.y_size, fields.state, State.COUNT * call.pixels, x
             )
             return Sums(y.view(grid), state.view(grid))
 
@@ -84,7 +86,7 @@ class Engine:
         """(B, H, W): the nearest face that contains the pixel's centre, or -1."""
         with self._lock:
             self._load(call, self.ticket(), x, x.new_zeros(call.batch))
-            found = read(self._scratch.nearest, x, call.pixels)
+            found = copying.read(self._scratch, self._scratch.nearest, x, call.pixels)
             return found.view(call.batch, call.height, call.width)
 
     def vjp(self, call: Call, ticket: int, x: Tensor, background: Tensor, v: Tensor) -> Tensor:
@@ -92,13 +94,13 @@ class Engine:
         with self._lock:
             self._load(call, ticket, x, background)
             fields = self._scratch
-            seed(fields.y.grad, v.reshape(-1), fields.x.grad, call.x_size)
+            copying.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
             if self.prefer_autodiff:
-                seed(fields.x_still, x, fields.x_still, 0)
+                copying.seed(fields, fields.x_still, x, fields.x_still, 0)
                 _refuse_loops(call)
                 with elementary.native():
                     self._kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
-                return read(fields.x.grad, x, call.x_size)
+                return copying.read(fields, fields.x.grad, x, call.x_size)
             return self._pull(Pull, call, x)
 
     def jvp(self, call: Call, ticket: int, x: Tensor, background: Tensor, x_dot: Tensor) -> Tensor:
@@ -106,15 +108,16 @@ class Engine:
         with self._lock:
             self._load(call, ticket, x, background, tangent=True)
             fields = self._scratch
-            seed(fields.x_dot, x_dot, fields.y_dot, call.y_size if self.prefer_autodiff else 0)
+            zeroed = call.y_size if self.prefer_autodiff else 0
+            copying.seed(fields, fields.x_dot, x_dot, fields.y_dot, zeroed)
             if self.prefer_autodiff:
-                seed(fields.x_still, x, fields.x_still, 0)
+                copying.seed(fields, fields.x_still, x, fields.x_still, 0)
                 with elementary.native():
                     kernels = self._kernels(AccumulateTangent, call.variant)
                     kernels.accumulate(call.runs(self.on_gpu))
             else:
-                self._run(self._kernels(Push, call.variant), call)
-            y_dot = read(fields.y_dot, x, call.y_size)
+                self._run(Push, call.variant, call)
+            y_dot = copying.read(fields, fields.y_dot, x, call.y_size)
             return y_dot.view(-1, call.batch, call.height, call.width)
 
     def second(
@@ -124,16 +127,16 @@ class Engine:
         with self._lock:
             self._load(call, ticket, x, background, tangent=True)
             fields = self._scratch
-            seed(fields.x_dot, x_dot, fields.x.grad, call.x_size)
+            copying.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
             if self.prefer_autodiff:
                 _refuse_loops(call)
-                seed(fields.x_still, x, fields.x_still, 0)
-                seed(fields.y_dot.grad, v.reshape(-1), fields.x_still, 0)
+                copying.seed(fields, fields.x_still, x, fields.x_still, 0)
+                copying.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)
                 kernels = self._kernels(AccumulateTangent, call.variant)
                 with elementary.native():
                     kernels.accumulate.grad(call.runs(self.on_gpu))
-                return read(fields.x.grad, x, call.x_size)
-            seed(fields.y.grad, v.reshape(-1), fields.x_dot, 0)
+                return copying.read(fields, fields.x.grad, x, call.x_size)
+            copying.seed(fields, fields.y.grad, v, fields.x_dot, 0)
             return self._pull(PullTangent, call, x)
 
     def layers(self, call: Call, x: Tensor, depth: int) -> tuple[Tensor, bool]:
@@ -141,35 +144,38 @@ class Engine:
         with self._lock:
             self._scratch.reserve(layers=call.pixels * depth)
             self._place(call, x, x.new_zeros(call.batch))
-            unfinished = self._kernels(Layers, call.variant).collect(call.runs(self.on_gpu), depth)
-            found = read(self._scratch.layers, x, call.pixels * depth)
+            unfinished = self._launch(
+                Layers, call.variant, "collect", call.runs(self.on_gpu), depth
+            )
+            found = copying.read(self._scratch, self._scratch.layers, x, call.pixels * depth)
             return found.view(call.batch, call.height, call.width, depth), unfinished == 0
 
-    def _run(self, kernels: TileKernels, call: Call) -> None:
+    def _run(self, kind: type[TileKernels], variant: Variant, call: Call) -> None:
         """Tile by tile, or pixel by pixel."""
         if self.on_gpu:
-            kernels.run_pixels(call.batch * call.slots)
+            self._launch(kind, variant, "run_pixels", call.batch * call.slots)
         else:
             tiles = call.batch * call.tiles
-            kernels.run_tiles(tiles, kernels.length(tiles))
+            self._launch(kind, variant, "run_tiles", tiles, _to_each(tiles))
 
     def _pull(self, kind: type[Pull], call: Call, x: Tensor) -> Tensor:
         """The adjoint of x: face by face, which suits few threads, or pixel by pixel."""
-        fields, kernels = self._scratch, self._kernels(kind, call.variant)
+        fields, variant = self._scratch, call.variant
         if self.on_gpu:
-            kernels.pull_pixels(call.runs(self.on_gpu))
-            return read(fields.x.grad, x, call.x_size)
+            self._launch(kind, variant, "pull_pixels", call.runs(self.on_gpu))
+            return copying.read(fields, fields.x.grad, x, call.x_size)
         runs, length = call.face_runs()
-        sizes = kernels.shared_sizes if call.variant.moves[2] else {}
+        sizes = self._kernels(kind, variant).shared_sizes if variant.moves[2] else {}
         total = call.batch * runs * sum(sizes.values())
         if total > 0:
             fields.reserve(partials=total)
-            kernels = self._kernels(kind, call.variant)
-            memory.clear(fields.partials, total)
-        kernels.pull_faces(call.batch * runs, runs, length)
-        found = read(fields.x.grad, x, call.x_size)
+            copying.clear(fields, fields.partials, total)
+        all_runs = call.batch * runs
+        self._launch(kind, variant, "pull_faces", all_runs, runs, length, _to_each(all_runs))
+        found = copying.read(fields, fields.x.grad, x, call.x_size)
         if total > 0:
-            parts = read(fields.partials, x, total).view(call.batch, runs, -1).sum(1)
+            parts = copying.read(fields, fields.partials, x, total)
+            parts = parts.view(call.batch, runs, -1).sum(1)
             for part, of_part in zip(sizes, parts.split(list(sizes.values()), 1), strict=True):
                 begin = sum(call.sizes[:part])
                 found[begin : begin + call.sizes[part]] += of_part.reshape(-1)
@@ -189,7 +195,7 @@ class Engine:
             return
         self._place(call, x, background)
         variant = replace(call.variant, moves=_STILL)  # shared by all, so that it compiles once
-        self._run(self._kernels(Forward, variant), call)
+        self._run(Forward, variant, call)
         self._loaded = ticket
 
     def _place(self, call: Call, x: Tensor, background: Tensor) -> None:
@@ -197,31 +203,57 @@ class Engine:
         self._loaded = -1
         fields = self._scratch
         tiles = call.batch * call.tiles
-        limits = torch.cat([x.new_tensor(call.limits()), background.detach().to(x)])
+        sizes, limits = _numbers(call, self.on_gpu, x.dtype)
         fields.reserve(
             x=call.x_size, state=State.COUNT * call.pixels + _MARGIN,
-            pixels=call.pixels + _MARGIN, tile_begin=tiles + 1, limits=len(limits),
+            pixels=call.pixels + _MARGIN, tile_begin=tiles + 2, limits=len(limits) + call.batch,
         )  # fmt: skip
-        memory.place(fields, x, _dims(call, self.on_gpu), limits)
+        copying.place(fields, x, sizes, limits, background)
         variant = Variant(
             EdgeVariant("uniform"), DepthVariant("none"), cull=call.variant.cull,
             clockwise=call.variant.clockwise, unclipped_alpha=call.variant.unclipped_alpha,
             moves=_STILL,
         )  # fmt: skip
+        if self.on_gpu:
+            self._bin(call, variant)
+        else:
+            self._list(call, variant)
+
+    def _list(self, call: Call, variant: Variant) -> None:
+        """Find each tile's faces, face by face."""
+        fields, tiles, bands = self._scratch, call.batch * call.tiles, call.batch * call.bands
+        total, room = 1, 0
+        while total > room:  # the second time, there is room
+            room = fields.capacity("tile_faces")
+            total = self._launch(
+                Lists, variant, "build", tiles, bands, call.bands, _to_each(bands), room
+            )
+            fields.reserve(tile_faces=_fitting(total))
+
+    def _bin(self, call: Call, variant: Variant) -> None:
+        """Find each tile's faces, tile by tile."""
+        fields, tiles = self._scratch, call.batch * call.tiles
         if call.grouped:
             groups = call.batch * call.groups
             fields.reserve(group_begin=groups + 1)
-            binning = self._kernels(Binning, variant)
-            binning.count_groups(groups, binning.length(groups))
-            fields.reserve(group_faces=_fitting(binning.scan_groups(groups)))
-            binning = self._kernels(Binning, variant)
-            binning.fill_groups(groups, binning.length(groups))
+            self._launch(Binning, variant, "count_groups", groups, 1)
+            total = self._launch(Binning, variant, "scan_groups", groups)
+            fields.reserve(group_faces=_fitting(total))
+            self._launch(Binning, variant, "fill_groups", groups, 1)
         grouped = int(call.grouped)
-        binning = self._kernels(Binning, variant)
-        binning.count(tiles, binning.length(tiles), grouped)
-        fields.reserve(tile_faces=_fitting(binning.scan(tiles)))
-        binning = self._kernels(Binning, variant)
-        binning.fill(tiles, binning.length(tiles), grouped)
+        self._launch(Binning, variant, "count", tiles, 1, grouped)
+        fields.reserve(tile_faces=_fitting(self._launch(Binning, variant, "scan", tiles)))
+        self._launch(Binning, variant, "fill", tiles, 1, grouped)
+
+    def _launch(self, kind: type, variant: Variant, name: str, *arguments: int) -> int:
+        """Run one of the kernels of a kind."""
+        key, fresh = (kind, variant, name), self._scratch.version
+        version, launcher = self._launchers.get(key, (-1, None))
+        if launcher is None or version != fresh:
+            method = getattr(self._kernels(kind, variant), name)
+            launcher = Launcher(method, self._runtime.arch)
+            self._launchers[key] = fresh, launcher
+        return launcher(*arguments)
 
     def _kernels(self, kind: type, variant: Variant) -> Any:
         """The kernels of a kind, compiled anew if a field was replaced since."""
@@ -233,8 +265,15 @@ class Engine:
 
 
 @lru_cache(maxsize=256)
-def _dims(call: Call, on_gpu: bool) -> Tensor:
-    return torch.tensor(call.dims(on_gpu), dtype=torch.int32)
+def _numbers(call: Call, on_gpu: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The contents of the integer field, and of the floating-point field beside it."""
+    sizes = torch.tensor(call.dims(on_gpu), dtype=torch.int32)
+    return sizes, torch.tensor(call.limits(), dtype=dtype)
+
+
+def _to_each(count: int) -> int:
+    """How many of `count` things one run of a parallel loop does on a CPU."""
+    return -(-count // RUNS)
 
 
 def _fitting(total: int) -> int:

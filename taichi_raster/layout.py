@@ -211,6 +211,14 @@ class Call:
         return self.tiles * self.faces > 1 << 17
 
     @property
+    def bands(self) -> int:
+        """How many threads a CPU puts to listing the faces of one batch item's tiles, each for a
+        band of them; as each goes through all faces, that pays where there are many."""
+        if self.faces < 1 << 12:
+            return 1
+        return max(1, min(self.tiles // self.tiles_x, 8 // self.batch))
+
+    @property
     def x_size(self) -> int:
         return sum(self.sizes)
 

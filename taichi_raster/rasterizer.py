@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from taichi_raster import checks
+from taichi_raster import checks, per_item
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appearance
 from taichi_raster.autograd import Accumulate
 from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, SoftmaxDepth
 from taichi_raster.engine import Sums, engine
-from taichi_raster.layout import Call, DepthVariant, Part, State, Variant
+from taichi_raster.layout import Call, DepthVariant, Part, Slot, State, Variant
 from taichi_raster.runtime import runtime
 from taichi_raster.schedule import as_progress
+from taichi_raster.softness import registry
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
 
 _FAR_AWAY = 1e30  # stands for an infinite distance in the kernels
@@ -195,70 +195,87 @@ class SoftRasterizer(nn.Module):
         p = self.alpha.at(u)
         if views > 1:
             scenes = batch // views
-            edge, depth = _for_views(edge, scenes, views), _for_views(depth, scenes, views)
-            p = _repeated("alpha.p", p, 0, scenes, views)
-        p = _per_item("alpha.p", p, vertices)
-        call, x = self._pack(vertices, shown, edge, depth, p)
+            edge, depth = (per_item.for_views(state, scenes, views) for state in (edge, depth))
+            p = per_item.repeated("alpha.p", p, 0, scenes, views)
+        call, x, table = self._pack(vertices, shown, edge, depth, p)
         checks.fits_batch("depth.background_z", depth.background_z, batch)
         if isinstance(self.depth, SoftmaxDepth):
             floor = depth.background_z.to(vertices).expand(batch)
         else:
             floor = self.depth.background(depth, batch).to(vertices)
         sums = Sums(*Accumulate.apply(x, floor.detach(), call, engine().ticket()))
-        peak, saturated = sums.state[State.PEAK], sums.state[State.SATURATED]
-        alpha = self.alpha.resolve(sums.y[0], peak, saturated > 0, p)
+        total, weight, colours = sums.y.split([1, 1, shown.total])
+        alpha = self._resolve(total[0], sums.state, table[:, Slot.P])
         if shown.total == 0:
             return alpha[..., None]
         gamma = depth.gamma.to(vertices).expand(batch)[:, None, None]
-        colour = self._colour(sums, gamma, floor[:, None, None], self._behind(background, alpha))
-        return torch.cat([colour, alpha[..., None]], dim=-1)
+        behind = self._behind(background, alpha)
+        colour = self._colour(weight, colours, sums.state, gamma, floor[:, None, None], behind)
+        return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
 
-    def _behind(self, background: Tensor, like: Tensor) -> Tensor:
-        """The background at full size."""
+    def _resolve(self, total: Tensor, state: Tensor, p: Tensor) -> Tensor:
+        """Alpha from the T-conorm's sum."""
+        generator, peak = self.alpha.generator, state[State.PEAK]
+        saturates = registry.find(self.edge.variant.distribution).saturates_at < math.inf
+        if saturates and not generator.largest_alone:
+            return self.alpha.resolve(total, peak, state[State.SATURATED] > 0, p)
+        return generator.inverse(total, peak, p[:, None, None])
+
+    def _behind(self, background: Tensor, like: Tensor) -> Tensor | None:
+        """The background at full size, channels first; None where it is still and zero."""
+        if background.ndim == 0 and not per_item.moves(background) and float(background) == 0:
+            return None
         if background.ndim >= 3:
             for axis in (-3, -2):
                 background = background.repeat_interleave(self.antialias, dim=axis)
-        return background.to(like)
+        background = background.to(like)
+        lead = background.reshape((1,) * (4 - background.ndim) + background.shape)
+        return lead.movedim(-1, 0)
 
-    def _colour(self, sums: Sums, gamma: Tensor, floor: Tensor, background: Tensor) -> Tensor:
-        """The composited attributes from the per-pixel sums."""
-        weight, colour = sums.y[1, ..., None], sums.y[2:].movedim(0, -1)
+    def _colour(
+        self, weight: Tensor, colours: Tensor, state: Tensor, gamma: Tensor, floor: Tensor,
+        background: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """The composited attributes, channels first, from the per-pixel sums."""
         if isinstance(self.depth, HardDepth):
-            return colour + (1 - weight) * background
+            return colours if background is None else colours + (1 - weight) * background
         if isinstance(self.depth, SoftmaxDepth):
-            floor = (floor - sums.state[State.REFERENCE]) / gamma
-        rest = torch.exp(floor - sums.state[State.OFFSET])[..., None]
-        return (colour + rest * background) / (weight + rest)
+            floor = (floor - state[State.REFERENCE]) / gamma
+        rest = torch.exp(floor - state[State.OFFSET])
+        if background is not None:
+            colours = colours + rest * background
+        return colours * (weight + rest).reciprocal()
 
     def _pack(
         self, vertices: Tensor, shown: Appearance, edge: EdgeState, depth: DepthState, p: Tensor
-    ) -> tuple[Call, Tensor]:
-        """The call, and its inputs in one flat vector."""
+    ) -> tuple[Call, Tensor, Tensor]:
+        """The call, its inputs in one flat vector, and the parameters among these, (B, n)."""
         batch, n_faces = vertices.shape[:2]
-        parameters = [
-            _per_item("edge.scale", edge.scale, vertices, positive=True),
-            _per_item("edge.shape", edge.shape, vertices, positive=True),
-            _per_item("edge.shift", edge.shift, vertices),
-            p,
-            _per_item("depth.gamma", depth.gamma, vertices, positive=True),
-            _per_item("depth.shape", depth.shape, vertices, positive=True),
-            _per_item("depth.shift", depth.shift, vertices),
-        ]
-        edge_weights = _weights("edge.weights", edge.weights, self.edge.variant, vertices)
-        depth_weights = _weights("depth.weights", depth.weights, self.depth.variant, vertices)
-        table = torch.stack(parameters, dim=1)
+        table = per_item.table(
+            {
+                "edge.scale": edge.scale, "edge.shape": edge.shape, "edge.shift": edge.shift,
+                "alpha.p": p, "depth.gamma": depth.gamma, "depth.shape": depth.shape,
+                "depth.shift": depth.shift,
+            },
+            vertices,
+        )  # fmt: skip
+        edge_weights, depth_weights = (
+            per_item.weights(f"{name}.weights", state.weights, softness.variant, vertices)
+            for name, state, softness in (("edge", edge, self.edge), ("depth", depth, self.depth))
+        )
         parts = [
             vertices, shown.corners, shown.uv, shown.texels, edge_weights, depth_weights, table,
         ]  # fmt: skip
         height, width = (side * self.antialias for side in self.image_size)
         cutoff = _FAR_AWAY if self.cutoff is None else self.cutoff
         call = Call(
-            self._variant(shown, [_moves(part) for part in parts]), batch, n_faces, height, width,
+            self._variant(shown, [*map(per_item.moves, parts)]), batch, n_faces, height, width,
             tuple(part.numel() for part in parts), self.near, self.far, self.threshold, cutoff,
             min(edge.reach, cutoff, _FAR_AWAY), runtime().deterministic,
             (*shown.size, shown.stride),
         )  # fmt: skip
-        return call, torch.cat([part.reshape(-1) for part in parts])
+        flat = [part.reshape(-1) for part in parts if part.numel() > 0]
+        return call, torch.cat(flat), table
 
     def _variant(self, shown: Appearance, moves: list[bool]) -> Variant:
         depth = self.depth.variant if shown.total else DepthVariant("none")
@@ -272,53 +289,3 @@ class SoftRasterizer(nn.Module):
             self.orthographic,
             (vertices_move, appearance_moves, any(moves[Part.EDGE_WEIGHTS :])),
         )  # fmt: skip
-
-
-def _moves(part: Tensor) -> bool:
-    """Whether a part has derivatives, reverse or forward."""
-    return part.requires_grad or torch.autograd.forward_ad.unpack_dual(part).tangent is not None
-
-
-def _for_views(state: Any, scenes: int, views: int) -> Any:
-    """A softness at one progress, (B / views,), for each batch item, (B,)."""
-    values = {field.name: getattr(state, field.name) for field in fields(state)}
-    repeated = {
-        name: _repeated(name, value, 1 if name == "weights" else 0, scenes, views)
-        for name, value in values.items()
-        if isinstance(value, Tensor)
-    }
-    return replace(state, **repeated)
-
-
-def _repeated(name: str, value: Tensor, dims: int, scenes: int, views: int) -> Tensor:
-    """`value`, which has `dims` dimensions of its own behind its batch, `views` times each."""
-    if value.ndim == dims or len(value) == 1:
-        return value
-    if len(value) != scenes:
-        raise ValueError(
-            f"{name}: expected one entry, or one for each of the {scenes} scenes (batch items / "
-            f"views), got shape {tuple(value.shape)}"
-        )
-    return value.repeat_interleave(views, dim=0)
-
-
-def _weights(name: str, weights: Tensor | None, variant: Any, like: Tensor) -> Tensor:
-    """A network's weights as (B, P), checked; (B, 0) without a network."""
-    batch = len(like)
-    if weights is None:
-        return like.new_empty(batch, 0)
-    checks.weights(name, weights, batch, variant.network.size)
-    return weights.to(like).expand(batch, -1)
-
-
-def _per_item(name: str, value: Tensor, like: Tensor, positive: bool = False) -> Tensor:
-    """`value` as (B,) in the dtype and on the device of `like`, checked."""
-    batch = len(like)
-    checks.fits_batch(name, value, batch)
-    item = value.to(like).expand(batch)
-    detached = item.detach()
-    ok = torch.isfinite(detached) & (detached > 0 if positive else detached == detached)
-    if not bool(ok.all()):
-        kind = "positive finite" if positive else "finite"
-        raise ValueError(f"{name}: expected {kind} values, got {value.tolist()}")
-    return item

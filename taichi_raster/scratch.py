@@ -6,13 +6,14 @@ Replacing a field makes the kernels that use it compile anew, so they start larg
 for 58,000 faces with three colours, or 512 x 512 pixels.
 """
 
+import ctypes
 from typing import Any
 
+import numpy as np
 import taichi as ti
 import torch
 from torch import Tensor
 
-from taichi_raster.arithmetic import types
 from taichi_raster.runtime import Runtime
 
 _INITIAL = {
@@ -22,6 +23,10 @@ _INITIAL = {
     "layers": 1 << 20, "partials": 1 << 18,
 }  # fmt: skip
 
+
+DIMS = 32  # sizes of a call that fit; see layout.Dim
+
+_NUMBERS: dict[Any, Any] = {ti.i32: ctypes.c_int32, ti.f32: ctypes.c_float, ti.f64: ctypes.c_double}
 
 # How many numbers each group of fields holds for one element: values, adjoints, mirrors.
 _ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 2}
@@ -51,6 +56,7 @@ class Scratch:
         state: what `Forward` finds for each pixel besides (see layout.State); nearest, top: faces.
         partials: adjoints of a table's knots, from each run of faces.
         layers: faces of each pixel, nearest first, for the sharp reference.
+        views: on a CPU, the memory of each field and adjoint as a torch tensor; empty elsewhere.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
     """
 
@@ -70,11 +76,21 @@ class Scratch:
     def __init__(self, runtime: Runtime) -> None:
         self._float = runtime.ti_float
         self._arch = runtime.arch
-        self.dims = ti.field(ti.i32, shape=32)
+        self.views: dict[Any, Tensor] = {}
         self._capacity: dict[str, int] = {}
         self._trees: dict[str, object] = {}
+        self._fields: dict[str, list[Any]] = {}
         self.version = 0
+        builder = ti.FieldsBuilder()
+        self.dims = ti.field(ti.i32)
+        builder.dense(ti.i, DIMS).place(self.dims)
+        builder.finalize()
+        self._share(self.dims, DIMS)
         self.reserve(**dict.fromkeys(_INITIAL, 1))
+
+    def capacity(self, name: str) -> int:
+        """How many elements a named group of fields holds."""
+        return self._capacity[name]
 
     def reserve(self, **sizes: int) -> None:
         """Make room for at least `sizes` elements of each named group of fields."""
@@ -91,15 +107,26 @@ class Scratch:
             )
         self._check_memory(name, capacity)
         if name in self._trees:
+            for field in self._fields[name]:
+                self.views.pop(field, None)
             self._trees[name].destroy()  # type: ignore[attr-defined]
         builder = ti.FieldsBuilder()
-        for field in self._make(name):
+        made = self._make(name)
+        self._fields[name] = made + [field.grad for field in made if field.grad is not None]
+        for field in self._fields[name]:
             builder.dense(ti.i, capacity).place(field)
-            if field.grad is not None:
-                builder.dense(ti.i, capacity).place(field.grad)
         self._trees[name] = builder.finalize()
+        for field in self._fields[name]:
+            self._share(field, capacity)
         self._capacity[name] = capacity
         self.version += 1
+
+    def _share(self, field: Any, capacity: int) -> None:
+        """On a CPU, see a field's memory as a tensor, so that copies need no kernel."""
+        if self._arch == "cpu":
+            number = _NUMBERS[field.dtype]
+            numbers = (number * capacity).from_address(_address(field))
+            self.views[field] = torch.from_numpy(np.ctypeslib.as_array(numbers))
 
     def _bytes(self, name: str, capacity: int) -> int:
         width = 8 if self._float == ti.f64 else 4
@@ -131,95 +158,6 @@ class Scratch:
         return [field]
 
 
-# On a CPU, waking threads would take longer than these copies.
-
-
 @ti.kernel
-def _place(
-    x: ti.template(), dims: ti.template(), limits: ti.template(), numbers: ti.types.ndarray(),
-    sizes: ti.types.ndarray(), bounds: ti.types.ndarray(), n: ti.i32, k: ti.i32, m: ti.i32,
-):  # fmt: skip
-    ti.loop_config(serialize=types.on_cpu)
-    for i in range(n):
-        x[i] = numbers[i]
-    ti.loop_config(serialize=types.on_cpu)
-    for i in range(k):
-        dims[i] = sizes[i]
-    ti.loop_config(serialize=types.on_cpu)
-    for i in range(m):
-        limits[i] = bounds[i]
-
-
-@ti.kernel
-def _seed(
-    target: ti.template(), source: ti.types.ndarray(), n: ti.i32, zero: ti.template(), m: ti.i32
-):
-    ti.loop_config(serialize=types.on_cpu)
-    for i in range(n):
-        target[i] = source[i]
-    ti.loop_config(serialize=types.on_cpu)
-    for i in range(m):
-        zero[i] = 0
-
-
-@ti.kernel
-def _clear(field: ti.template(), n: ti.i32):
-    ti.loop_config(serialize=types.on_cpu)
-    for i in range(n):
-        field[i] = 0
-
-
-@ti.kernel
-def _read(target: ti.types.ndarray(), source: ti.template(), n: ti.i32):
-    ti.loop_config(serialize=types.on_cpu)
-    for i in range(n):
-        target[i] = source[i]
-
-
-@ti.kernel
-def _read_both(
-    target: ti.types.ndarray(), source: ti.template(), n: ti.i32,
-    other: ti.types.ndarray(), another: ti.template(), m: ti.i32,
-):  # fmt: skip
-    ti.loop_config(serialize=types.on_cpu)
-    for i in range(n):
-        target[i] = source[i]
-    ti.loop_config(serialize=types.on_cpu)
-    for i in range(m):
-        other[i] = another[i]
-
-
-def place(scratch: Scratch, x: Tensor, sizes: Tensor, limits: Tensor) -> None:
-    """Copy a call's inputs and numbers to their fields."""
-    values = x.detach().contiguous()
-    _place(
-        scratch.x, scratch.dims, scratch.limits, values, sizes, limits, len(values), len(sizes),
-        len(limits),
-    )  # fmt: skip
-
-
-def seed(field: ti.Field, values: Tensor, cleared: ti.Field, n: int) -> None:
-    """Copy a flat tensor into the beginning of a field, and zero the first `n` of another."""
-    _seed(field, values.detach().contiguous(), values.numel(), cleared, n)
-
-
-def clear(field: ti.Field, n: int) -> None:
-    """Zero the first `n` elements of a field."""
-    _clear(field, n)
-
-
-def read(field: ti.Field, like: Tensor, n: int) -> Tensor:
-    """The first `n` elements of a field, on the device of `like`."""
-    integer = field.dtype == ti.i32
-    target = torch.empty(n, dtype=torch.int32 if integer else like.dtype, device=like.device)
-    _read(target, field, n)
-    return target
-
-
-def read_both(
-    first: ti.Field, n: int, second: ti.Field, m: int, like: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The first `n` elements of a field, and the first `m` of another."""
-    one, other = (torch.empty(size, dtype=like.dtype, device=like.device) for size in (n, m))
-    _read_both(one, first, n, other, second, m)
-    return one, other
+def _address(field: ti.template()) -> ti.u64:
+    return ti.get_addr(field, [0])

@@ -80,10 +80,13 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any launch of a Taichi kernel fails the test."""
     from taichi.lang.kernel_impl import Kernel
 
+    from taichi_raster.launching import Launcher
+
     def launched(self: object, *_: object) -> None:
         pytest.fail(f"a kernel ran before the error: {self}")
 
     monkeypatch.setattr(Kernel, "launch_kernel", launched)
+    monkeypatch.setattr(Launcher, "__call__", launched)
 
 
 @pytest.mark.parametrize("what", TENSORS)

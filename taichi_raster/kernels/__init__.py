@@ -4,6 +4,7 @@ from taichi_raster.kernels.accumulate import Accumulate, AccumulateTangent
 from taichi_raster.kernels.binning import Binning
 from taichi_raster.kernels.forward import Forward
 from taichi_raster.kernels.layers import Layers
+from taichi_raster.kernels.lists import Lists
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.pull import Pull, PullTangent
 from taichi_raster.kernels.push import Push
@@ -14,6 +15,7 @@ __all__ = [
     "Binning",
     "Forward",
     "Layers",
+    "Lists",
     "PairKernels",
     "Pull",
     "PullTangent",

@@ -21,32 +21,34 @@ class Binning(PairKernels):
     @ti.kernel
     def count(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
         for slot in range(self.slots(tiles, length)):
-            for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
-                b, row, column = self.tile_at(tile)
-                group = self.group_of(b, row, column)
-                self.hold(b)
-                n = 0
-                for k in range(self.begin(group, grouped), self.end(group, grouped)):
-                    face = self.candidate(k, grouped)
-                    if self.reaches(b, face, row, column, TILE):
-                        n += 1
-                self.tile_begin[tile + 1] = n
-                self.release()
+            if self.begins(slot):
+                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
+                    b, row, column = self.tile_at(tile)
+                    group = self.group_of(b, row, column)
+                    self.hold(b)
+                    n = 0
+                    for k in range(self.begin(group, grouped), self.end(group, grouped)):
+                        face = self.candidate(k, grouped)
+                        if self.reaches(b, face, row, column, TILE):
+                            n += 1
+                    self.tile_begin[tile + 1] = n
+                    self.release()
 
     @ti.kernel
     def fill(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
         for slot in range(self.slots(tiles, length)):
-            for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
-                b, row, column = self.tile_at(tile)
-                group = self.group_of(b, row, column)
-                self.hold(b)
-                at = self.tile_begin[tile]
-                for k in range(self.begin(group, grouped), self.end(group, grouped)):
-                    face = self.candidate(k, grouped)
-                    if self.reaches(b, face, row, column, TILE):
-                        self.tile_faces[at] = face
-                        at += 1
-                self.release()
+            if self.begins(slot):
+                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
+                    b, row, column = self.tile_at(tile)
+                    group = self.group_of(b, row, column)
+                    self.hold(b)
+                    at = self.tile_begin[tile]
+                    for k in range(self.begin(group, grouped), self.end(group, grouped)):
+                        face = self.candidate(k, grouped)
+                        if self.reaches(b, face, row, column, TILE):
+                            self.tile_faces[at] = face
+                            at += 1
+                    self.release()
 
     @ti.kernel
     def scan(self, tiles: ti.i32) -> ti.i32:
@@ -55,28 +57,30 @@ class Binning(PairKernels):
     @ti.kernel
     def count_groups(self, groups: ti.i32, length: ti.i32):
         for slot in range(self.slots(groups, length)):
-            for group in range(self.first(slot, length), self.last(slot, length, groups)):
-                b, row, column = self.group_at(group)
-                self.hold(b)
-                n = 0
-                for face in range(self.dims[Dim.FACES]):
-                    if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
-                        n += 1
-                self.group_begin[group + 1] = n
-                self.release()
+            if self.begins(slot):
+                for group in range(self.first(slot, length), self.last(slot, length, groups)):
+                    b, row, column = self.group_at(group)
+                    self.hold(b)
+                    n = 0
+                    for face in range(self.dims[Dim.FACES]):
+                        if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+                            n += 1
+                    self.group_begin[group + 1] = n
+                    self.release()
 
     @ti.kernel
     def fill_groups(self, groups: ti.i32, length: ti.i32):
         for slot in range(self.slots(groups, length)):
-            for group in range(self.first(slot, length), self.last(slot, length, groups)):
-                b, row, column = self.group_at(group)
-                self.hold(b)
-                at = self.group_begin[group]
-                for face in range(self.dims[Dim.FACES]):
-                    if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
-                        self.group_faces[at] = face
-                        at += 1
-                self.release()
+            if self.begins(slot):
+                for group in range(self.first(slot, length), self.last(slot, length, groups)):
+                    b, row, column = self.group_at(group)
+                    self.hold(b)
+                    at = self.group_begin[group]
+                    for face in range(self.dims[Dim.FACES]):
+                        if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+                            self.group_faces[at] = face
+                            at += 1
+                    self.release()
 
     @ti.kernel
     def scan_groups(self, groups: ti.i32) -> ti.i32:

@@ -13,7 +13,7 @@ from taichi_raster.arithmetic import clamp
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.softening import DepthWeight, EdgeTerms
 from taichi_raster.kernels.textures import sampler
-from taichi_raster.layout import RUNS, TILE, Dim, Limit, Part, Slot, State, Variant
+from taichi_raster.layout import TILE, Dim, Limit, Part, Slot, State, Variant
 from taichi_raster.numbers import Number, Vector, exp, raw, select, total
 from taichi_raster.runtime import Runtime
 from taichi_raster.scratch import Scratch
@@ -28,7 +28,7 @@ def size_of(network: Architecture | Table | None) -> int:
 
 # Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
 # runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead. As an
-# empty iteration takes time too, there should be no more than RUNS of them.
+# empty iteration takes time too, there should be no more than `layout.RUNS` of them.
 SPREAD = 512
 
 
@@ -89,26 +89,25 @@ class PairKernels:
 
     # --- who does what ----------------------------------------------------------------------------
 
-    def length(self, count: int) -> int:
-        """How many tiles, or groups of tiles, one run should do."""
-        return -(-count // RUNS) if self.spread > 1 else 1
-
     @ti.func
     def slots(self, count, length):
         """Iterations of a parallel loop over `count` things, `length` of them to a run."""
         return (count + length - 1) // length * self.spread
 
     @ti.func
+    def begins(self, slot):
+        """Whether an iteration does a run; most do nothing."""
+        return (slot & (self.spread - 1)) == 0
+
+    @ti.func
     def first(self, slot, length):
-        """The first thing of an iteration."""
+        """The first thing of a run."""
         return slot // self.spread * length
 
     @ti.func
     def last(self, slot, length, count):
-        """The one after the last thing of an iteration; most iterations have none."""
-        first = slot // self.spread * length
-        mine = slot // self.spread * self.spread == slot
-        return ti.select(mine, ti.min(first + length, count), first)
+        """The one after the last thing of a run."""
+        return ti.min(slot // self.spread * length + length, count)
 
     # --- where things lie -------------------------------------------------------------------------
 
@@ -264,7 +263,7 @@ class PairKernels:
         y = raw(self.point(row, 0)[1])
         low, high = geometry.extent(face.triangle, 1, y, self.reach())
         width = self.dim(Dim.WIDTH)
-        return self._whole(low, width, False), self._whole(high, width, True)
+        return self.whole(low, width, False), self.whole(high, width, True)
 
     @traced
     def reach(self) -> Any:
@@ -276,12 +275,12 @@ class PairKernels:
         self, face: Face, lowest: Any, highest: Any, first: Any, last: Any
     ) -> tuple[Any, Any]:
         height = self.dim(Dim.HEIGHT)
-        top = let(ti.max(self._whole(-highest, height, False), first))
-        bottom = let(ti.min(self._whole(-lowest, height, True), ti.min(last, height)))
+        top = let(ti.max(self.whole(-highest, height, False), first))
+        bottom = let(ti.min(self.whole(-lowest, height, True), ti.min(last, height)))
         return top, let(ti.select(self.drawn(face.triangle), bottom, top))
 
     @traced
-    def _whole(self, position: Any, size: Any, end: bool) -> Any:
+    def whole(self, position: Any, size: Any, end: bool) -> Any:
         """The first pixel, in [0, size], whose centre is at `position` or behind it; or, for an
         `end`, the one after the last pixel before it."""
         width, height = self.dim(Dim.WIDTH), self.dim(Dim.HEIGHT)

@@ -39,14 +39,14 @@ class Pull(PairKernels):
         return isinstance(self.variant.edge.network, Table) and self.moves[Part.EDGE_WEIGHTS]
 
     @ti.kernel
-    def pull_faces(self, runs: ti.i32, runs_per_item: ti.i32, length: ti.i32):
-        for slot in range(runs * self.spread):
-            run = slot // self.spread
-            b = run // runs_per_item
-            begin = (run - b * runs_per_item) * length
-            end = ti.min(begin + length, self.dims[Dim.FACES])
-            for index in range(begin, ti.select(slot == run * self.spread, end, begin)):
-                self.pull_face(b, index, run)
+    def pull_faces(self, runs: ti.i32, runs_per_item: ti.i32, faces: ti.i32, length: ti.i32):
+        for slot in range(self.slots(runs, length)):
+            if self.begins(slot):
+                for run in range(self.first(slot, length), self.last(slot, length, runs)):
+                    b = run // runs_per_item
+                    begin = (run - b * runs_per_item) * faces
+                    for index in range(begin, ti.min(begin + faces, self.dims[Dim.FACES])):
+                        self.pull_face(b, index, run)
 
     @ti.func
     def pull_face(self, b, index, run):

@@ -136,14 +136,13 @@ class FaceSums:
             lanes.at(0).add(lanes.at(lane).value)
 
     def flush(self) -> None:
-        """Add lane 0 where it belongs."""
+        """Put lane 0 where it belongs: nobody else adds to what is the face's own."""
         for (part, offset), lanes in self.sums.items():
             if part in self.starts:
                 self.share(self.starts[part] + offset, lanes.at(0).value)
             else:
-                into(
-                    self.kernels, part, self.face.at * self.sizes[part] + offset, lanes.at(0).value
-                )
+                at = self.face.at * self.sizes[part] + offset
+                set_to(place_of_adjoint(self.kernels, part, at), lanes.at(0).value)
 
     def share(self, at: Any, amount: Any) -> None:
         """Add to one of the sums of the run."""
@@ -177,5 +176,9 @@ class FaceSink(Sink):
 
 def into(kernels: PairKernels, part: int, index: Any, amount: Any) -> None:
     """Add to the adjoint of an element of a part of x, atomically."""
-    place = element(kernels.x.grad, let(kernels.dim(Dim.PARTS + part) + index))
+    place = place_of_adjoint(kernels, part, index)
     place += amount
+
+
+def place_of_adjoint(kernels: PairKernels, part: int, index: Any) -> Any:
+    return element(kernels.x.grad, let(kernels.dim(Dim.PARTS + part) + index))

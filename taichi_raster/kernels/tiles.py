@@ -46,8 +46,9 @@ class TileKernels(PairKernels):
     @ti.kernel
     def run_tiles(self, tiles: ti.i32, length: ti.i32):
         for slot in range(self.slots(tiles, length)):
-            for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
-                self.run_tile(tile)
+            if self.begins(slot):
+                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
+                    self.run_tile(tile)
 
     @ti.func
     def run_tile(self, tile):
