@@ -101,8 +101,10 @@ class Lists(PairKernels):
         width = self.dim(Dim.WIDTH)
         left = self.whole(ti.min(*x) - self.reach(), width, False)
         right = self.whole(ti.max(*x) + self.reach(), width, True)
-        return top // TILE, _tiles_until(bottom), left // TILE, _tiles_until(right)
+        return *_tiles(top, bottom), *_tiles(left, right)
 
 
-def _tiles_until(pixels: Any) -> Any:
-    return let((pixels + (TILE - 1)) // TILE)
+def _tiles(begin: Any, end: Any) -> tuple[Any, Any]:
+    """The tiles that hold pixels from `begin` to before `end`: none, where there are none."""
+    first, last = let(begin // TILE), let((end + (TILE - 1)) // TILE)
+    return first, let(ti.select(end > begin, last, first))
