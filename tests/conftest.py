@@ -4,6 +4,8 @@ Taichi allows one backend and one precision in a process, so a run of pytest has
 configuration; `tests/run_configurations.py` (what `make test` calls) does a run for each.
 """
 
+from pathlib import Path
+
 import hypothesis
 import pytest
 import torch
@@ -23,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("taichi_raster")
     group.addoption("--arch", default="cpu", choices=("cpu", "vulkan", "cuda"), help="backend")
     group.addoption("--precision", default="f64", choices=("f32", "f64"), help="of the kernels")
+    group.addoption("--part", default="1/1", help="k/n: every n-th file of tests, from the k-th on")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -40,9 +43,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     arch, precision = _configuration(config)
+    files = _files_of_part(config.getoption("--part"), items)
     selected, deselected = [], []
     for item in items:
-        wanted = all(
+        wanted = item.path in files and all(
             arch in _allowed(item, mark, "arch", arch)
             and precision in _allowed(item, mark, "precision", precision)
             for mark in item.iter_markers("runs_on")
@@ -51,6 +55,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = selected
+
+
+def _files_of_part(part: str, items: list[pytest.Item]) -> set[Path]:
+    """The files of tests that part "k/n" of a run has."""
+    k, _, n = part.partition("/")
+    if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        raise pytest.UsageError(f"--part: expected k/n with 1 <= k <= n, got {part!r}")
+    return set(sorted({item.path for item in items})[int(k) - 1 :: int(n)])
 
 
 def _configuration(config: pytest.Config) -> tuple[str, str]:
