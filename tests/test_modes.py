@@ -8,6 +8,8 @@ from torch import Tensor
 
 import modes
 
+ORDER = 1e-12  # texels that faces share are summed by two threads, in either order
+
 EVERY = {**modes.ALL, **{f"pair {name}": mode for name, mode in modes.PAIRS.items()}}
 
 
@@ -22,7 +24,9 @@ def test_first_and_second_derivatives_are_finite_differences(name: str) -> None:
     def function(*values: Tensor) -> Tensor:
         return mode.render(dict(zip(keys, values, strict=True)))
 
-    assert torch.autograd.gradcheck(function, leaves, fast_mode=True, atol=1e-6)
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=True, atol=1e-6, nondet_tol=ORDER)
     # Wigner's density has an infinite slope at its edge: differences converge slowly near it.
     slack = 1e-4 if "wigner" in name else 1e-5
-    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True, atol=slack)
+    assert torch.autograd.gradgradcheck(
+        function, leaves, fast_mode=True, atol=slack, nondet_tol=ORDER
+    )
