@@ -13,7 +13,7 @@ The four families and what they transfer to:
 
 Stages (see `meta.study`): tune fixed softnesses; learn one, and the ablation with a logistic shape;
 judge all of them on unseen tasks. Into `out/study/FAMILY` go results.md, tuning.md, the figures,
-and softening.safetensors, which is what `tr.pretrained(FAMILY)` ships.
+and softening.safetensors, for `tr.load_softening`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Softenings that come with the package, learned once and ready to use.
+"""Softenings that come with the package, learned once and ready to use; none does yet.
 
 Each is a small file in the folder `pretrained_files`, with a card that says how it came about.
 """
