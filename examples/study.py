@@ -19,7 +19,7 @@ and softening.safetensors, for `tr.load_softening`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,6 @@ from tyro.conf import Positional
 
 import taichi_raster as tr
 from meta.baselines import Grid, Rung, Tuned
-from meta.checkpoint import describe
 from meta.console import Clock
 from meta.distributed import join, world
 from meta.method import Method
@@ -50,6 +49,7 @@ from tasks import Occlusion, Picture, Pose, Shape2D, Shape3D
 
 Family = Literal["shape2d", "occlusion", "shape3d", "pose"]
 SLOW = ("gamma", "gamma_rev")  # their kernels sum series
+LUKASIEWICZ = ("yager", 1.0)  # coverages add up, to at most 1: no seams between neighbouring faces
 EVERY = tuple(name for name in registry.known() if name not in ("heaviside", *SLOW))
 
 
@@ -141,7 +141,7 @@ def softening(study: Study, method: Method, scores: dict[str, Any]) -> tr.Soften
     card = {
         "task": f"{family!r}: {family.__doc__.strip().splitlines()[0]}",
         "units": study.units,
-        "optimiser": describe(study.rule),
+        "optimiser": {"name": type(study.rule).__name__, **asdict(study.rule)},
         "command": f"python examples/study.py {study.name}",
         "seed": study.training.settings.seed,
         "scores": scores,
@@ -168,8 +168,11 @@ def shape2d(seed: int) -> Study:
         (Rung(1), Rung(4, 24), Rung(16, 6)),
         tuning_batch=8,
         slow_grid=Grid(SLOW, (0.03, 0.1), (0.01,), (0.08,), (True,), (0.2,)),
-        gammas=(0.02, 0.07, 0.2, 0.6),
-        training=training(seed, Learnable(progress=True, gamma=True), 200, 64, 2, 16),
+        wider_grid=Grid(("gaussian", "logistic", "gudermannian", "uniform"), (0.1, 0.2),
+                        (0.01, 0.02), (0.1, 0.16), gammas=(0.6, 2.0),
+                        conorms=(None, LUKASIEWICZ)),
+        gammas=(0.07, 0.2, 0.6, 2.0),
+        training=training(seed, learn(gamma=True), 400, 128, 1, 16),
         max_batch=256,
     )  # fmt: skip
 
@@ -190,8 +193,10 @@ def occlusion(seed: int) -> Study:
         (Rung(1), Rung(4, 24), Rung(16, 6)),
         tuning_batch=8,
         slow_grid=Grid(SLOW, (0.03, 0.1), (0.01,), (0.15,), (True,), (0.1,)),
+        wider_grid=Grid(("gumbel_max", "logistic", "gaussian", "uniform"), (0.03, 0.06),
+                        (0.01, 0.02), (0.1, 0.2), gammas=(0.2, 0.5), gamma_ends=(0.03, 0.1)),
         gammas=(0.05, 0.1, 0.2),
-        training=training(seed, Learnable(progress=True, gamma=True, depth=True), 80, 64, 2, 8),
+        training=training(seed, learn(gamma=True, depth=True), 200, 64, 1, 8),
         max_batch=256,
     )  # fmt: skip
 
@@ -211,7 +216,9 @@ def shape3d(seed: int) -> Study:
         (Rung(1), Rung(4, 12), Rung(12, 4)),
         tuning_batch=2,
         slow_grid=Grid(SLOW, (0.03,), (0.01,), (0.04,), (True,)),
-        training=training(seed, Learnable(progress=True), 80, 16, 1, 1),
+        wider_grid=Grid(("uniform", "gaussian", "logistic", "exponential_rev"), (0.03, 0.1),
+                        (0.01, 0.03), (0.02, 0.04), conorms=(LUKASIEWICZ,)),
+        training=training(seed, learn(), 160, 16, 1, 2),
         max_batch=64,
     )  # fmt: skip
 
@@ -233,9 +240,16 @@ def pose(seed: int) -> Study:
         (Rung(1), Rung(4, 16), Rung(24, 4)),
         tuning_batch=4,
         slow_grid=Grid(SLOW, (0.03,), (0.01,), (0.06,), (True,)),
-        training=training(seed, Learnable(progress=True), 60, 64, 1, 4),
+        wider_grid=Grid(("uniform", "gaussian", "logistic", "exponential_rev"), (0.05, 0.1, 0.2),
+                        (0.01, 0.03), (0.06, 0.1), conorms=(LUKASIEWICZ,)),
+        training=training(seed, learn(), 150, 64, 1, 4),
         max_batch=128,
     )  # fmt: skip
+
+
+def learn(**more: bool) -> Learnable:
+    """Shape and its dependence on progress, scale, learning rate, the T-conorm's p; and more."""
+    return Learnable(progress=True, conorm="frank", **more)
 
 
 def training(

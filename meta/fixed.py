@@ -22,15 +22,17 @@ GAMMA_SHAPE = 2.0
 """Shape of the gamma distributions, which need one."""
 
 Renderer = Callable[..., nn.Module]
-"""renderer(edge), or renderer(edge, depth) where a depth softness is part of the search."""
+"""renderer(edge), or renderer(edge, depth) where a depth softness is part of the search, with
+alpha=... where a T-conorm is."""
 
 
 @dataclass(frozen=True)
 class FixedSoftness:
     """One configuration: scale start -> end (equal: constant; in NDC), learning rate, decay.
 
-    `gamma` is the temperature of a softmax depth (see `tr.SoftmaxDepth`); None leaves the depth
-    softness to the renderer.
+    `gamma` is the temperature of a softmax depth (see `tr.SoftmaxDepth`), constant or annealed to
+    `gamma_end`; None leaves the depth softness to the renderer. `conorm` is a T-conorm and its p;
+    None leaves alpha to the renderer.
     """
 
     distribution: str
@@ -39,6 +41,13 @@ class FixedSoftness:
     lr: float
     decay: bool
     gamma: float | None = None
+    gamma_end: float | None = None
+    conorm: tuple[str, float] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether temperature and T-conorm are as in a renderer whose edge alone is tuned."""
+        return self.gamma_end is None and self.conorm is None
 
     @property
     def annealed(self) -> bool:
@@ -49,20 +58,26 @@ class FixedSoftness:
     def key(self) -> str:
         """A text that identifies the configuration in files."""
         gamma = "" if self.gamma is None else f" gamma {self.gamma!r}"
-        return f"{self.distribution} {self.start!r} {self.end!r} {self.lr!r} {self.decay}{gamma}"
+        gamma += "" if self.gamma_end is None else f" to {self.gamma_end!r}"
+        alpha = "" if self.conorm is None else f" {self.conorm[0]} {self.conorm[1]!r}"
+        scale = f"{self.start!r} {self.end!r}"
+        return f"{self.distribution} {scale} {self.lr!r} {self.decay}{gamma}{alpha}"
 
     @property
     def order(self) -> tuple[Any, ...]:
         """Sorts configurations."""
-        return self.distribution, self.start, self.end, self.lr, self.decay, self.gamma or 0.0
+        edge = self.distribution, self.start, self.end, self.lr, self.decay
+        return *edge, self.gamma or 0.0, self.gamma_end or 0.0, self.conorm or ("", 0.0)
 
     @property
     def title(self) -> str:
         """For tables: "logistic 0.16 -> 0.01, lr 0.15 decaying"."""
         scale = f"{self.start:g} -> {self.end:g}" if self.annealed else f"{self.start:g}"
         gamma = "" if self.gamma is None else f", gamma {self.gamma:g}"
+        gamma += "" if self.gamma_end is None else f" -> {self.gamma_end:g}"
+        alpha = "" if self.conorm is None else f", {self.conorm[0]} {self.conorm[1]:g}"
         rate = f"lr {self.lr:g}{' decaying' if self.decay else ''}"
-        return f"{self.distribution} {scale}{gamma}, {rate}"
+        return f"{self.distribution} {scale}{gamma}{alpha}, {rate}"
 
     @property
     def lr_values(self) -> list[float]:
@@ -81,12 +96,24 @@ class FixedSoftness:
 
     def depth(self) -> tr.SoftmaxDepth | None:
         """The depth softness, or None; its temperature is a two-knot schedule."""
-        return None if self.gamma is None else tr.SoftmaxDepth(tr.Knots([self.gamma, self.gamma]))
+        return None if self.gamma is None else tr.SoftmaxDepth(tr.Knots(self.gamma_values))
+
+    @property
+    def gamma_values(self) -> list[float]:
+        """The temperature at the start and the end; empty if there is none."""
+        if self.gamma is None:
+            return []
+        return [self.gamma, self.gamma if self.gamma_end is None else self.gamma_end]
+
+    def alpha(self) -> tr.TConorm | None:
+        """The T-conorm, or None; its p is constant."""
+        return None if self.conorm is None else tr.TConorm(*self.conorm)
 
     def render_by(self, renderer: Renderer) -> nn.Module:
         """The renderer of this softness."""
-        depth = self.depth()
-        return renderer(self.edge()) if depth is None else renderer(self.edge(), depth)
+        depth, alpha = self.depth(), self.alpha()
+        parts = [self.edge()] if depth is None else [self.edge(), depth]
+        return renderer(*parts) if alpha is None else renderer(*parts, alpha=alpha)
 
     def lr_schedule(self) -> tr.Schedule:
         """The learning rate as a schedule."""
@@ -99,7 +126,7 @@ class FixedSoftness:
             "lr.log_values": _logs(self.lr_values),
         }
         if self.gamma is not None:
-            parameters["renderer.depth.gamma.log_values"] = _logs([self.gamma, self.gamma])
+            parameters["renderer.depth.gamma.log_values"] = _logs(self.gamma_values)
         return parameters
 
 
@@ -108,8 +135,9 @@ class Grid:
     """Every combination; annealed scales run from each of `scales` to each lower of `ends`.
 
     `distributions` are any but "heaviside", which has no gradient. `gammas` are temperatures of the
-    depth softmax; None leaves the depth softness to the renderer. Raises ValueError, naming what is
-    empty, unknown or not positive.
+    depth softmax; None leaves the depth softness to the renderer. Each is constant, and is annealed
+    to each lower of `gamma_ends`. `conorms` are T-conorms with their p; None among them leaves
+    alpha to the renderer. Raises ValueError, naming what is empty, unknown or not positive.
     """
 
     distributions: tuple[str, ...] = ("logistic", "gaussian", "uniform")
@@ -118,17 +146,22 @@ class Grid:
     lrs: tuple[float, ...] = (0.03, 0.06, 0.12, 0.24)
     decays: tuple[bool, ...] = (False, True)
     gammas: tuple[float, ...] | None = None
+    gamma_ends: tuple[float, ...] = ()
+    conorms: tuple[tuple[str, float] | None, ...] = (None,)
 
     def __post_init__(self) -> None:
         for name in self.distributions:
             if name == "heaviside":
                 raise ValueError("distributions: 'heaviside' has no gradient to descend")
             registry.find(name)
-        for field_name in ("scales", "ends", "lrs", "gammas"):
+        for conorm in self.conorms:
+            if conorm is not None:
+                tr.TConorm(*conorm)  # raises ValueError for what there is not
+        for field_name in ("scales", "ends", "lrs", "gammas", "gamma_ends"):
             values = getattr(self, field_name) or ()
             if not all(math.isfinite(value) and value > 0 for value in values):
                 raise ValueError(f"{field_name}: expected positive numbers, got {values}")
-        for field_name in ("distributions", "scales", "lrs", "decays", "gammas"):
+        for field_name in ("distributions", "scales", "lrs", "decays", "gammas", "conorms"):
             if getattr(self, field_name) == ():
                 raise ValueError(f"{field_name}: expected at least one value, got none")
 
@@ -136,13 +169,19 @@ class Grid:
         """All of them, in a fixed order."""
         pairs = [(scale, scale) for scale in self.scales]
         pairs += [(scale, end) for scale in self.scales for end in self.ends if end < scale]
+        gammas: list[tuple[float | None, float | None]] = [(None, None)]
+        if self.gammas:
+            gammas = [(gamma, None) for gamma in self.gammas]
+            gammas += [(gamma, end) for gamma in self.gammas for end in self.gamma_ends
+                       if end < gamma]  # fmt: skip
         return [
-            FixedSoftness(name, start, end, lr, decay, gamma)
+            FixedSoftness(name, start, end, lr, decay, gamma, gamma_end, conorm)
             for name in self.distributions
+            for conorm in self.conorms
             for start, end in pairs
             for lr in self.lrs
             for decay in self.decays
-            for gamma in (self.gammas or (None,))
+            for gamma, gamma_end in gammas
         ]
 
 

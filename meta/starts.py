@@ -12,6 +12,7 @@ import taichi_raster as tr
 from meta.baselines import DECAY_BEGINS, DECAY_FACTOR, FixedSoftness
 from meta.method import Method
 from meta.updates import UpdateRule
+from taichi_raster.aggregation import generator
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.9, 0.95, 1.0)
 """Progress at which learned schedules have their knots: dense where the run is to settle."""
@@ -19,7 +20,7 @@ GAMMA_KNOTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """The same for a depth softness's temperature."""
 DEFAULT_GAMMA = 1e-2
 """Where a learned temperature starts, if the fixed softness does not say."""
-PROBABILISTIC_AT = {"hamacher": 1.0, "aczel_alsina": 1.0}
+PROBABILISTIC_AT = {"hamacher": 1.0, "aczel_alsina": 1.0, "frank": 1.0}
 """The p at which a T-conorm is the probabilistic one, exactly."""
 
 RendererMaker = Callable[..., nn.Module]
@@ -36,12 +37,14 @@ class Learnable:
         progress: and its shape depends on progress.
         scale: its scale is a schedule with learnable knots.
         lr: and so is the inner learning rate.
-        gamma: and the temperature of the softmax over depth, which starts constant.
+        gamma: and the temperature of the softmax over depth.
         depth: the depth softness is an `MLPDepth`, which starts as the softmax.
-        conorm: name of a T-conorm whose p is learned, of those that can start as the probabilistic
-            one ("hamacher", "aczel_alsina"); None for the renderer's own.
+        conorm: name of a T-conorm whose p is learned: the fixed softness's own, or, where that
+            leaves alpha to the renderer, one that can start as the probabilistic one ("hamacher",
+            "aczel_alsina", "frank"); None for that of the fixed softness as it is.
 
-    Raises ValueError for a dependence on progress without a shape, and for another T-conorm.
+    Raises ValueError for a dependence on progress without a shape, and for an unknown T-conorm or
+    one without a positive p.
     """
 
     shape: bool = True
@@ -55,10 +58,10 @@ class Learnable:
     def __post_init__(self) -> None:
         if self.progress and not self.shape:
             raise ValueError("progress: only a learned shape can depend on it; set shape=True")
-        if self.conorm is not None and self.conorm not in PROBABILISTIC_AT:
-            raise ValueError(
-                f"conorm: expected one of {sorted(PROBABILISTIC_AT)} or None, got {self.conorm!r}"
-            )
+        if self.conorm is not None:
+            domain = generator(self.conorm).domain
+            if domain is None or domain[0] == "negative":  # p is learned in its logarithm
+                raise ValueError(f"conorm: the T-conorm {self.conorm!r} has no positive p to learn")
 
 
 def learnable_method(
@@ -84,9 +87,9 @@ def learnable_method(
     depth = _depth(start, learn)
     if depth is not None:
         parts["depth"] = depth
-    if learn.conorm is not None:
-        # One knot: a positive number that is learned in its logarithm.
-        parts["alpha"] = tr.TConorm(learn.conorm, tr.Knots([PROBABILISTIC_AT[learn.conorm]]))
+    alpha = _alpha(start, learn)
+    if alpha is not None:
+        parts["alpha"] = alpha
     lr = lr_knots(start)
     lr.requires_grad_(learn.lr)
     edge = _edge(start, learn, options)
@@ -136,12 +139,29 @@ def _edge(start: FixedSoftness, learn: Learnable, options: dict[str, Any]) -> tr
     )
 
 
+def _alpha(start: FixedSoftness, learn: Learnable) -> tr.TConorm | None:
+    """None leaves it to the renderer."""
+    if learn.conorm is None:
+        return start.alpha()
+    if start.conorm is not None and start.conorm[0] == learn.conorm:
+        p = start.conorm[1]
+    elif start.conorm is None and learn.conorm in PROBABILISTIC_AT:
+        p = PROBABILISTIC_AT[learn.conorm]
+    else:
+        fixed = "the probabilistic T-conorm" if start.conorm is None else repr(start.conorm[0])
+        raise ValueError(
+            f"conorm: {learn.conorm!r} cannot start as {fixed}, which the fixed softness has"
+        )
+    # One knot: a positive number that is learned in its logarithm.
+    return tr.TConorm(learn.conorm, tr.Knots([p]))
+
+
 def _depth(start: FixedSoftness, learn: Learnable) -> tr.DepthSoftness | None:
     """None leaves it to the renderer."""
     gamma = start.gamma
     if gamma is None and not (learn.gamma or learn.depth):
         return None
-    level = DEFAULT_GAMMA if gamma is None else gamma
-    knots = tr.Knots([level] * len(GAMMA_KNOTS), GAMMA_KNOTS)
+    first, last = start.gamma_values or [DEFAULT_GAMMA] * 2
+    knots = tr.Knots([first * (last / first) ** u for u in GAMMA_KNOTS], GAMMA_KNOTS)
     knots.requires_grad_(learn.gamma)
     return tr.MLPDepth(gamma=knots) if learn.depth else tr.SoftmaxDepth(knots)

@@ -4,8 +4,10 @@ Stages, each kept in files of its own, so that a stopped study goes on where it 
 
 1. tune: every configuration of a grid of fixed softnesses, by successive halving, then a finer grid
    around the best of each class (see `meta.baselines`), on the tuning stream;
-2. learn: a softness that starts at the best annealed one, and the ablation: the same schedules with
-   a logistic shape, by the same estimator with the same effort;
+   Where asked, a wider search then also tunes what the edge softness stands in: the T-conorm, and a
+   temperature that is annealed too;
+2. learn: a softness that starts at the best fixed one, and the ablation: the same, with a logistic
+   shape that stays, by the same estimator with the same effort;
 3. judge: all methods on the same unseen tasks of the family, and of the families they are to
    transfer to, which nothing has been tuned or trained on.
 """
@@ -43,6 +45,7 @@ from meta.training import TrainerSettings, TrainingResult
 from meta.updates import UpdateRule
 
 CONSTANT, ANNEALED = "best constant", "best annealed"
+WIDER = "best annealed, T-conorm and temperature tuned too"
 LEARNED, ABLATION = "learned", "learned schedules, logistic shape"
 
 
@@ -110,6 +113,8 @@ class Study:
         grid, rungs, tuning_batch: of `BaselineTuner`.
         slow_grid: a smaller grid, for distributions whose kernels take many times as long; after
             the first round, the best of each class goes on to the last at once.
+        wider_grid: of the wider search, whose best (of all annealed ones) learning starts at; None
+            for no wider search.
         finer: whether the best of each class is tuned again on a finer grid around it.
         gammas: temperatures of that finer grid; None where depth plays no part.
         training: how the softness is learned.
@@ -125,6 +130,7 @@ class Study:
     rungs: Sequence[Rung] = (Rung(1), Rung(4, 36), Rung(16, 6))
     tuning_batch: int = 16
     slow_grid: Grid | None = None
+    wider_grid: Grid | None = None
     finer: bool = True
     gammas: tuple[float, ...] | None = None
     training: Training = field(default_factory=Training)
@@ -156,20 +162,24 @@ class StudyRun:
     # Stage 1 --------------------------------------------------------------------------------------
 
     def tune(self) -> dict[str, Tuned]:
-        """The best fixed softnesses: `CONSTANT`, `ANNEALED`, and "logistic", the best annealed
-        logistic, where the ablation starts."""
+        """The best fixed softnesses: `CONSTANT`, `ANNEALED`, `WIDER` where that was searched, and
+        "logistic", the best annealed logistic of all, where the ablation starts.
+        """
         study = self.study
         results = [self._tuned(study.grid, study.rungs, "tuning")]
         if study.slow_grid is not None:
             slow_rungs = (study.rungs[0], Rung(study.rungs[-1].batches, 1))
             results.append(self._tuned(study.slow_grid, slow_rungs, "tuning slow"))
+        if study.wider_grid is not None:
+            results.append(self._tuned(study.wider_grid, study.rungs, "tuning wider"))
         best = _best_of_each_class(results)
         if study.finer:
             rungs = [replace(rung, keep=None) if i == 0 else rung
                      for i, rung in enumerate(study.rungs[1:])]  # fmt: skip
             for name, entry in best.items():
                 grid = finer_grid(entry.config, study.gammas)
-                results.append(self._tuned(grid, rungs or study.rungs, f"finer {name}"))
+                short = "wider" if name == WIDER else name
+                results.append(self._tuned(grid, rungs or study.rungs, f"finer {short}"))
         best = _best_of_each_class(results)
         text = "\n".join(ranking_markdown(result) for result in results)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -195,8 +205,10 @@ class StudyRun:
     def start(self, best: Mapping[str, Tuned], name: str) -> Method:
         """Where `LEARNED` or `ABLATION` starts, on the study's own family."""
         training = self.study.training
-        config = best[ANNEALED if name == LEARNED else "logistic"].config
+        config = best[_start_of(best) if name == LEARNED else "logistic"].config
         learn, options = training.learn, dict(training.shape_options)
+        if config.conorm is not None and learn.conorm is not None:
+            learn = replace(learn, conorm=config.conorm[0])
         if name == ABLATION:
             learn, options = replace(learn, shape=False, progress=False, depth=False), {}
         return self._at(self.study.problem, config, learn, options)
@@ -239,7 +251,8 @@ class StudyRun:
         family, rule = problem.family, self.study.rule
         fixed = {
             name: fixed_method(best[name].config, family.renderer, rule, problem.steps)
-            for name in (CONSTANT, ANNEALED)
+            for name in (CONSTANT, ANNEALED, WIDER)
+            if name in best
         }
         return {name: moved(method, problem) for name, method in (fixed | dict(trained)).items()}
 
@@ -290,6 +303,9 @@ def moved(method: Method, problem: Problem) -> Method:
 def finer_grid(config: FixedSoftness, gammas: tuple[float, ...] | None = None) -> Grid:
     """A grid around a configuration: scales and learning rates a factor of 1.5 to both sides."""
     near = (1 / 1.5, 1.0, 1.5)
+    last = config.gamma_end
+    if last is not None:
+        gammas = tuple(config.gamma_values[0] * f for f in near)
     return Grid(
         distributions=(config.distribution,),
         scales=tuple(config.start * f for f in near),
@@ -297,18 +313,27 @@ def finer_grid(config: FixedSoftness, gammas: tuple[float, ...] | None = None) -
         lrs=tuple(config.lr * f for f in near),
         decays=(config.decay,),
         gammas=gammas,
+        gamma_ends=() if last is None else tuple(last * f for f in near),
+        conorms=(config.conorm,),
     )
+
+
+def _start_of(best: Mapping[str, Tuned]) -> str:
+    return WIDER if WIDER in best else ANNEALED
 
 
 def _best_of_each_class(results: Sequence[TuningResult]) -> dict[str, Tuned]:
     """Of several searches; what was tried on more tasks goes first."""
     ranking = [entry for result in results for entry in result.ranking]
     merged = TuningResult(sorted(ranking, key=lambda entry: (-entry.tasks, entry.score)))
-    return {
-        CONSTANT: merged.best_constant,
-        ANNEALED: merged.best_annealed,
+    best = {
+        CONSTANT: merged.best(lambda c: c.plain and not c.annealed),
+        ANNEALED: merged.best(lambda c: c.plain and c.annealed),
         "logistic": merged.best(lambda c: c.annealed and c.distribution == "logistic"),
     }
+    if not all(entry.config.plain for entry in merged.ranking):
+        best[WIDER] = merged.best(lambda c: c.annealed)
+    return best
 
 
 def _by_last_word(values: Mapping[str, float], name: str) -> float:

@@ -1,5 +1,7 @@
 """What may be learned: each switch adds its own parameters, and nothing moves at the start."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -35,6 +37,10 @@ SWITCHES = {
     ),
     "hamacher": (
         Learnable(shape=False, scale=False, lr=False, conorm="hamacher"),
+        {"renderer.alpha.p.log_values"},
+    ),
+    "frank": (
+        Learnable(shape=False, scale=False, lr=False, conorm="frank"),
         {"renderer.alpha.p.log_values"},
     ),
     "aczel_alsina": (
@@ -98,5 +104,21 @@ def test_other_distributions_start_near_themselves():
 def test_impossible_switches_are_refused_by_name():
     with pytest.raises(ValueError, match="progress: only a learned shape"):
         Learnable(shape=False, progress=True)
-    with pytest.raises(ValueError, match="conorm: expected one of .*'yager'"):
-        Learnable(conorm="yager")
+    for name in ("max", "schweizer_sklar"):
+        with pytest.raises(ValueError, match=f"conorm: the T-conorm '{name}' has no positive p"):
+            Learnable(conorm=name)
+    with pytest.raises(ValueError, match="'yager' cannot start as the probabilistic T-conorm"):
+        start(Learnable(conorm="yager"))
+
+
+def test_a_start_keeps_its_conorm_and_its_annealed_temperature():
+    config = replace(LOGISTIC, gamma=0.4, gamma_end=0.1, conorm=("yager", 1.5))
+    task = FAMILY.sample(3, "tune", 0)
+    fixed = unroll(fixed_method(config, FAMILY.renderer, Adam(), STEPS), task).params
+    for learn in (NOTHING, replace(NOTHING, gamma=True, conorm="yager")):
+        moved = unroll(start(learn, config), task).params
+        torch.testing.assert_close(moved, fixed, rtol=1e-8, atol=1e-10)
+    other = replace(config, conorm=None)
+    assert (unroll(start(NOTHING, other), task).params - fixed).abs().max() > 1e-6
+    with pytest.raises(ValueError, match="'frank' cannot start as 'yager'"):
+        start(replace(NOTHING, conorm="frank"), config)
