@@ -10,6 +10,8 @@ from typing import Any
 import taichi as ti
 from taichi.lang import impl
 
+from taichi_raster.compiling import patience
+
 # Where the calls of Taichi's that are used below are known; others launch as usual.
 _KNOWN = ti.__version__[:2] == (1, 7)
 
@@ -20,18 +22,27 @@ class Launcher:
     def __init__(self, method: Any, arch: str) -> None:
         self._method = method
         self._kernel: Any = None
+        self._used = False
         self._direct = _KNOWN and arch == "cpu"  # elsewhere, results may have to be waited for
 
     def __call__(self, *arguments: int) -> int:
         if not self._direct:
-            return self._method(*arguments)
+            return self._method(*arguments) if self._used else self._first(arguments)
         if self._kernel is None:
-            self._find(arguments)
+            with patience.while_compiling():
+                self._find(arguments)
         context = self._kernel.make_launch_context()
         for i, argument in enumerate(arguments):
             context.set_arg_int((i,), argument)
         self._program.launch_kernel(self._compiled, context)
         return context.get_struct_ret_int((0,)) if self._returns else 0
+
+    def _first(self, arguments: tuple[int, ...]) -> int:
+        """A launch that compiles."""
+        with patience.while_compiling():
+            result = self._method(*arguments)
+        self._used = True
+        return result
 
     def _find(self, arguments: tuple[int, ...]) -> None:
         """The compiled kernel."""

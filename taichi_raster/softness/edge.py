@@ -106,6 +106,7 @@ class Distribution(EdgeSoftness):
 
     @property
     def squared(self) -> bool:
+        """Whether F sees sign(d) d^2 / scale."""
         return self.variant.squared
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:

@@ -1,0 +1,75 @@
+"""The packages that are installed beside this one, `meta` and `tasks`, whatever else is called so.
+
+Python looks for `import tasks` in the script's own folder first, so that a `tasks.py` there hides
+the package of that name. `taichi_raster.tasks` and `taichi_raster.meta` are the packages all the
+same: where nothing hides them, the very same modules; else loaded from the place where this
+package lies, and the modules that hide them stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+_HOME = Path(__file__).resolve().parent.parent
+
+
+def companion(name: str) -> ModuleType:
+    """The package `name` beside this one; its modules are known as ``taichi_raster.name...`` too.
+
+    Raises:
+        ImportError: if it is not installed there.
+    """
+    if not (_HOME / name / "__init__.py").is_file():
+        raise ImportError(f"{name}: no such package beside taichi_raster in {_HOME}", name=name)
+    if _comes_first(name):
+        package, modules = _load(name)
+    else:
+        with _put_aside(name):
+            package, modules = _load(name)
+    sys.modules.update({f"taichi_raster.{key}": module for key, module in modules.items()})
+    return package
+
+
+def _comes_first(name: str) -> bool:
+    """Whether `import name` finds the package beside this one."""
+    here = _HOME / name / "__init__.py"
+    try:
+        found = importlib.util.find_spec(name)
+    except ValueError:  # a module made by hand, without a spec
+        return False
+    return found is not None and found.origin is not None and Path(found.origin).resolve() == here
+
+
+def _load(name: str) -> tuple[ModuleType, dict[str, ModuleType]]:
+    """The package, and all of its modules by their names."""
+    package = importlib.import_module(name)
+    modules = {name: package}
+    for entry in pkgutil.walk_packages(package.__path__, f"{name}."):
+        modules[entry.name] = importlib.import_module(entry.name)
+    return package, modules
+
+
+@contextmanager
+def _put_aside(name: str) -> Iterator[None]:
+    """Within it, `import name` finds the package; afterwards what it found before."""
+    hiding = _take(name)
+    sys.path.insert(0, str(_HOME))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(_HOME))
+        _take(name)
+        sys.modules.update(hiding)
+
+
+def _take(name: str) -> dict[str, ModuleType]:
+    """Remove `name` and what is below it from the loaded modules."""
+    keys = [key for key in sys.modules if key == name or key.startswith(f"{name}.")]
+    return {key: sys.modules.pop(key) for key in keys}

@@ -1,0 +1,289 @@
+"""Renderers and softnesses behave as torch users expect of modules, and names are documented."""
+
+import ast
+import copy
+import importlib
+import inspect
+import io
+import logging
+import pickle
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import taichi as ti
+import torch
+from torch import Tensor, nn
+
+import taichi_raster as tr
+from meta import Adam, Method, TaskBatch, TaskFamily, UpdateRule
+from taichi_raster import launching
+from taichi_raster.compiling import Patience
+from taichi_raster.launching import Launcher
+from taichi_raster.schedule import as_progress
+
+pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
+
+ROOT = Path(__file__).parent.parent
+PUBLIC = ("taichi_raster", "taichi_raster.conventions", "taichi_raster.published", "meta", "tasks")
+
+
+def learned(seed: int = 0) -> tr.SoftRasterizer:
+    """A renderer with something to learn in every part."""
+    edge = tr.MLPSoftness((2, 2), scale=tr.Knots([0.2, 0.05]), progress=True, seed=seed)
+    with torch.no_grad():
+        for name, value in edge.named_parameters():
+            if "weights" in name:
+                g = torch.Generator().manual_seed(seed + len(name))
+                value.add_(0.3 * torch.randn(value.shape, generator=g, dtype=value.dtype))
+    gamma = tr.Knots([0.1 * (seed + 1), 0.02])
+    alpha = tr.TConorm("yager", tr.Knots([1.5 + seed]))
+    background = nn.Parameter(torch.tensor([0.1 + 0.2 * seed]))
+    return tr.SoftRasterizer(12, edge, tr.SoftmaxDepth(gamma), alpha, background)
+
+
+def fixed() -> tr.SoftRasterizer:
+    """A renderer of plain numbers, and one parameter."""
+    scale = nn.Parameter(torch.tensor(0.1))
+    return tr.SoftRasterizer(12, tr.Distribution("logistic", scale), alpha=tr.TConorm("yager", 1.5))
+
+
+def image(renderer: nn.Module, progress: float = 0.3) -> Tensor:
+    g = torch.Generator().manual_seed(3)
+    xy, colours = torch.rand(1, 4, 3, 2, generator=g) * 2 - 1, torch.rand(1, 4, 3, 1, generator=g)
+    faces = tr.lift_triangles(xy, torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    return renderer(faces, colours, progress=progress).detach()
+
+
+def test_everything_that_holds_numbers_is_a_module() -> None:
+    parts: list[object] = [
+        *learned().children(), tr.SharpRasterizer(), tr.HardDepth(), tr.MLPDepth(),
+        tr.DistributionDepth("logistic"), tr.tabulate(tr.MLPSoftness((2, 2))), tr.Constant(1.0),
+        tr.Geometric(0.1, 0.01), tr.Knots([1.0]), tr.Softening(tr.Distribution("logistic")),
+        tr.LaplacianLoss(torch.tensor([[0, 1, 2]]), 3),
+        Method(learned(), Adam(), tr.Constant(0.1), 2),
+    ]  # fmt: skip
+    assert all(isinstance(part, nn.Module) for part in parts)
+
+
+def test_a_state_dict_carries_all_that_is_learnable() -> None:
+    one, other = learned(0), learned(1)
+    expected = image(one)
+    assert float((image(other) - expected).abs().max()) > 0.01
+    state = one.state_dict()
+    assert {name for name, _ in one.named_parameters()} <= set(state)
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(image(other), expected)
+    assert torch.equal(image(other, 0.9), image(one, 0.9))
+
+
+def test_numbers_that_are_not_learnable_are_arguments_and_not_state() -> None:
+    scale = torch.tensor(0.1, requires_grad=True) * 1  # somebody else's, in a graph
+    edge = tr.Distribution("logistic", scale)
+    assert not tr.SoftRasterizer(8, edge, background=(0.1, 0.2)).state_dict()
+    assert edge.scale(as_progress(None, 1)) is scale
+
+
+@pytest.mark.parametrize("make", [learned, fixed])
+def test_copies_and_pickles_render_the_same_and_share_nothing(make) -> None:
+    original = make()
+    expected = image(original)
+    whole = io.BytesIO()
+    torch.save(original, whole)
+    whole.seek(0)
+    copies = (
+        copy.deepcopy(original),
+        pickle.loads(pickle.dumps(original)),
+        torch.load(whole, weights_only=False),
+    )
+    for twin in copies:
+        assert torch.equal(image(twin), expected)
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter.mul_(1.5)
+        assert not torch.equal(image(twin), expected)
+    assert torch.equal(image(original), expected)
+
+
+@pytest.mark.parametrize(
+    "softness",
+    [
+        tr.tabulate(tr.MLPSoftness((2, 2), scale=0.1)), tr.Distribution("gamma", 0.1, shape=2.0),
+        tr.MLPSoftness((2, 2), progress=True),
+    ],
+    ids=["table", "distribution", "network"],
+)  # fmt: skip
+def test_softnesses_alone_are_copied_and_pickled(softness: tr.EdgeSoftness) -> None:
+    d = torch.linspace(-1, 1, 21)
+    for twin in (copy.deepcopy(softness), pickle.loads(pickle.dumps(softness))):
+        assert torch.equal(twin.value(d), softness.value(d))
+        assert twin.state_dict().keys() == softness.state_dict().keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_modules_go_to_another_precision_and_images_stay_in_that_of_init(dtype) -> None:
+    renderer = learned()
+    expected = image(renderer)
+    moved = copy.deepcopy(renderer).to(dtype)
+    assert {p.dtype for p in moved.parameters()} == {dtype}
+    found = image(moved)
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().max()) < (0.02 if dtype == torch.float16 else 1e-5)
+
+
+def test_a_method_round_trips() -> None:
+    one = Method(learned(0), Adam(), tr.Knots([0.1, 0.01]), 3)
+    other = pickle.loads(pickle.dumps(Method(learned(1), Adam(), tr.Knots([0.2, 0.02]), 3)))
+    other.load_state_dict(one.state_dict())
+    assert all(torch.equal(other.state_dict()[k], v) for k, v in one.state_dict().items())
+    assert other.steps == 3 and other.rule == one.rule
+
+
+# Documentation and types --------------------------------------------------------------------------
+
+
+def public(name: str) -> Iterator[tuple[str, object]]:
+    """The public functions and classes of a module, by their names."""
+    module = importlib.import_module(name)
+    names = getattr(module, "__all__", None)
+    if names is None:
+        names = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == name]
+        names = [k for k in names if not k.startswith("_")]
+    for key in names:
+        value = getattr(module, key)
+        if not isinstance(value, ModuleType) and callable(value):
+            yield f"{name}.{key}", value
+
+
+def methods(owner: type) -> Iterator[tuple[str, object]]:
+    """The functions written in a class, properties' getters among them."""
+    for key, value in vars(owner).items():
+        if key == "__init__" or not key.startswith("_"):
+            function = value.fget if isinstance(value, property) else value
+            function = getattr(function, "__func__", function)
+            if inspect.isfunction(function):
+                yield key, function
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_have_docstrings(module: str) -> None:
+    agreed = {k for p in (TaskBatch, TaskFamily, UpdateRule) for k, _ in methods(p)}
+    missing = []
+    for name, value in public(module):
+        if not value.__doc__:
+            missing.append(name)
+        if inspect.isclass(value):
+            documented = {
+                k for base in value.__mro__[1:] for k, f in vars(base).items() if f.__doc__
+            }
+            documented |= agreed  # a Protocol says what they are for
+            missing += [
+                f"{name}.{key}"
+                for key, function in methods(value)
+                if key not in ("__init__", "forward", "extra_repr")  # the class says it
+                and not function.__doc__ and key not in documented
+            ]  # fmt: skip
+    assert not missing
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_have_type_hints(module: str) -> None:
+    missing = []
+    for name, value in public(module):
+        functions = [(name, value)] if inspect.isfunction(value) else []
+        if inspect.isclass(value) and not getattr(value, "_is_protocol", False):
+            functions = [(f"{name}.{key}", function) for key, function in methods(value)]
+        for key, function in functions:
+            signature = inspect.signature(function)
+            hints = [
+                p.annotation for i, p in enumerate(signature.parameters.values())
+                if not (i == 0 and p.name in ("self", "cls"))
+            ]  # fmt: skip
+            if not key.endswith("__init__"):
+                hints.append(signature.return_annotation)
+            if inspect.Signature.empty in hints:
+                missing.append(key)
+    assert not missing
+
+
+# Who imports whom ---------------------------------------------------------------------------------
+
+
+def imports(package: str) -> dict[str, set[str]]:
+    """For each file of a package, the top-level packages that it imports, anywhere in it."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        names = found.setdefault(str(path.relative_to(ROOT)), set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.partition(".")[0])
+    return found
+
+
+def test_the_renderer_stands_alone_and_meta_knows_no_tasks() -> None:
+    for file, names in imports("taichi_raster").items():
+        own = (
+            {Path(file).stem}
+            if file in ("taichi_raster/meta.py", "taichi_raster/tasks.py")
+            else set()
+        )
+        assert not (names & {"meta", "tasks"}) - own, file
+    assert not [file for file, names in imports("meta").items() if "tasks" in names]
+
+
+def test_the_longer_names_are_the_very_same_modules() -> None:
+    from taichi_raster.tasks.shape2d import Shape2D
+
+    import meta
+    import taichi_raster.meta
+    import taichi_raster.tasks
+    import tasks
+
+    assert taichi_raster.tasks is tasks and taichi_raster.meta is meta
+    assert Shape2D is tasks.Shape2D and taichi_raster.meta.Method is Method
+
+
+# Waiting for kernels ------------------------------------------------------------------------------
+
+
+@ti.data_oriented
+class Doubler:
+    @ti.kernel
+    def double(self, x: ti.i32) -> ti.i32:
+        return 2 * x
+
+
+def test_long_compilations_say_so_once_and_while_they_last(caplog) -> None:
+    patience = Patience(0.05)
+    for _ in range(2):
+        with patience.while_compiling():
+            time.sleep(0.5)
+            assert "compiling kernels" in caplog.text
+    assert [r.levelno for r in caplog.records] == [logging.WARNING]
+    assert caplog.records[0].name == "taichi_raster.compiling"
+
+
+def test_short_compilations_say_nothing_until_they_add_up(caplog) -> None:
+    patience = Patience(0.6)
+    with patience.while_compiling():
+        pass
+    assert not caplog.records
+    for _ in range(3):
+        with patience.while_compiling():
+            time.sleep(0.25)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("arch", ["cpu", "vulkan"])  # launched directly, or by Taichi
+def test_a_kernel_is_compiled_once_under_this_watch(arch, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(launching, "patience", Patience(0.0))
+    double = Launcher(Doubler().double, arch)
+    assert [double(3), double(4)] == [6, 8]
+    assert len(caplog.records) == 1
