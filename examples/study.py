@@ -1,6 +1,6 @@
 """Learn a softness for one family of tasks, and judge it beside the best hand-tuned ones.
 
-    python examples/study.py pose                # also: shape2d, occlusion, shape3d
+    python examples/study.py pose                # also: shape2d, occlusion, shape3d, apart, shaded
     python examples/study.py pose --resume       # go on where a stopped run was
     torchrun --nproc-per-node 2 examples/study.py pose --resume    # the same, spread
 
@@ -10,6 +10,11 @@ The four families and what they transfer to:
     occlusion   where 4 to 6 shapes lie, in depth too -> 10 to 14 shapes; places known
     shape3d     a sphere becomes a random solid       -> other solids by a finer sphere, more views
     pose        a camera from one silhouette          -> farther starts; another mesh, larger images
+
+And two that users of soft renderers ask for:
+
+    apart       the same, where the silhouettes of start and truth do not overlap at all
+    shaded      the same from a shaded picture, its colours alone
 
 Stages (see `meta.study`): tune fixed softnesses; learn one, and the ablation with a logistic shape;
 judge all of them on unseen tasks. Into `out/study/FAMILY` go results.md, tuning.md, the figures,
@@ -47,7 +52,7 @@ from meta.updates import Adam
 from taichi_raster.softness import registry
 from tasks import Occlusion, Picture, Pose, Shape2D, Shape3D
 
-Family = Literal["shape2d", "occlusion", "shape3d", "pose"]
+Family = Literal["shape2d", "occlusion", "shape3d", "pose", "apart", "shaded"]
 SLOW = ("gamma", "gamma_rev")  # their kernels sum series
 LUKASIEWICZ = ("yager", 1.0)  # coverages add up, to at most 1: no seams between neighbouring faces
 EVERY = tuple(name for name in registry.known() if name not in ("heaviside", *SLOW))
@@ -58,7 +63,7 @@ class Options:
     """Learn a softness for one family of tasks; see the top of the file.
 
     Args:
-        family: shape2d, occlusion, shape3d or pose.
+        family: shape2d, occlusion, shape3d, pose, apart or shaded.
         out: folder of all results; a folder of the family's name is made in it.
         resume: go on with what is there.
         minutes: stop each of the two trainings after so many minutes; --resume goes on.
@@ -218,7 +223,7 @@ def shape3d(seed: int) -> Study:
         slow_grid=Grid(SLOW, (0.03,), (0.01,), (0.04,), (True,)),
         wider_grid=Grid(("uniform", "gaussian", "logistic", "exponential_rev"), (0.03, 0.1),
                         (0.01, 0.03), (0.02, 0.04), conorms=(LUKASIEWICZ,)),
-        training=training(seed, learn(), 160, 16, 1, 2),
+        training=training(seed, learn(), 120, 16, 1, 1),
         max_batch=64,
     )  # fmt: skip
 
@@ -247,6 +252,45 @@ def pose(seed: int) -> Study:
     )  # fmt: skip
 
 
+def apart(seed: int) -> Study:
+    """Where nothing overlaps, only far tails have a gradient: wide scales, which cost more."""
+    return Study(
+        "apart",
+        Problem("Pose, silhouettes apart at the start",
+                Pose(overlap="none", image_size=24, seed=seed), 80, 128, 32),
+        Adam(betas=(0.9, 0.99)),
+        "those of tasks.Pose: log distance, radians and NDC",
+        {},
+        Grid(("cauchy", "exponential_rev", "gaussian", "laplace", "logistic", "uniform"),
+             (0.1, 0.3, 1.0), (0.01, 0.03), (0.06, 0.12), (True,)),
+        (Rung(1), Rung(4, 8), Rung(8, 3)),
+        tuning_batch=4,
+        wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.1, 0.3, 1.0), (0.01, 0.03),
+                        (0.06, 0.12), (True,), conorms=(LUKASIEWICZ,)),
+        training=training(seed, learn(), 80, 32, 1, 4),
+        max_batch=64,
+    )  # fmt: skip
+
+
+def shaded(seed: int) -> Study:
+    return Study(
+        "shaded",
+        Problem("Pose from RGB, unseen bodies", Pose(image="shaded", image_size=32, seed=seed), 60,
+                256, 64),
+        Adam(betas=(0.9, 0.99)),
+        "those of tasks.Pose: log distance and radians",
+        {},
+        Grid(("exponential_rev", "gaussian", "gudermannian", "laplace", "logistic", "uniform"),
+             (0.03, 0.1), (0.01, 0.03), (0.05, 0.1), gammas=(0.003, 0.01)),
+        (Rung(1), Rung(4, 8), Rung(24, 3)),
+        tuning_batch=4,
+        wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.05, 0.1), (0.01, 0.03), (0.05, 0.1),
+                        gammas=(0.01,), conorms=(LUKASIEWICZ,)),
+        training=training(seed, learn(gamma=True), 80, 64, 1, 4),
+        max_batch=128,
+    )  # fmt: skip
+
+
 def learn(**more: bool) -> Learnable:
     """Shape and its dependence on progress, scale, learning rate, the T-conorm's p; and more."""
     return Learnable(progress=True, conorm="frank", **more)
@@ -263,13 +307,14 @@ def training(
             nonfinite="skip",
         ),
         options={"pairs": pairs, "directions": "per_task"},
-        rates={"weights": 0.03, "progress_weights": 0.03, "log_values": 0.05},
-        sigmas={"weights": 0.1, "progress_weights": 0.1, "log_values": 0.15},
+        rates={"weights": 0.006, "progress_weights": 0.01, "log_values": 0.04},
+        sigmas={"weights": 0.025, "progress_weights": 0.05, "log_values": 0.12},
     )  # fmt: skip
 
 
 STUDIES: dict[str, Callable[[int], Study]] = {
-    "shape2d": shape2d, "occlusion": occlusion, "shape3d": shape3d, "pose": pose,
+    "shape2d": shape2d, "occlusion": occlusion, "shape3d": shape3d, "pose": pose, "apart": apart,
+    "shaded": shaded,
 }  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -43,6 +43,16 @@ class FixedSoftness:
     gamma: float | None = None
     gamma_end: float | None = None
     conorm: tuple[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers and texts; `from_json` takes them back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> FixedSoftness:
+        """The inverse of `to_json`; TypeError for other names."""
+        conorm = content.get("conorm")
+        return FixedSoftness(**{**content, "conorm": None if conorm is None else tuple(conorm)})
 
     @property
     def plain(self) -> bool:

@@ -184,6 +184,10 @@ class StudyRun:
         text = "\n".join(ranking_markdown(result) for result in results)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "tuning.md").write_text(text)
+        configurations = {name: entry.config.to_json() for name, entry in best.items()}
+        save_json(
+            self.folder / "best.json", {"kind": "best-fixed", "configurations": configurations}
+        )
         for name, entry in best.items():
             self.console.print(
                 f"{name}: {entry.config.title} (mean log error {entry.score:.3f}, failures "

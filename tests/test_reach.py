@@ -63,3 +63,27 @@ def test_a_network_reaches_every_pixel_that_it_should(seed: int, threshold: floa
 )
 def test_options_that_change_what_is_binned(options: dict[str, Any]) -> None:
     assert_is_twin(tr.Distribution("laplace", 0.03), 1e-6, 4, **options)
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.03, 1e-3, 1e-6])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_table_reaches_every_pixel_that_it_should(seed: int, threshold: float) -> None:
+    g = torch.Generator().manual_seed(seed)
+    edge = tr.MLPSoftness((4, 4), scale=0.02, init=None if seed % 2 else "logistic")
+    weights = torch.randn(edge.weights.shape, generator=g, dtype=torch.float64)
+    sizes = {"octaves": 1 + seed, "subdivision": seed % 4}
+    table = tr.tabulate(with_weights(edge, 2 * weights), **sizes)
+    assert_is_twin(table, threshold, seed)
+
+
+@pytest.mark.parametrize("name", ["uniform", "gaussian", "exponential_rev", "cauchy", "gumbel_max"])
+def test_the_reach_of_a_table_is_hardly_larger_than_need_be(name: str) -> None:
+    """A network's own bound is of its weights alone; the table knows the curve."""
+    edge = tr.MLPSoftness(scale=torch.tensor([0.1, 0.2]), init=name)
+    x = torch.linspace(0, 100, 100_001, dtype=torch.float64)
+    with torch.no_grad():
+        needed = 0.2 * float(x[torch.sigmoid(edge.logit(-x)) > 1e-3].max())
+    u = torch.ones(2, dtype=torch.float64)
+    found = tr.tabulate(edge).at(u, 1e-3).reach
+    assert needed <= found < 1.1 * needed
+    assert edge.at(u, 1e-3).reach > found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -64,6 +66,7 @@ class TabulatedSoftness(EdgeSoftness):
         self.table = Table(float(width), octaves, subdivision)
         self.variant = EdgeVariant("logistic", self.table)
         self._kept: tuple[Tensor, Tensor] | None = None  # weights, and the table of these
+        self._kept_reach: tuple[Tensor, float, Tensor] | None = None  # table, threshold, reach
         self._fixed = self._of_distribution(edge) if isinstance(edge, Distribution) else None
 
     @property
@@ -82,7 +85,9 @@ class TabulatedSoftness(EdgeSoftness):
     def at(self, u: Tensor, threshold: float) -> EdgeState:
         state = self.edge.at(u, threshold)
         one = torch.ones_like(state.scale)
-        return EdgeState(state.scale, one, 0 * one, self.cells(u), state.reach)
+        cells = self.cells(u)
+        reach = self._reach(cells, state.scale, threshold)
+        return EdgeState(state.scale, one, 0 * one, cells, reach)
 
     def cells(self, u: Tensor) -> Tensor:
         """(8 K,) or (B, 8 K): the polynomials at progress `u`, as `Table` lays them out."""
@@ -113,6 +118,36 @@ class TabulatedSoftness(EdgeSoftness):
         value = c0 + t * (c1 + t * (c2 + t * c3))
         slope = (c1 + t * (2 * c2 + 3 * c3 * t)) * torch.where(x < 0, -1.0, 1.0)
         return value, slope, 2 * c2 + 6 * c3 * t
+
+    def _reach(self, cells: Tensor, scale: Tensor, threshold: float) -> float:
+        """As `EdgeState.reach`, of the table itself, not of what it stands for."""
+        if threshold <= 0:
+            return math.inf
+        if (
+            self._kept_reach is None
+            or self._kept_reach[0] is not cells
+            or self._kept_reach[1] != threshold
+        ):
+            self._kept_reach = cells, threshold, self._scaled_reach(cells.detach(), threshold)
+        return float((self._kept_reach[2] * scale.detach()).max())
+
+    def _scaled_reach(self, cells: Tensor, threshold: float) -> Tensor:
+        """(), or (B,): |x| outside beyond which F is at most `threshold`, from bounds of cells.
+
+        A cubic is at most the largest of its Bernstein coefficients.
+        """
+        c0, c1, c2, c3 = cells.to(torch.float64).unflatten(-1, (2, -1, 4))[..., 1, :, :].unbind(-1)
+        knots = self.positions.to(c0)
+        h = torch.cat([knots.diff(), knots.new_zeros(1)])  # the last is a half-line, treated below
+        middle = c0 + c1 * h / 3
+        bounds = torch.stack([c0, middle, middle + (c1 + c2 * h) * h / 3,
+                              c0 + h * (c1 + h * (c2 + h * c3))])  # fmt: skip
+        least = math.log(threshold / (1 - threshold)) if threshold < 1 else math.inf
+        live = bounds.amax(dim=0) > least - 1e-4  # for the rounding of the kernels
+        place = torch.arange(1, len(knots) + 1).to(live.device) * live
+        ends = torch.cat([knots.new_zeros(1), knots[1:], knots.new_full((1,), math.inf)])
+        reach = ends[place.amax(dim=-1)]
+        return torch.where(c1[..., -1] > 0, math.inf, reach)
 
     def _both_sides(self) -> Tensor:
         return torch.cat([self.positions, -self.positions])
