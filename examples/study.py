@@ -336,6 +336,7 @@ def tiny(study: Study) -> Study:
         rungs=(Rung(1), Rung(1, 2)),
         tuning_batch=2,
         slow_grid=None,
+        wider_grid=Grid(("uniform",), (0.06,), (0.03,), (0.05,), (True,), conorms=(LUKASIEWICZ,)),
         finer=False,
         training=replace(training, settings=settings),
     )

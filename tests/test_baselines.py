@@ -45,6 +45,22 @@ def test_a_temperature_is_one_more_dimension_of_the_grid():
         assert config.depth().gamma(torch.tensor(u)).item() == pytest.approx(0.1)
 
 
+def test_temperatures_can_be_annealed_and_conorms_tuned():
+    grid = Grid(("logistic",), (0.1,), (), (0.05,), (True,), (0.5, 0.1), (0.2, 0.05),
+                (None, ("yager", 1.0)))  # fmt: skip
+    configs = grid.configurations()
+    assert len({c.key for c in configs}) == len(configs) == 2 * (2 + 3)
+    assert sum(c.plain for c in configs) == 2
+    for config in configs:
+        assert FixedSoftness.from_json(json.loads(json.dumps(config.to_json()))) == config
+    title = next(c.title for c in configs if c.gamma_end == 0.05 and c.gamma == 0.5 and c.conorm)
+    assert title == "logistic 0.1, gamma 0.5 -> 0.05, yager 1, lr 0.05 decaying"
+    renderer = configs[-1].render_by(Shape2D(2, image_size=8).renderer)
+    assert renderer.alpha.name == "yager"
+    with pytest.raises(ValueError, match="p: 'yager' needs a finite p that is positive"):
+        Grid(conorms=(("yager", -1.0),))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_distribution_but_the_hard_one_can_be_searched(name):
     config = FixedSoftness(name, 0.3, 0.1, 0.05, True, gamma=0.2)
