@@ -264,7 +264,7 @@ class StudyRun:
         """Solve the unseen tasks of `problem` with every method."""
         results = {}
         for name, method in methods.items():
-            path = self.folder / "judged" / f"{_file_name(problem.title)} {_file_name(name)}.json"
+            path = judged_file(self.folder, problem, name)
             settings = {
                 "family": describe(problem.family), "count": problem.count,
                 "batch_size": problem.batch_size, "steps": problem.steps,
@@ -345,6 +345,11 @@ def _by_last_word(values: Mapping[str, float], name: str) -> float:
     if word not in values:
         raise ValueError(f"rates, sigmas: nothing for parameters called {word!r} ({name})")
     return values[word]
+
+
+def judged_file(folder: Path, problem: Problem, method: str) -> Path:
+    """Where a study in `folder` keeps what a method solved."""
+    return Path(folder) / "judged" / f"{_file_name(problem.title)} {_file_name(method)}.json"
 
 
 def _file_name(title: str) -> str:
