@@ -51,8 +51,11 @@ def _load(name: str) -> tuple[ModuleType, dict[str, ModuleType]]:
     """The package, and all of its modules by their names."""
     package = importlib.import_module(name)
     modules = {name: package}
-    for entry in pkgutil.walk_packages(package.__path__, f"{name}."):
-        modules[entry.name] = importlib.import_module(entry.name)
+    for entry in pkgutil.walk_packages(package.__path__, f"{name}.", onerror=lambda _: None):
+        try:
+            modules[entry.name] = importlib.import_module(entry.name)
+        except ImportError:  # an extra is not installed: whoever imports the module is told
+            continue
     return package, modules
 
 
