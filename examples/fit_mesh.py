@@ -1,8 +1,10 @@
 """Fit a sphere to the silhouettes of any mesh.
 
-    python examples/fit_mesh.py MESH [--softness FILE] [--help]
+    python examples/fit_mesh.py                       # a random body made here; about a minute
+    python examples/fit_mesh.py bunny.obj             # any mesh file that trimesh reads
+    python examples/fit_mesh.py bunny.obj --softness learned.safetensors --arch vulkan
 
-MESH is any file that trimesh reads. Its sharp silhouettes from `--views` directions around it are
+The mesh's sharp silhouettes from `--views` directions around it are
 the targets; 8 more directions in between are held out. A sphere is deformed by gradient descent
 until its *soft* silhouettes match: where an edge is soft, a pixel near it tells the edge which way
 to move. The softness shrinks as the fit proceeds (or is a learned one, `--softness`). A Laplacian
@@ -24,6 +26,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,7 +45,7 @@ from taichi_raster.deformation import SmoothOffsets, UniformAdam
 from taichi_raster.losses import FlatteningLoss, LaplacianLoss, silhouette_iou_loss
 from taichi_raster.mesh import Mesh, normalise, subdivide
 from taichi_raster.mesh_files import load_mesh, save_mesh
-from taichi_raster.procedural import icosphere
+from taichi_raster.procedural import blob, icosphere
 
 FOV = 30.0  # degrees
 DISTANCE = 1.08 / math.sin(math.radians(FOV / 2))  # a mesh of radius 1 fills 1 / 1.08 of the image
@@ -53,8 +56,8 @@ HELD_OUT = 8
 class Settings:
     """Fit a sphere to the silhouettes of any mesh; see the head of this file."""
 
-    mesh: Positional[Path]
-    """The target: any mesh file that trimesh reads."""
+    mesh: Positional[Path | None] = None
+    """The target: any mesh file that trimesh reads; without it, a random body."""
     out: Path = Path("out/fit_mesh")
     """Folder that the results go to; it is made if missing."""
     softness: Path | None = None
@@ -85,8 +88,12 @@ class Settings:
     """Of the order of the views."""
     deterministic: bool = False
     """Sum in a fixed order, so that two runs with one seed agree to the last digit."""
-    arch: str = "auto"
-    """auto, cpu, cuda or vulkan."""
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
+    """Backend."""
+
+    @property
+    def name(self) -> str:
+        return "a random body" if self.mesh is None else self.mesh.name
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -126,7 +133,8 @@ def main(settings: Settings) -> dict:
 
 def prepare(settings: Settings) -> tuple[Mesh, torch.nn.Module]:
     """Everything that can be wrong with what the user gave goes wrong here."""
-    target = normalise(load_mesh(settings.mesh), radius=1.0)
+    target = blob(seed=1) if settings.mesh is None else load_mesh(settings.mesh)
+    target = normalise(target, radius=1.0)
     try:
         tr.init(arch=settings.arch, deterministic=settings.deterministic)
     except RuntimeError as error:
@@ -142,7 +150,7 @@ def run(settings: Settings, target: Mesh, edge: torch.nn.Module) -> dict:
     silhouettes = sharp_silhouettes(target, cameras, settings.image_size)
     views = Views(cameras, silhouettes, settings.views)
     console.print(
-        f"{settings.mesh.name}: {len(target.faces)} faces; {settings.views} training and "
+        f"{settings.name}: {len(target.faces)} faces; {settings.views} training and "
         f"{HELD_OUT} held-out views of {settings.image_size} x {settings.image_size} pixels"
     )
 

@@ -1,9 +1,14 @@
 """Every softening that the renderer knows, on one scene, as labelled contact sheets.
 
-    python examples/gallery.py                   # writes out/gallery/*.png, in a minute or so
+    python examples/gallery.py                   # half a minute
+    python examples/gallery.py --size 160 --arch vulkan
 
-`distributions.png`: three triangles under each edge softness. `conorms.png`: how their coverages
-combine into alpha. `depths.png`: which of them is seen. `surfaces.png`: textures, shading, cameras.
+Into `out/gallery/` go:
+
+    distributions.png   three triangles under each edge softness
+    conorms.png         how their coverages combine into alpha
+    depths.png          which of them is seen
+    surfaces.png        textures, shading, cameras
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 import torch
@@ -29,17 +35,21 @@ NEAR, FAR = 1.0, 5.0
 
 @dataclass(frozen=True)
 class Options:
-    """What to draw, and where.
+    """Draw every softening; see the top of the file.
 
-    Attributes:
+    Args:
         out: folder for the pictures.
         arch: cpu, cuda, vulkan or auto.
         size: pixels on a side of each panel.
     """
 
     out: Path = Path("out/gallery")
-    arch: str = "cpu"
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "cpu"
     size: int = 96
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError("--size: must be at least 1")
 
 
 def main(options: Options) -> None:
@@ -232,4 +242,7 @@ def contact_sheet(images: list[tuple[str, Tensor]], path: Path, columns: int = 6
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    try:
+        main(tyro.cli(Options))
+    except (ValueError, OSError, RuntimeError) as error:
+        raise SystemExit(f"gallery: {error}") from error

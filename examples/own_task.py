@@ -146,6 +146,11 @@ class Options:
     seed: int = 0
     quiet: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("iterations", "tasks", "pairs", "steps", "unseen"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name}: must be at least 1")
+
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)  # torch's idle threads spin, and take the cores away from Taichi's
@@ -236,4 +241,7 @@ def show(path: Path, family: Octagons, before: Method, after: Method, count: int
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    try:
+        main(tyro.cli(Options))
+    except (ValueError, OSError, RuntimeError) as error:
+        raise SystemExit(f"own_task: {error}") from error

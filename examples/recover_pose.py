@@ -1,6 +1,8 @@
 """Recover camera poses of any mesh from silhouettes: the published pose experiment.
 
-    python examples/recover_pose.py MESH [--softness NAME|FILE] [--online] [--start 15-35] [--help]
+    python examples/recover_pose.py                   # of a random body made here
+    python examples/recover_pose.py cow.obj           # of any mesh file that trimesh reads
+    python examples/recover_pose.py cow.obj --online  # learns the softness along
 
 From the sharp silhouettes of 24 random views, starting 15 to 35 degrees off and at another distance
 and field of view, Adam descends 1 - intersection over union of the *soft* silhouettes. Softness:
@@ -44,14 +46,16 @@ from tyro.conf import Positional
 import taichi_raster as tr
 from meta.console import progress_bar
 from tasks.pose import LARGEST_RADIUS, Pose, PoseBatch
+from tasks.pose_meshes import random_body
 
 
 @dataclass(frozen=True)
 class Settings:
     """Recover camera poses of any mesh from silhouettes; see the head of this file."""
 
-    mesh: Positional[Path]
-    """Any mesh file that trimesh reads. It is scaled only if it reaches farther than 1.5."""
+    mesh: Positional[Path | None] = None
+    """Any mesh file that trimesh reads, scaled only if it reaches farther than 1.5; without it, a
+    random body."""
     out: Path = Path("out/recover_pose")
     """Folder that the results go to; it is made if missing."""
     softness: str = "logistic"
@@ -78,8 +82,12 @@ class Settings:
     """Of poses and starts."""
     faces: int | None = None
     """Reduce the mesh to about so many faces first: a step's time grows with their number."""
-    arch: str = "auto"
-    """auto, cpu, cuda or vulkan."""
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
+    """Backend."""
+
+    @property
+    def name(self) -> str:
+        return "a random body" if self.mesh is None else self.mesh.name
 
     def __post_init__(self) -> None:
         for name in ("poses", "steps"):
@@ -103,7 +111,10 @@ def main(settings: Settings) -> dict:
 
 def prepare(settings: Settings) -> tuple[Pose, tr.EdgeSoftness]:
     """Everything that can be wrong with what the user gave goes wrong here."""
-    mesh = tr.load_mesh(settings.mesh)
+    if settings.mesh is None:
+        mesh = random_body(np.random.default_rng(settings.seed), torch.float32)
+    else:
+        mesh = tr.load_mesh(settings.mesh)
     if float(mesh.vertices.norm(dim=1).max()) > LARGEST_RADIUS:
         mesh = tr.normalise(mesh)
     if settings.faces is not None:
@@ -135,7 +146,7 @@ def run(settings: Settings, family: Pose, edge: tr.EdgeSoftness) -> dict:
     console = Console()
     task = family.sample(settings.poses, "test", 0)
     console.print(
-        f"{settings.mesh.name}: {task.corners.shape[1]} faces; {settings.poses} poses, "
+        f"{settings.name}: {task.corners.shape[1]} faces; {settings.poses} poses, "
         f"{settings.image_size} x {settings.image_size} pixels, starts {settings.start} degrees off"
     )
     begin = time.perf_counter()
@@ -151,7 +162,7 @@ def run(settings: Settings, family: Pose, edge: tr.EdgeSoftness) -> dict:
         "per_pose": per_pose,
         "settings": {
             **asdict(settings),
-            "mesh": str(settings.mesh),
+            "mesh": str(settings.mesh or settings.name),
             "out": str(settings.out),
             "scale": list(settings.scale),
         },
