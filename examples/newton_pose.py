@@ -115,12 +115,12 @@ class Problem:
             tangent = forward_ad.unpack_dual(self.picture(moving, self.copies)).tangent
         return np.stack([self._flat(image) for image in tangent], axis=1)
 
-    def loss_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        """Half the sum of squared residuals; keeps the graph for `hessian_times`."""
+    def loss_and_gradient(self, x: np.ndarray, again: bool = True) -> tuple[float, np.ndarray]:
+        """Half the sum of squared residuals; `again` keeps what `hessian_times` differentiates."""
         unknowns = self.tensor(x).requires_grad_()
         loss = 0.5 * (self.picture(unknowns, self.task) - self.target).square().sum()
-        (gradient,) = torch.autograd.grad(loss, unknowns, create_graph=True)
-        self._at = (x.copy(), unknowns, gradient)
+        (gradient,) = torch.autograd.grad(loss, unknowns, create_graph=again)
+        self._at = (x.copy(), unknowns, gradient) if again else None
         return loss.item(), self._flat(gradient.detach())
 
     def hessian_times(self, x: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ class Problem:
         return float(self.task.true_error(self.tensor(x)))
 
     def tensor(self, x: np.ndarray) -> Tensor:
-        return torch.astensor(x, dtype=tr.runtime().dtype)[None]
+        return torch.as_tensor(x, dtype=tr.runtime().dtype)[None]
 
     def _flat(self, tensor: Tensor) -> np.ndarray:
         return tensor.double().flatten().cpu().numpy()
@@ -166,7 +166,7 @@ def adam(problem: Problem, options: Options) -> Descent:
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.01 ** (1 / options.adam_steps))
     path = Descent(problem.start)
     for _ in range(options.adam_steps):
-        x.grad = torch.from_numpy(problem.loss_and_gradient(x.detach().numpy())[1])
+        x.grad = torch.from_numpy(problem.loss_and_gradient(x.detach().numpy(), again=False)[1])
         optimiser.step()
         schedule.step()
         path(x.detach().numpy())

@@ -58,7 +58,7 @@ class Options:
     arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
     problems: int = 64
     shapes: int = 5
-    steps: int = 150
+    steps: int = 100
     gamma: tuple[float, ...] = (0.3, 0.1)
     scale: float = 0.02
     learning_rate: float = 0.1
