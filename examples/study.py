@@ -177,7 +177,7 @@ def shape2d(seed: int) -> Study:
                         (0.01, 0.02), (0.1, 0.16), gammas=(0.6, 2.0),
                         conorms=(None, LUKASIEWICZ)),
         gammas=(0.07, 0.2, 0.6, 2.0),
-        training=training(seed, learn(gamma=True), 400, 128, 1, 16),
+        training=training(seed, learn(gamma=True), 200, 128, 1, 8),
         max_batch=256,
     )  # fmt: skip
 
@@ -201,7 +201,7 @@ def occlusion(seed: int) -> Study:
         wider_grid=Grid(("gumbel_max", "logistic", "gaussian", "uniform"), (0.03, 0.06),
                         (0.01, 0.02), (0.1, 0.2), gammas=(0.2, 0.5), gamma_ends=(0.03, 0.1)),
         gammas=(0.05, 0.1, 0.2),
-        training=training(seed, learn(gamma=True, depth=True), 200, 64, 1, 8),
+        training=training(seed, learn(gamma=True, depth=True), 80, 64, 1, 4),
         max_batch=256,
     )  # fmt: skip
 
@@ -223,7 +223,7 @@ def shape3d(seed: int) -> Study:
         slow_grid=Grid(SLOW, (0.03,), (0.01,), (0.04,), (True,)),
         wider_grid=Grid(("uniform", "gaussian", "logistic", "exponential_rev"), (0.03, 0.1),
                         (0.01, 0.03), (0.02, 0.04), conorms=(LUKASIEWICZ,)),
-        training=training(seed, learn(), 120, 16, 1, 1),
+        training=training(seed, learn(), 60, 16, 1, 1),
         max_batch=64,
     )  # fmt: skip
 

@@ -163,7 +163,8 @@ class StudyRun:
 
     def tune(self) -> dict[str, Tuned]:
         """The best fixed softnesses: `CONSTANT`, `ANNEALED`, `WIDER` where that was searched, and
-        "logistic", the best annealed logistic of all, where the ablation starts.
+        "logistic", where the ablation starts: the best annealed logistic of the search (wider or
+        not) that found where learning starts.
         """
         study = self.study
         results = [self._tuned(study.grid, study.rungs, "tuning")]
@@ -333,10 +334,16 @@ def _best_of_each_class(results: Sequence[TuningResult]) -> dict[str, Tuned]:
     best = {
         CONSTANT: merged.best(lambda c: c.plain and not c.annealed),
         ANNEALED: merged.best(lambda c: c.plain and c.annealed),
-        "logistic": merged.best(lambda c: c.annealed and c.distribution == "logistic"),
     }
     if not all(entry.config.plain for entry in merged.ranking):
         best[WIDER] = merged.best(lambda c: c.annealed)
+    start = best[_start_of(best)].config
+    logistics = [c for c in (entry.config for entry in merged.ranking)
+                 if c.annealed and c.distribution == "logistic"]  # fmt: skip
+    alike = any(c.plain == start.plain for c in logistics)
+    best["logistic"] = merged.best(
+        lambda c: c in logistics and (c.plain == start.plain or not alike)
+    )
     return best
 
 
