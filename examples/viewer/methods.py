@@ -1,0 +1,161 @@
+"""What the viewer's controls say about a method, and the renderer and update rule made of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import taichi_raster as tr
+from meta.fixed import DECAY_FACTOR, GAMMA_SHAPE, LR_POSITIONS
+from meta.updates import SGD, Adam, Momentum, UpdateRule
+from taichi_raster.aggregation import generator
+from taichi_raster.softness import registry
+from viewer.families import Family
+
+OPTIMISERS: dict[str, UpdateRule] = {"adam": Adam(), "momentum": Momentum(), "sgd": SGD()}
+CONORMS = (
+    "probabilistic", "einstein", "hamacher", "frank", "yager", "aczel_alsina", "dombi",
+    "schweizer_sklar", "max", "hard",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """A method, as the controls show it.
+
+    Attributes:
+        softness: a distribution's name, or that of a learned softness.
+        scale, scale_end: at the first and the last step, in NDC, annealed at a constant ratio; None
+            where a learned softness keeps its own.
+        gamma: temperature of the softmax over depth; None for a learned one's own, or the family's.
+        conorm: T-conorm; None likewise. p: size of its parameter, where it has one.
+        lr: learning rate; None for a learned one's own. decay: a tenth of it in the end.
+    """
+
+    softness: str = "gaussian"
+    scale: float | None = 0.08
+    scale_end: float | None = 0.02
+    gamma: float | None = 0.01
+    conorm: str | None = "probabilistic"
+    p: float = 2.0
+    lr: float | None = 0.06
+    decay: bool = True
+    optimiser: str = "adam"
+
+    @property
+    def signed_p(self) -> float | None:
+        """The T-conorm's parameter; None where it has none."""
+        domain = None if self.conorm is None else generator(self.conorm).domain
+        return None if domain is None else -self.p if domain[0] == "negative" else self.p
+
+    @property
+    def title(self) -> str:
+        """A short text for pictures: "gaussian 0.08 > 0.02"."""
+        name = self.softness.removesuffix(".safetensors")
+        if self.scale is None or self.scale_end is None:
+            return name
+        end = "" if self.scale == self.scale_end else f" > {self.scale_end:.3g}"
+        return f"{name} {self.scale:.3g}{end}"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Learned parts; None where the file does not have them."""
+
+    edge: tr.EdgeSoftness
+    depth: tr.DepthSoftness | None = None
+    alpha: tr.TConorm | None = None
+    lr: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Library:
+    """All softnesses by name: every distribution, then those learned.
+
+    `Library.of(files)` reads the files at once, and raises what `tr.load_softening` does.
+    """
+
+    learned: Mapping[str, Learned] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, files: tuple[Path, ...] = ()) -> Library:
+        found = {
+            f"pretrained {name}": _parts(tr.pretrained(name)) for name in tr.pretrained_names()
+        }
+        for path in files:
+            found[path.name] = _read(path)
+        return cls(found)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*registry.known(), *self.learned)
+
+    def choose(self, settings: MethodSettings, name: str, family: Family) -> dict[str, Any]:
+        """Changes to `settings` that make `name` its softness.
+
+        A learned one brings what it was learned with; a distribution fills what that left open.
+        """
+        if name in self.learned:
+            parts = self.learned[name]
+            gone: dict[str, Any] = dict(softness=name, scale=None, scale_end=None)
+            gone |= {} if parts.depth is None else {"gamma": None}
+            gone |= {} if parts.alpha is None else {"conorm": None}
+            return gone | ({} if parts.lr is None else {"lr": None})
+        if name not in registry.known():
+            raise ValueError(f"softness: unknown {name!r}; known: {', '.join(self.names)}")
+        defaults = {"conorm": "probabilistic", **family.start}
+        open_ = ("scale", "scale_end", "gamma", "conorm", "lr")
+        fills = {key: defaults[key] for key in open_ if getattr(settings, key) is None}
+        return {"softness": name, **fills}
+
+    def renderer(self, settings: MethodSettings, family: Any) -> nn.Module:
+        """The soft renderer of a task family."""
+        learned = self.learned.get(settings.softness)
+        scale = None
+        if settings.scale is not None and settings.scale_end is not None:
+            scale = tr.Geometric(settings.scale, settings.scale_end)
+        if learned is None:
+            shape = GAMMA_SHAPE if registry.find(settings.softness).shaped else None
+            edge: tr.EdgeSoftness = tr.Distribution(
+                settings.softness, scale=0.05 if scale is None else scale, shape=shape
+            )
+        else:
+            edge = copy.deepcopy(learned.edge)
+            if scale is not None:
+                edge.scale = scale
+        depth = None if learned is None else learned.depth
+        if settings.gamma is not None:
+            depth = tr.SoftmaxDepth(settings.gamma)
+        alpha = None if learned is None else learned.alpha
+        if settings.conorm is not None:
+            alpha = tr.TConorm(settings.conorm, settings.signed_p)
+        return family.renderer(edge, depth, alpha).requires_grad_(False)
+
+    def rate(self, settings: MethodSettings, family: Family) -> nn.Module:
+        """The learning rate as a schedule."""
+        learned = self.learned.get(settings.softness)
+        if settings.lr is None and learned is not None and learned.lr is not None:
+            return learned.lr
+        lr = family.start["lr"] if settings.lr is None else settings.lr
+        values = [lr, lr, lr * (DECAY_FACTOR if settings.decay else 1.0)]
+        return tr.Knots(values, positions=LR_POSITIONS).requires_grad_(False)
+
+
+def _read(path: Path) -> Learned:
+    """A learned softening or edge softness from a file."""
+    try:
+        return _parts(tr.load_softening(path))
+    except ValueError as error:
+        try:
+            return Learned(tr.load_softness(path).requires_grad_(False))
+        except ValueError:
+            raise error from None
+
+
+def _parts(softening: tr.Softening) -> Learned:
+    return Learned(softening.edge, softening.depth, softening.alpha, softening.lr)
