@@ -4,7 +4,7 @@
     python examples/reconstruct.py make-data --meshes FOLDER       # or of any mesh files
     python examples/reconstruct.py train --preset small            # two cores; --resume goes on
     python examples/reconstruct.py train --steps 10 --profile      # where a step's time goes
-    python examples/reconstruct.py evaluate out/reconstruct/small
+    python examples/reconstruct.py evaluate out/reconstruct/small  # or a=RUN,RUN b=RUN,RUN
     python examples/reconstruct.py predict IMAGE --model out/reconstruct/small/model.safetensors
 
 The network never sees a shape: two images of an object give two meshes, each is rendered softly
@@ -38,6 +38,7 @@ from meta.checkpoint import load_json
 from meta.console import progress_bar
 from meta.distributed import join
 from tasks import reconstruction as rec
+from tasks.reconstruction.curves import draw_curves
 from tasks.reconstruction.dataset import KIND as DATA_KIND
 from tasks.reconstruction.model import parameter_count
 from tasks.reconstruction.softness import SoftnessSettings
@@ -62,6 +63,7 @@ class MakeData:
         voxels: "inside", by centres, for closed meshes; "published", as SoftRas does.
         skip_bad: leave out mesh files that cannot be used.
         seed: of the objects.
+        shard: objects in one piece of work.
         workers: processes; 0 for none but this one.
     """
 
@@ -73,6 +75,7 @@ class MakeData:
     voxels: Literal["inside", "published"] = "inside"
     skip_bad: bool = False
     seed: int = 0
+    shard: int = 16
     workers: int = 2
 
 
@@ -141,24 +144,25 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Voxel and silhouette IoU of trained networks, of the mean shape, and a contact sheet.
+    """Voxel and silhouette IoU of trained networks, of mean shapes, a contact sheet, curves.
 
     Args:
-        runs: folders of runs (or model files); with several, such as one for each seed, the table
-            has means and standard deviations over them. The sheet is the first one's.
+        runs: folders of runs. NAME=FOLDER,FOLDER,... is a group, such as one softness with three
+            seeds: a column of the table, with mean and standard deviation, and a curve.
         source: the data.
         split: train, val or test.
         voxels: the rule for predicted meshes; by default the one the data was made by, or
             "published".
         views: input views of each object, spread evenly over the 24.
         objects: of each class; all by default.
-        rows: of the contact sheet.
-        out: folder of results.md, scores.json and sheet.png; by default the first run's.
+        rows: of the contact sheet, which is the first run's.
+        out: folder of results.md, scores.json, sheet.png and curves.png; by default the first
+            run's.
         arch: of the renderer.
         quiet: no progress bar.
     """
 
-    runs: Positional[tuple[Path, ...]] = (Path("out/reconstruct/small"),)
+    runs: Positional[tuple[str, ...]] = ("out/reconstruct/small",)
     source: Annotated[Source, arg(name="")] = field(default_factory=Source)
     split: Literal["train", "val", "test"] = "test"
     voxels: Literal["inside", "published"] | None = None
@@ -168,6 +172,17 @@ class Evaluate:
     out: Path | None = None
     arch: Arch = "cpu"
     quiet: bool = False
+
+    def groups(self) -> dict[str, list[Path]]:
+        """Folders by the name of their group."""
+        found: dict[str, list[Path]] = {}
+        for run in self.runs:
+            name, equals, folders = run.rpartition("=")
+            name = name if equals else Path(run).name
+            found.setdefault(name, []).extend(Path(folder) for folder in folders.split(","))
+        if not found:
+            raise ValueError("runs: name at least one folder")
+        return found
 
 
 @dataclass(frozen=True)
@@ -199,7 +214,7 @@ Command = (
 def make_data(options: MakeData) -> None:
     settings = rec.DataSettings(
         options.families, options.counts, options.meshes, options.shares, options.voxels,
-        options.skip_bad, options.seed,
+        options.skip_bad, options.seed, options.shard,
     )  # fmt: skip
     if options.workers == 0:
         tr.init(arch="cpu")
@@ -300,46 +315,49 @@ def peak_memory() -> float:
 
 
 def evaluate(options: Evaluate) -> None:
-    if not options.runs:
-        raise ValueError("runs: name at least one folder")
+    groups = options.groups()
     if not 1 <= options.views <= 24:
         raise ValueError(f"--views: must be 1 to 24, got {options.views}")
     tr.init(arch=options.arch)
-    models = [rec.load_model(r if r.is_file() else r / "model.safetensors") for r in options.runs]
-    sizes = {model.settings.image_size for model, _ in models if model.settings}
+    folders = [folder for runs in groups.values() for folder in runs]
+    models = {folder: rec.load_model(folder / "model.safetensors")[0] for folder in folders}
+    sizes = {model.settings.image_size for model in models.values() if model.settings}
     if len(sizes) != 1:
         raise ValueError(f"runs: their image sizes differ: {sorted(sizes)}")
     size = sizes.pop()
     data, training = (options.source.split(name, size) for name in (options.split, "train"))
     rule = options.voxels or voxel_rule(options.source.data)
     views = tuple(int(v) for v in np.floor(np.arange(options.views) * 24 / options.views))
-    scores = []
     with progress_bar(quiet=options.quiet) as bar:
-        for run, (model, _) in zip(options.runs, models, strict=True):
-            line = bar.add_task(f"{run}", total=None, note="")
-            scores.append(
-                rec.evaluate(
-                    model, data, rule, views, objects=options.objects,
-                    report=lambda name, done, total, line=line: bar.update(
-                        line, completed=done, total=total, note=data.name(name)
-                    ),
-                )
+
+        def scored(folder: Path) -> rec.Scores:
+            line = bar.add_task(f"{folder}", total=None, note="")
+            return rec.evaluate(
+                models[folder], data, rule, views, objects=options.objects,
+                report=lambda name, done, total: bar.update(
+                    line, completed=done, total=total, note=data.name(name)
+                ),
             )  # fmt: skip
+
+        scores = {folder: scored(folder) for folder in folders}
     guess = rec.mean_shapes(training, data, options.objects)
     baselines = {"mean shape": guess.overall, "mean shape of the class": guess.by_class}
-    text = rec.scores_markdown(scores, baselines, data)
-    first = options.runs[0]
-    out = options.out or (first.parent if first.is_file() else first)
+    grouped = {name: [scores[folder] for folder in runs] for name, runs in groups.items()}
+    text = rec.scores_markdown(grouped, baselines, data)
+    out = options.out or folders[0]
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.md").write_text(text)
-    everything = {**{str(r): s for r, s in zip(options.runs, scores, strict=True)}, **baselines}
+    everything = {**{str(folder): one for folder, one in scores.items()}, **baselines}
     numbers = {
         name: {c: vars(s) for c, s in one.classes.items()} for name, one in everything.items()
     }
     (out / "scores.json").write_text(json.dumps(numbers, indent=1))
-    rec.draw_sheet(out / "sheet.png", models[0][0], data, options.rows)
+    rec.draw_sheet(out / "sheet.png", models[folders[0]], data, options.rows)
+    logs = {name: [folder / "log.jsonl" for folder in runs] for name, runs in groups.items()}
+    if all(log.is_file() for several in logs.values() for log in several):
+        draw_curves(out / "curves.png", logs)
     Console().print(text, highlight=False, markup=False)
-    print(f"voxels by the rule {rule!r}; results.md, scores.json and sheet.png in {out}")
+    print(f"voxels by the rule {rule!r}; results.md, scores.json and pictures in {out}")
 
 
 def voxel_rule(folder: Path) -> Literal["inside", "published"]:

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -309,9 +310,18 @@ def _work(
 
 def _start_worker() -> None:
     """In a new process: one thread, as there are other workers for the other cores."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TI_CPU_MAX_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     tr.init(arch="cpu")
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _make(shard: Shard, folder: Path, settings: DataSettings) -> None:

@@ -211,28 +211,26 @@ def _ious(shapes: Float[Tensor, "N K D"], masks: Bool[Tensor, "T K D"]) -> Float
 
 
 def scores_markdown(
-    runs: Sequence[Scores], baselines: Mapping[str, Scores], data: NMRDataset
+    groups: Mapping[str, Sequence[Scores]], baselines: Mapping[str, Scores], data: NMRDataset
 ) -> str:
-    """A table of percentages: each class and the mean, of one or several runs and the baselines.
+    """A table of percentages: each class and the mean, of groups of runs and of baselines.
 
-    Several runs give the mean, and the standard deviation over them.
+    A group of several runs, such as one for each seed, gives the mean and the standard deviation.
     """
-    columns = ["reconstructed", *baselines]
+    columns = {**groups, **{name: [scores] for name, scores in baselines.items()}}
     lines = []
     for title, figure in (("Voxel IoU", "voxel_iou"), ("Silhouette IoU", "silhouette_iou")):
-        values = [[getattr(run.classes[c], figure) for run in runs] for c in data.classes]
-        if any(math.isnan(v) for row in values for v in row):
+        means = [[run.mean(figure) for run in runs] for runs in columns.values()]
+        if any(math.isnan(value) for values in means for value in values):
             continue
         lines += [f"| {title}, % | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
-        for class_id, row in zip(data.classes, values, strict=True):
-            cells = [_spread(row)]
-            cells += [
-                f"{100 * getattr(b.classes[class_id], figure):.1f}" for b in baselines.values()
+        for class_id in data.classes:
+            cells = [
+                _spread([getattr(run.classes[class_id], figure) for run in runs])
+                for runs in columns.values()
             ]
             lines.append(f"| {data.name(class_id)} | {' | '.join(cells)} |")
-        cells = [_spread([run.mean(figure) for run in runs])]
-        cells += [f"{100 * b.mean(figure):.1f}" for b in baselines.values()]
-        lines += [f"| **mean** | {' | '.join(cells)} |", ""]
+        lines += [f"| **mean** | {' | '.join(map(_spread, means))} |", ""]
     return "\n".join(lines)
 
 

@@ -268,7 +268,7 @@ class Trainer:
 
     def _train_step(self, batch: Pairs) -> None:
         """One step; `self.step` counts it at its end."""
-        settings, progress = self.settings, self.step / self.settings.steps
+        settings, progress = self.settings, min(1.0, self.step / self.settings.steps)
         self._set_rates(progress)
         self.optimiser.zero_grad(set_to_none=True)
         with self._timed("network"):
