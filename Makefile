@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_DOCS := $(VENV)/.installed-docs
@@ -38,15 +38,15 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@echo "Installing into $(VENV) (the first time takes a few minutes) ..."
+	@echo "Installing into $(VENV): torch, Taichi and what they need; the first time takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[test]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(PIP) --editable '.[test,dev]'
+	$(PIP) --quiet --editable '.[test,dev]'
 	@touch $@
 
 $(INSTALLED_DOCS): $(INSTALLED)
-	$(PIP) --editable '.[docs]'
+	$(PIP) --quiet --editable '.[docs]'
 	@touch $@

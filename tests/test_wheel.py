@@ -114,8 +114,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     executable = Path(paths["scripts"]) / Path(sys.executable).name
     executable = executable if executable.exists() else Path(paths["scripts"]) / "python"
     run(
-        sys.executable, "-m", "pip", "--python", executable, "install", "--no-deps", "--no-index",
-        wheel, cwd=home,
+        sys.executable, "-m", "pip", "install", "--no-deps", "--no-index",
+        "--target", paths["purelib"], wheel, cwd=home,
     )  # fmt: skip
     # A path in a .pth file is searched, but its own .pth files (editable installs) are not read.
     (Path(paths["purelib"]) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
