@@ -12,7 +12,7 @@ from typing import Any
 
 from mkdocs.exceptions import PluginError
 
-OPTIONAL = ("results.md", "viewer.md")  # written apart
+OPTIONAL = ("results.md", "viewer.md", "reconstruction.md")  # written apart
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(((?:\.\./)+[^)#\s]+)(?:#[^)\s]*)?\)")
 
 
