@@ -1,6 +1,6 @@
 """The same problems, solved by several softenings.
 
-    python examples/compare_softenings.py                    # under a minute
+    python examples/compare_softenings.py                    # a third of a minute
     python examples/compare_softenings.py --learned out/learn_softness/learned_softness.safetensors
     python examples/gallery.py                               # what every softening looks like
 

@@ -1,6 +1,6 @@
 """Every softening that the renderer knows, on one scene, as labelled contact sheets.
 
-    python examples/gallery.py                   # half a minute
+    python examples/gallery.py                   # in a minute or so
     python examples/gallery.py --size 160 --arch vulkan
 
 Into `out/gallery/` go:

@@ -1,6 +1,6 @@
 """Render a mesh, sharply and softly: the smallest program with this library.
 
-    python examples/render_mesh.py                    # a torus knot; half a minute
+    python examples/render_mesh.py                    # a torus knot; ten seconds
     python examples/render_mesh.py bunny.obj          # any mesh file that trimesh reads
     python examples/render_mesh.py --arch vulkan      # or cuda, or auto
 

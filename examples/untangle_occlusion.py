@@ -1,7 +1,7 @@
 """Untangle an occlusion: from one picture, which shape lies in front of which?
 
-    python examples/untangle_occlusion.py                   # half a minute
-    python examples/untangle_occlusion.py --gamma 0.01      # a depth that is hardly soft: it fails
+    python examples/untangle_occlusion.py                   # a quarter of a minute
+    python examples/untangle_occlusion.py --gamma 0.01      # a depth that is hardly soft
     python examples/untangle_occlusion.py --shapes 8 --arch vulkan
 
 Coloured shapes overlap. All that is unknown is how deep each of them lies; the start is random. A
