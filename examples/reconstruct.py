@@ -241,7 +241,7 @@ def train(options: Train) -> None:
         if getattr(options, name) is not None
     }
     if options.profile:
-        changes.pop("steps", None)
+        changes = {**changes, "steps": preset.training.steps, "validate_every": 0}
     settings = replace(preset.training, **changes)
     sizes = preset.model
     if options.encoder is not None:

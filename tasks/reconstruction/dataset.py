@@ -326,7 +326,8 @@ def _end_with_parent() -> None:
 
 def _make(shard: Shard, folder: Path, settings: DataSettings) -> None:
     """Write a shard, atomically."""
-    images, voxels, skipped = [], [], {}
+    images, voxels = [], []
+    skipped: dict[str, str] = {}
     for mesh, source in _meshes(shard, settings, skipped):
         try:
             inside = voxelise(mesh.vertices[None].double(), mesh.faces, settings.voxels)[0]

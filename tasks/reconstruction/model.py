@@ -6,6 +6,7 @@ any other `nn.Module` of the same signature.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -206,12 +207,14 @@ def parameter_count(modules: Sequence[nn.Module]) -> int:
 
 def _timm_encoder(name: str, settings: ModelSettings) -> nn.Module:
     try:
-        import timm
+        timm = importlib.import_module("timm")
     except ImportError as error:
         raise ImportError(
             f"encoder: {name!r} is one of timm's, which is not installed; pip install timm"
         ) from error
     try:
-        return timm.create_model(name, pretrained=False, in_chans=4, num_classes=settings.code)
+        encoder = timm.create_model(name, pretrained=False, in_chans=4, num_classes=settings.code)
     except RuntimeError as error:
         raise ValueError(f"encoder: timm does not make {name!r}: {error}") from error
+    assert isinstance(encoder, nn.Module)
+    return encoder

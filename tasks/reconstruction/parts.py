@@ -11,7 +11,8 @@ from numpy import ndarray
 
 import taichi_raster as tr
 
-Point = Sequence[float] | ndarray
+Numbers = Sequence[float] | ndarray
+Points = Sequence[Numbers] | Sequence[tuple[float, ...]] | ndarray
 Part = tuple[
     ndarray, ndarray
 ]  # vertices (V, 3) and faces (F, 3) of a closed surface, wound outwards
@@ -42,7 +43,7 @@ def outwards(part: Part) -> Part:
     return (vertices, faces if (a * np.cross(b, c)).sum() >= 0 else faces[:, ::-1])
 
 
-def box(low: Point, high: Point, top: Point = (1.0, 1.0), lean: Point = (0.0, 0.0)) -> Part:
+def box(low: Numbers, high: Numbers, top: Numbers = (1.0, 1.0), lean: Numbers = (0.0, 0.0)) -> Part:
     """From corner to corner; `top` scales its upper side in x and z, `lean` moves it."""
     low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     middle, half = (low + high) / 2, (high - low) / 2
@@ -54,7 +55,7 @@ def box(low: Point, high: Point, top: Point = (1.0, 1.0), lean: Point = (0.0, 0.
     return loft(rings)
 
 
-def tube(points: Point, radii: Sequence[float], around: int = 12) -> Part:
+def tube(points: Points, radii: Numbers, around: int = 12) -> Part:
     """Round sections of these radii around a chain of points."""
     places = np.asarray(points, dtype=float)
     ahead = np.gradient(places, axis=0)
@@ -70,7 +71,9 @@ def tube(points: Point, radii: Sequence[float], around: int = 12) -> Part:
     return loft(places[:, None] + np.asarray(radii)[:, None, None] * circle)
 
 
-def revolved(heights: Point, radii: Point, around: int = 20, middle: Point = (0.0, 0.0)) -> Part:
+def revolved(
+    heights: Numbers, radii: Numbers, around: int = 20, middle: Numbers = (0.0, 0.0)
+) -> Part:
     """A surface of revolution around a vertical axis through (x, z) = `middle`."""
     x, z = middle
     points = np.stack([np.full(len(heights), x), np.asarray(heights), np.full(len(heights), z)], -1)
@@ -85,7 +88,7 @@ def mirrored(part: Part) -> Part:
     return vertices * [-1, 1, 1], faces[:, ::-1]
 
 
-def smooth(values: Point, count: int) -> ndarray:
+def smooth(values: Numbers, count: int) -> ndarray:
     """A curve through the values by a cubic (Catmull-Rom), at `count` even places."""
     knots = np.asarray(values, dtype=float)
     padded = np.concatenate([knots[:1], knots, knots[-1:]])

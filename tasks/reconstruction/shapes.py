@@ -61,10 +61,10 @@ def _chair(rng: Rng) -> tr.Mesh:
                 bar = box((middle - 0.025, top, -z), (middle + 0.025, top + back, -z + thin))
             parts.append((bar, wood))
     if rng.random() < 0.4:  # arms
-        rise, bar = rng.uniform(0.15, 0.25), rng.uniform(0.04, 0.07)
+        rise, rest = rng.uniform(0.15, 0.25), rng.uniform(0.04, 0.07)
         for side in (-1, 1):
-            a, b = sorted((side * x, side * (x - bar)))
-            parts.append((box((a, top + rise, -z), (b, top + rise + bar, z * 0.9)), wood))
+            a, b = sorted((side * x, side * (x - rest)))
+            parts.append((box((a, top + rise, -z), (b, top + rise + rest, z * 0.9)), wood))
             parts.append((box((a, top, z * 0.6), (b, top + rise, z * 0.9)), wood))
     return assembled(parts)
 
@@ -330,7 +330,8 @@ def _solid(rng: Rng) -> tr.Mesh:
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         kind = rng.integers(3)
         if kind == 0:
-            mesh = tr.superquadric(*rng.uniform(0.2, 2.0, 2), rings=12, sectors=24)
+            e1, e2 = rng.uniform(0.2, 2.0, 2)
+            mesh = tr.superquadric(e1, e2, rings=12, sectors=24)
         elif kind == 1:
             mesh = tr.star(int(rng.integers(3, 8)), 1.0, rng.uniform(0.35, 0.8),
                            rng.uniform(0.4, 1.2))  # fmt: skip

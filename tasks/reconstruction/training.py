@@ -376,6 +376,8 @@ class Trainer:
     def _restore(self, resume: bool | Literal["auto"]) -> None:
         path = self.checkpoint_path
         if resume == "auto" and not path.is_file():
+            if self.log.path is not None:  # of a run that was killed before its first checkpoint
+                self.log.path.unlink(missing_ok=True)
             return
         tensors, content = load_checkpoint(path, KIND)
         require_equal(path, content["settings"], self._settings())
