@@ -5,8 +5,10 @@ after a line `<!-- not run -->` is left out.
 """
 
 import importlib
+import logging
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,8 +36,19 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.fixture
+def same_logs() -> Iterator[None]:
+    """A page may set the levels of loggers; the other tests want them as they were."""
+    loggers = [logging.getLogger(name) for name in ("taichi_raster", "taichi_raster.compiling")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
-def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+@pytest.mark.usefixtures("same_logs", "capsys")
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name(page)])
     torch.manual_seed(0)
