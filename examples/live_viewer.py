@@ -41,7 +41,7 @@ class Options:
 
     task: str = "shape2d"
     """shape2d, occlusion, pose, pose_shaded or shape3d."""
-    seed: int = 0
+    seed: int = 1
     """Which problem."""
     softness: str | None = None
     """A distribution, or a learned one by its file's name; by default the task's own."""
@@ -73,7 +73,7 @@ class Options:
     """Folder for what is saved."""
     share: float = 0.15
     """Share of the time that may go into painting and showing frames."""
-    longest: float = 0.15
+    longest: float = 0.2
     """Longest time between two frames that is spent on optimising, in seconds."""
     measure: float | None = None
     """Measure for about so many seconds what the viewer costs, print it, and quit."""

@@ -70,6 +70,16 @@ class App:
         return self.session.work(seconds)
 
     @property
+    def held(self) -> bool:
+        """Whether the mouse holds something: frames then come first."""
+        return self._grip is not None
+
+    @property
+    def recording(self) -> bool:
+        """Whether frames are kept for a GIF."""
+        return self._recording is not None
+
+    @property
     def status(self) -> str:
         session = self.session
         state = "running"
@@ -240,7 +250,7 @@ class Pace:
             interface stays responsive.
     """
 
-    def __init__(self, share: float = 0.15, longest: float = 0.15) -> None:
+    def __init__(self, share: float = 0.15, longest: float = 0.2) -> None:
         self.share, self.longest = share, longest
         self._cost = 0.01
         self._rates = (time.perf_counter(), 0, 0)
@@ -251,8 +261,8 @@ class Pace:
         return min(max(self._cost * (1 / self.share - 1), 0.01), self.longest)
 
     def painted(self, seconds: float) -> None:
-        """A frame took so long."""
-        self._cost += 0.2 * (min(seconds, 0.5) - self._cost)
+        """A frame took so long. One that compiled kernels, or waited, counts for little."""
+        self._cost += 0.2 * (min(seconds, 4 * self._cost) - self._cost)
 
     def rates(self, steps: int) -> str | None:
         """Told the steps of each frame: a text with both rates, about once a second."""

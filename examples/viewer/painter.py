@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+import taichi_raster as tr
 from viewer.plots import (
     BACKGROUND,
     DIM,
@@ -91,6 +93,7 @@ class Painter:
     def __init__(self) -> None:
         self._frame = np.zeros((HEIGHT, WIDTH), np.uint32)  # a pixel's four bytes in one number
         self._still: tuple[object, ...] | None = None
+        self._softness: tuple[object, Image.Image] | None = None
 
     def paint(
         self, session: Session, side: SideText, status: str, held: tuple[int | None, int] | None
@@ -116,15 +119,34 @@ class Painter:
             text = run.failure or f"error {run.errors[-1][1]:.3g}"
             width = 3 * PICTURE // 2 if run.failure else PICTURE // 2
             right, top = row[-1].left + PICTURE, row[-1].top - TITLE
-            label = _label(text, width, TITLE - 1, WARNING if run.failure else DIM, 13)
+            label = _label(text, width, WARNING if run.failure else DIM, 13)
             self._put(label, right - width, top)
-        for k, (picture, left, top) in enumerate(_plots(session)):
-            if k == 0:
-                _legend(picture, session)
-            self._put(picture, left, top)
+        top = HEADER + len(session.runs) * (TITLE + PICTURE + 6) + 8
+        width = (WIDTH - SIDE - 4 * GAP) // 3
+        size = (width, HEIGHT - top - GAP)
+        for k, plotted in enumerate((self._curves(session, size), *_plots(session, size))):
+            self._put(plotted, GAP + k * (width + GAP), top)
         width = 2 * PICTURE
-        self._put(_label(status, width, HEADER - 6, TEXT, 14), WIDTH - SIDE - GAP - width, 2)
+        self._put(_label(status, width, TEXT, 14), WIDTH - SIDE - GAP - width, 6)
         return self._frame.copy().view(np.uint8).reshape(HEIGHT, WIDTH, 4)
+
+    def _curves(self, session: Session, size: tuple[int, int]) -> Image.Image:
+        """The plot of the softnesses; a distribution's depends on settings alone."""
+        key: list[object] = [size]
+        for run in session.runs:
+            still = isinstance(run.renderer.edge, tr.Distribution)
+            key.append((run.settings, None if still else run.progress(session.steps)))
+        if self._softness is None or self._softness[0] != key:
+            x = SCALED.numpy()
+            curves = [
+                Curve(x, session.curve(i, SCALED).numpy(), dot=False, **_look(session, i))
+                for i in range(len(session.runs))
+            ]
+            axes = Axes("softness F(distance / scale)", size, (-4, 4), (0, 1))
+            self._softness = (key, plot(axes, curves))
+        image = self._softness[1].copy()
+        _legend(image, session)
+        return image
 
     def _put(self, image: Image.Image, left: int, top: int) -> None:
         pixels = np.asarray(image.convert("RGBA")).view(np.uint32)[..., 0]
@@ -173,25 +195,25 @@ def _picture(
     return image
 
 
-def _plots(session: Session) -> list[tuple[Image.Image, int, int]]:
-    """The softness, the loss and the error, each with its left and top in the frame."""
-    top = HEADER + len(session.runs) * (TITLE + PICTURE + 6) + 8
-    width = (WIDTH - SIDE - 4 * GAP) // 3
-    size = (width, HEIGHT - top - GAP)
-    softness, losses, errors = [], [], []
+def _plots(session: Session, size: tuple[int, int]) -> list[Image.Image]:
+    """The loss and the error."""
+    losses, errors = [], []
     for i, run in enumerate(session.runs):
-        look = dict(colour=METHODS[i], width=2 - i + 1.0 if len(session.runs) == 2 else 2.0)
-        softness.append(Curve(SCALED.numpy(), session.curve(i, SCALED).numpy(), dot=False, **look))
+        look = _look(session, i)
         losses.append(Curve(np.arange(len(run.losses), dtype=float), np.array(run.losses), **look))
         errors.append(Curve(*np.array(run.errors).T, **look))
     reach, tasks = (0.0, float(session.until)), session.tasks
-    name = _fitted(f"parameter error: {tasks.error_name}", width - 20)
-    pictures = [
-        plot(Axes("softness F(distance / scale)", size, (-4, 4), (0, 1)), softness),
+    name = _fitted(f"parameter error: {tasks.error_name}", size[0] - 20)
+    return [
         plot(Axes("loss", size, reach, _span(losses), True), losses),
         plot(Axes(name, size, reach, _span(errors), True, tasks.failure_threshold), errors),
     ]
-    return [(picture, GAP + k * (width + GAP), top) for k, picture in enumerate(pictures)]
+
+
+def _look(session: Session, index: int) -> dict[str, Any]:
+    """Of a method's curves: where there are two, the first is wider, to be seen under the other."""
+    width = 3.0 - index if len(session.runs) == 2 else 2.0
+    return {"colour": METHODS[index], "width": width}
 
 
 def _legend(image: Image.Image, session: Session) -> None:
@@ -227,10 +249,10 @@ def _column(side: SideText) -> Image.Image:
     return image
 
 
-def _label(text: str, width: int, height: int, colour: Colour, size: int) -> Image.Image:
-    """A text against the right of a strip."""
-    image = Image.new("RGB", (width, height), BACKGROUND)
-    ImageDraw.Draw(image).text((width - 1, height - 3), text, colour, font(size), anchor="rd")
+def _label(text: str, width: int, colour: Colour, size: int) -> Image.Image:
+    """A text against the right of a strip, its top 3 pixels below the strip's."""
+    image = Image.new("RGB", (width, size + 6), BACKGROUND)
+    ImageDraw.Draw(image).text((width - 1, 3), text, colour, font(size), anchor="ra")
     return image
 
 

@@ -192,6 +192,7 @@ class Session:
             if run.step < goal:
                 for _ in self._pieces(run):
                     pass
+        self.note_errors()
 
     def work(self, seconds: float) -> int:
         """Optimise for about that long, at least one piece of a step; the steps finished.
@@ -230,7 +231,11 @@ class Session:
         """One step."""
         progress = run.progress(self.steps)
         params = run.params.detach().requires_grad_()
-        loss = self.task.loss(params, run.renderer, progress)
+        try:
+            loss = self.task.loss(params, run.renderer, progress)
+        except ValueError as error:  # the scene has left the picture, or blown up
+            run.failure = f"step {run.step}: {error}"
+            return
         yield
         (grad,) = torch.autograd.grad(loss.sum(), params)
         rate = run.rate(torch.tensor(progress, dtype=torch.float64))
@@ -313,7 +318,7 @@ class Session:
     def sharp(self, index: int) -> Tensor:
         """A method's sharp picture now, (H, W, 3).
 
-        Counted at 4 x 4 points a pixel, by the kernels: the families' own sharp renderers are
+        Counted at 3 x 3 points a pixel, by the kernels: the families' own sharp renderers are
         differentiable, and take several times as long.
         """
         image = self.task.soft_image(self.runs[index].params, self._sharp, 1.0)
@@ -367,7 +372,7 @@ class Session:
         self._sharp = self.tasks.renderer(
             tr.Distribution("heaviside"), tr.HardDepth(), tr.TConorm("hard")
         )
-        self._sharp.antialias = 4
+        self._sharp.antialias = 3
 
     def _moved(self, old: MethodSettings) -> MethodSettings:
         """The family's own scales and rates, all else as it was."""

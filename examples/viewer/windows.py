@@ -22,6 +22,7 @@ from viewer.painter import HEIGHT, SIDE, WIDTH
 logger = logging.getLogger(__name__)
 
 IDLE = 0.02  # seconds between looks at the input while nothing runs
+HELD = 0.02  # seconds of optimisation between two frames while the mouse holds something
 ARROWS = {"Up": "up", "Down": "down", "Left": "left", "Right": "right"}
 NAMES = {" ": "space", "Tab": "tab", "Escape": "esc", **ARROWS}
 
@@ -46,6 +47,7 @@ class Window:
 
     def __init__(self, app: App) -> None:
         self.app = app
+        self._stepped = False  # since the last frame
 
     def show(self, frame: Frame) -> None:
         raise NotImplementedError
@@ -57,6 +59,9 @@ class Window:
     def _typed(self, key: str) -> None:
         """A key by the name that Taichi gives it."""
         name = NAMES.get(key, key)
+        if name == "n" and self._stepped:
+            return  # a key that is held repeats faster than slow steps are taken
+        self._stepped |= name == "n"
         if name in {word for keys, _ in KEYS for word in keys.replace(",", "").split()}:
             self.app.key(name)
 
@@ -90,6 +95,7 @@ class GGUI(Window):
 
     def _events(self) -> None:
         app, window = self.app, self.window
+        self._stepped = False
         if not window.running:
             app.running = False
             return
@@ -119,9 +125,8 @@ class GGUI(Window):
                     app.key(key)
             for row in app.rows:
                 self._row(row)
-            recording = "recording" in app.status
             for key, title in (
-                ("s", "save picture"), ("g", "save GIF" if recording else "record GIF"),
+                ("s", "save picture"), ("g", "save GIF" if app.recording else "record GIF"),
                 ("p", "save parameters"),
             ):  # fmt: skip
                 if gui.button(f"{title}###{key}"):
@@ -132,28 +137,31 @@ class GGUI(Window):
                 gui.text(app.message[start : start + 40])
 
     def _row(self, row: Row) -> None:
-        """One slider; a choice counts when it is let go, as each may compile kernels."""
+        """One widget; a slider's choice counts when let go, as each may compile kernels."""
         gui, value = self.gui, row.get()
-        label = f"{row.name}: {row.text}###{row.name}"
-        if row.kind == "choice":
+        if len(row.options) == 2:
+            old = value == row.options[1]
+            new = gui.checkbox(f"{row.name}: {row.text}###{row.name}", old)
+            if new != old:
+                self._set(row.name, row.options[int(new)])
+        elif row.kind == "choice":
             old = row.options.index(value) if value in row.options else 0
             old = self._pending.get(row.name, old)
-            shown = row.options[old] if row.name in self._pending else row.text
-            label = f"{row.name}: {shown}###{row.name}"
-            new = gui.slider_int(f"###slider {row.name}", old, 0, len(row.options) - 1)
-            gui.text(f"   {label.partition('###')[0]}")
+            new = gui.slider_int(f"###{row.name}", old, 0, len(row.options) - 1)
+            gui.text(f"   {row.name}: {row.options[new] if self._pending else row.text}")
             if new != old:
                 self._pending[row.name] = new
             if row.name in self._pending and not self.window.is_pressed(ti.ui.LMB):
                 self._set(row.name, row.options[self._pending.pop(row.name)])
         elif row.kind == "int":
-            new = gui.slider_int(label, value, int(row.low), int(row.high))
+            new = gui.slider_int(f"{row.name}###{row.name}", value, int(row.low), int(row.high))
             if new != value:
                 self._set(row.name, new)
         else:
             low, high = np.log10(row.low), np.log10(row.high)
             old = float(np.log10(value)) if value else (low + high) / 2
-            new = gui.slider_float(label, old, low, high)
+            new = gui.slider_float(f"###{row.name}", old, low, high)
+            gui.text(f"   {row.name}: {row.text}")
             if abs(new - old) > 1e-5:
                 self._set(row.name, float(10**new))
 
@@ -174,6 +182,7 @@ class PlainGUI(Window):
     def show(self, frame: Frame) -> None:
         self.gui.img[:] = _fast_pixels(frame)
         self.gui.show()
+        self._stepped = False
         for event in self.gui.get_events():
             self._event(event)
         if not self.gui.running:
@@ -220,7 +229,7 @@ def loop(
     """Optimise and show in turn until the window is closed; (frames shown, steps taken)."""
     shown = steps = 0
     while app.running and not until() and (frames is None or shown < frames):
-        taken = app.tick(pace.seconds)
+        taken = app.tick(min(pace.seconds, HELD) if app.held else pace.seconds)
         begin = time.perf_counter()
         window.show(app.frame())
         pace.painted(time.perf_counter() - begin)
@@ -249,8 +258,9 @@ def write_frames(app: App, folder: Path, frames: int) -> None:
 
 
 def _columns(frame: Frame) -> UInt8[np.ndarray, "1260 740 4"]:
-    """The frame as GGUI wants it: x first, y upwards."""
-    pixels = frame.view(np.uint32)[..., 0]
+    """The frame as GGUI wants it: x first, y upwards; empty where the sliders go."""
+    pixels = frame.view(np.uint32)[..., 0].copy()
+    pixels[:, WIDTH - SIDE :] = pixels[-1, -1]
     return np.ascontiguousarray(pixels[::-1].T).view(np.uint8).reshape(WIDTH, HEIGHT, 4)
 
 
