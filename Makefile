@@ -30,7 +30,7 @@ bench: $(INSTALLED)
 
 # The site of the documentation, in site/; fails at the first warning, a broken link among them.
 docs: $(INSTALLED_DOCS)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "Open site/index.html"
 
 clean:

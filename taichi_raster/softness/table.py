@@ -123,6 +123,8 @@ class TabulatedSoftness(EdgeSoftness):
         """As `EdgeState.reach`, of the table itself, not of what it stands for."""
         if threshold <= 0:
             return math.inf
+        if cells.requires_grad:  # new at each call, and not to be kept, with all its graph
+            return float((self._scaled_reach(cells.detach(), threshold) * scale.detach()).max())
         if (
             self._kept_reach is None
             or self._kept_reach[0] is not cells
