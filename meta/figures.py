@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
@@ -30,12 +32,12 @@ class Curves:
     value: Callable[[Tensor, float], Tensor]
     scale: nn.Module
     lr: nn.Module
-    style: str = "-"
+    style: str | tuple[int, tuple[int, int]] = "-"
 
 
 def softness_figure(path: Path, curves: Mapping[str, Curves], reach: float = 0.4) -> None:
     """F over signed distance at progress 0, 1/2 and 1; scale and learning rate over progress."""
-    figure = Figure(figsize=(20, 4.2), layout="constrained")
+    figure = Figure(figsize=(20, 4.6), layout="constrained")
     axes = figure.subplots(1, 5)
     distance = torch.linspace(-reach, reach, 801, dtype=torch.float64)
     along = torch.linspace(0, 1, 201, dtype=torch.float64)
@@ -51,8 +53,8 @@ def softness_figure(path: Path, curves: Mapping[str, Curves], reach: float = 0.4
         axis.set(xlabel="signed distance to the edge (NDC)", ylabel="F")
         axis.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     axes[3].set(xlabel="progress", ylabel="NDC", title="scale")
-    axes[4].set(xlabel="progress", ylabel="NDC a step", title="inner learning rate")
-    axes[3].legend(fontsize=8)
+    axes[4].set(xlabel="progress", ylabel="units a step", title="inner learning rate")
+    _legend_below(figure, axes[0])
     _save(figure, path)
 
 
@@ -60,7 +62,7 @@ def convergence_figure(
     path: Path, runs: Mapping[str, Convergence], error_name: str = "vertex RMSE (NDC)"
 ) -> None:
     """Parameter and image error over inner steps: median, and quartiles as a band; log scale."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.9), layout="constrained")
     axes = figure.subplots(1, 2)
     for number, (name, run) in enumerate(runs.items()):
         for axis, errors in zip(axes, (run.parameter_error, run.image_error), strict=True):
@@ -71,7 +73,7 @@ def convergence_figure(
     count = next(iter(runs.values())).image_error.shape[1]
     axes[0].set(xlabel="inner iteration", ylabel=error_name, title="parameter error")
     axes[1].set(xlabel="inner iteration", ylabel="error of sharp renders", title="image error")
-    axes[0].legend(fontsize=8)
+    _legend_below(figure, axes[0])
     figure.suptitle(f"median and quartiles over {count} unseen tasks", fontsize=10)
     _save(figure, path)
 
@@ -81,7 +83,7 @@ def picture_grid(
 ) -> None:
     """One row a task, one named column a picture: tensors (rows, H, W, 3 or 4), values 0 to 1."""
     rows = len(next(iter(columns.values())))
-    size = (1.7 * len(columns), 1.75 * rows + 0.4)
+    size = (1.7 * len(columns), 1.75 * rows + 0.7)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for column, (name, pictures) in enumerate(columns.items()):
@@ -90,7 +92,7 @@ def picture_grid(
             axis.imshow(_pixels(pictures[row]), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             if row == 0:
-                axis.set_title(name, fontsize=9)
+                axis.set_title(textwrap.fill(name, 20), fontsize=8)
             if column == 0 and row_titles is not None:
                 axis.set_ylabel(row_titles[row], fontsize=8)
     _save(figure, path)
@@ -126,6 +128,12 @@ def _frame(columns: Mapping[str, Tensor], number: int, frames: int, side: int) -
 
 def _pixels(picture: Tensor) -> np.ndarray:
     return picture[..., :3].detach().cpu().clamp(0, 1).double().numpy()
+
+
+def _legend_below(figure: Figure, axis: Axes) -> None:
+    """One legend for all of a figure's axes, where it hides nothing."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
 
 
 def _save(figure: Figure, path: Path) -> None:

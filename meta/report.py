@@ -12,11 +12,17 @@ from meta.evaluate import Evaluation, convergence
 from meta.figures import Curves, convergence_figure, picture_grid, softness_figure
 from meta.method import Method
 from meta.stats import Comparison, Summary, compare, markdown_table, summarise
-from meta.study import ABLATION, ANNEALED, CONSTANT, LEARNED, Problem
+from meta.study import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem
 from meta.unroll import unroll
 
 IMAGE_FLOOR = 1e-6  # of image errors, whose squares are of the order of a pixel in 10,000
-STYLES = {CONSTANT: ":", ANNEALED: "--", ABLATION: "-.", LEARNED: "-"}
+STYLES: dict[str, str | tuple[int, tuple[int, int]]] = {
+    CONSTANT: ":",
+    ANNEALED: "--",
+    WIDER: (0, (5, 1)),
+    ABLATION: "-.",
+    LEARNED: "-",
+}
 
 
 def problem_markdown(problem: Problem, results: Mapping[str, Evaluation]) -> str:
@@ -118,7 +124,7 @@ def own_metrics(results: Mapping[str, Evaluation]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def curves(method: Method, style: str) -> Curves:
+def curves(method: Method, style: str | tuple[int, tuple[int, int]]) -> Curves:
     """A method as `softness_figure` shows it."""
     edge: nn.Module = method.renderer.edge  # type: ignore[assignment]
     return Curves(edge.value, edge.scale, method.lr, style)  # type: ignore[arg-type]

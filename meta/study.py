@@ -45,7 +45,7 @@ from meta.training import TrainerSettings, TrainingResult
 from meta.updates import UpdateRule
 
 CONSTANT, ANNEALED = "best constant", "best annealed"
-WIDER = "best annealed, T-conorm and temperature tuned too"
+WIDER = "best annealed, wider search"
 LEARNED, ABLATION = "learned", "learned schedules, logistic shape"
 
 
