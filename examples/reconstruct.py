@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -286,20 +286,22 @@ def profile(
     table = Table(title=f"a step of {settings.batch_size} objects in 2 views, 4 renders each")
     table.add_column("part")
     for name in found:
-        table.add_column(f"{name}, ms", justify="right")
-        table.add_column("share", justify="right")
+        for column in (f"{name}: ms", "CPU ms", "of CPU"):
+            table.add_column(column, justify="right")
     for part in (*PARTS, "all"):
         cells = []
         for times in found.values():
-            whole = sum(times.values())
-            seconds = whole if part == "all" else times[part]
-            cells += [f"{1000 * seconds:.1f}", f"{seconds / whole:.0%}"]
+            chosen = list(times.values()) if part == "all" else [times[part]]
+            wall, cpu = sum(t.wall for t in chosen), sum(t.cpu for t in chosen)
+            share = cpu / sum(t.cpu for t in times.values())
+            cells += [f"{1000 * wall:.1f}", f"{1000 * cpu:.1f}", f"{share:.0%}"]
         table.add_row(part, *cells)
     console.print(table)
     console.print(f"at most {peak_memory():.2f} GB of memory were in use")
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        content = {"seconds": found, "peak_gb": peak_memory()}
+        seconds = {n: {p: asdict(t) for p, t in times.items()} for n, times in found.items()}
+        content = {"seconds": seconds, "peak_gb": peak_memory()}
         (options.out / "profile.json").write_text(json.dumps(content, indent=1))
 
 

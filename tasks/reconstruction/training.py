@@ -46,6 +46,14 @@ PARTS = ("data", "network", "renderer", "regularisers", "optimiser")
 
 
 @dataclass(frozen=True)
+class PartTime:
+    """Seconds by the clock, and of all cores together: on a busy machine, the latter tell more."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """How a network is trained; the published numbers by default.
 
@@ -168,7 +176,7 @@ class Trainer:
             ]
         )
         self.step, self.seconds = 0, 0.0
-        self.times: dict[str, float] = defaultdict(float)
+        self.times: dict[str, PartTime] = defaultdict(PartTime)
         self._sums: dict[str, float] = defaultdict(float)
         self._summed = 0
         main = self.world.is_main and folder is not None
@@ -253,8 +261,8 @@ class Trainer:
         }  # fmt: skip
         save_checkpoint(self.checkpoint_path, tensors, content)
 
-    def measure(self, steps: int) -> dict[str, float]:
-        """Seconds of a step, by `PARTS`: the mean of so many steps, after two that warm up.
+    def measure(self, steps: int) -> dict[str, PartTime]:
+        """How long a step takes, by `PARTS`: the mean of so many steps, after two that warm up.
 
         The steps train, but nothing is logged or written.
         """
@@ -264,7 +272,8 @@ class Trainer:
             with self._timed("data"):
                 batch = self._fetch(self.step)
             self._train_step(batch)
-        return {part: self.times[part] / steps for part in PARTS}
+        means = {part: self.times[part] for part in PARTS}
+        return {part: PartTime(t.wall / steps, t.cpu / steps) for part, t in means.items()}
 
     def _train_step(self, batch: Pairs) -> None:
         """One step; `self.step` counts it at its end."""
@@ -462,11 +471,14 @@ class Trainer:
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
-        begin = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.times[part] += time.perf_counter() - begin
+        before = self.times[part]
+        self.times[part] = PartTime(
+            before.wall + time.perf_counter() - wall, before.cpu + time.process_time() - cpu
+        )
 
     def _note(self) -> str:
         if not self.log.entries:
