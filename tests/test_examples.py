@@ -116,7 +116,8 @@ def test_newton_steps_reach_the_pose(tmp_path, capsys):
 
 def test_backends_are_compared(tmp_path, capsys):
     """In processes of their own, so that float64 works beside this run's float32."""
-    backends.main(backends.Options(tmp_path, "cpu", size=16, subdivisions=0, repeats=1))
+    options = backends.Options(tmp_path, "cpu", size=16, subdivisions=0, repeats=1, timeout=2000.0)
+    backends.main(options)
     check_pictures(tmp_path, "backends.png")
     rows = [row.split(" | ") for row in (tmp_path / "table.md").read_text().splitlines()[2:]]
     assert [row[0] for row in rows] == ["| cpu f64", "| cpu f32"]
