@@ -215,6 +215,9 @@ def test_a_slow_step_is_done_in_pieces(app):
     assert session.work(0.0) == 0  # the render alone
     session.set_method(0, lr=0.01)  # from outside: what was under way is dropped
     assert [session.work(0.0) for _ in range(2)].count(1) == 1 and session.taken == 1
+    session.work(0.0)
+    session.step()  # the step that is under way, not one more
+    assert session.taken == 2
 
 
 def test_what_goes_wrong_is_said_and_stops_only_that_method(app):
@@ -291,7 +294,7 @@ def test_headless_frames_are_those_of_the_window(tmp_path):
     assert Image.open(written[0]).n_frames == 3
     app = fresh()
     drain(app, 6)
-    assert np.array_equal(np.asarray(Image.open(written[2])), app.frame()[..., :3])
+    assert not changed(np.asarray(Image.open(written[2])), app.frame()[..., :3])
 
 
 def test_frames_take_only_a_share_of_the_time():

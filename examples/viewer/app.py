@@ -113,6 +113,7 @@ class App:
 
     def key(self, name: str) -> None:
         """A key of `KEYS`, one name each: "up", "[", ..."""
+        self.message = ""
         try:
             self._key(name)
         except ValueError as error:  # a setting that does not go with the others
@@ -178,7 +179,7 @@ class App:
     def record(self) -> Path | None:
         """Begin to keep frames, or write those kept as a GIF of half the size."""
         if self._recording is None:
-            self._recording, self.message = [], "recording; g again saves the GIF"
+            self._recording, self.message = [], "recording: g again saves the GIF"
             return None
         frames, self._recording = self._recording, None
         if not frames:

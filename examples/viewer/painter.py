@@ -270,10 +270,22 @@ def _fitted(text: str, width: int) -> str:
 
 def _wrapped(text: str, width: int) -> list[str]:
     lines: list[str] = []
-    for word in text.split():
+    for word in _broken(text, width):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font(13).getlength(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """The words, long ones (a path) cut into pieces of so many pixels."""
+    words = []
+    for word in text.split():
+        while font(13).getlength(word) > width:
+            fits = max(n for n in range(1, len(word)) if font(13).getlength(word[:n]) <= width)
+            words.append(word[:fits])
+            word = word[fits:]
+        words.append(word)
+    return words

@@ -182,12 +182,12 @@ class Session:
 
     def step(self) -> None:
         """One step of every method, paused or not."""
-        while self._work is not None:
-            self._piece()
         if not self.active:
             self.until = self.taken + 1
         steps = [run.step for run in self.active]
         goal = max(steps, default=0) + (len(set(steps)) == 1)  # one may be a step behind
+        while self._work is not None:  # a step that is under way is the one asked for
+            self._piece()
         for run in self.active:
             if run.step < goal:
                 for _ in self._pieces(run):
