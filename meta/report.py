@@ -15,6 +15,7 @@ from meta.stats import Comparison, Summary, compare, markdown_table, summarise
 from meta.study import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem
 from meta.unroll import unroll
 
+CONVERGENCE_COUNT = 24  # instances of convergence curves: every step of each is judged sharply
 IMAGE_FLOOR = 1e-6  # of image errors, whose squares are of the order of a pixel in 10,000
 STYLES: dict[str, str | tuple[int, tuple[int, int]]] = {
     CONSTANT: ":",
@@ -137,7 +138,7 @@ def draw_softnesses(path: Path, methods: Mapping[str, Method]) -> None:
 
 def draw_convergence(path: Path, problem: Problem, methods: Mapping[str, Method]) -> None:
     """Both errors over inner steps, on the first unseen instances."""
-    count = min(problem.count, problem.batch_size)
+    count = min(problem.count, problem.batch_size, CONVERGENCE_COUNT)
     runs = {
         name: convergence(method, problem.family, count, batch_size=problem.batch_size)
         for name, method in methods.items()
