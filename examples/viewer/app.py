@@ -263,7 +263,7 @@ class Pace:
 
     def painted(self, seconds: float) -> None:
         """A frame took so long. One that compiled kernels, or waited, counts for little."""
-        self._cost += 0.2 * (min(seconds, 4 * self._cost) - self._cost)
+        self._cost += 0.3 * (min(seconds, 10 * self._cost) - self._cost)
 
     def rates(self, steps: int) -> str | None:
         """Told the steps of each frame: a text with both rates, about once a second."""

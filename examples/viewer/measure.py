@@ -11,6 +11,8 @@ from rich.table import Table
 from viewer.app import App, Pace
 from viewer.windows import Window, loop
 
+WARM = 12  # frames before anything is measured
+
 
 @dataclass
 class Spent:
@@ -54,8 +56,10 @@ def measure(app: App, window: Window, pace: Pace, seconds: float, console: Conso
         return frames, steps
 
     turn = 0.5
-    for kind in (plain, shown, shown):  # compiles
-        kind()
+    plain()  # compiles
+    for _ in range(WARM):  # and finds its pace
+        again()
+        loop(app, window, pace, frames=1)
     turn = max(1.0, seconds / 10)
     found = {plain: Spent(), shown: Spent()}
     for kind in (plain, shown, shown, plain, plain, shown, shown, plain, plain, shown):
