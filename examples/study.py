@@ -177,7 +177,7 @@ def shape2d(seed: int) -> Study:
                         (0.01, 0.02), (0.1, 0.16), gammas=(0.6, 2.0),
                         conorms=(None, LUKASIEWICZ)),
         gammas=(0.07, 0.2, 0.6, 2.0),
-        training=training(seed, learn(gamma=True), 200, 128, 1, 8),
+        training=training(seed, learn(gamma=True), 120, 128, 1, 8),
         max_batch=256,
     )  # fmt: skip
 
