@@ -225,7 +225,7 @@ def _car(rng: Rng) -> tr.Mesh:
     front = rng.uniform(0.25, 0.45) * z
     back = -z * (rng.uniform(0.5, 0.75), rng.uniform(0.88, 0.97), rng.uniform(-0.05, 0.15))[kind]
     narrow, slope = rng.uniform(0.72, 0.92), (rng.uniform(0.5, 0.7), 0.85, 0.7)[kind]
-    lean = (0, -0.06 * long if kind != 1 else -0.02 * long)
+    lean = (0, -(0.04 if kind == 1 else 0.1) * (front - back))
     cabin = box((-x * 0.93, waist - 0.03, back), (x * 0.93, roof, front), (narrow, slope), lean)
     parts.append((cabin, glass))
     if kind == 2:  # sides of the bed
