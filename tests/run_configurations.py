@@ -2,8 +2,8 @@
 
     python tests/run_configurations.py [arguments for pytest]
 
-CPU float64 (most of the tests, in two halves) and float32 always run; Vulkan and CUDA (float32)
-where a trial works on them. With TAICHI_RASTER_REQUIRE_VULKAN=1 in the environment a missing Vulkan
+CPU float64 (most of the tests) and float32, each in two halves, always run; Vulkan and CUDA
+(float32) where a trial works on them. With TAICHI_RASTER_REQUIRE_VULKAN=1 in the environment a missing Vulkan
 is a failure, not a skip.
 """
 
@@ -35,7 +35,7 @@ assert x.to_numpy().tolist() == [2.0, 2.0, 2.0], f"wrong result {x}"
 
 def main() -> int:
     pytest_arguments = sys.argv[1:]
-    runs = [("cpu", "f64", "1/2"), ("cpu", "f64", "2/2"), ("cpu", "f32", "1/1")]
+    runs = [("cpu", precision, part) for precision in ("f64", "f32") for part in ("1/2", "2/2")]
     outcomes = []
     for arch in ("vulkan", "cuda"):
         reason = why_not(arch)
