@@ -233,6 +233,23 @@ def test_a_killed_run_ends_with_the_same_numbers(data, tmp_path):
     assert logs[0] == logs[1] and len(logs[0]) == steps
 
 
+def test_a_signal_stops_a_run_between_two_steps(data, tmp_path):
+    run = trainer(data, tmp_path, steps=8)
+    step = run._train_step
+
+    def interrupted(batch):
+        if run.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        step(batch)
+
+    run._train_step = interrupted
+    assert not run.run() and run.step == 4
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    path = tmp_path / "checkpoint.safetensors"
+    assert load_checkpoint(path, "reconstruction training")[1]["step"] == 4
+    assert rec.load_model(tmp_path / "model.safetensors")[1]["step"] == 4
+
+
 def test_a_folder_of_another_run_is_not_overwritten_or_resumed(data, tmp_path):
     trainer(data, tmp_path, steps=4).run(steps=2)
     with pytest.raises(CheckpointError, match="earlier run"):

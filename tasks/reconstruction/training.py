@@ -123,8 +123,9 @@ class Trainer:
         model: from `build_model`, or any module with `faces` that gives vertices for images.
         data: the training objects, handed out at the size that the model sees and renders.
         settings, softness: see there.
-        folder: of log.jsonl, checkpoint.safetensors, and, at the end, model.safetensors and, for
-            a softness that was learned, softening.safetensors; None writes nothing.
+        folder: of log.jsonl, checkpoint.safetensors, and, whenever a run ends or is stopped,
+            model.safetensors and, for a softness that is learned, softening.safetensors; None
+            writes nothing.
         validation: unseen objects, for `validate_every`.
         world: the processes that share each batch (`meta.distributed.join()`); batch norm then
             sees each share for itself, and gradients are averaged.
@@ -241,10 +242,8 @@ class Trainer:
         board.close()
         self._log_entry(None)
         self.save()
-        if self.step < settings.steps:
-            return False
-        self._finish()
-        return True
+        self._export()
+        return self.step >= settings.steps
 
     def save(self) -> None:
         """Write the checkpoint (if there is a folder, by rank 0), atomically."""
@@ -368,11 +367,13 @@ class Trainer:
         self._sums.clear()
         self._summed = 0
 
-    def _finish(self) -> None:
-        """The files that go on to be used."""
+    def _export(self) -> None:
+        """The files that go on to be used, as of this step."""
         if self.folder is None or not self.world.is_main:
             return
-        card = {"training": self._settings(), "seconds": round(self.seconds)}
+        card = {
+            "training": self._settings(), "step": self.step, "seconds": round(self.seconds),
+        }  # fmt: skip
         if self.model.settings is not None:
             save_model(self.folder / "model.safetensors", self.model, card)
         if len(self.softness.learnable):
