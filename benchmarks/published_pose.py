@@ -76,11 +76,15 @@ def main(options: Options) -> None:
     fixed: dict[str, FixedSoftness] = {}
     if options.fixed is not None:
         entries = load_json(options.fixed, "best-fixed")["configurations"]
-        fixed = {name: FixedSoftness.from_json(entry) for name, entry in entries.items()}
+        fixed = {
+            name: FixedSoftness.from_json(entry)
+            for name, entry in entries.items()
+            if name.startswith("best")
+        }
     console = Console()
     lines = ["| softness | " + " | ".join(f"{a:g}° to {b:g}°" for a, b in RANGES) + " |",
              "|" + " --- |" * (len(RANGES) + 1)]  # fmt: skip
-    for name in [*fixed, "learned"]:
+    for name in ["learned", *fixed]:
         cells = []
         for start in RANGES:
             family = replace(
@@ -104,7 +108,7 @@ def main(options: Options) -> None:
 def solved(options: Options, name: str, method: Method, family: Pose) -> str:
     """Solve the poses, or take what was solved before: successes and the median error."""
     low, _ = family.start_angle
-    path = options.out / f"{options.mesh.stem} {low:g} {name.split(',')[0]}.json"
+    path = options.out / f"{options.mesh.stem} {low:g} {name.replace(',', '')}.json"
     settings = {
         "family": repr(replace(family, meshes="procedural")), "mesh": options.mesh.name,
         "steps": options.steps, "poses": options.poses,
