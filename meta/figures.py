@@ -127,7 +127,8 @@ def _frame(columns: Mapping[str, Tensor], number: int, frames: int, side: int) -
 
 
 def _pixels(picture: Tensor) -> np.ndarray:
-    return picture[..., :3].detach().cpu().clamp(0, 1).double().numpy()
+    shown = picture[..., :3].detach().cpu().clamp(0, 1).double()
+    return shown.expand(*shown.shape[:-1], 3).numpy()  # one channel is shown in grey
 
 
 def _legend_below(figure: Figure, axis: Axes) -> None:
