@@ -92,7 +92,8 @@ def main(options: Options) -> None:
                 units="scaled",
             )
             if name == "learned":
-                renderer = family.renderer(softening.edge, softening.depth, softening.alpha)
+                edge = softening.renderer(64).edge  # the table that it was learned through
+                renderer = family.renderer(edge, softening.depth, softening.alpha)
                 if softening.lr is None:
                     raise ValueError("softening: it has no learning rate")
                 method = Method(renderer, RULE, softening.lr, options.steps)

@@ -25,6 +25,7 @@ from taichi_raster.rasterizer import SoftRasterizer
 from taichi_raster.schedule import Constant, Knots, Schedule, Shift, as_progress, as_schedule
 from taichi_raster.softness.edge import Distribution, EdgeSoftness
 from taichi_raster.softness.mlp import MLPSoftness
+from taichi_raster.softness.table import LEARNED_OCTAVES, LEARNED_SUBDIVISION, tabulate
 
 
 class Softening(nn.Module):
@@ -82,14 +83,20 @@ class Softening(nn.Module):
             checks.instance("card", {} if card is None else card, dict)
         )
 
-    def renderer(self, image_size: int | tuple[int, int], **options: Any) -> SoftRasterizer:
+    def renderer(
+        self, image_size: int | tuple[int, int], table: bool = True, **options: Any
+    ) -> SoftRasterizer:
         """A renderer with this edge, depth and alpha, which it shares, not copies.
 
-        `options` are those of `SoftRasterizer`, except these three.
+        With `table`, a network is looked up in a table of its knots (see `tabulate`), which is
+        several times faster. Those that come with the package were learned through this very
+        table; where they are steep, the network itself differs from it by a few hundredths.
+        `options` are those of `SoftRasterizer`, except edge, depth and alpha.
         """
-        return SoftRasterizer(
-            image_size, edge=self.edge, depth=self.depth, alpha=self.alpha, **options
-        )
+        edge = self.edge
+        if checks.flag("table", table) and isinstance(edge, MLPSoftness):
+            edge = tabulate(edge, octaves=LEARNED_OCTAVES, subdivision=LEARNED_SUBDIVISION)
+        return SoftRasterizer(image_size, edge=edge, depth=self.depth, alpha=self.alpha, **options)
 
     def learning_rate(self, progress: float) -> float:
         """The learning rate at progress in [0, 1]; ValueError if there is none."""

@@ -96,10 +96,15 @@ def test_parts_that_share_a_tensor_can_be_saved(tmp_path: Path) -> None:
 
 def test_the_renderer_shares_the_softenings_parts_and_takes_options() -> None:
     softening = WHOLE["all learned"]()
-    renderer = softening.renderer((6, 7), near=0.5, far=10.0, antialias=2)
+    renderer = softening.renderer((6, 7), table=False, near=0.5, far=10.0, antialias=2)
     assert (renderer.edge, renderer.depth, renderer.alpha) == (
         softening.edge, softening.depth, softening.alpha,
     )  # fmt: skip
+    assert softening.renderer(6).edge.edge is softening.edge  # a table of it
+    plain = tr.Softening(tr.Distribution("logistic", scale=0.1))
+    assert plain.renderer(6).edge is plain.edge
+    with pytest.raises(TypeError, match="table"):
+        softening.renderer(6, table=1)
     assert (renderer.image_size, renderer.far, renderer.antialias) == ((6, 7), 10.0, 2)
     with pytest.raises(TypeError, match="edge"):
         softening.renderer(6, edge=tr.Distribution("logistic"))
