@@ -128,6 +128,7 @@ class Library:
             edge = copy.deepcopy(learned.edge)
             if scale is not None:
                 edge.scale = scale
+            edge = tr.Softening(edge).renderer(8).edge  # by the table that it was learned through
         depth = None if learned is None else learned.depth
         if settings.gamma is not None:
             depth = tr.SoftmaxDepth(settings.gamma)
