@@ -81,9 +81,13 @@ def convergence_figure(
 def picture_grid(
     path: Path, columns: Mapping[str, Tensor], row_titles: Sequence[str] | None = None
 ) -> None:
-    """One row a task, one named column a picture: tensors (rows, H, W, 3 or 4), values 0 to 1."""
-    rows = len(next(iter(columns.values())))
-    size = (1.7 * len(columns), 1.75 * rows + 0.7)
+    """One row a task, one named column a picture: tensors (rows, H, W, 3 or 4), values 0 to 1.
+
+    Long strips of square views are broken into rows of three or four.
+    """
+    columns = {name: _broken(pictures) for name, pictures in columns.items()}
+    rows, height, width = next(iter(columns.values())).shape[:3]
+    size = (1.7 * len(columns), (1.7 * height / width + 0.05) * rows + 0.7)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for column, (name, pictures) in enumerate(columns.items()):
@@ -124,6 +128,16 @@ def _frame(columns: Mapping[str, Tensor], number: int, frames: int, side: int) -
         text = f"{name}  {number}/{frames - 1}" if moving else name
         draw.text((left, gap // 2), text, fill="black")
     return canvas
+
+
+def _broken(pictures: Tensor) -> Tensor:
+    """A strip (..., S, V S, C) of at least six views as views in rows of four, or of three."""
+    _, side, width, _ = pictures.shape
+    views = width // side
+    columns = next((n for n in (4, 3) if views % n == 0), 0)
+    if width % side or views < 6 or not columns:
+        return pictures
+    return torch.cat(pictures.split(columns * side, dim=2), dim=1)
 
 
 def _pixels(picture: Tensor) -> np.ndarray:
