@@ -3,8 +3,8 @@
     python tests/run_configurations.py [arguments for pytest]
 
 CPU float64 (most of the tests) and float32, each in two halves, always run; Vulkan and CUDA
-(float32) where a trial works on them. With TAICHI_RASTER_REQUIRE_VULKAN=1 in the environment a missing Vulkan
-is a failure, not a skip.
+(float32) where a trial works on them. With TAICHI_RASTER_REQUIRE_VULKAN=1 in the environment a
+missing Vulkan is a failure, not a skip.
 """
 
 import os
