@@ -338,12 +338,13 @@ def _best_of_each_class(results: Sequence[TuningResult]) -> dict[str, Tuned]:
     if not all(entry.config.plain for entry in merged.ranking):
         best[WIDER] = merged.best(lambda c: c.annealed)
     start = best[_start_of(best)].config
-    logistics = [c for c in (entry.config for entry in merged.ranking)
-                 if c.annealed and c.distribution == "logistic"]  # fmt: skip
-    alike = any(c.plain == start.plain for c in logistics)
-    best["logistic"] = merged.best(
-        lambda c: c in logistics and (c.plain == start.plain or not alike)
-    )
+    logistics = [
+        entry
+        for entry in merged.ranking
+        if entry.config.annealed and entry.config.distribution == "logistic"
+    ]
+    alike = [entry for entry in logistics if entry.config.plain == start.plain]
+    best["logistic"] = TuningResult(alike or logistics).best(lambda config: True)
     return best
 
 
