@@ -92,8 +92,7 @@ def main(options: Options) -> None:
                 units="scaled",
             )
             if name == "learned":
-                edge = softening.renderer(64).edge  # the table that it was learned through
-                renderer = family.renderer(edge, softening.depth, softening.alpha)
+                renderer = family.renderer(softening.drawn_edge, softening.depth, softening.alpha)
                 if softening.lr is None:
                     raise ValueError("softening: it has no learning rate")
                 method = Method(renderer, RULE, softening.lr, options.steps)

@@ -140,8 +140,6 @@ def judge(
 def softening(study: Study, method: Method, scores: dict[str, Any]) -> tr.Softening:
     """What was learned, with its card."""
     renderer: Any = method.renderer
-    edge = renderer.edge
-    edge = edge.edge if isinstance(edge, tr.TabulatedSoftness) else edge
     family = study.problem.family
     card = {
         "task": f"{family!r}: {family.__doc__.strip().splitlines()[0]}",
@@ -151,7 +149,9 @@ def softening(study: Study, method: Method, scores: dict[str, Any]) -> tr.Soften
         "seed": study.training.settings.seed,
         "scores": scores,
     }
-    return tr.Softening(edge, renderer.depth, renderer.alpha, method.lr, method.steps, card)
+    return tr.Softening(
+        renderer.edge, renderer.depth, renderer.alpha, method.lr, method.steps, card
+    )
 
 
 # The studies --------------------------------------------------------------------------------------

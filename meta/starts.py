@@ -13,7 +13,6 @@ from meta.baselines import DECAY_BEGINS, DECAY_FACTOR, FixedSoftness
 from meta.method import Method
 from meta.updates import UpdateRule
 from taichi_raster.aggregation import generator
-from taichi_raster.softness.table import LEARNED_OCTAVES, LEARNED_SUBDIVISION
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.9, 0.95, 1.0)
 """Progress at which learned schedules have their knots: dense where the run is to settle."""
@@ -95,7 +94,7 @@ def learnable_method(
     lr.requires_grad_(learn.lr)
     edge = _edge(start, learn, options)
     if table and learn.shape:
-        edge = tr.tabulate(edge, octaves=LEARNED_OCTAVES, subdivision=LEARNED_SUBDIVISION)
+        edge = tr.tabulate(edge, octaves=8, subdivision=3)
     return Method(renderer(edge, **parts), rule, lr, steps)
 
 

@@ -25,7 +25,7 @@ from taichi_raster.rasterizer import SoftRasterizer
 from taichi_raster.schedule import Constant, Knots, Schedule, Shift, as_progress, as_schedule
 from taichi_raster.softness.edge import Distribution, EdgeSoftness
 from taichi_raster.softness.mlp import MLPSoftness
-from taichi_raster.softness.table import LEARNED_OCTAVES, LEARNED_SUBDIVISION, tabulate
+from taichi_raster.softness.table import TabulatedSoftness
 
 
 class Softening(nn.Module):
@@ -36,7 +36,8 @@ class Softening(nn.Module):
     schedules stretch or shrink to the n steps at hand.
 
     Args:
-        edge: the edge softness.
+        edge: the edge softness. A `TabulatedSoftness` is kept as what its table was made of,
+            `edge`, and the layout of that table, `table`, by which it then renders and is saved.
         depth: the depth softness; by default `SoftmaxDepth`. Its gamma and network see depths in
             units of the renderer's [near, far].
         alpha: the T-conorm; by default the probabilistic one.
@@ -70,7 +71,9 @@ class Softening(nn.Module):
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.edge = checks.instance("edge", edge, EdgeSoftness)
+        checks.instance("edge", edge, EdgeSoftness)
+        self.table = edge.table if isinstance(edge, TabulatedSoftness) else None
+        self.edge = edge.edge if isinstance(edge, TabulatedSoftness) else edge
         self.depth = checks.instance(
             "depth", SoftmaxDepth() if depth is None else depth, DepthSoftness
         )
@@ -83,20 +86,26 @@ class Softening(nn.Module):
             checks.instance("card", {} if card is None else card, dict)
         )
 
-    def renderer(
-        self, image_size: int | tuple[int, int], table: bool = True, **options: Any
-    ) -> SoftRasterizer:
+    @property
+    def drawn_edge(self) -> EdgeSoftness:
+        """The edge softness that renderers take: the table of `edge`, or, without one, `edge`.
+
+        The two are not the same. What was learned through a coarse table is that table; where a
+        network is steep, it may differ by a few hundredths.
+        """
+        if self.table is None:
+            return self.edge
+        t = self.table
+        return TabulatedSoftness(self.edge, t.width, t.octaves, t.subdivision)
+
+    def renderer(self, image_size: int | tuple[int, int], **options: Any) -> SoftRasterizer:
         """A renderer with this edge, depth and alpha, which it shares, not copies.
 
-        With `table`, a network is looked up in a table of its knots (see `tabulate`), which is
-        several times faster. Those that come with the package were learned through this very
-        table; where they are steep, the network itself differs from it by a few hundredths.
-        `options` are those of `SoftRasterizer`, except edge, depth and alpha.
+        `options` are those of `SoftRasterizer`, except these three.
         """
-        edge = self.edge
-        if checks.flag("table", table) and isinstance(edge, MLPSoftness):
-            edge = tabulate(edge, octaves=LEARNED_OCTAVES, subdivision=LEARNED_SUBDIVISION)
-        return SoftRasterizer(image_size, edge=edge, depth=self.depth, alpha=self.alpha, **options)
+        return SoftRasterizer(
+            image_size, edge=self.drawn_edge, depth=self.depth, alpha=self.alpha, **options
+        )
 
     def learning_rate(self, progress: float) -> float:
         """The learning rate at progress in [0, 1]; ValueError if there is none."""
@@ -115,7 +124,7 @@ class Softening(nn.Module):
 
     def _parts(self) -> dict[str, str]:
         return {
-            "edge": _edge_text(self.edge),
+            "edge": _edge_text(self.edge) + ("" if self.table is None else ", by a table"),
             "depth": _depth_text(self.depth),
             "alpha": self.alpha.name
             + ("" if self.alpha.generator.domain is None else f", p {_text(self.alpha.p)}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from taichi_raster.depth import (
 )
 from taichi_raster.softening import Softening
 from taichi_raster.softness import registry
+from taichi_raster.softness.edge import EdgeSoftness
 from taichi_raster.softness.storage import (
     SOFTENING,
     SOFTNESS,
@@ -31,13 +33,14 @@ from taichi_raster.softness.storage import (
     stored_edge,
     stored_schedules,
 )
+from taichi_raster.softness.table import tabulate
 
 
 def save_softening(path: str | Path, softening: Softening) -> None:
     """Write a softening to one safetensors file, all or nothing.
 
     Raises:
-        TypeError: for a part or a schedule of a type of your own, or a tabulated edge.
+        TypeError: for a part or a schedule of a type of your own.
         ValueError: for values that are not finite, or a card that JSON cannot hold.
         FileNotFoundError: if the folder does not exist.
     """
@@ -58,6 +61,8 @@ def save_softening(path: str | Path, softening: Softening) -> None:
         tensors |= {f"{name}.{key}": value for key, value in own.items()}
     description = {name: described for name, (described, _) in parts.items()}
     rest = {"lr": None, "steps": softening.steps, "card": softening.card}
+    if softening.table is not None:
+        rest["table"] = asdict(softening.table)
     archive.write(path, {"format": SOFTENING, **description, **rest, **kinds}, tensors)
 
 
@@ -77,7 +82,7 @@ def load_softening(path: str | Path) -> Softening:
         rate = file.description.get("lr")
         steps = file.description.get("steps")
         softening = Softening(
-            built_edge(file.part("edge")),
+            _built_table(file, built_edge(file.part("edge"))),
             _built_depth(file.part("depth")),
             _built_alpha(file.part("alpha")),
             None if rate is None else built_schedule(file, "lr"),
@@ -86,6 +91,16 @@ def load_softening(path: str | Path) -> Softening:
         )
         file.all_taken()
     return softening.requires_grad_(False)
+
+
+def _built_table(file: Entry, edge: EdgeSoftness) -> EdgeSoftness:
+    """The table of `edge` that the file describes, or `edge`."""
+    if file.description.get("table") is None:
+        return edge
+    sizes = file.get("table", dict)
+    if sizes.keys() != {"width", "octaves", "subdivision"}:
+        raise ValueError(f"table: expected width, octaves and subdivision, got {sorted(sizes)}")
+    return tabulate(edge, **sizes)
 
 
 def _stored_depth(depth: DepthSoftness) -> Stored:

@@ -96,18 +96,27 @@ def test_parts_that_share_a_tensor_can_be_saved(tmp_path: Path) -> None:
 
 def test_the_renderer_shares_the_softenings_parts_and_takes_options() -> None:
     softening = WHOLE["all learned"]()
-    renderer = softening.renderer((6, 7), table=False, near=0.5, far=10.0, antialias=2)
+    renderer = softening.renderer((6, 7), near=0.5, far=10.0, antialias=2)
     assert (renderer.edge, renderer.depth, renderer.alpha) == (
         softening.edge, softening.depth, softening.alpha,
     )  # fmt: skip
-    assert softening.renderer(6).edge.edge is softening.edge  # a table of it
-    plain = tr.Softening(tr.Distribution("logistic", scale=0.1))
-    assert plain.renderer(6).edge is plain.edge
-    with pytest.raises(TypeError, match="table"):
-        softening.renderer(6, table=1)
     assert (renderer.image_size, renderer.far, renderer.antialias) == ((6, 7), 10.0, 2)
     with pytest.raises(TypeError, match="edge"):
         softening.renderer(6, edge=tr.Distribution("logistic"))
+
+
+def test_a_softening_that_was_learned_through_a_table_is_drawn_by_it(tmp_path: Path) -> None:
+    table = tr.tabulate(network(), octaves=4, subdivision=1)  # so coarse that it is seen
+    softening = tr.Softening(table)
+    assert softening.edge is table.edge
+    tr.save_softening(tmp_path / "table.safetensors", softening)
+    loaded = tr.load_softening(tmp_path / "table.safetensors")
+    assert loaded.drawn_edge.table == table.table and loaded.describe() == softening.describe()
+    expected = tr.SoftRasterizer((6, 7), table, near=0.5, far=10.0)(*random_faces(3), 0.5)
+    found = loaded.renderer((6, 7), near=0.5, far=10.0)(*random_faces(3), 0.5)
+    assert torch.equal(found, expected)
+    raw = tr.Softening(table.edge).renderer((6, 7), near=0.5, far=10.0)(*random_faces(3), 0.5)
+    assert (raw - expected).abs().max() > 1e-4
 
 
 def test_a_description_says_what_it_is_made_of() -> None:

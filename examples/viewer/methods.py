@@ -127,8 +127,8 @@ class Library:
         else:
             edge = copy.deepcopy(learned.edge)
             if scale is not None:
-                edge.scale = scale
-            edge = tr.Softening(edge).renderer(8).edge  # by the table that it was learned through
+                network = edge.edge if isinstance(edge, tr.TabulatedSoftness) else edge
+                network.scale = scale
         depth = None if learned is None else learned.depth
         if settings.gamma is not None:
             depth = tr.SoftmaxDepth(settings.gamma)
@@ -159,4 +159,4 @@ def _read(path: Path) -> Learned:
 
 
 def _parts(softening: tr.Softening) -> Learned:
-    return Learned(softening.edge, softening.depth, softening.alpha, softening.lr)
+    return Learned(softening.drawn_edge, softening.depth, softening.alpha, softening.lr)

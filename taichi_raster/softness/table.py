@@ -15,9 +15,6 @@ from taichi_raster.softness.formulas import formulas_at
 from taichi_raster.softness.mlp import MLPSoftness
 from taichi_raster.softness.network import network_logit_and_slope
 
-LEARNED_OCTAVES, LEARNED_SUBDIVISION = 8, 3
-"""Of the tables that softenings are learned through, and rendered by."""
-
 
 class TabulatedSoftness(EdgeSoftness):
     """An edge softness by cubic Hermite interpolation of its logit u(x), F = sigmoid(u).

@@ -122,7 +122,7 @@ def build_softness(settings: SoftnessSettings, image_size: int) -> Softness:
     if settings.kind == "softening":
         assert settings.file is not None
         softening = tr.load_softening(settings.file)
-        edge, alpha = softening.edge, softening.alpha
+        edge, alpha = softening.drawn_edge, softening.alpha
     elif settings.kind == "learned":
         start = settings.start
         scale: tr.Schedule = tr.Knots([start, settings.scale_end or start])

@@ -378,7 +378,7 @@ class Trainer:
             save_model(self.folder / "model.safetensors", self.model, card)
         if len(self.softness.learnable):
             softening = tr.Softening(
-                self.softness.edge, tr.HardDepth(), self.softness.renderer.alpha,
+                self.softness.renderer.edge, tr.HardDepth(), self.softness.renderer.alpha,
                 steps=self.settings.steps, card={"task": "single-view reconstruction", **card},
             )  # fmt: skip
             tr.save_softening(self.folder / "softening.safetensors", softening)
