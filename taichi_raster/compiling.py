@@ -25,6 +25,7 @@ class Patience:
     def __init__(self, seconds: float) -> None:
         self._left = seconds
         self._said = False
+        self._saying = threading.Lock()  # whoever comes second waits until it is said
 
     @contextmanager
     def while_compiling(self) -> Iterator[None]:
@@ -45,12 +46,13 @@ class Patience:
                 self._say()
 
     def _say(self) -> None:
-        if not self._said:
-            self._said = True
-            logger.warning(
-                "taichi_raster: compiling kernels for their first use, which takes some seconds; "
-                "Taichi keeps them on disk, and later starts are quicker"
-            )
+        with self._saying:
+            if not self._said:
+                self._said = True
+                logger.warning(
+                    "taichi_raster: compiling kernels for their first use, which takes some "
+                    "seconds; Taichi keeps them on disk, and later starts are quicker"
+                )
 
 
 patience = Patience(2.0)

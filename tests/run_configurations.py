@@ -48,10 +48,11 @@ def main() -> int:
     # Two at a time: most of a run is compiling kernels, which keeps one core busy.
     with ThreadPoolExecutor(max_workers=2) as pool:
         done = list(pool.map(lambda run: run_pytest(*run, pytest_arguments), runs))
+    outcomes = [*done, *outcomes]
     print("\n=== all configurations ===")
-    for _, line in [*done, *outcomes]:
-        print(line)
-    return 0 if all(passed for passed, _ in [*done, *outcomes]) else 1
+    for outcome in outcomes:
+        print(outcome[1])
+    return 0 if all(outcome[0] for outcome in outcomes) else 1
 
 
 def run_pytest(arch: str, precision: str, part: str, arguments: list[str]) -> tuple[bool, str]:
@@ -66,14 +67,17 @@ def run_pytest(arch: str, precision: str, part: str, arguments: list[str]) -> tu
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         assert process.stdout is not None
+        failures = []
         for line in process.stdout:
             print(f"[{name}] {line}", end="", flush=True)
+            if line.startswith(("FAILED ", "ERROR ")):  # of pytest's short summary
+                failures.append(f"\n    {line.strip()}")
     seconds = time.perf_counter() - start
     code = process.returncode
     if code == pytest.ExitCode.NO_TESTS_COLLECTED and part != "1/1":
         code = 0  # the files asked for are in the other half
     verdict = "passed" if code == 0 else f"FAILED (pytest exit code {code})"
-    return code == 0, f"{name}: {verdict} in {seconds:.0f} s"
+    return code == 0, f"{name}: {verdict} in {seconds:.0f} s{''.join(failures)}"
 
 
 def why_not(arch: str) -> str | None:
