@@ -71,9 +71,9 @@ class Options:
     """With --headless, how many (by default 60); else quit after so many."""
     out: Path = Path("out/live_viewer")
     """Folder for what is saved."""
-    share: float = 0.15
+    share: float = 0.12
     """Share of the time that may go into painting and showing frames."""
-    longest: float = 0.2
+    longest: float = 0.4
     """Longest time between two frames that is spent on optimising, in seconds."""
     measure: float | None = None
     """Measure for about so many seconds what the viewer costs, print it, and quit."""

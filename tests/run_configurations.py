@@ -2,7 +2,7 @@
 
     python tests/run_configurations.py [arguments for pytest]
 
-CPU float64 (most of the tests) and float32, each in two halves, always run; Vulkan and CUDA
+CPU float64 (most of the tests) and float32, each in parts, always run; Vulkan and CUDA
 (float32) where a trial works on them. With TAICHI_RASTER_REQUIRE_VULKAN=1 in the environment a
 missing Vulkan is a failure, not a skip.
 """
@@ -35,7 +35,11 @@ assert x.to_numpy().tolist() == [2.0, 2.0, 2.0], f"wrong result {x}"
 
 def main() -> int:
     pytest_arguments = sys.argv[1:]
-    runs = [("cpu", precision, part) for precision in ("f64", "f32") for part in ("1/2", "2/2")]
+    runs = [
+        ("cpu", precision, f"{k}/{parts}")
+        for precision, parts in (("f64", 4), ("f32", 2))
+        for k in range(1, parts + 1)
+    ]
     outcomes = []
     for arch in ("vulkan", "cuda"):
         reason = why_not(arch)
@@ -75,7 +79,7 @@ def run_pytest(arch: str, precision: str, part: str, arguments: list[str]) -> tu
     seconds = time.perf_counter() - start
     code = process.returncode
     if code == pytest.ExitCode.NO_TESTS_COLLECTED and part != "1/1":
-        code = 0  # the files asked for are in the other half
+        code = 0  # the files asked for are in another part
     verdict = "passed" if code == 0 else f"FAILED (pytest exit code {code})"
     return code == 0, f"{name}: {verdict} in {seconds:.0f} s{''.join(failures)}"
 

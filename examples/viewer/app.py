@@ -251,7 +251,7 @@ class Pace:
             interface stays responsive.
     """
 
-    def __init__(self, share: float = 0.15, longest: float = 0.2) -> None:
+    def __init__(self, share: float = 0.12, longest: float = 0.4) -> None:
         self.share, self.longest = share, longest
         self._cost = 0.01
         self._rates = (time.perf_counter(), 0, 0)
