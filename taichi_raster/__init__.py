@@ -18,7 +18,7 @@ Conventions, for everything in this package:
 * Tensors have the dtype that `init` chose; parameters of softnesses may be float64 anywhere.
 """
 
-from taichi_raster import conventions, published
+from taichi_raster import _declaring, conventions, published
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import SurfaceTexture, UVTexture
 from taichi_raster.batching import MeshBatch, collate
@@ -103,6 +103,8 @@ from taichi_raster.softness import (
     save_softness,
     tabulate,
 )
+
+_declaring.end()
 
 __all__ = [
     "AmbientLight",

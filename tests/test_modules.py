@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import pickle
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from meta import Adam, Method, TaskBatch, TaskFamily, UpdateRule
-from taichi_raster import launching
+from taichi_raster import _declaring, launching
 from taichi_raster.compiling import Patience
 from taichi_raster.launching import Launcher
 from taichi_raster.schedule import as_progress
@@ -253,6 +254,22 @@ def test_the_longer_names_are_the_very_same_modules() -> None:
 
     assert taichi_raster.tasks is tasks and taichi_raster.meta is meta
     assert Shape2D is tasks.Shape2D and taichi_raster.meta.Method is Method
+
+
+def test_lines_around_declarations_are_those_of_inspect(tmp_path, monkeypatch) -> None:
+    (tmp_path / "framed.py").write_text(
+        "import sys\nframes = [sys._getframe(0)]\n"
+        "importing = sys._getframe(1)\n"
+        "class Inside:\n    frames.append(sys._getframe(1))\n    own = sys._getframe(0)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    framed = importlib.import_module("framed")
+    assert framed.importing.f_code.co_filename.startswith("<frozen ")
+    for frame in (*framed.frames, framed.importing, framed.Inside.own, sys._getframe(0)):
+        wanted, found = inspect.getframeinfo(frame), _declaring._quick(frame)
+        assert found[:5] == wanted[:5]
+    assert inspect.getframeinfo is _declaring._getframeinfo  # once the package is imported
+    assert _declaring._quick(sys._getframe(0), 3) == inspect.getframeinfo(sys._getframe(0), 3)
 
 
 # Waiting for kernels ------------------------------------------------------------------------------
