@@ -1,6 +1,6 @@
 # make demo | test | lint | bench | docs | clean
 # Everything runs in .venv, which is made on first use and needs only Python (3.10 to 3.13) with venv.
-# PYTHON=... chooses the interpreter that .venv is made from; ARGS=... is passed on to demo and bench.
+# PYTHON=... chooses the interpreter that .venv is made from; ARGS=... is passed on to demo, test, bench and docs.
 
 PYTHON ?= python3
 VENV := .venv

@@ -64,7 +64,7 @@ class Options:
     """
 
     out: Path = Path("out/compare_softenings")
-    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "cpu"
     problems: int = 64
     triangles: int = 2
     steps: int = 40

@@ -88,7 +88,7 @@ class Settings:
     """Of the order of the views."""
     deterministic: bool = False
     """Sum in a fixed order, so that two runs with one seed agree to the last digit."""
-    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "cpu"
     """Backend."""
 
     @property

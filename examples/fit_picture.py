@@ -61,7 +61,7 @@ class Options:
 
     image: Positional[Path | None] = None
     out: Path = Path("out/fit_picture")
-    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "cpu"
     triangles: int = 120
     steps: int = 300
     size: int = 64

@@ -63,7 +63,7 @@ class Options:
     """
 
     out: Path = Path("out/newton_pose")
-    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "cpu"
     precision: Literal["f64", "f32", "auto"] = "auto"
     poses: int = 6
     start: tuple[float, float] = (10.0, 25.0)

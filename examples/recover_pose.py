@@ -82,7 +82,7 @@ class Settings:
     """Of poses and starts."""
     faces: int | None = None
     """Reduce the mesh to about so many faces first: a step's time grows with their number."""
-    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "cpu"
     """Backend."""
 
     @property

@@ -51,7 +51,7 @@ class Options:
 
     mesh: Positional[Path | None] = None
     out: Path = Path("out/render_mesh")
-    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "cpu"
     size: int = 192
     frames: int = 20
 

@@ -55,7 +55,7 @@ class Options:
     """
 
     out: Path = Path("out/untangle_occlusion")
-    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "auto"
+    arch: Literal["cpu", "vulkan", "cuda", "auto"] = "cpu"
     problems: int = 64
     shapes: int = 5
     steps: int = 100

@@ -24,7 +24,7 @@ class OuterLoss:
     Args:
         kind: "true": distance to the hidden solution; "sharp": error between sharp renders; "soft":
             the inner loss itself, by the renderer under training (a softness can learn to hide
-            errors from it, so only the published first-order estimator may use it).
+            errors from it, so only the published estimators, first-order and online, may use it).
         transform: "log": log(error + floor), under which halving any error counts the same;
             "identity": the error.
         floor: error (in units of the error) below which there is nothing more to gain; > 0, used by

@@ -36,4 +36,4 @@ PRESETS = {
         ),
     ),
 }  # fmt: skip
-"""published: Liu et al. 2019. small: two cores, an hour or two. tiny: trials of the program."""
+"""published: Liu et al. 2019. small: one core, a quarter of an hour. tiny: trials."""
