@@ -86,7 +86,7 @@ def start(options: Options) -> Figure:
     task = family.sample(options.index + 1, "tune", 0).select([options.index]).repeat(len(SCALES))
     first, last = (torch.tensor(scales) for scales in zip(*SCALES.values(), strict=True))
     edge = tr.Distribution("logistic", scale=tr.Geometric(first, last))
-    depth = tr.SoftmaxDepth(tr.Geometric(0.3, 0.02), background_z=NEAR_BACKGROUND)
+    depth = tr.SoftmaxDepth(1.0, background_z=NEAR_BACKGROUND)
     method = Method(family.renderer(edge, depth), Adam(), tr.Geometric(0.06, 0.006), options.steps)
     run = unroll(method, task)
     with torch.no_grad():
@@ -111,8 +111,8 @@ def start(options: Options) -> Figure:
     axes[1, 4].set_title("image error, softly rendered", fontsize=TEXT)
     axes[1, 4].set_xlabel("step", fontsize=SMALL)
     axes[1, 4].tick_params(which="both", labelsize=SMALL - 1)
-    axes[1, 4].margins(y=0.4)  # room for the legend
-    axes[1, 4].legend(fontsize=SMALL - 1, loc="upper left")
+    axes[1, 4].margins(y=0.5)  # room for the legend
+    axes[1, 4].legend(fontsize=SMALL - 1, loc="upper right")
     return figure
 
 
