@@ -197,7 +197,11 @@ def train(entry: Entry, seed: int, options: Options) -> dict[str, Any]:
             tensors, _ = load_checkpoint(trainer.checkpoint_path, "outer-training")
             candidates = [part(tensors, which) for which in ("current/", "average/")]
             spent = {"seconds": used, "cpu": busy, "iterations": trainer.iteration}
-            marks.append(mark(method, candidates, spent, options))
+            try:
+                marks.append(mark(method, candidates, spent, options))
+            except FloatingPointError as error:  # what was learned does not solve all tasks
+                stopped = f"{error}"
+                marks.append({**marks[-1], **spent})
             last = marks[-1]["iterate"], marks[-1]["average"]
             if min(last) < min(min(m["iterate"], m["average"]) for m in marks[:-1]):
                 best = candidates[int(last[1] < last[0])]
@@ -279,7 +283,11 @@ def by_estimator(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Finished runs of each estimator."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for name in ENTRIES:
-        found = [run for key, run in results["runs"].items() if key.split(" / ")[0] == name]
+        found = [
+            run
+            for key, run in results["runs"].items()
+            if key.split(" / ")[0] == name and run["recipe"] == ENTRIES[name].recipe()
+        ]
         if found:
             runs[name] = found
     return runs
@@ -292,7 +300,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         seconds = np.mean([[m["seconds"] for m in run["marks"]] for run in runs], axis=0)
         average = np.array([[m["average"] for m in run["marks"]] for run in runs])
         for axis, values in zip(axes, (np.array([*map(best_so_far, runs)]), average), strict=True):
-            mean, spread = values.mean(axis=0), values.std(axis=0)
+            mean, spread = values.mean(axis=0), values.std(axis=0, ddof=len(runs) > 1)
             style = "--" if SOFT == ENTRIES[name].outer else "-"
             axis.plot(seconds, mean, style, label=name, color=f"C{index}")
             axis.fill_between(
@@ -340,7 +348,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def spread(values: np.ndarray, digits: int = 3) -> str:
-    return f"{values.mean():.{digits}f} ± {values.std():.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=len(values) > 1):.{digits}f}"
 
 
 if __name__ == "__main__":

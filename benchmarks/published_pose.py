@@ -15,6 +15,7 @@ Into `out/published_pose/` go a JSON file for each run, and table.md.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ import taichi_raster as tr
 from meta.checkpoint import load_json, require_equal, save_json
 from meta.fixed import FixedSoftness, fixed_method
 from meta.method import Method
+from meta.training import fingerprint
 from meta.unroll import unroll
 from meta.updates import Adam
 from tasks.pose import LARGEST_RADIUS, Pose
@@ -113,6 +115,8 @@ def solved(options: Options, name: str, method: Method, family: Pose) -> str:
         "family": repr(replace(family, meshes="procedural")), "mesh": options.mesh.name,
         "steps": options.steps, "poses": options.poses,
         "parameters": {key: value.tolist() for key, value in method.state_dict().items()},
+        "method": fingerprint(method),
+        "mesh_sha256": hashlib.sha256(options.mesh.read_bytes()).hexdigest(),
     }  # fmt: skip
     if path.is_file():
         content = load_json(path, "published-pose")

@@ -49,10 +49,10 @@ def main(options: Options) -> None:
     names = [name for name in MAIN if (options.studies / name / "results.md").is_file()]
     if not names:
         raise ValueError(f"--studies: no results.md in any folder of {options.studies}")
+    text = [(ROOT / "docs" / "results_head.md").read_text(), summary(options.studies, names)]
     pictures = ROOT / "docs" / "results"
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir(parents=True)
-    text = [(ROOT / "docs" / "results_head.md").read_text(), summary(options.studies, names)]
     for name in names:
         folder = options.studies / name
         text.append(section(name, folder, pictures))

@@ -160,7 +160,7 @@ def train(training: Training, options: Options) -> None:
     folder, done = training.folder, training.folder / "done.json"
     content = {
         "kind": TRAINING, "softness": training.softness, "steps": training.steps,
-        "seed": training.seed, "preset": options.preset,
+        "seed": training.seed, "preset": options.preset, "data": f"{options.data.resolve()}",
     }  # fmt: skip
     if done.is_file():
         require_equal(done, load_json(done, TRAINING), content)
@@ -181,6 +181,9 @@ def train(training: Training, options: Options) -> None:
         code = subprocess.run(command, env=one_thread, stdout=log, stderr=log, check=False)
     if code.returncode:
         raise RuntimeError(f"{folder}: the training failed; see {folder / 'output.txt'}")
+    validated = read_curve(folder / "log.jsonl")[0]
+    if not len(validated) or validated[-1] != training.steps:
+        raise RuntimeError(f"{folder}: the training was stopped; the same command goes on")
     save_json(done, content)
 
 

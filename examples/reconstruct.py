@@ -34,12 +34,10 @@ from torch.nn import functional
 from tyro.conf import Positional, arg, subcommand
 
 import taichi_raster as tr
-from meta.checkpoint import load_json
 from meta.console import progress_bar
 from meta.distributed import join
 from tasks import reconstruction as rec
 from tasks.reconstruction.curves import draw_curves
-from tasks.reconstruction.dataset import KIND as DATA_KIND
 from tasks.reconstruction.model import parameter_count
 from tasks.reconstruction.softness import SoftnessSettings
 from tasks.reconstruction.training import PARTS
@@ -179,6 +177,8 @@ class Evaluate:
         for run in self.runs:
             name, equals, folders = run.rpartition("=")
             name = name if equals else Path(run).name
+            if not equals and name in found:
+                raise ValueError(f"runs: two are called {name!r}; say NAME=FOLDER")
             found.setdefault(name, []).extend(Path(folder) for folder in folders.split(","))
         if not found:
             raise ValueError("runs: name at least one folder")
@@ -328,7 +328,7 @@ def evaluate(options: Evaluate) -> None:
         raise ValueError(f"runs: their image sizes differ: {sorted(sizes)}")
     size = sizes.pop()
     data, training = (options.source.split(name, size) for name in (options.split, "train"))
-    rule = options.voxels or voxel_rule(options.source.data)
+    rule = options.voxels or rec.voxel_rule(options.source.data)
     views = tuple(int(v) for v in np.floor(np.arange(options.views) * 24 / options.views))
     with progress_bar(quiet=options.quiet) as bar:
 
@@ -362,14 +362,6 @@ def evaluate(options: Evaluate) -> None:
     print(f"voxels by the rule {rule!r}; results.md, scores.json and pictures in {out}")
 
 
-def voxel_rule(folder: Path) -> Literal["inside", "published"]:
-    """How the voxels of a data set were made."""
-    path = folder / "dataset.json"
-    if not path.is_file():
-        return "published"
-    return "inside" if load_json(path, DATA_KIND)["voxels"] == "inside" else "published"
-
-
 def predict(options: Predict) -> None:
     if not options.image.is_file():
         raise FileNotFoundError(f"{options.image}: there is no such image")
@@ -395,7 +387,7 @@ def read_image(path: Path, size: int) -> torch.Tensor:
     except OSError as error:
         raise ValueError(f"{path}: is not an image ({error})") from error
     pixels = pixels.copy()
-    if not transparent:
+    if not transparent or bool((pixels[..., 3] == 1).all()):
         rim = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])[:, :3]
         distance = np.abs(pixels[..., :3] - np.median(rim, axis=0)).max(axis=-1)
         pixels[..., 3] = distance > 0.08

@@ -15,6 +15,7 @@ Stages, each kept in files of its own, so that a stopped study goes on where it 
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,14 +35,14 @@ from meta.baselines import (
     fixed_method,
     ranking_markdown,
 )
-from meta.checkpoint import describe, load_json, require_equal, save_json
+from meta.checkpoint import describe, load_json, save_json
 from meta.estimators import es_gradient
 from meta.evaluate import Evaluation, evaluate
 from meta.method import Method
 from meta.outer import Estimator, OuterLoss
 from meta.starts import Learnable, learnable_method
 from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings, TrainingResult
+from meta.training import TrainerSettings, TrainingResult, fingerprint
 from meta.updates import UpdateRule
 
 CONSTANT, ANNEALED = "best constant", "best annealed"
@@ -262,7 +263,7 @@ class StudyRun:
         return {name: moved(method, problem) for name, method in (fixed | dict(trained)).items()}
 
     def judge(self, methods: Mapping[str, Method], problem: Problem) -> dict[str, Evaluation]:
-        """Solve the unseen tasks of `problem` with every method."""
+        """Solve the unseen tasks of `problem` with every method; again if it has changed since."""
         results = {}
         for name, method in methods.items():
             path = judged_file(self.folder, problem, name)
@@ -270,12 +271,13 @@ class StudyRun:
                 "family": describe(problem.family), "count": problem.count,
                 "batch_size": problem.batch_size, "steps": problem.steps,
                 "parameters": {k: v.tolist() for k, v in method.state_dict().items()},
+                "method": fingerprint(method), "rule": describe(method.rule),
             }  # fmt: skip
             if self.resume and path.is_file():
                 content = load_json(path, "evaluation")
-                require_equal(path, content["settings"], settings)
-                results[name] = Evaluation.from_json(content)
-                continue
+                if content["settings"] == json.loads(json.dumps(settings)):
+                    results[name] = Evaluation.from_json(content)
+                    continue
             with self.console.status(f"{problem.title}: {name}"):
                 results[name] = evaluate(
                     method, problem.family, problem.count, batch_size=problem.batch_size
@@ -309,7 +311,7 @@ def finer_grid(config: FixedSoftness, gammas: tuple[float, ...] | None = None) -
     """A grid around a configuration: scales and learning rates a factor of 1.5 to both sides."""
     near = (1 / 1.5, 1.0, 1.5)
     last = config.gamma_end
-    if last is not None:
+    if config.gamma is not None and (last is not None or gammas is None):
         gammas = tuple(config.gamma_values[0] * f for f in near)
     return Grid(
         distributions=(config.distribution,),

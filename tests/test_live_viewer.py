@@ -124,6 +124,28 @@ def test_two_methods_solve_the_same_problem_side_by_side(app):
     assert app.edited == 0 and len(session.runs) == 1
 
 
+def test_another_task_takes_a_held_corner_from_the_mouse(app):
+    app.press(*pixel(app, app.session.corners(0)[1]))
+    assert app.held
+    app.set("task", "pose")
+    assert not app.held
+    app.move(400.0, 300.0)  # nothing is held
+    app.frame()
+
+
+def test_the_error_shown_is_that_of_what_was_dragged(app):
+    session = app.session
+    app.key("space")
+    app.frame()
+    before = session.runs[0].errors[-1]
+    app.press(*pixel(app, session.corners(0)[1]))
+    app.move(*pixel(app, torch.tensor([0.8, -0.7])))
+    app.frame()
+    after = session.runs[0].errors[-1]
+    assert after[0] == before[0] and abs(after[1] - before[1]) > 1e-3
+    assert after[1] == pytest.approx(float(session.task.true_error(session.runs[0].params)))
+
+
 def test_a_dragged_corner_follows_the_mouse_and_is_held(app):
     session = app.session
     app.key("space")

@@ -370,10 +370,22 @@ def test_predict_makes_a_mesh_of_an_image(trained, tmp_path, monkeypatch):
     image = program.read_image(tmp_path / "image.png", 16)
     assert image.shape == (4, 16, 16)
     assert float(image[3].sum()) == pytest.approx(20 * 30 / 64**2 * 256, rel=1e-5)
+    Image.open(tmp_path / "image.png").convert("RGBA").save(tmp_path / "opaque.png")
+    assert torch.equal(program.read_image(tmp_path / "opaque.png", 16), image)
     model = trained / "model.safetensors"
     program.predict(program.Predict(tmp_path / "image.png", model, tmp_path))
     assert len(tr.load_mesh(tmp_path / "mesh.obj").vertices) == 42
     assert (tmp_path / "prediction.png").stat().st_size > 3000
+
+
+def test_a_scale_that_ends_at_zero_is_refused():
+    with pytest.raises(ValueError, match="scale_end: must be positive"):
+        rec.SoftnessSettings("learned", scale=0.03, scale_end=0.0)
+
+
+def test_runs_of_one_name_are_not_taken_for_seeds():
+    with pytest.raises(ValueError, match="two are called 'small'"):
+        program.Evaluate(("out/a/small", "out/b/small")).groups()
 
 
 def test_predict_says_what_is_missing(tmp_path):

@@ -1,5 +1,6 @@
 """A study goes through all its stages, and goes on where it was; examples/study.py at tiny size."""
 
+import copy
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ import torch
 import study as program
 import taichi_raster as tr
 from meta.baselines import FixedSoftness
+from meta.evaluate import Evaluation
+from meta.method import Method
 from meta.report import problem_markdown
 from meta.study import (
     ABLATION,
@@ -21,6 +24,7 @@ from meta.study import (
     WIDER,
     StudyRun,
     finer_grid,
+    judged_file,
     moved,
 )
 from meta.training import TrainerSettings
@@ -81,10 +85,19 @@ def test_results_of_another_method_are_not_taken_for_ours(folder):
     run = StudyRun(study, folder, resume=True, quiet=True)
     best = run.tune()
     other = run.start(best, ABLATION)
-    with torch.no_grad():
-        other.lr.log_values += 0.1
-    with pytest.raises(ValueError, match="parameters"):
-        run.judge({ABLATION: other}, study.problem)
+    path = judged_file(folder, study.problem, ABLATION)
+    for change in (0.0, 0.1):
+        with torch.no_grad():
+            other.lr.log_values += change
+        before = run.judge({ABLATION: other}, study.problem)[ABLATION]
+        written = path.read_text()
+        assert Evaluation.from_json(json.loads(written)).errors.tolist() == before.errors.tolist()
+        again = run.judge({ABLATION: other}, study.problem)[ABLATION]
+        assert again.errors.tolist() == before.errors.tolist() and path.read_text() == written
+    renderer = copy.deepcopy(other.renderer)
+    renderer.alpha = tr.TConorm("yager", 1.0)
+    run.judge({ABLATION: Method(renderer, other.rule, other.lr, other.steps)}, study.problem)
+    assert path.read_text() != written
 
 
 def test_a_softness_moves_to_another_family_with_its_learning_rate(folder):
@@ -105,6 +118,8 @@ def test_the_finer_grid_surrounds_a_configuration():
     }  # fmt: skip
     assert any(c.start == 0.1 and c.end == 0.02 and c.lr == 0.06 for c in configs)
     assert finer_grid(FixedSoftness("cauchy", 0.1, 0.1, 0.06, True)).ends == ()
+    cold = FixedSoftness("cauchy", 0.1, 0.02, 0.06, True, 0.003)
+    assert cold in finer_grid(cold).configurations()  # at its own temperature
     wide = FixedSoftness("cauchy", 0.1, 0.02, 0.06, True, 0.5, 0.1, ("yager", 1.0))
     configs = finer_grid(wide, (0.01, 0.1)).configurations()
     assert wide in configs and {c.conorm for c in configs} == {("yager", 1.0)}

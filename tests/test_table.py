@@ -151,3 +151,10 @@ def test_nothing_is_learned_without_gradients() -> None:
 def test_bad_tables_are_refused(make: Callable[[], Any], error: type, match: str) -> None:
     with pytest.raises(error, match=match):
         make()
+
+
+def test_a_shift_that_follows_progress_is_refused() -> None:
+    with pytest.raises(ValueError, match="one shift"):
+        tr.tabulate(tr.Distribution("logistic", 0.1, shift=tr.Geometric(0.1, 2.0)))
+    with pytest.raises(ValueError, match="width"):
+        tr.tabulate(tr.Distribution("logistic", 0.1), width=float("inf"))

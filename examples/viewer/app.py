@@ -114,17 +114,21 @@ class App:
     def key(self, name: str) -> None:
         """A key of `KEYS`, one name each: "up", "[", ..."""
         self.message = ""
+        task, count = self.session.task, len(self.session.runs)
         try:
             self._key(name)
         except ValueError as error:  # a setting that does not go with the others
             self.message = str(error)
+        self._let_go(task, count)
 
     def set(self, name: str, value: object) -> None:
         """Set a row's value, by its name."""
         row = next((row for row in self.rows if row.name == name), None)
         if row is None:
             raise ValueError(f"name: no setting {name!r}; known: {[r.name for r in self.rows]}")
+        task, count = self.session.task, len(self.session.runs)
         row.set(value)
+        self._let_go(task, count)
         self.edited = min(self.edited, len(self.session.runs) - 1)
 
     def press(self, x: float, y: float) -> None:
@@ -155,6 +159,11 @@ class App:
         """The mouse button goes up."""
         self._grip = None
         self.session.release()
+
+    def _let_go(self, task: object, count: int) -> None:
+        """Of what is held, once there is another task, or a method less."""
+        if self.session.task is not task or len(self.session.runs) != count:
+            self.lift()
 
     def zoom(self, x: float, y: float, amount: float) -> None:
         """Bring the camera of the picture under the mouse closer, by a share of its distance."""

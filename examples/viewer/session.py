@@ -42,6 +42,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
     errors: list[tuple[int, float]] = field(default_factory=list)
     failure: str | None = None
+    noted: int = -1  # the session's version that the last error is of
 
     def progress(self, steps: int) -> float:
         """From 0, the start, to 1 after `steps` steps, where it stays."""
@@ -328,8 +329,13 @@ class Session:
     def note_errors(self) -> None:
         """Take down the true error of every method where it stands."""
         for run in self.runs:
-            if not run.errors or run.errors[-1][0] < run.step:
-                run.errors.append((run.step, float(self.task.true_error(run.params))))
+            known = run.errors[-1] if run.errors else (-1, 0.0)
+            if known[0] < run.step or run.noted != self.version:
+                error = (run.step, float(self.task.true_error(run.params)))
+                if known[0] == run.step:  # something was moved meanwhile
+                    run.errors.pop()
+                run.errors.append(error)
+                run.noted = self.version
 
     def scale(self, index: int) -> float:
         """The scale of a method's softness now, in NDC."""

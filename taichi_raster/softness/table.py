@@ -53,7 +53,7 @@ class TabulatedSoftness(EdgeSoftness):
             )
         if isinstance(edge, Distribution) and edge.squared:
             raise ValueError("edge: a squared distribution cannot be tabulated")
-        if not width > 0:
+        if not 0 < width < math.inf:
             raise ValueError(f"width: expected a positive number, got {width}")
         for name, value, least, most in (
             ("octaves", octaves, 1, 20), ("subdivision", subdivision, 0, 10),
@@ -97,10 +97,11 @@ class TabulatedSoftness(EdgeSoftness):
         weights = self.edge.weights_at(u)
         if torch.is_grad_enabled() and weights.requires_grad:
             return self._of_network(self.edge, weights)
-        if self._kept is None or not _same(self._kept[0], weights):
+        kept = self._kept  # other threads may replace it meanwhile
+        if kept is None or not _same(kept[0], weights):
             weights = weights.detach().clone()
-            self._kept = weights, self._of_network(self.edge, weights)
-        return self._kept[1]
+            kept = self._kept = weights, self._of_network(self.edge, weights)
+        return kept[1]
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
         """The tabulated F itself, not the original's."""
@@ -125,13 +126,11 @@ class TabulatedSoftness(EdgeSoftness):
             return math.inf
         if cells.requires_grad:  # new at each call, and not to be kept, with all its graph
             return float((self._scaled_reach(cells.detach(), threshold) * scale.detach()).max())
-        if (
-            self._kept_reach is None
-            or self._kept_reach[0] is not cells
-            or self._kept_reach[1] != threshold
-        ):
-            self._kept_reach = cells, threshold, self._scaled_reach(cells.detach(), threshold)
-        return float((self._kept_reach[2] * scale.detach()).max())
+        kept = self._kept_reach
+        if kept is None or kept[0] is not cells or kept[1] != threshold:
+            reach = self._scaled_reach(cells.detach(), threshold)
+            kept = self._kept_reach = cells, threshold, reach
+        return float((kept[2] * scale.detach()).max())
 
     def _scaled_reach(self, cells: Tensor, threshold: float) -> Tensor:
         """(), or (B,): |x| outside beyond which F is at most `threshold`, from bounds of cells.
@@ -161,7 +160,9 @@ class TabulatedSoftness(EdgeSoftness):
     def _of_distribution(self, edge: Distribution) -> Tensor:
         if edge.formulas.shaped:
             raise ValueError(f"edge: {edge.distribution!r} reaches 0 or 1: it cannot be tabulated")
-        shift = edge.shift(as_progress(None, 1)).detach()
+        shift, first = (edge.shift(as_progress(u, 1)).detach() for u in (None, 0.0))
+        if not torch.equal(shift, first):
+            raise ValueError("edge: a table has one shift, not one that follows progress")
         if shift.numel() != 1:
             raise ValueError("edge: a table has one shift, not one for each batch item")
         x = self._both_sides() + shift.reshape(()) * (-1 if edge.formulas.mirrored else 1)

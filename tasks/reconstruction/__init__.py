@@ -6,7 +6,7 @@ training (`training`, `softness`); the evaluation (`evaluation`, `sheet`). See
 `examples/reconstruct.py`.
 """
 
-from tasks.reconstruction.dataset import DataSettings, make_dataset, render_views
+from tasks.reconstruction.dataset import DataSettings, make_dataset, render_views, voxel_rule
 from tasks.reconstruction.evaluation import (
     Scores,
     evaluate,
@@ -63,5 +63,6 @@ __all__ = [
     "render_views",
     "save_model",
     "scores_markdown",
+    "voxel_rule",
     "voxelise",
 ]

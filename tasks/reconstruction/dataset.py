@@ -369,6 +369,14 @@ def _meshes(
         yield mesh, file
 
 
+def voxel_rule(folder: Path) -> Rule:
+    """How the voxels of a data set were made: "published", unless `make_dataset` says otherwise."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return "published"
+    return "inside" if load_json(path, KIND)["voxels"] == "inside" else "published"
+
+
 def _merge(folder: Path, class_id: str, split: str, shards: list[Path]) -> None:
     """The class's two files from its shards, piece by piece; then what they say of dataset.json."""
     skipped: dict[str, str] = {}
@@ -378,6 +386,11 @@ def _merge(folder: Path, class_id: str, split: str, shards: list[Path]) -> None:
             counts.append(len(shard["voxels"]))
             skipped |= json.loads(shard["skipped"].tobytes())
     total = sum(counts)
+    path = folder / "dataset.json"  # first: the class counts as finished once its files are there
+    content = load_json(path, KIND)
+    _add(content, "counts", {f"{class_id}_{split}": total})
+    _add(content, "skipped", skipped)
+    save_json(path, content)
     for part, shape, dtype in (
         ("images", (VIEWS, 4, IMAGE_SIZE, IMAGE_SIZE), np.uint8),
         ("voxels", (32, 32, 32), np.bool_),
@@ -386,11 +399,6 @@ def _merge(folder: Path, class_id: str, split: str, shards: list[Path]) -> None:
             pieces = (_piece(path, part) for path in shards)
             target = folder / f"{class_id}_{split}_{part}.npz"
             _write_npz(target, pieces, (total, *shape), np.dtype(dtype))
-    path = folder / "dataset.json"
-    content = load_json(path, KIND)
-    _add(content, "counts", {f"{class_id}_{split}": total})
-    _add(content, "skipped", skipped)
-    save_json(path, content)
 
 
 def _piece(path: Path, part: str) -> ndarray:

@@ -68,6 +68,10 @@ class SoftnessSettings:
         for name in ("drop", "lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: must be positive, got {getattr(self, name)}")
+        for name in ("scale", "scale_end"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name}: must be positive, got {value}")
         if self.edge == "heaviside":
             raise ValueError("edge: 'heaviside' has no gradient to descend")
         registry.find(self.edge)
@@ -125,7 +129,8 @@ def build_softness(settings: SoftnessSettings, image_size: int) -> Softness:
         edge, alpha = softening.drawn_edge, softening.alpha
     elif settings.kind == "learned":
         start = settings.start
-        scale: tr.Schedule = tr.Knots([start, settings.scale_end or start])
+        end = start if settings.scale_end is None else settings.scale_end
+        scale: tr.Schedule = tr.Knots([start, end])
         edge = tr.MLPSoftness(scale=scale, init=settings.edge, init_shape=_shape(settings))
         learnable.append(edge)
     else:
@@ -143,8 +148,6 @@ def build_softness(settings: SoftnessSettings, image_size: int) -> Softness:
 def _scale(settings: SoftnessSettings) -> tr.Schedule:
     if settings.scale_end is not None:
         return tr.Geometric(settings.start, settings.scale_end)
-    if not 0 < settings.start < float("inf"):
-        raise ValueError(f"scale: must be positive, got {settings.start}")
     return Drop(settings.start, settings.drop, settings.drop_at)
 
 

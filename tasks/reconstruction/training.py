@@ -12,6 +12,7 @@ with a deterministic runtime and as many threads).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import threading
@@ -35,6 +36,8 @@ from meta.checkpoint import CheckpointError, load_checkpoint, require_equal, sav
 from meta.console import progress_bar
 from meta.distributed import World
 from meta.training import Board, TrainingLog
+from tasks.reconstruction.dataset import voxel_rule
+from tasks.reconstruction.evaluation import evaluate
 from tasks.reconstruction.model import Reconstructor, save_model
 from tasks.reconstruction.nmr import NMRDataset, Pairs
 from tasks.reconstruction.softness import SoftnessSettings, build_softness
@@ -337,11 +340,9 @@ class Trainer:
             self.save()
 
     def _validate(self) -> float:
-        from tasks.reconstruction.evaluation import evaluate
-
         assert self.validation is not None
         scores = evaluate(
-            self.model, self.validation, views=(0, 6, 12, 18), held_out=(),
+            self.model, self.validation, voxel_rule(self.validation.folder), (0, 6, 12, 18), (),
             objects=self.settings.validate_objects, device=self.device,
         )  # fmt: skip
         self.model.train()
@@ -409,7 +410,8 @@ class Trainer:
             del settings[harmless]
         softness: dict[str, Any] = asdict(self.softness_settings)
         if self.softness_settings.file is not None:
-            softness["file"] = self.softness_settings.file.name
+            file = self.softness_settings.file
+            softness["file"] = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"
         model = self.model.settings
         whole = {
             **settings,
