@@ -388,6 +388,14 @@ def test_runs_of_one_name_are_not_taken_for_seeds():
         program.Evaluate(("out/a/small", "out/b/small")).groups()
 
 
+def test_the_shipped_model_says_how_it_was_made():
+    model, card = rec.load_model(program.SHIPPED)
+    assert "examples/reconstruct.py train" in card["command"]
+    with torch.no_grad():
+        vertices = model.eval()(torch.rand(2, 4, 32, 32))
+    assert vertices.shape == (2, 162, 3) and vertices.abs().max() < 1
+
+
 def test_predict_says_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such image"):
         program.predict(program.Predict(tmp_path / "none.png"))
