@@ -71,7 +71,7 @@ class Options:
     """With --headless, how many (by default 60); else quit after so many."""
     out: Path = Path("out/live_viewer")
     """Folder for what is saved."""
-    share: float = 0.12
+    share: float = 0.1
     """Share of the time that may go into painting and showing frames."""
     longest: float = 0.4
     """Longest time between two frames that is spent on optimising, in seconds."""

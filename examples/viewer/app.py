@@ -260,7 +260,7 @@ class Pace:
             interface stays responsive.
     """
 
-    def __init__(self, share: float = 0.12, longest: float = 0.4) -> None:
+    def __init__(self, share: float = 0.1, longest: float = 0.4) -> None:
         self.share, self.longest = share, longest
         self._cost = 0.01
         self._rates = (time.perf_counter(), 0, 0)
