@@ -86,10 +86,12 @@ def test_results_of_another_method_are_not_taken_for_ours(folder):
     best = run.tune()
     other = run.start(best, ABLATION)
     path = judged_file(folder, study.problem, ABLATION)
+    written = ""
     for change in (0.0, 0.1):
         with torch.no_grad():
             other.lr.log_values += change
         before = run.judge({ABLATION: other}, study.problem)[ABLATION]
+        assert path.read_text() != written  # solved anew
         written = path.read_text()
         assert Evaluation.from_json(json.loads(written)).errors.tolist() == before.errors.tolist()
         again = run.judge({ABLATION: other}, study.problem)[ABLATION]
