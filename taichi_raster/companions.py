@@ -12,12 +12,16 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 _HOME = Path(__file__).resolve().parent.parent
+_COMPANIONS = ("meta", "tasks")
+# Modules of packages that something hides, by their names. One package may use the other, and each
+# module is to exist once, so that they are kept for the next time.
+_hidden_modules: dict[str, ModuleType] = {}
 
 
 def companion(name: str) -> ModuleType:
@@ -28,11 +32,10 @@ def companion(name: str) -> ModuleType:
     """
     if not (_HOME / name / "__init__.py").is_file():
         raise ImportError(f"{name}: no such package beside taichi_raster in {_HOME}", name=name)
-    if _comes_first(name):
+    hidden = [each for each in _COMPANIONS if not _comes_first(each)]
+    with _put_aside(hidden):
         package, modules = _load(name)
-    else:
-        with _put_aside(name):
-            package, modules = _load(name)
+        _hidden_modules.update(_below(hidden))
     sys.modules.update({f"taichi_raster.{key}": module for key, module in modules.items()})
     return package
 
@@ -60,19 +63,28 @@ def _load(name: str) -> tuple[ModuleType, dict[str, ModuleType]]:
 
 
 @contextmanager
-def _put_aside(name: str) -> Iterator[None]:
-    """Within it, `import name` finds the package; afterwards what it found before."""
-    hiding = _take(name)
+def _put_aside(names: Sequence[str]) -> Iterator[None]:
+    """Within it, importing one of `names` finds the package; afterwards what it found before."""
+    if not names:
+        yield
+        return
+    hiding = _below(names)
+    _forget(hiding)
+    sys.modules.update(_hidden_modules)
     sys.path.insert(0, str(_HOME))
     try:
         yield
     finally:
         sys.path.remove(str(_HOME))
-        _take(name)
+        _forget(_below(names))
         sys.modules.update(hiding)
 
 
-def _take(name: str) -> dict[str, ModuleType]:
-    """Remove `name` and what is below it from the loaded modules."""
-    keys = [key for key in sys.modules if key == name or key.startswith(f"{name}.")]
-    return {key: sys.modules.pop(key) for key in keys}
+def _below(names: Sequence[str]) -> dict[str, ModuleType]:
+    """Loaded modules of these packages."""
+    return {key: module for key, module in sys.modules.items() if key.split(".")[0] in names}
+
+
+def _forget(modules: Iterable[str]) -> None:
+    for key in modules:
+        del sys.modules[key]

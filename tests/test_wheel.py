@@ -63,6 +63,22 @@ print("all is well")
 
 MINE = "MINE = 'my {}'\n"
 
+# Whichever package comes first, and before the user's own modules: one module each, all reachable.
+FIRST = """
+import sys
+import taichi_raster.{0}
+import taichi_raster.tasks.reconstruction.training as training
+from taichi_raster.meta import checkpoint
+import meta
+import tasks
+
+assert (meta.MINE, tasks.MINE) == ("my meta", "my tasks")
+assert training.load_checkpoint is checkpoint.load_checkpoint
+assert taichi_raster.tasks.reconstruction.training is training
+assert not [name for name in sys.modules if name.startswith(("meta.", "tasks."))]
+print("all is well")
+"""
+
 # Where only one of the names is taken, the other package is found as usual.
 PLAIN = """
 import sys
@@ -138,6 +154,26 @@ def test_it_works_beside_a_tasks_and_a_meta_of_the_users(python: Path, tmp_path:
     (tmp_path / "meta.py").write_text(MINE.format("meta"))
     (tmp_path / "use.py").write_text(textwrap.dedent(SCRIPT))
     assert "all is well" in run(python, "use.py", python.parent.parent, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("first", ["meta", "tasks"])
+def test_what_one_package_uses_of_the_other_is_found(
+    first: str, python: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks.py").write_text(MINE.format("tasks"))
+    (tmp_path / "meta.py").write_text(MINE.format("meta"))
+    (tmp_path / "use.py").write_text(FIRST.format(first))
+    assert "all is well" in run(python, "use.py", cwd=tmp_path)
+
+
+def test_a_meta_of_the_users_does_not_get_in_the_way_of_tasks(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "meta.py").write_text(MINE.format("meta"))
+    (tmp_path / "use.py").write_text(
+        "import meta\nimport tasks\nfrom taichi_raster.tasks import reconstruction\n"
+        "assert meta.MINE == 'my meta' and tasks.reconstruction is reconstruction\n"
+        "assert reconstruction.training.load_checkpoint\nprint('all is well')\n"
+    )
+    assert "all is well" in run(python, "use.py", cwd=tmp_path)
 
 
 def test_a_tasks_of_the_users_does_not_get_in_the_way_of_meta(python: Path, tmp_path: Path) -> None:
