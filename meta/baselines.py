@@ -204,16 +204,15 @@ class BaselineTuner:
         share = configs[begin:end]
         per_solve = max(1, self.max_batch // self.batch_size)
         chunks = []
-        alike = dict.fromkeys((config.distribution, config.conorm) for config in share)
-        for kind in alike:
-            ours = [config for config in share if (config.distribution, config.conorm) == kind]
+        for kind in dict.fromkeys(config.kind for config in share):
+            ours = [config for config in share if config.kind == kind]
             chunks += [ours[i : i + per_solve] for i in range(0, len(ours), per_solve)]
         return chunks
 
     def _solve_chunk(
         self, chunk: list[FixedSoftness], task: TaskBatch, batch: int
     ) -> dict[str, list[float]]:
-        """Errors of configurations of one distribution and T-conorm on each task, by key."""
+        """Errors of configurations of one kind on each task, by key."""
         method = fixed_method(chunk[0], self.renderer, self.rule, self.steps)
         candidates = [config.parameters() for config in chunk]
         try:

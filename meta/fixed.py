@@ -31,8 +31,9 @@ class FixedSoftness:
     """One configuration: scale start -> end (equal: constant; in NDC), learning rate, decay.
 
     `gamma` is the temperature of a softmax depth (see `tr.SoftmaxDepth`), constant or annealed to
-    `gamma_end`; None leaves the depth softness to the renderer. `conorm` is a T-conorm and its p;
-    None leaves alpha to the renderer.
+    `gamma_end`; None leaves the depth softness to the renderer. With `over` it is that of the order
+    of a `tr.OverDepth` instead, and None its hard order. `conorm` is a T-conorm and its p; None
+    leaves alpha to the renderer.
     """
 
     distribution: str
@@ -43,6 +44,7 @@ class FixedSoftness:
     gamma: float | None = None
     gamma_end: float | None = None
     conorm: tuple[str, float] | None = None
+    over: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Numbers and texts; `from_json` takes them back."""
@@ -56,8 +58,8 @@ class FixedSoftness:
 
     @property
     def plain(self) -> bool:
-        """Whether temperature and T-conorm are as in a renderer whose edge alone is tuned."""
-        return self.gamma_end is None and self.conorm is None
+        """Whether depth and T-conorm are as in a renderer whose edge alone is tuned."""
+        return self.gamma_end is None and self.conorm is None and not self.over
 
     @property
     def annealed(self) -> bool:
@@ -69,15 +71,22 @@ class FixedSoftness:
         """A text that identifies the configuration in files."""
         gamma = "" if self.gamma is None else f" gamma {self.gamma!r}"
         gamma += "" if self.gamma_end is None else f" to {self.gamma_end!r}"
+        gamma = f" over{gamma}" if self.over else gamma
         alpha = "" if self.conorm is None else f" {self.conorm[0]} {self.conorm[1]!r}"
         scale = f"{self.start!r} {self.end!r}"
         return f"{self.distribution} {scale} {self.lr!r} {self.decay}{gamma}{alpha}"
 
     @property
+    def kind(self) -> tuple[Any, ...]:
+        """What configurations that can be solved side by side have in common."""
+        return self.distribution, self.conorm, self.over, self.gamma is None
+
+    @property
     def order(self) -> tuple[Any, ...]:
         """Sorts configurations."""
         edge = self.distribution, self.start, self.end, self.lr, self.decay
-        return *edge, self.gamma or 0.0, self.gamma_end or 0.0, self.conorm or ("", 0.0)
+        depth = self.over, self.gamma or 0.0, self.gamma_end or 0.0
+        return *edge, *depth, self.conorm or ("", 0.0)
 
     @property
     def title(self) -> str:
@@ -85,6 +94,7 @@ class FixedSoftness:
         scale = f"{self.start:g} -> {self.end:g}" if self.annealed else f"{self.start:g}"
         gamma = "" if self.gamma is None else f", gamma {self.gamma:g}"
         gamma += "" if self.gamma_end is None else f" -> {self.gamma_end:g}"
+        gamma = f", over{gamma.replace(',', '')}" if self.over else gamma
         alpha = "" if self.conorm is None else f", {self.conorm[0]} {self.conorm[1]:g}"
         rate = f"lr {self.lr:g}{' decaying' if self.decay else ''}"
         return f"{self.distribution} {scale}{gamma}{alpha}, {rate}"
@@ -104,9 +114,12 @@ class FixedSoftness:
         scale = tr.Knots([self.start, self.end])
         return tr.Distribution(self.distribution, scale=scale, shape=self.distribution_shape)
 
-    def depth(self) -> tr.SoftmaxDepth | None:
+    def depth(self) -> tr.DepthSoftness | None:
         """The depth softness, or None; its temperature is a two-knot schedule."""
-        return None if self.gamma is None else tr.SoftmaxDepth(tr.Knots(self.gamma_values))
+        gamma = None if self.gamma is None else tr.Knots(self.gamma_values)
+        if self.over:
+            return tr.OverDepth(gamma)
+        return None if gamma is None else tr.SoftmaxDepth(gamma)
 
     @property
     def gamma_values(self) -> list[float]:
@@ -145,8 +158,10 @@ class Grid:
     """Every combination; annealed scales run from each of `scales` to each lower of `ends`.
 
     `distributions` are any but "heaviside", which has no gradient. `gammas` are temperatures of the
-    depth softmax; None leaves the depth softness to the renderer. Each is constant, and is annealed
-    to each lower of `gamma_ends`. `conorms` are T-conorms with their p; None among them leaves
+    depth softmax; None leaves the depth softness to the renderer. `over_gammas` are those of a
+    `tr.OverDepth`, which is tried beside the softmax (instead, if `gammas` is empty); None among
+    them is the hard order. Each is constant, and is annealed to each lower of `gamma_ends`.
+    `conorms` are T-conorms with their p; None among them leaves
     alpha to the renderer. Raises ValueError, naming what is empty, unknown or not positive.
     """
 
@@ -158,6 +173,7 @@ class Grid:
     gammas: tuple[float, ...] | None = None
     gamma_ends: tuple[float, ...] = ()
     conorms: tuple[tuple[str, float] | None, ...] = (None,)
+    over_gammas: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.distributions:
@@ -167,31 +183,35 @@ class Grid:
         for conorm in self.conorms:
             if conorm is not None:
                 tr.TConorm(*conorm)  # raises ValueError for what there is not
-        for field_name in ("scales", "ends", "lrs", "gammas", "gamma_ends"):
-            values = getattr(self, field_name) or ()
+        for field_name in ("scales", "ends", "lrs", "gammas", "gamma_ends", "over_gammas"):
+            values = [v for v in getattr(self, field_name) or () if v is not None]
             if not all(math.isfinite(value) and value > 0 for value in values):
-                raise ValueError(f"{field_name}: expected positive numbers, got {values}")
+                raise ValueError(f"{field_name}: expected positive numbers, got {tuple(values)}")
         for field_name in ("distributions", "scales", "lrs", "decays", "gammas", "conorms"):
-            if getattr(self, field_name) == ():
+            enough = field_name == "gammas" and self.over_gammas
+            if getattr(self, field_name) == () and not enough:
                 raise ValueError(f"{field_name}: expected at least one value, got none")
 
     def configurations(self) -> list[FixedSoftness]:
         """All of them, in a fixed order."""
         pairs = [(scale, scale) for scale in self.scales]
         pairs += [(scale, end) for scale in self.scales for end in self.ends if end < scale]
-        gammas: list[tuple[float | None, float | None]] = [(None, None)]
-        if self.gammas:
-            gammas = [(gamma, None) for gamma in self.gammas]
-            gammas += [(gamma, end) for gamma in self.gammas for end in self.gamma_ends
-                       if end < gamma]  # fmt: skip
+        softmax = (None,) if self.gammas is None else self.gammas
+        depths = [
+            (gamma, end, over)
+            for over, gammas in ((False, softmax), (True, self.over_gammas))
+            for gamma in gammas
+            for end in (None, *self.gamma_ends)
+            if end is None or (gamma is not None and end < gamma)
+        ]
         return [
-            FixedSoftness(name, start, end, lr, decay, gamma, gamma_end, conorm)
+            FixedSoftness(name, start, end, lr, decay, gamma, gamma_end, conorm, over)
             for name in self.distributions
             for conorm in self.conorms
             for start, end in pairs
             for lr in self.lrs
             for decay in self.decays
-            for gamma, gamma_end in gammas
+            for gamma, gamma_end, over in depths
         ]
 
 

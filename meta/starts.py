@@ -37,8 +37,9 @@ class Learnable:
         progress: and its shape depends on progress.
         scale: its scale is a schedule with learnable knots.
         lr: and so is the inner learning rate.
-        gamma: and the temperature of the softmax over depth.
-        depth: the depth softness is an `MLPDepth`, which starts as the softmax.
+        gamma: and the temperature of the softmax over depth, or of the order of an `OverDepth`
+            (nothing, where that is hard).
+        depth: the depth softness is an `MLPDepth`, which starts as the softmax; not for `over`.
         conorm: name of a T-conorm whose p is learned: the fixed softness's own, or, where that
             leaves alpha to the renderer, one that can start as the probabilistic one ("hamacher",
             "aczel_alsina", "frank"); None for that of the fixed softness as it is.
@@ -159,9 +160,15 @@ def _alpha(start: FixedSoftness, learn: Learnable) -> tr.TConorm | None:
 def _depth(start: FixedSoftness, learn: Learnable) -> tr.DepthSoftness | None:
     """None leaves it to the renderer."""
     gamma = start.gamma
+    if start.over and learn.depth:
+        raise ValueError("depth: a network starts as a softmax, but the fixed softness has 'over'")
+    if start.over and gamma is None:
+        return tr.OverDepth()
     if gamma is None and not (learn.gamma or learn.depth):
         return None
     first, last = start.gamma_values or [DEFAULT_GAMMA] * 2
     knots = tr.Knots([first * (last / first) ** u for u in GAMMA_KNOTS], GAMMA_KNOTS)
     knots.requires_grad_(learn.gamma)
+    if start.over:
+        return tr.OverDepth(knots)
     return tr.MLPDepth(gamma=knots) if learn.depth else tr.SoftmaxDepth(knots)

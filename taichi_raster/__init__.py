@@ -40,6 +40,7 @@ from taichi_raster.depth import (
     DistributionDepth,
     HardDepth,
     MLPDepth,
+    OverDepth,
     SoftmaxDepth,
 )
 from taichi_raster.engine import derivatives_by
@@ -130,6 +131,7 @@ __all__ = [
     "MeshBatch",
     "NormalConsistencyLoss",
     "OrthographicCamera",
+    "OverDepth",
     "PerspectiveCamera",
     "PinholeCamera",
     "PointLight",

@@ -1,8 +1,8 @@
 """Depth softness: how much each fragment weighs in a pixel's colour.
 
-A depth softness is a log-weight l(z_norm) with z_norm = (far - z) / (far - near), 1 at the near
-plane; a fragment's weight is its coverage times exp(l). Sums of weights do not depend on the order
-of the faces.
+Most are a log-weight l(z_norm) with z_norm = (far - z) / (far - near), 1 at the near plane; a
+fragment's weight is its coverage times exp(l), and the kernels need sums alone. `OverDepth` looks
+at the fragments in front of each (see over.py). None depends on the order that faces are given in.
 """
 
 from __future__ import annotations
@@ -69,6 +69,46 @@ class HardDepth(DepthSoftness):
 
     def background(self, state: DepthState, batch: int) -> Tensor:
         return state.background_z.expand(batch)
+
+
+class OverDepth(DepthSoftness):
+    """Coverages hide what is behind them: each fragment weighs what the nearer ones let through.
+
+    Fragment i weighs a_i prod_j (1 - a_j P(j in front of i)). Without a temperature the order is
+    that of the depths: Porter and Duff's *over* (SIGGRAPH 1984), front to back, as PyTorch3D's
+    `AlphaCompositor` and the triangle splatting of Held et al. (2025) have it. With one, the order
+    is soft as well: P = 1 / (1 + exp((z_i' - z_j') / gamma)), z' normalised depth, 1 at the near
+    plane. Depths have gradients only then.
+
+    A sharp edge in front of another surface blends from one to the other over the width of the edge
+    softness. Under a softmax the nearer shape grows instead, by its scale over gamma, since a faint
+    coverage weighs as much as the depth before it is exponentiated. In return this costs a list of
+    fragments for each pixel, K^2 operations on K of them with a temperature, in torch.
+
+    Args:
+        gamma: temperature, in units of the depth range, positive: a number, a tensor (0-d or (B,))
+            or a `Schedule`; None for the hard order.
+
+    Raises:
+        ValueError: for a gamma that is not positive.
+    """
+
+    variant = DepthVariant("none")  # the kernels do alpha alone
+
+    def __init__(self, gamma: float | Tensor | Schedule | None = None) -> None:
+        super().__init__()
+        self.gamma = None if gamma is None else as_schedule("gamma", gamma)
+
+    def at(self, u: Tensor) -> DepthState:
+        one = torch.ones((), dtype=torch.float64)
+        gamma = one if self.gamma is None else self.gamma(u)
+        return DepthState(gamma, torch.ones_like(gamma), torch.zeros_like(gamma), 0 * one)
+
+    def background(self, state: DepthState, batch: int) -> Tensor:
+        return state.background_z.expand(batch)
+
+    def extra_repr(self) -> str:
+        return "in order" if self.gamma is None else ""
 
 
 class _SmoothDepth(DepthSoftness):

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from taichi_raster import copying, elementary
@@ -139,13 +140,22 @@ class Engine:
             copying.seed(fields, fields.y.grad, v, fields.x_dot, 0)
             return self._pull(PullTangent, call, x)
 
-    def layers(self, call: Call, x: Tensor, depth: int) -> tuple[Tensor, bool]:
-        """(B, H, W, depth): faces over each pixel, nearest first, then -1; and if that is all."""
+    def layers(self, call: Call, x: Tensor, hides: int) -> Int[Tensor, "B H W K"]:
+        """Faces that each pixel sees, nearest first, then -1; see `Layers.collect`."""
+        depth = min(4, call.faces)
+        while True:
+            layers, complete = self._layers(call, x, depth, hides)
+            if complete:
+                return layers.long()
+            depth = min(2 * depth, call.faces)
+
+    def _layers(self, call: Call, x: Tensor, depth: int, hides: int) -> tuple[Tensor, bool]:
+        """At most `depth` of them, and if that is all."""
         with self._lock:
             self._scratch.reserve(layers=call.pixels * depth)
             self._place(call, x, x.new_zeros(call.batch))
             unfinished = self._launch(
-                Layers, call.variant, "collect", call.runs(self.on_gpu), depth
+                Layers, call.variant, "collect", call.runs(self.on_gpu), depth, hides
             )
             found = copying.read(self._scratch, self._scratch.layers, x, call.pixels * depth)
             return found.view(call.batch, call.height, call.width, depth), unfinished == 0

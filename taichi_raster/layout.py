@@ -148,6 +148,16 @@ class State:
     COUNT = 4
 
 
+class Hides:
+    """When what is in front hides the rest of a pixel's fragments: SUM, when the coverages of front
+    faces, or of back faces, add up to 1 (the sharp reference); PRODUCT, when less than the
+    threshold passes through all of them; NOTHING: never."""
+
+    SUM = 0
+    PRODUCT = 1
+    NOTHING = 2
+
+
 class Limit:
     """Places in the small floating-point field beside it; behind them lies, for each batch item,
     the background's depth (softmax) or log-weight."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -13,9 +14,10 @@ from taichi_raster import checks, per_item
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appearance
 from taichi_raster.autograd import Accumulate
-from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, SoftmaxDepth
+from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, OverDepth, SoftmaxDepth
 from taichi_raster.engine import Sums, engine
-from taichi_raster.layout import Call, DepthVariant, Part, Slot, State, Variant
+from taichi_raster.layout import Call, DepthVariant, Hides, Part, Slot, State, Variant
+from taichi_raster.over import fragments, mean_colour
 from taichi_raster.runtime import runtime
 from taichi_raster.schedule import as_progress
 from taichi_raster.softness import registry
@@ -33,11 +35,14 @@ class SoftRasterizer(nn.Module):
         colour = (sum_k a_k psi_k c_k + psi_b background) / (sum_k a_k psi_k + psi_b)
 
     with psi = exp(z_norm / gamma) for `SoftmaxDepth` (Liu et al., ICCV 2019; Wu et al., EGSR 2024).
+    For `OverDepth`, psi_k is what the fragments in front of k let through, and alpha times the mean
+    of the c_k is laid over the background.
 
     Args:
         image_size: pixels, positive: one number, or (height, width).
         edge: the edge softness; by default a logistic of scale 0.05.
-        depth: the depth softness: `SoftmaxDepth`, `HardDepth`, `DistributionDepth`, `MLPDepth`.
+        depth: the depth softness: `SoftmaxDepth`, `HardDepth`, `DistributionDepth`, `MLPDepth`,
+            `OverDepth`.
         alpha: how coverages combine: a `TConorm`.
         background: a number, C numbers, or a tensor (0-d, (C,), or an image (H, W, C) or
             (B, H, W, C); may require grad).
@@ -94,6 +99,8 @@ class SoftRasterizer(nn.Module):
         self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
         self.front = checks.choice("front", front, "ccw", "cw")
         self.barycentrics = checks.choice("barycentrics", barycentrics, "nearest", "clipped")
+        if isinstance(self.depth, OverDepth) and self.barycentrics == "clipped":
+            raise ValueError("barycentrics: 'clipped' is not for OverDepth, which knows 'nearest'")
         self.unclipped_alpha = checks.flag("unclipped_alpha", unclipped_alpha)
         self.orthographic = checks.flag("orthographic", orthographic)
         self.antialias = checks.count("antialias", antialias)
@@ -136,7 +143,7 @@ class SoftRasterizer(nn.Module):
         size = (len(face_vertices), *self.image_size)
         background = checks.background(self.background, shown.total or None, size)
         u = as_progress(progress, checks.scenes(size[0], views))
-        image = self._render(face_vertices, shown, u, background, views)
+        image = self._render(face_vertices, face_attributes, shown, u, background, views)
         if self.antialias == 1:
             return image
         pooled = nn.functional.avg_pool2d(image.permute(0, 3, 1, 2), self.antialias)
@@ -187,10 +194,19 @@ class SoftRasterizer(nn.Module):
             return image.primal, torch.zeros_like(image.primal) if tangent is None else tangent
 
     def _render(
-        self, vertices: Tensor, shown: Appearance, u: Tensor, background: Tensor, views: int
+        self,
+        vertices: Tensor,
+        attributes: Tensor | SurfaceTexture | UVTexture | None,
+        shown: Appearance,
+        u: Tensor,
+        background: Tensor,
+        views: int,
     ) -> Tensor:
         """The image at full size, before antialiasing averages it."""
         batch = len(vertices)
+        in_order = isinstance(self.depth, OverDepth) and attributes is not None
+        if in_order:  # the kernels do alpha
+            shown = appearance(None, vertices, runtime().deterministic)
         edge, depth = self.edge.at(u, self.threshold), self.depth.at(u)
         p = self.alpha.at(u)
         if views > 1:
@@ -206,12 +222,48 @@ class SoftRasterizer(nn.Module):
         sums = Sums(*Accumulate.apply(x, floor.detach(), call, engine().ticket()))
         total, weight, colours = sums.y.split([1, 1, shown.total])
         alpha = self._resolve(total[0], sums.state, table[:, Slot.P])
+        if in_order:
+            assert attributes is not None
+            layers = self._layers(call, x.detach())
+            colour = self._over(vertices, attributes, layers, edge, depth)
+            behind = self._behind(background, alpha)
+            image = alpha[..., None] * colour
+            if behind is not None:
+                image = image + (1 - alpha[..., None]) * behind.movedim(0, -1)
+            return torch.cat([image, alpha[..., None]], dim=-1)
         if shown.total == 0:
             return alpha[..., None]
         gamma = depth.gamma.to(vertices).expand(batch)[:, None, None]
         behind = self._behind(background, alpha)
         colour = self._colour(weight, colours, sums.state, gamma, floor[:, None, None], behind)
         return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
+
+    def _layers(self, call: Call, x: Tensor) -> Tensor:
+        """The faces that each pixel sees, (B, H, W, K), nearest first, then -1."""
+        assert isinstance(self.depth, OverDepth)
+        variant = replace(
+            call.variant, conorm="probabilistic", unclipped_alpha=False, moves=(True, False, False)
+        )
+        # In a soft order, what is behind may be in front.
+        hides = Hides.PRODUCT if self.depth.gamma is None else Hides.NOTHING
+        return engine().layers(replace(call, variant=variant), x, hides)
+
+    def _over(
+        self,
+        vertices: Tensor,
+        attributes: Tensor | SurfaceTexture | UVTexture,
+        layers: Tensor,
+        edge: EdgeState,
+        depth: DepthState,
+    ) -> Tensor:
+        """The mean colour of each pixel's fragments, (B, H, W, C)."""
+        assert isinstance(self.depth, OverDepth)
+        found = fragments(vertices, layers, self.edge, edge, self.orthographic)
+        gamma = None
+        if self.depth.gamma is not None:
+            gamma = depth.gamma.to(vertices).expand(len(vertices)) * (self.far - self.near)
+        linear = self.orthographic or not self.perspective_correct
+        return mean_colour(found, attributes, gamma, linear)
 
     def _resolve(self, total: Tensor, state: Tensor, p: Tensor) -> Tensor:
         """Alpha from the T-conorm's sum."""

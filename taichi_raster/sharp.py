@@ -23,7 +23,7 @@ from taichi_raster.attributes import (
     sample,
 )
 from taichi_raster.engine import engine
-from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Slot, Variant
+from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Hides, Slot, Variant
 from taichi_raster.runtime import runtime
 
 
@@ -125,12 +125,7 @@ class SharpRasterizer(nn.Module):
             half_pixel, runtime().deterministic,
         )  # fmt: skip
         x = torch.cat([vertices.reshape(-1), table.reshape(-1)])
-        depth = min(4, n_faces)
-        while True:
-            layers, complete = engine().layers(call, x, depth)
-            if complete:
-                return layers.long()
-            depth = min(2 * depth, n_faces)
+        return engine().layers(call, x, Hides.SUM)
 
 
 def pixel_centres(height: int, width: int) -> Float[Tensor, "H W 2"]:
@@ -145,24 +140,28 @@ def nearest_point(
     points: Float[Tensor, "*n 2"], triangles: Float[Tensor, "*n 3 2"]
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n 3"]]:
     """Signed distance to each triangle (positive inside), and its nearest point's barycentrics."""
-    start, end = triangles, triangles.roll(-1, dims=-2)
-    edge, offset = end - start, points[..., None, :] - start
-    length2 = edge.square().sum(-1)
+    # Coordinates and corners first: sums of two or three numbers each take torch far longer.
+    x, y = (triangles[..., i].movedim(-1, 0).contiguous() for i in (0, 1))  # (3, *n)
+    edge_x, edge_y = x.roll(-1, dims=0) - x, y.roll(-1, dims=0) - y
+    offset_x, offset_y = points[..., 0] - x, points[..., 1] - y
+    length2 = edge_x.square() + edge_y.square()
     is_point = length2 < 1e-20
-    t = ((offset * edge).sum(-1) / torch.where(is_point, 1.0, length2)).clamp(0, 1)
-    t = torch.where(is_point, 0.0, t)
-    foot2 = (offset - t[..., None] * edge).square().sum(-1)
-    which = foot2.detach().argmin(-1, keepdim=True)
-    distance2, t = foot2.gather(-1, which)[..., 0], t.gather(-1, which)
-    cross = edge[..., 0] * offset[..., 1] - edge[..., 1] * offset[..., 0]
-    area = cross.sum(-1, keepdim=True)
-    solid = area.abs() > 1e-6 * length2.amax(-1, keepdim=True)
-    turned = cross * torch.where(area >= 0, 1.0, -1.0)
-    inside = (solid & (turned >= 0).all(-1, keepdim=True))[..., 0]
+    t = (offset_x * edge_x + offset_y * edge_y) / torch.where(is_point, 1.0, length2)
+    t = torch.where(is_point, 0.0, t.clamp(0, 1))
+    foot2 = (offset_x - t * edge_x).square() + (offset_y - t * edge_y).square()
+    first, second, third = foot2.detach()
+    which = torch.where(second <= third, 1, 2)
+    which = torch.where(first <= torch.minimum(second, third), 0, which)[None]
+    distance2, t = foot2.gather(0, which)[0], t.gather(0, which)
+    cross = edge_x * offset_y - edge_y * offset_x
+    area = cross.sum(0)
+    solid = area.abs() > 1e-6 * length2.amax(0)
+    turned = cross.detach() * torch.where(area >= 0, 1.0, -1.0)
+    inside = solid & (turned.amin(0) >= 0)
     apart = distance2 > 0
     distance = torch.where(apart, distance2, 1.0).sqrt() * apart
     distance = torch.where(inside, distance, -distance)
-    along = torch.zeros_like(cross).scatter(-1, which, 1 - t)
-    along = along.scatter(-1, (which + 1) % 3, t)
-    within = cross.roll(-1, dims=-1) / torch.where(solid, area, 1.0)
-    return distance, torch.where(inside[..., None], within, along)
+    along = torch.zeros_like(cross).scatter(0, which, 1 - t)
+    along = along.scatter(0, (which + 1) % 3, t)
+    within = cross.roll(-1, dims=0) / torch.where(solid, area, 1.0)
+    return distance, torch.where(inside, within, along).movedim(0, -1)

@@ -19,6 +19,7 @@ from taichi_raster.depth import (
     DistributionDepth,
     HardDepth,
     MLPDepth,
+    OverDepth,
     SoftmaxDepth,
 )
 from taichi_raster.rasterizer import SoftRasterizer
@@ -146,6 +147,8 @@ def _edge_text(edge: EdgeSoftness) -> str:
 def _depth_text(depth: DepthSoftness) -> str:
     if isinstance(depth, HardDepth):
         return "hard"
+    if isinstance(depth, OverDepth):
+        return "over, in order" if depth.gamma is None else f"over, gamma {_text(depth.gamma)}"
     if not isinstance(depth, SoftmaxDepth | DistributionDepth | MLPDepth):
         return type(depth).__name__
     gamma = f"gamma {_text(depth.gamma)}"

@@ -18,6 +18,7 @@ from taichi_raster.depth import (
     DistributionDepth,
     HardDepth,
     MLPDepth,
+    OverDepth,
     SoftmaxDepth,
 )
 from taichi_raster.softening import Softening
@@ -106,6 +107,11 @@ def _built_table(file: Entry, edge: EdgeSoftness) -> EdgeSoftness:
 def _stored_depth(depth: DepthSoftness) -> Stored:
     if type(depth) is HardDepth:
         return {"kind": "hard"}, {}
+    if type(depth) is OverDepth:
+        if depth.gamma is None:
+            return {"kind": "over", "gamma": None}, {}
+        kinds, tensors = stored_schedules(depth, "depth", "gamma")
+        return {"kind": "over"} | kinds, tensors
     description: dict[str, Any] = {"kind": "softmax"}
     names = ["gamma"]
     if type(depth) is DistributionDepth:
@@ -127,6 +133,9 @@ def _built_depth(entry: Entry) -> DepthSoftness:
     depth: DepthSoftness
     if kind == "hard":
         depth = HardDepth()
+    elif kind == "over":
+        hard = entry.description.get("gamma", 0) is None
+        depth = OverDepth(None if hard else built_schedule(entry, "gamma"))
     elif kind in ("softmax", "distribution", "mlp"):
         shared = built_schedule(entry, "gamma"), entry.tensor("background_z")
         if kind == "softmax":
@@ -141,7 +150,9 @@ def _built_depth(entry: Entry) -> DepthSoftness:
             depth = MLPDepth(entry.get("widths", list), *flags, *shared)
             fill_parameters(entry, depth, "weights")
     else:
-        raise ValueError(f"depth.kind: unknown {kind!r}; known: hard, softmax, distribution, mlp")
+        raise ValueError(
+            f"depth.kind: unknown {kind!r}; known: hard, over, softmax, distribution, mlp"
+        )
     entry.all_taken()
     return depth
 

@@ -139,6 +139,8 @@ DEPTHS = {
         numbers={"gamma": 0.1, "background_z": 0.5},
         tensors=("colours", "depth_weights"),
     ),
+    "over": Mode(depth=lambda x: tr.OverDepth()),
+    "over softly": Mode(depth=lambda x: tr.OverDepth(x["gamma"]), numbers={"gamma": 0.08}),
     "none": Mode(attributes=lambda x: None, tensors=()),
 }
 
@@ -214,8 +216,23 @@ PAIRS = {
     "network edge, network depth": paired(NETWORK, DEPTHS["network"]),
     "table, surface": paired(TABLE, TEXTURES["surface"]),
     "orthographic, surface": paired(OPTIONS["orthographic"], TEXTURES["surface"]),
+    "over, uniform": paired(distribution("uniform"), DEPTHS["over"]),
+    "over softly, gamma": paired(distribution("gamma"), DEPTHS["over softly"]),
+    "over softly, table": paired(TABLE, DEPTHS["over softly"]),
+    "over, network": paired(NETWORK, DEPTHS["over"]),
+    "over, image, frank": paired(paired(TEXTURES["clamp"], DEPTHS["over"]), conorm("frank", 4.0)),
+    "over softly, orthographic": paired(OPTIONS["orthographic"], DEPTHS["over softly"]),
+    "over, picture behind": paired(OPTIONS["picture behind"], DEPTHS["over"]),
+    "over, culled": Mode(
+        depth=lambda x: tr.OverDepth(),
+        options={
+            "unclipped_alpha": True, "front": "cw", "cull_backfaces": True,
+            "perspective_correct": False, "near": 2.787,
+        },
+        turned=(0, 2),
+    ),
     "clipped, hamacher": paired(OPTIONS["clipped"], conorm("hamacher", 0.6)),
-}
+}  # fmt: skip
 
 ALL: dict[str, Mode] = {f"edge {name}": distribution(name) for name in SMOOTH}
 ALL |= {f"edge {name}, squared": distribution(name, True) for name in ("logistic", "gaussian")}

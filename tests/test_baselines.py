@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from meta.baselines import BaselineTuner, FixedSoftness, Grid, Rung, fixed_method, ranking_markdown
 from meta.checkpoint import CheckpointError
+from meta.study import finer_grid
 from meta.unroll import batch_parameters, unroll
 from meta.updates import Adam
 from spread_program import EdgeRenderer, PickedBatch, Toys
@@ -43,6 +45,25 @@ def test_a_temperature_is_one_more_dimension_of_the_grid():
     assert (config.gamma, config.title) == (0.1, "logistic 0.1, gamma 0.1, lr 0.1 decaying")
     for u in (0.0, 0.4, 1.0):
         assert config.depth().gamma(torch.tensor(u)).item() == pytest.approx(0.1)
+
+
+def test_an_order_in_depth_is_tried_beside_the_softmax_or_alone():
+    depths = {"gammas": (0.5,), "over_gammas": (None, 0.2), "gamma_ends": (0.1,)}
+    grid = Grid(("logistic",), (0.1,), (), (0.1,), (False,), **depths)
+    found = [(c.over, c.gamma, c.gamma_end) for c in grid.configurations()]
+    assert found == [(False, 0.5, None), (False, 0.5, 0.1), (True, None, None), (True, 0.2, None),
+                     (True, 0.2, 0.1)]  # fmt: skip
+    assert len({c.key for c in grid.configurations()}) == 5
+    assert len({c.kind for c in grid.configurations()}) == 3  # solved side by side
+    titles = [c.title for c in grid.configurations()]
+    assert titles[2:] == [f"logistic 0.1, over{g}, lr 0.1" for g in
+                          ("", " gamma 0.2", " gamma 0.2 -> 0.1")]  # fmt: skip
+    assert [c.plain for c in grid.configurations()] == [True, False, False, False, False]
+    alone = replace(grid, gammas=())
+    assert all(c.over for c in alone.configurations()) and len(alone.configurations()) == 3
+    for config in grid.configurations():
+        assert FixedSoftness.from_json(config.to_json()) == config
+        assert config in finer_grid(config, (0.3, 0.5)).configurations()
 
 
 def test_temperatures_can_be_annealed_and_conorms_tuned():

@@ -60,7 +60,7 @@ def image(renderer: nn.Module, progress: float = 0.3) -> Tensor:
 
 def test_everything_that_holds_numbers_is_a_module() -> None:
     parts: list[object] = [
-        *learned().children(), tr.SharpRasterizer(), tr.HardDepth(), tr.MLPDepth(),
+        *learned().children(), tr.SharpRasterizer(), tr.HardDepth(), tr.MLPDepth(), tr.OverDepth(),
         tr.DistributionDepth("logistic"), tr.tabulate(tr.MLPSoftness((2, 2))), tr.Constant(1.0),
         tr.Geometric(0.1, 0.01), tr.Knots([1.0]), tr.Softening(tr.Distribution("logistic")),
         tr.LaplacianLoss(torch.tensor([[0, 1, 2]]), 3),

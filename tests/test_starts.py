@@ -122,3 +122,18 @@ def test_a_start_keeps_its_conorm_and_its_annealed_temperature():
     assert (unroll(start(NOTHING, other), task).params - fixed).abs().max() > 1e-6
     with pytest.raises(ValueError, match="'frank' cannot start as 'yager'"):
         start(replace(NOTHING, conorm="frank"), config)
+
+
+def test_a_start_keeps_its_order_in_depth():
+    task = FAMILY.sample(3, "tune", 0)
+    everything = Learnable(shape=False, gamma=True, conorm="frank")
+    for gammas in ((None, None), (0.4, 0.1)):
+        config = replace(LOGISTIC, gamma=gammas[0], gamma_end=gammas[1], over=True)
+        fixed = unroll(fixed_method(config, FAMILY.renderer, Adam(), STEPS), task).params
+        for learn in (NOTHING, everything):
+            moved = unroll(start(learn, config), task).params
+            torch.testing.assert_close(moved, fixed, rtol=1e-6, atol=1e-8)
+    softmax = replace(config, over=False)
+    assert (unroll(start(NOTHING, softmax), task).params - fixed).abs().max() > 1e-6
+    with pytest.raises(ValueError, match="depth: a network starts as a softmax"):
+        start(replace(NOTHING, depth=True), config)

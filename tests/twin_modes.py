@@ -50,7 +50,11 @@ def render(
     if attributes is not None:
         c = channels(attributes, x, face_vertices, renderer)
         behind = background(renderer, c)
-        image = torch.cat([colour(renderer, x, c, behind, u), image], -1)
+        if isinstance(renderer.depth, tr.OverDepth):
+            mean = over(renderer, x, c, u)
+            image = torch.cat([image * mean + (1 - image) * behind, image], -1)
+        else:
+            image = torch.cat([colour(renderer, x, c, behind, u), image], -1)
     n = renderer.antialias
     return image.unflatten(2, (-1, n)).unflatten(1, (-1, n)).mean((2, 4))
 
@@ -147,6 +151,24 @@ def colour(o: tr.SoftRasterizer, x: Fragments, c: Tensor, background: Tensor, u:
     floor = twin.per_instance(o.depth.background_z, c, 3).expand(weight[..., :1].shape)
     share = torch.softmax(torch.cat([weight, log_weight(o, floor, u)], -1), -1)
     return torch.einsum("bhwf,bhwfc->bhwc", share[..., :-1], c) + share[..., -1:] * background
+
+
+def over(o: tr.SoftRasterizer, x: Fragments, c: Tensor, u: Tensor) -> Tensor:
+    """(B,H,W,C): the mean of the fragments, each times what all the others let through."""
+    z = torch.where(x.shown, (o.far - x.z) / (o.far - o.near), 0.0)
+    nearer = z[..., None, :] - z[..., :, None]  # (B,H,W,F,F): how much the last is in front
+    if o.depth.gamma is None:
+        in_front = (nearer > 0).to(c)
+    else:
+        gamma = twin.per_instance(o.depth.gamma(u), nearer, 4)
+        in_front = 1 / (1 + torch.exp(-nearer / gamma))
+    a = torch.where(x.shown, torch.exp(x.log_f), 0.0)
+    itself = torch.eye(a.shape[-1], dtype=torch.bool)
+    through = torch.where(itself, 1.0, 1 - a[..., None, :] * in_front).prod(-1)
+    share = a * through
+    total = share.sum(-1, keepdim=True)
+    share = share / torch.where(total > 0, total, 1.0)
+    return torch.einsum("bhwf,bhwfc->bhwc", share, c)
 
 
 def channels(

@@ -120,6 +120,21 @@ class TabulatedSoftness(EdgeSoftness):
         slope = (c1 + t * (2 * c2 + 3 * c3 * t)) * torch.where(x < 0, -1.0, 1.0)
         return value, slope, 2 * c2 + 6 * c3 * t
 
+    def looked_up(self, cells: Tensor, x: Tensor, item: Tensor) -> Tensor:
+        """The logit at scaled distances (N,), in a table (8 K,) or in those of their batch items,
+        (B, 8 K): differentiable in both."""
+        size = x.abs()
+        positions = self.positions.to(x)
+        cell = torch.searchsorted(positions, size.detach(), right=True) - 1
+        polynomials = cells.unflatten(-1, (2, -1, 4))
+        side = (x < 0).long()
+        at = (side, cell) if cells.ndim == 1 or len(cells) == 1 else (item, side, cell)
+        if cells.ndim > 1 and len(cells) == 1:
+            polynomials = polynomials[0]
+        c0, c1, c2, c3 = polynomials[at].unbind(-1)
+        t = size - positions[cell]
+        return c0 + t * (c1 + t * (c2 + t * c3))
+
     def _reach(self, cells: Tensor, scale: Tensor, threshold: float) -> float:
         """As `EdgeState.reach`, of the table itself, not of what it stands for."""
         if threshold <= 0:

@@ -1,0 +1,193 @@
+"""`OverDepth`: what a fragment weighs behind others, and how little a near shape grows."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import taichi_raster as tr
+
+F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
+COVER = [[-1e3, -1e3], [1e3, -1e3], [0.0, 1e3]]  # every pixel lies deep inside
+NEAR, FAR = 0.5, 10.5
+
+
+def sheets(z: list[float], colours: list[float], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Level faces that fill the picture."""
+    xy = torch.tensor(COVER, dtype=dtype)
+    faces = [torch.cat([xy, torch.full((3, 1), depth, dtype=dtype)], 1) for depth in z]
+    shades = torch.tensor(colours, dtype=dtype)[None, :, None, None].expand(1, -1, 3, 1)
+    return torch.stack(faces)[None], shades
+
+
+def seen(cover: float, z: list[float], colours: list[float], gamma: float | None) -> float:
+    """The colour of a pixel that all faces cover alike."""
+    dtype = tr.runtime().dtype
+    far_inside = tr.Distribution("uniform", 1e9, shift=2 * cover - 1)
+    renderer = tr.SoftRasterizer(1, far_inside, tr.OverDepth(gamma), near=NEAR, far=FAR)
+    return float(renderer(*sheets(z, colours, dtype))[0, 0, 0, 0])
+
+
+@F64
+def test_in_order_each_sees_through_those_before_it() -> None:
+    a = 0.6
+    found = seen(a, [3.0, 1.0, 2.0], [0.3, 0.9, 0.5], None)
+    assert found == pytest.approx(a * (0.9 + (1 - a) * (0.5 + (1 - a) * 0.3)), rel=1e-6)
+
+
+@F64
+def test_of_two_a_soft_order_gives_each_its_share() -> None:
+    a, gamma = 0.6, 0.1  # a depth range of 10, so that 1 apart is one temperature
+    nearer = 1 / (1 + torch.exp(torch.tensor(-1.0))).item()
+    first, second = a * (1 - a * (1 - nearer)), a * (1 - a * nearer)
+    assert first + second == pytest.approx(1 - (1 - a) ** 2)  # so that alpha is met exactly
+    found = seen(a, [2.0, 3.0], [0.9, 0.2], gamma)
+    assert found == pytest.approx(0.9 * first + 0.2 * second, rel=1e-6)
+    assert seen(a, [2.0, 2.0], [0.9, 0.2], gamma) == pytest.approx(0.55 * (1 - (1 - a) ** 2))
+
+
+@F64
+def test_a_cold_soft_order_is_the_hard_one() -> None:
+    for cover in (0.3, 0.7, 1.0):
+        cold, hard = (
+            seen(cover, [3.0, 1.0, 2.0], [0.3, 0.9, 0.5], gamma) for gamma in (1e-3, None)
+        )
+        assert cold == pytest.approx(hard, abs=1e-9)
+
+
+def scene(seed: int, faces: int = 6) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    dtype = tr.runtime().dtype
+    xy = torch.rand(2, faces, 3, 2, generator=g, dtype=torch.float64) * 2 - 1
+    z = 1 + 3 * torch.rand(2, faces, generator=g, dtype=torch.float64)
+    colours = torch.rand(2, faces, 3, 3, generator=g, dtype=torch.float64)
+    return tr.lift_triangles(xy.to(dtype), z.to(dtype)), colours.to(dtype)
+
+
+@pytest.mark.parametrize("gamma", [None, 0.1])
+def test_the_order_that_faces_are_given_in_is_nothing(gamma: float | None) -> None:
+    vertices, colours = scene(0)
+    renderer = tr.SoftRasterizer(12, tr.Distribution("logistic", 0.05), tr.OverDepth(gamma))
+    turned = torch.tensor([4, 2, 0, 5, 1, 3])
+    torch.testing.assert_close(
+        renderer(vertices[:, turned], colours[:, turned]), renderer(vertices, colours),
+        rtol=1e-5, atol=1e-5,
+    )  # fmt: skip
+
+
+def test_what_hardly_shows_may_be_left_out() -> None:
+    """Fragments behind less than the threshold of light are not listed."""
+    vertices, colours = scene(1, 12)
+    every, most = (
+        tr.SoftRasterizer(16, tr.Distribution("gaussian", 0.1), tr.OverDepth(), threshold=least)
+        for least in (0.0, 1e-6)
+    )
+    torch.testing.assert_close(most(vertices, colours), every(vertices, colours), rtol=0, atol=2e-5)
+
+
+def test_a_near_shape_does_not_grow() -> None:
+    """Before a dark sheet, half of the picture is bright: no more, as it is under a softmax."""
+    dtype = tr.runtime().dtype
+    half = [[-1e3, 0.0], [0.0, -1e3], [0.0, 1e3]]
+    xy = torch.tensor([[half, COVER]], dtype=dtype)
+    vertices = tr.lift_triangles(xy, torch.tensor([[1.0, 2.0]], dtype=dtype))
+    shades = torch.tensor([1.0, 0.0], dtype=dtype)[None, :, None, None].expand(1, 2, 3, 1)
+    bright = []
+    for depth in (tr.OverDepth(), tr.SoftmaxDepth(0.01)):
+        renderer = tr.SoftRasterizer(
+            64, tr.Distribution("logistic", 0.01), depth, near=0.5, far=3.0
+        )
+        bright.append(float(renderer(vertices, shades)[0, 32, :, 0].mean()))
+    assert bright[0] == pytest.approx(0.5, abs=1e-3) and bright[1] > 0.56
+
+
+@F64
+def test_depths_have_gradients_where_their_order_is_soft() -> None:
+    vertices, colours = scene(2)
+    for gamma, expected in ((None, False), (0.1, True)):
+        level = torch.full((2, 6), 0.0, dtype=torch.float64, requires_grad=True)
+        moved = vertices + torch.nn.functional.pad(level[:, :, None, None], (2, 0))
+        renderer = tr.SoftRasterizer(12, tr.Distribution("logistic", 0.05), tr.OverDepth(gamma))
+        (slope,) = torch.autograd.grad(renderer(moved, colours).square().sum(), level)
+        assert (float(slope.abs().max()) > 1e-3) == expected
+
+
+@F64
+def test_items_and_views_have_parameters_of_their_own() -> None:
+    vertices, colours = scene(3)
+    scales, gammas = ([0.03, 0.1], [0.05, 0.3])
+    alone = [
+        tr.SoftRasterizer(8, tr.Distribution("gaussian", s), tr.OverDepth(g))(v[None], c[None])
+        for s, g, v, c in zip(scales, gammas, vertices, colours, strict=True)
+    ]
+    edge = tr.Distribution("gaussian", torch.tensor(scales, dtype=torch.float64))
+    depth = tr.OverDepth(torch.tensor(gammas, dtype=torch.float64))
+    renderer = tr.SoftRasterizer(8, edge, depth)
+    torch.testing.assert_close(renderer(vertices, colours), torch.cat(alone))
+    twice = [tensor.repeat_interleave(2, dim=0) for tensor in (vertices, colours)]
+    seen_twice = renderer(*twice, views=2)
+    torch.testing.assert_close(seen_twice[::2], torch.cat(alone))
+    renderer.edge = tr.Distribution("gaussian", 0.1)
+    with pytest.raises(ValueError, match=r"^depth\.gamma: .*\(3,\)"):
+        renderer(*(tensor.repeat(2, 1, 1, 1)[:3] for tensor in (vertices, colours)))
+
+
+@F64
+@pytest.mark.parametrize("batched", [False, True])
+def test_each_network_looks_at_its_own_item(batched: bool) -> None:
+    vertices, colours = scene(4)
+    nets = [tr.MLPSoftness(scale=0.05, init="gaussian"), tr.MLPSoftness(scale=0.05)]
+    alone = [
+        tr.SoftRasterizer(8, net, tr.OverDepth())(v[None], c[None])
+        for net, v, c in zip(nets if batched else nets[:1] * 2, vertices, colours, strict=True)
+    ]
+    for edge in (nets[0], tr.tabulate(nets[0], octaves=8, subdivision=6)):
+        renderer = tr.SoftRasterizer(8, edge, tr.OverDepth())
+        name = "edge.weights" if edge is nets[0] else "edge.edge.weights"
+        stacked = torch.stack([net.weights for net in nets])
+        given = {name: stacked} if batched else {}
+        together = torch.func.functional_call(renderer, given, (vertices, colours))
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+@F64
+def test_where_nothing_is_the_background_shows() -> None:
+    vertices, colours = scene(5)
+    renderer = tr.SoftRasterizer(
+        8, tr.Distribution("uniform", 0.01), tr.OverDepth(0.1), background=(0.1, 0.2, 0.3)
+    )
+    away = vertices + torch.tensor([5.0, 0.0, 0.0], dtype=torch.float64)
+    away.requires_grad_()
+    image = renderer(away, colours)
+    expected = torch.tensor([0.1, 0.2, 0.3, 0.0], dtype=torch.float64).expand_as(image)
+    torch.testing.assert_close(image, expected)
+    (slope,) = torch.autograd.grad(image.sum(), away)
+    assert torch.equal(slope, torch.zeros_like(slope))
+
+
+@F64
+@pytest.mark.parametrize("gamma", [None, 0.2, tr.Knots([0.5, 0.02])])
+def test_it_survives_files_and_copies(gamma: float | tr.Knots | None, tmp_path: Path) -> None:
+    vertices, colours = scene(6)
+    depth = tr.OverDepth(gamma)
+    path = tmp_path / "over.safetensors"
+    tr.save_softening(path, tr.Softening(tr.Distribution("logistic", 0.05), depth))
+    loaded = tr.load_softening(path).depth
+    expected = tr.SoftRasterizer(8, depth=depth)(vertices, colours, progress=0.3)
+    for other in (loaded, copy.deepcopy(depth), pickle.loads(pickle.dumps(depth))):
+        assert torch.equal(
+            tr.SoftRasterizer(8, depth=other)(vertices, colours, progress=0.3), expected
+        )
+
+
+@F64
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="^gamma: .*positive"):
+        tr.OverDepth(0.0)
+    with pytest.raises(ValueError, match=r"^barycentrics: .*nearest"):
+        tr.SoftRasterizer(8, depth=tr.OverDepth(), barycentrics="clipped")
