@@ -169,7 +169,7 @@ def shape2d(seed: int) -> Study:
             "three": Problem("Shape2D, transfer: three triangles, 48 x 48 pixels",
                              Shape2D(3, image_size=48, seed=seed), 80, 128, 32),
         },
-        Grid(EVERY, (0.01, 0.03, 0.1, 0.3), (0.01, 0.03), (0.04, 0.08, 0.16), gammas=(0.2,)),
+        Grid(EVERY, (0.01, 0.03, 0.1, 0.3), (0.01, 0.03), (0.04, 0.08, 0.16), gammas=(0.2, 2.0)),
         (Rung(1), Rung(4, 24), Rung(16, 6)),
         tuning_batch=8,
         slow_grid=Grid(SLOW, (0.03, 0.1), (0.01,), (0.08,), (True,), (0.2,)),

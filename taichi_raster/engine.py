@@ -33,7 +33,7 @@ from taichi_raster.kernels import (
 from taichi_raster.kernels.sinks import LANES
 from taichi_raster.kernels.tiles import TileKernels
 from taichi_raster.launching import Launcher
-from taichi_raster.layout import RUNS, Call, DepthVariant, EdgeVariant, State, Variant
+from taichi_raster.layout import RUNS, Call, DepthVariant, EdgeVariant, Hides, State, Variant
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch
 from taichi_raster.softness import registry
@@ -144,21 +144,22 @@ class Engine:
         """Faces that each pixel sees, nearest first, then -1; see `Layers.collect`."""
         depth = min(4, call.faces)
         while True:
-            layers, complete = self._layers(call, x, depth, hides)
-            if complete:
+            layers, needed = self._layers(call, x, depth, hides)
+            if needed == 0:
                 return layers.long()
-            depth = min(2 * depth, call.faces)
+            depth = min(2 * depth, needed) if hides == Hides.SUM else needed
 
-    def _layers(self, call: Call, x: Tensor, depth: int, hides: int) -> tuple[Tensor, bool]:
-        """At most `depth` of them, and if that is all."""
+    def _layers(self, call: Call, x: Tensor, depth: int, hides: int) -> tuple[Tensor, int]:
+        """At most `depth` of them; and 0, or how many there may be."""
         with self._lock:
-            self._scratch.reserve(layers=call.pixels * depth)
+            listed = call.pixels * depth
+            self._scratch.reserve(layers=listed, layer_depths=listed)
             self._place(call, x, x.new_zeros(call.batch))
-            unfinished = self._launch(
+            needed = self._launch(
                 Layers, call.variant, "collect", call.runs(self.on_gpu), depth, hides
             )
-            found = copying.read(self._scratch, self._scratch.layers, x, call.pixels * depth)
-            return found.view(call.batch, call.height, call.width, depth), unfinished == 0
+            found = copying.read(self._scratch, self._scratch.layers, x, listed)
+            return found.view(call.batch, call.height, call.width, depth), needed
 
     def _run(self, kind: type[TileKernels], variant: Variant, call: Call) -> None:
         """Tile by tile, or pixel by pixel."""

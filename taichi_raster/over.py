@@ -59,7 +59,10 @@ def fragments(
     linear_depth: bool,
 ) -> Fragments:
     """What of the listed faces torch can follow; depth linear in the image if asked for."""
-    place = (layers >= 0).nonzero(as_tuple=True)
+    there = layers >= 0
+    deepest = max(int(there.sum(-1).max()), 1)
+    layers, there = layers[..., :deepest], there[..., :deepest]
+    place = there.nonzero(as_tuple=True)
     item, row, column, _ = place
     face = layers[place]
     corners = vertices[item, face]

@@ -20,7 +20,7 @@ _INITIAL = {
     "x": 1 << 20, "x_dot": 1 << 20, "y": 1 << 21, "y_dot": 1 << 21,
     "tile_begin": 1 << 16, "tile_faces": 1 << 21, "group_begin": 1 << 12,
     "group_faces": 1 << 18, "limits": 1 << 10, "state": 1 << 20, "pixels": 1 << 18,
-    "layers": 1 << 20, "partials": 1 << 18,
+    "layers": 1 << 20, "layer_depths": 1 << 20, "partials": 1 << 18,
 }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ class Scratch:
             group_begin, group_faces: likewise for groups of tiles.
         state: what `Forward` finds for each pixel besides (see layout.State); nearest, top: faces.
         partials: adjoints of a table's knots, from each run of faces.
-        layers: faces of each pixel, nearest first, for the sharp reference.
+        layers, layer_depths: faces of each pixel, nearest first, and their depths there.
         views: on a CPU, the memory of each field and adjoint as a torch tensor; empty elsewhere.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
     """
@@ -71,6 +71,7 @@ class Scratch:
     limits: Any
     state: Any
     layers: Any
+    layer_depths: Any
     partials: Any
 
     def __init__(self, runtime: Runtime) -> None:

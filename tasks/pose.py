@@ -64,7 +64,7 @@ class Pose:
         meshes: "procedural", a random body for each instance (`tasks.pose_meshes`); or one mesh for
             all, within 1.5 of the origin.
         image: "silhouette", whose loss is 1 - intersection over union (published), or "shaded",
-            whose loss is the mean squared difference over RGBA.
+            whose loss is the mean squared difference of its colours alone.
         image_size: side of the square picture in pixels; published: 64.
         unknown_fov: whether the field of view is unknown too. Perspective alone tells it from the
             distance, so both are poorly determined then, but the angles are not.
@@ -303,11 +303,11 @@ class PoseBatch:
     def loss(
         self, params: Float[Tensor, "B K"], renderer: nn.Module, progress: float | Tensor
     ) -> Float[Tensor, "B"]:
-        """Between the soft picture and the target: 1 - IoU of silhouettes, or MSE over RGBA."""
+        """Between the soft picture and the target: 1 - IoU of silhouettes, or MSE of colours."""
         image = self.soft_image(params, renderer, progress)
         if self.colours is None:
             return tr.silhouette_iou_loss(image[..., 0], self.target[..., 0])
-        return tr.mse(image, self.target)
+        return tr.mse(image[..., :3], self.target[..., :3])
 
     def true_error(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
         """Angle in degrees of the rotation between the orientations of the camera and the truth.
@@ -321,7 +321,7 @@ class PoseBatch:
         return torch.rad2deg(2 * torch.atan2(sine, (cos_e * cos_a).abs()))
 
     def image_error(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
-        """Of the sharp picture: 1 - IoU of silhouettes, or MSE over RGBA.
+        """Of the sharp picture: 1 - IoU of silhouettes, or MSE of colours.
 
         Here IoU is the sum of min(a, b) over that of max(a, b), which is 1 for equal coverages even
         where they are fractions.
@@ -392,7 +392,7 @@ class PoseBatch:
     def _sharp_difference(self, image: Tensor) -> Tensor:
         if self.colours is None:
             return 1 - _iou(image[..., 0], self.target[..., 0])
-        return tr.mse(image, self.target)
+        return tr.mse(image[..., :3], self.target[..., :3])
 
     def _cached(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         if name not in self._cache:

@@ -1,9 +1,10 @@
-"""Deform a sphere into a solid that is known only by its silhouettes.
+"""Deform a sphere into a solid that is known only by its silhouettes, or by shaded pictures.
 
 A hidden solid is seen from K directions at one elevation; its sharp silhouettes are the targets.
 The unknowns are offsets of a sphere's vertices, (B, V, 3), and what is descended is the silhouette
 IoU loss plus a Laplacian and a flattening term: the experiment of Liu et al. (ICCV 2019, SoftRas)
-as Wu et al. (EGSR 2024) measured it.
+as Wu et al. (EGSR 2024) measured it. With `image="shaded"` it is the colours alone that are
+compared: matt white solids under three fixed coloured lights, no masks given.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from taichi_raster.metrics import (
     voxelise,
 )
 from tasks import sphere
-from tasks.silhouettes import FAR, NEAR, coverage, mean_iou, ramps, side_by_side
+from tasks.pose_meshes import lit_colours
+from tasks.silhouettes import FAR, NEAR, counted, coverage, mean_iou, ramps, side_by_side
 from tasks.solids import random_solid
 from tasks.streams import Stream, instance_generators
 
@@ -50,6 +52,7 @@ class Shape3D:
     Args:
         meshes: "procedural" for random solids (`tasks.solids`), or a tuple of closed meshes, from
             which each instance draws one.
+        image: "silhouette" (published), or "shaded", whose loss compares colours alone.
         elevation: of all K cameras, degrees in (-90, 90), or "any": each instance draws one of
             `ELEVATIONS`.
         views: K; azimuths are k * 360 / K degrees.
@@ -80,6 +83,7 @@ class Shape3D:
     error_floor: ClassVar[float] = 0.0004
 
     meshes: Literal["procedural"] | tuple[tr.Mesh, ...] = "procedural"
+    image: Literal["silhouette", "shaded"] = "silhouette"
     elevation: Elevation = "any"
     views: int = 24
     subdivisions: int = 2
@@ -107,6 +111,8 @@ class Shape3D:
                         f"meshes: expected taichi_raster.Mesh, got {type(mesh).__name__}"
                     )
                 _check_closed(mesh)
+        if self.image not in ("silhouette", "shaded"):
+            raise ValueError(f"image: expected 'silhouette' or 'shaded', got {self.image!r}")
         if self.elevation != "any" and not (
             isinstance(self.elevation, int | float) and abs(self.elevation) < 90
         ):
@@ -139,14 +145,19 @@ class Shape3D:
         with each of 642 vertices on its own (0), the surface crumples before it has shrunk.
         """
         return cls(
-            (mesh,), elevation, views=24, subdivisions=3, image_size=64, smoothing=smoothing,
-            samples=512, seed=seed,
+            (mesh,), "silhouette", elevation, views=24, subdivisions=3, image_size=64,
+            smoothing=smoothing, samples=512, seed=seed,
         )  # fmt: skip
 
     @classmethod
-    def coarse(cls, seed: int = 0) -> Shape3D:
+    def coarse(
+        cls, seed: int = 0, image: Literal["silhouette", "shaded"] = "silhouette"
+    ) -> Shape3D:
         """Random solids, cheap enough for meta-training: 42 vertices, 8 views of 24 x 24 pixels."""
-        return cls(views=8, subdivisions=1, image_size=24, samples=128, threshold=1e-3, seed=seed)
+        return cls(
+            image=image, views=8, subdivisions=1, image_size=24, samples=128, threshold=1e-3,
+            seed=seed,
+        )  # fmt: skip
 
     def sample(self, batch_size: int, stream: Stream, index: int) -> Shape3DBatch:
         """Batch `index` of a stream ("tune", "train" or "test"; disjoint).
@@ -170,11 +181,13 @@ class Shape3D:
         depth: tr.DepthSoftness | None = None,
         alpha: tr.TConorm | None = None,
     ) -> tr.SoftRasterizer:
-        """Soft renderer of this family's size and clip depths; `depth` is without effect."""
+        """Soft renderer of this family's size and clip depths; `depth` matters if shaded."""
+        if depth is None and self.image == "silhouette":
+            depth = tr.HardDepth()  # says nothing, and costs nothing
         return tr.SoftRasterizer(
             self.image_size,
             edge=edge,
-            depth=tr.HardDepth() if depth is None else depth,
+            depth=depth,
             alpha=alpha,
             near=NEAR,
             far=FAR,
@@ -239,9 +252,16 @@ class Shape3DBatch:
         return self._cached("silhouettes", lambda: self._shown(coverage, *self._solid))
 
     @property
-    def target(self) -> Float[Tensor, "B H KW 1"]:
-        """The targets of an instance side by side."""
-        return side_by_side(self.silhouettes)
+    def pictures(self) -> Float[Tensor, "B K H W 3"]:
+        """Colours of the hidden solids over black, the targets if shaded: means of 16 points."""
+        return self._cached("pictures", lambda: self._coloured(*self._solid))
+
+    @property
+    def target(self) -> Float[Tensor, "B H KW C"]:
+        """The targets of an instance side by side: silhouettes, or colours."""
+        if self.family.image == "shaded":
+            return side_by_side(self.pictures)
+        return side_by_side(self.silhouettes[..., None])
 
     @property
     def camera(self) -> tr.PerspectiveCamera:
@@ -268,11 +288,20 @@ class Shape3DBatch:
     def loss(
         self, params: Float[Tensor, "B V 3"], renderer: nn.Module, progress: float | Tensor
     ) -> Float[Tensor, "B"]:
-        """Silhouette IoU loss, averaged over views, + Laplacian + flattening (Liu et al. 2019)."""
+        """Silhouette IoU loss, averaged over views, + Laplacian + flattening (Liu et al. 2019).
+
+        If shaded, squared differences of colours in all views over squares of the colours wanted
+        take the former's place.
+        """
         vertices, template = self.deformed(params), self.family.template
-        alpha = self._soft(vertices, renderer, progress)
-        match = tr.silhouette_iou_loss(alpha, self.silhouettes.flatten(0, 1))
-        loss = match.unflatten(0, (self.batch_size, -1)).mean(dim=1)
+        image = self._soft(vertices, renderer, progress)
+        if self.family.image == "shaded":
+            loss = _relative(image, self.pictures)
+        else:
+            match = tr.silhouette_iou_loss(
+                image.flatten(0, 1)[..., 0], self.silhouettes.flatten(0, 1)
+            )
+            loss = match.unflatten(0, (self.batch_size, -1)).mean(dim=1)
         if self.family.laplacian > 0:
             loss = loss + self.family.laplacian * template.laplacian(vertices)
         if self.family.flattening > 0:
@@ -293,10 +322,14 @@ class Shape3DBatch:
         return (there + back) / 2
 
     def image_error(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B"]:
-        """1 - IoU of the sharp renderer's silhouettes, averaged over views; 0 for equal ones.
+        """Of the sharp renderer's pictures: 1 - IoU of silhouettes, averaged over views; if shaded,
+        the relative squared difference of colours, as in the loss. 0 for equal ones.
 
         The IoU of two coverages is the sum of their minima over that of their maxima.
         """
+        if self.family.image == "shaded":
+            goal = self._cached("sharp", lambda: self._sharp(*self._solid))
+            return _relative(self._sharp(*self._fit(params)), goal)
         goal = self._cached("ramps", lambda: self._shown(ramps, *self._solid))
         return 1 - mean_iou(self._shown(ramps, *self._fit(params)), goal)
 
@@ -326,24 +359,25 @@ class Shape3DBatch:
     def repeat(self, copies: int) -> Shape3DBatch:
         if copies < 1:
             raise ValueError(f"copies must be >= 1, got {copies}")
-        _ = self.silhouettes  # made once, before it is copied
+        _ = self.silhouettes, self.target  # made once, before they are copied
         return self._mapped(lambda tensor: tensor.repeat(copies, *[1] * (tensor.ndim - 1)))
 
     def select(self, instances: list[int]) -> Shape3DBatch:
         """A batch of some of the instances, in the order given."""
         return self._mapped(lambda tensor: tensor[instances])
 
-    def sharp_image(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B H KW 1"]:
-        """Silhouettes of the fit, counted and side by side as in `target`; no gradient."""
+    def sharp_image(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B H KW C"]:
+        """Pictures of the fit, counted and side by side as in `target`; no gradient."""
         with torch.no_grad():
-            return side_by_side(self._shown(coverage, *self._fit(params)))
+            if self.family.image == "shaded":
+                return side_by_side(self._coloured(*self._fit(params)))
+            return side_by_side(self._shown(coverage, *self._fit(params))[..., None])
 
     def soft_image(
         self, params: Float[Tensor, "B V 3"], renderer: nn.Module, progress: float | Tensor
-    ) -> Float[Tensor, "B H KW 1"]:
-        """Soft silhouettes of the fit, side by side as in `target`."""
-        alpha = self._soft(self.deformed(params), renderer, progress)
-        return side_by_side(alpha.unflatten(0, (self.batch_size, -1)))
+    ) -> Float[Tensor, "B H KW C"]:
+        """Soft pictures of the fit, side by side as in `target`."""
+        return side_by_side(self._soft(self.deformed(params), renderer, progress))
 
     def fitted(self, params: Float[Tensor, "B V 3"]) -> list[tr.Mesh]:
         """The fits as meshes."""
@@ -357,10 +391,35 @@ class Shape3DBatch:
             for vertices, faces in zip(self.vertices, self.faces, strict=True)
         ]
 
-    def _soft(self, vertices: Tensor, renderer: nn.Module, progress: float | Tensor) -> Tensor:
-        """(B * K, H, W)."""
-        faces = self._project(vertices, self.family.template.mesh.faces)
-        return renderer(faces, None, progress, self.family.views)[..., 0]
+    def _soft(
+        self, vertices: Tensor, renderer: nn.Module, progress: float | Tensor
+    ) -> Float[Tensor, "B K H W C"]:
+        """Alpha, or the colours alone."""
+        family, faces = self.family, self.family.template.mesh.faces
+        lit = self._lit(vertices, faces) if family.image == "shaded" else None
+        image = renderer(self._project(vertices, faces), lit, progress, family.views)
+        image = image if lit is None else image[..., :3]
+        return image.unflatten(0, (self.batch_size, -1))
+
+    def _sharp(self, vertices: Tensor, faces: Tensor) -> Float[Tensor, "B K H W 3"]:
+        """The sharp renderer's colours."""
+        image = self.family.sharp_renderer()(
+            self._project(vertices, faces), self._lit(vertices, faces)
+        )
+        return image[..., :3].unflatten(0, (self.batch_size, -1))
+
+    def _coloured(self, vertices: Tensor, faces: Tensor) -> Float[Tensor, "B K H W 3"]:
+        """Colours, counted: no gradient."""
+        image = counted(
+            self._project(vertices, faces), self.family.image_size, self._lit(vertices, faces)
+        )
+        return image[..., :3].unflatten(0, (self.batch_size, -1))
+
+    def _lit(self, vertices: Tensor, faces: Tensor) -> Float[Tensor, "BK F 3 3"]:
+        """Colours of all instances' faces, the same in all views."""
+        return lit_colours(tr.gather_faces(vertices, faces)).repeat_interleave(
+            self.family.views, dim=0
+        )
 
     @property
     def _solid(self) -> tuple[Tensor, Tensor]:
@@ -406,6 +465,11 @@ def _check_closed(mesh: tr.Mesh) -> None:
         voxelise(mesh.vertices[None], mesh.faces, 1)
     except ValueError as error:
         raise ValueError(f"meshes: {error}") from None
+
+
+def _relative(image: Tensor, goal: Tensor) -> Float[Tensor, " B"]:
+    """Squared differences over the squares of what is wanted."""
+    return (image - goal).square().flatten(1).sum(1) / goal.square().flatten(1).sum(1)
 
 
 def _voxels(vertices: Tensor, faces: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sharp silhouettes, each in two ways: counted, as a target, and by ramps, which have slopes."""
+"""Sharp pictures, counted, as targets; and silhouettes by ramps, which have slopes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ SUBPIXELS = 4  # of a counted pixel, along each side
 
 def coverage(face_vertices: Tensor, size: int) -> Float[Tensor, "BK H W"]:
     """The share of each pixel that faces cover, from SUBPIXELS^2 points in it."""
+    return counted(face_vertices, size, None)[..., 0]
+
+
+def counted(face_vertices: Tensor, size: int, colours: Tensor | None) -> Tensor:
+    """(B * K, H, W, C + 1): the nearest colour over black, and coverage, of SUBPIXELS^2 points."""
     renderer = tr.SoftRasterizer(
         size,
         edge=tr.Distribution("heaviside"),
@@ -23,7 +28,7 @@ def coverage(face_vertices: Tensor, size: int) -> Float[Tensor, "BK H W"]:
         far=FAR,
         antialias=SUBPIXELS,
     )
-    return renderer.silhouette(face_vertices)
+    return renderer(face_vertices, colours)
 
 
 def ramps(face_vertices: Tensor, size: int) -> Float[Tensor, "BK H W"]:
@@ -52,6 +57,6 @@ def mean_iou(fit: Tensor, goal: Tensor) -> Float[Tensor, " B"]:
     return (both / either).mean(dim=1)
 
 
-def side_by_side(images: Float[Tensor, "B K H W"]) -> Float[Tensor, "B H KW 1"]:
+def side_by_side(images: Float[Tensor, "B K H W C"]) -> Float[Tensor, "B H KW C"]:
     """The views of an instance in one picture."""
-    return images.transpose(1, 2).flatten(2)[..., None]
+    return images.transpose(1, 2).flatten(2, 3)

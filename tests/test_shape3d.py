@@ -299,6 +299,7 @@ def test_dtype_can_be_chosen():
         (lambda: Shape3D(meshes="solids"), "meshes"),
         (lambda: Shape3D(meshes=()), "meshes"),
         (lambda: Shape3D(meshes=(tr.plane(),)), "meshes: .*open"),
+        (lambda: Shape3D(image="rgb"), "image: .*shaded"),
         (lambda: Shape3D(elevation="all"), "elevation"),
         (lambda: Shape3D(elevation=90.0), "elevation"),
         (lambda: Shape3D(views=0), "views"),
@@ -322,3 +323,69 @@ def test_wrong_arguments_are_refused_by_name(make, named):
 def test_meshes_are_meshes():
     with pytest.raises(TypeError, match="^meshes: "):
         Shape3D(meshes=("airplane.obj",))
+
+
+# From shaded pictures ----------------------------------------------------------------------------
+
+SHADED = dataclasses.replace(SMALL, image="shaded")
+
+
+def test_shaded_targets_are_the_lit_solids_over_black():
+    task = SHADED.sample(3, "train", 3)
+    plain = SMALL.sample(3, "train", 3)
+    assert task.target.shape == (3, 12, 36, 3) and torch.equal(task.vertices, plain.vertices)
+    empty = plain.target[..., 0] == 0
+    assert float(task.target[empty].abs().max()) == 0
+    full = task.target[plain.target[..., 0] == 1]
+    assert float(full.min()) >= 0 and float(full.std(dim=0).min()) > 0.03
+    assert float(full.max(dim=1).values.min()) > 0.02  # no side is black, as the background is
+    same = dataclasses.replace(SHADED, meshes=(BALL,)).sample(2, "train", 0)
+    exact = at_the_solution(same)
+    torch.testing.assert_close(same.sharp_image(exact), same.target)
+    assert float(same.image_error(exact).max()) < 1e-12
+
+
+def test_the_shaded_loss_looks_at_colours_alone():
+    task = SHADED.sample(2, "train", 3)
+    params = random_offsets(task)
+    template, vertices = SHADED.template, task.deformed(params)
+    renderer = SHADED.renderer(tr.Distribution("logistic", 0.05), tr.SoftmaxDepth(0.05))
+    expected = 0.03 * template.laplacian(vertices) + 0.0003 * template.flattening(vertices)
+    image = task.soft_image(params, renderer, 0.0)
+    assert image.shape == task.target.shape
+    squares = task.target.square().sum(dim=(1, 2, 3))
+    expected += (image - task.target).square().sum(dim=(1, 2, 3)) / squares
+    torch.testing.assert_close(task.loss(params, renderer, 0.0), expected)
+    assert isinstance(SHADED.renderer(tr.Distribution("logistic")).depth, tr.SoftmaxDepth)
+
+
+def test_slopes_of_the_shaded_loss_are_those_of_finite_differences():
+    task = SHADED.sample(1, "train", 3)
+    renderer = SHADED.renderer(tr.Distribution("logistic", 0.1), tr.OverDepth(0.05))
+    params = random_offsets(task).requires_grad_()
+    direction = random_offsets(task, 1.0, 1)
+    (slope,) = torch.autograd.grad(task.loss(params, renderer, 0.0).sum(), params)
+    h = 1e-6
+    ahead, behind = (task.loss(params.detach() + s * h * direction, renderer, 0.0) for s in (1, -1))
+    assert float((slope * direction).sum()) == pytest.approx(float(ahead - behind) / (2 * h), 1e-4)
+
+
+def test_shaded_instances_are_copied_and_chosen():
+    task = SHADED.sample(3, "tune", 0)
+    renderer = SHADED.renderer(tr.Distribution("logistic", 0.05))
+    losses = task.loss(task.start(), renderer, 0.0)
+    twice = task.repeat(2)
+    torch.testing.assert_close(twice.loss(twice.start(), renderer, 0.0), losses.repeat(2))
+    chosen = task.select([2, 0])
+    torch.testing.assert_close(chosen.loss(chosen.start(), renderer, 0.0), losses[[2, 0]])
+
+
+def test_descent_recovers_solids_from_colours():
+    family = dataclasses.replace(SHADED, views=6, image_size=20)
+    task = family.sample(4, "train", 0)
+    renderer = family.renderer(tr.Distribution("logistic", tr.Geometric(0.1, 0.01)))
+    method = Method(renderer, Adam(betas=(0.5, 0.95)), tr.Constant(0.01), 40)
+    found = unroll(method, task).params
+    before, after = task.metrics(task.start()), task.metrics(found)
+    for name in ("image_error", "parameter_error"):
+        assert bool((after[name] < 0.75 * before[name]).all()), name

@@ -20,15 +20,15 @@ class Layers(PairKernels):
         """List each pixel's visible fragments, nearest first.
 
         A pixel is done when no more count, or when what is listed hides the rest (see `Hides`).
-        Returns how many pixels would need more than `depth` fragments.
+        Returns 0, or how many fragments the pixels may need that are not done.
         """
-        unfinished = 0
+        needed = 0
         for run in range(runs):
             for step in range(self.dims[Dim.RUN_LENGTH]):
                 b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
                 if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
-                    unfinished += self.collect_pixel(b, row, column, tile, depth, hides)
-        return unfinished
+                    ti.atomic_max(needed, self.collect_pixel(b, row, column, tile, depth, hides))
+        return needed
 
     @traced
     def depth_of(self, f: Fragment) -> Any:
@@ -41,35 +41,44 @@ class Layers(PairKernels):
     @ti.func
     def collect_pixel(self, b, row, column, tile, depth, hides):
         q = (b * self.dims[Dim.HEIGHT] + row) * self.dims[Dim.WIDTH] + column
+        begin, found = q * depth, 0
+        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+            face = self.tile_faces[k]
+            m = self.meet(self.face(b, face), row, column)
+            if m.near:
+                f = self.weigh(m)
+                if f.counts:
+                    self.insert(begin, ti.min(found, depth), depth, face, self.depth_of(f))
+                    found += 1
         front, back, through = 0.0, 0.0, 1.0
-        last_z, last_face, more = -1.0, -1, 1
-        layer = 0
-        while layer <= depth and more == 1:
-            best, best_z, best_a, best_turn = -1, 0.0, 0.0, 0
-            for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-                face = self.tile_faces[k]
-                m = self.meet(self.face(b, face), row, column)
-                if m.near:
-                    f = self.weigh(m)
-                    if f.counts:
-                        z = self.depth_of(f)
-                        later = z > last_z or (z == last_z and face > last_face)
-                        if later and (best < 0 or z < best_z):
-                            best, best_z, best_a = face, z, self.coverage_of(f)
-                            best_turn = ti.cast(self.front(m.face.triangle), ti.i32)
-            hidden = hides == Hides.SUM and (front >= 1.0 or back >= 1.0)
+        hidden, layer = False, 0
+        while layer < ti.min(found, depth) and not hidden:
+            m = self.meet(self.face(b, self.layers[begin + layer]), row, column)
+            a = self.coverage_of(self.weigh(m))
+            if self.front(m.face.triangle):
+                front += a
+            else:
+                back += a
+            through *= 1.0 - a
+            if hides == Hides.SUM:
+                hidden = front >= 1.0 or back >= 1.0
             if hides == Hides.PRODUCT:
                 hidden = through < self.limits[Limit.THRESHOLD]
-            if best < 0 or hidden:
-                more = 0
-            elif layer < depth:
-                self.layers[q * depth + layer] = best
-                last_z, last_face = best_z, best
-                front += ti.select(best_turn == 1, best_a, 0.0)
-                back += ti.select(best_turn == 1, 0.0, best_a)
-                through *= 1.0 - best_a
             layer += 1
-        for empty in range(ti.max(layer - 1, 0), depth):
-            if more == 0:
-                self.layers[q * depth + empty] = -1
-        return more
+        for empty in range(layer, depth):
+            self.layers[begin + empty] = -1
+        return ti.select(found > depth and not hidden, found, 0)
+
+    @ti.func
+    def insert(self, begin, count, depth, face, z):
+        """Into a list of `count` faces, sorted by depth, then by number; at most `depth` stay."""
+        at, before = count, True
+        while at > 0 and before:
+            other_z, other = self.layer_depths[begin + at - 1], self.layers[begin + at - 1]
+            before = z < other_z or (z == other_z and face < other)
+            if before:
+                if at < depth:
+                    self.layer_depths[begin + at], self.layers[begin + at] = other_z, other
+                at -= 1
+        if at < depth:
+            self.layer_depths[begin + at], self.layers[begin + at] = z, face

@@ -78,7 +78,8 @@ class PairKernels:
         self.group_begin, self.group_faces = scratch.group_begin, scratch.group_faces
         self.state = scratch.state
         self.nearest, self.top = scratch.nearest, scratch.top
-        self.layers, self.partials = scratch.layers, scratch.partials
+        self.layers, self.layer_depths = scratch.layers, scratch.layer_depths
+        self.partials = scratch.partials
         self.held: dict[Any, Any] = {}
         vertices, appearance, parameters = variant.moves
         self.moves = dict.fromkeys((Part.CORNERS, Part.UV, Part.TEXELS), appearance)
