@@ -1,6 +1,6 @@
 """Learn a softness for one family of tasks, and judge it beside the best hand-tuned ones.
 
-    python examples/study.py pose                # also: shape2d, occlusion, shape3d, apart, shaded
+    python examples/study.py pose                # also: shape2d, occlusion, shape3d, apart, shaded, solid
     python examples/study.py pose --resume       # go on where a stopped run was
     torchrun --nproc-per-node 2 examples/study.py pose --resume    # the same, spread
 
@@ -11,10 +11,11 @@ The four families and what they transfer to:
     shape3d     a sphere becomes a random solid       -> other solids by a finer sphere, more views
     pose        a camera from one silhouette          -> farther starts; another mesh, larger images
 
-And two that users of soft renderers ask for:
+And three that users of soft renderers ask for:
 
     apart       the same, where the silhouettes of start and truth do not overlap at all
     shaded      the same from a shaded picture, its colours alone
+    solid       shape3d from shaded pictures, their colours alone
 
 Stages (see `meta.study`): tune fixed softnesses; learn one, and the ablation with a logistic shape;
 judge all of them on unseen tasks. Into `out/study/FAMILY` go results.md, tuning.md, the figures,
@@ -52,7 +53,7 @@ from meta.updates import Adam
 from taichi_raster.softness import registry
 from tasks import Occlusion, Picture, Pose, Shape2D, Shape3D
 
-Family = Literal["shape2d", "occlusion", "shape3d", "pose", "apart", "shaded"]
+Family = Literal["shape2d", "occlusion", "shape3d", "pose", "apart", "shaded", "solid"]
 SLOW = ("gamma", "gamma_rev")  # their kernels sum series
 LUKASIEWICZ = ("yager", 1.0)  # coverages add up, to at most 1: no seams between neighbouring faces
 EVERY = tuple(name for name in registry.known() if name not in ("heaviside", *SLOW))
@@ -63,7 +64,7 @@ class Options:
     """Learn a softness for one family of tasks; see the top of the file.
 
     Args:
-        family: shape2d, occlusion, shape3d, pose, apart or shaded.
+        family: shape2d, occlusion, shape3d, pose, apart, shaded or solid.
         out: folder of all results; a folder of the family's name is made in it.
         resume: go on with what is there.
         minutes: stop each of the two trainings after so many minutes; --resume goes on.
@@ -285,9 +286,29 @@ def shaded(seed: int) -> Study:
         (Rung(1), Rung(4, 8), Rung(24, 3)),
         tuning_batch=4,
         wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.05, 0.1), (0.01, 0.03), (0.05, 0.1),
-                        gammas=(0.01,), conorms=(LUKASIEWICZ,)),
+                        gammas=(0.01,), conorms=(LUKASIEWICZ,), over_gammas=(None,)),
         training=training(seed, learn(gamma=True), 80, 64, 1, 4),
         max_batch=128,
+    )  # fmt: skip
+
+
+def solid(seed: int) -> Study:
+    return Study(
+        "solid",
+        Problem("Shape3D from RGB, unseen solids", Shape3D.coarse(seed, "shaded"), 40, 64, 16),
+        Adam(betas=(0.5, 0.95)),
+        "world units; the sphere's radius is 0.5 at the start",
+        {},
+        Grid(("exponential_rev", "gaussian", "logistic", "uniform"), (0.01, 0.03, 0.1), (0.01,),
+             (0.013, 0.04), gammas=(0.1, 0.3, 1.0)),
+        (Rung(1), Rung(4, 8), Rung(8, 3)),
+        tuning_batch=2,
+        wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.03, 0.1), (0.01, 0.03),
+                        (0.013, 0.04), gammas=(), conorms=(None, LUKASIEWICZ),
+                        over_gammas=(None,)),
+        gammas=(0.1, 0.3, 1.0),
+        training=training(seed, learn(gamma=True), 40, 8, 1, 1),
+        max_batch=32,
     )  # fmt: skip
 
 
@@ -314,7 +335,7 @@ def training(
 
 STUDIES: dict[str, Callable[[int], Study]] = {
     "shape2d": shape2d, "occlusion": occlusion, "shape3d": shape3d, "pose": pose, "apart": apart,
-    "shaded": shaded,
+    "shaded": shaded, "solid": solid,
 }  # fmt: skip
 
 

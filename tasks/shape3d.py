@@ -181,9 +181,14 @@ class Shape3D:
         depth: tr.DepthSoftness | None = None,
         alpha: tr.TConorm | None = None,
     ) -> tr.SoftRasterizer:
-        """Soft renderer of this family's size and clip depths; `depth` matters if shaded."""
-        if depth is None and self.image == "silhouette":
-            depth = tr.HardDepth()  # says nothing, and costs nothing
+        """Soft renderer of this family's size and clip depths.
+
+        `depth` matters if shaded: by default `OverDepth`, since under a softmax near faces spread
+        over those behind them, and fits come out worse.
+        """
+        if depth is None:
+            shaded = self.image == "shaded"
+            depth = tr.OverDepth() if shaded else tr.HardDepth()  # which costs nothing
         return tr.SoftRasterizer(
             self.image_size,
             edge=edge,

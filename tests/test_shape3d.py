@@ -356,7 +356,7 @@ def test_the_shaded_loss_looks_at_colours_alone():
     squares = task.target.square().sum(dim=(1, 2, 3))
     expected += (image - task.target).square().sum(dim=(1, 2, 3)) / squares
     torch.testing.assert_close(task.loss(params, renderer, 0.0), expected)
-    assert isinstance(SHADED.renderer(tr.Distribution("logistic")).depth, tr.SoftmaxDepth)
+    assert isinstance(SHADED.renderer(tr.Distribution("logistic")).depth, tr.OverDepth)
 
 
 def test_slopes_of_the_shaded_loss_are_those_of_finite_differences():

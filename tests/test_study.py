@@ -140,7 +140,7 @@ def test_learning_starts_at_the_best_of_all_searches(folder):
 @pytest.mark.parametrize("name", program.STUDIES)
 def test_every_study_can_be_built_and_has_what_its_tables_need(name):
     study = program.STUDIES[name](0)
-    assert study.name == name and (study.transfers or name in ("apart", "shaded"))
+    assert study.name == name and (study.transfers or name in ("apart", "shaded", "solid"))
     if study.transfers:
         configs = [*study.grid.configurations(), *study.slow_grid.configurations()]
         assert len({c.distribution for c in configs}) == 17
