@@ -1,6 +1,6 @@
 """Learn a softness for one family of tasks, and judge it beside the best hand-tuned ones.
 
-    python examples/study.py pose                # also: shape2d, occlusion, shape3d, apart, shaded, solid
+    python examples/study.py pose                # or another family of those below
     python examples/study.py pose --resume       # go on where a stopped run was
     torchrun --nproc-per-node 2 examples/study.py pose --resume    # the same, spread
 

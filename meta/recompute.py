@@ -2,7 +2,8 @@
 
 An unroll of such steps needs memory for the unknowns and the optimiser's state of each step,
 whatever the renderer and the number of pixels (checkpointing: Griewank and Walther 2000; Chen et
-al. 2016, arXiv:1604.06174), and one more inner run.
+al. 2016, arXiv:1604.06174), and one more inner run. Steps whose graph is kept spare that run:
+`graph_bytes` tells how many fit into a given memory.
 """
 
 from __future__ import annotations
@@ -88,6 +89,38 @@ class _Recomputed(torch.autograd.Function):
         )
         each = iter(grads)
         return None, *(next(each) if wants else None for wants in wanted)
+
+
+def graph_bytes(unknowns: Tensor, before: tuple[Tensor, ...]) -> int:
+    """Bytes of the tensors that the graph of `unknowns` keeps, back to the tensors `before`."""
+    kept: dict[int, int] = {}
+    seen = {tensor.grad_fn for tensor in before}
+    nodes = [unknowns.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+        for tensor in _saved_by(node):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+    return sum(kept.values())
+
+
+def tensors_in(state: Any) -> tuple[Tensor, ...]:
+    """All tensors of a state; TypeError for one of another kind (see `recomputed`)."""
+    leaves: list[Tensor] = []
+    _take_apart(state, leaves)
+    return tuple(leaves)
+
+
+def _saved_by(node: Any) -> list[Tensor]:
+    """The tensors that one node of a graph keeps."""
+    saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+    saved.append(getattr(node, "saved_tensors", ()))  # of a Function written in Python
+    every = [part for value in saved for part in (value if isinstance(value, tuple) else [value])]
+    return [part for part in every if isinstance(part, Tensor)]
 
 
 class _Leaf:

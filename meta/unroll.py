@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,20 @@ from torch.func import functional_call
 
 from meta.method import Method
 from meta.protocol import TaskBatch
-from meta.recompute import Step, _put_together, _take_apart, recomputed
+from meta.recompute import (
+    Step,
+    _put_together,
+    _take_apart,
+    graph_bytes,
+    recomputed,
+    tensors_in,
+)
 
 Record: TypeAlias = Callable[[int, Tensor], None]
+Recompute: TypeAlias = bool | Literal["auto"]
+
+GRAPH_MEMORY = 2**29
+"""Bytes that the kept graphs of an unroll may take, where it is left to itself."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ def unroll(
     create_graph: bool = False,
     params: Mapping[str, Tensor] | None = None,
     record: Record | None = None,
-    recompute: bool = True,
+    recompute: Recompute = "auto",
     after: InnerRun | None = None,
     until: int | None = None,
 ) -> InnerRun:
@@ -62,7 +73,10 @@ def unroll(
             softness of its own. Names left out keep the method's own values.
         recompute: with `create_graph`, True keeps each step's unknowns and optimiser state alone,
             and runs the step again when it is differentiated: memory does not depend on the
-            renderer or its pixels. False keeps every step's graph: faster by an inner run.
+            renderer or its pixels. False keeps every step's graph: faster by an inner run. "auto"
+            keeps those of as many steps as fit into `GRAPH_MEMORY` (512 MiB), and recomputes the
+            rest. The derivatives are the same; those of recomputed steps cannot be differentiated
+            again.
         record: called as record(t, unknowns) for t = 0 ... T, with detached unknowns (B, ...).
         after: a run of the same instances that stopped early: go on where it did. With
             `create_graph`, its graph is part of this run's, unless it is `detached`.
@@ -71,6 +85,8 @@ def unroll(
     Raises FloatingPointError, naming the step, when a loss or an unknown is not finite; ValueError
     for an unknown name in `params`, or for `until` outside of what is left of the run.
     """
+    if recompute not in (True, False, "auto"):
+        raise ValueError(f"recompute: expected True, False or 'auto', got {recompute!r}")
     chosen = _method_tensors(method, params, create_graph)
     begin = 0 if after is None else after.step
     until = method.steps if until is None else until
@@ -85,15 +101,21 @@ def unroll(
         unknowns, state = after.params, after.state
         unknowns = unknowns if create_graph and unknowns.requires_grad else unknowns.detach()
     losses = []
+    kept_until = begin + 1 if recompute == "auto" else begin if recompute else until
     for step in range(begin, until):
         if record is not None:
             record(step, unknowns.detach())
         run = _step(method, task, torch.tensor(step / method.steps, dtype=torch.float64))
-        if create_graph and recompute:
+        if create_graph and step >= kept_until:
             unknowns, state, loss = recomputed(run, unknowns, state, chosen)
         else:
             unknowns = unknowns if unknowns.requires_grad else unknowns.requires_grad_()
+            measured = create_graph and recompute == "auto" and step == begin
+            before = (unknowns, *tensors_in(state)) if measured else ()
             unknowns, state, loss = run(unknowns, state, chosen, create_graph)
+            if measured:
+                size = max(graph_bytes(unknowns, before), 1)
+                kept_until = begin + max(GRAPH_MEMORY // size, 1)
         check_finite("the loss", loss, step, method.steps)
         check_finite("an unknown", unknowns, step, method.steps)
         if not create_graph:

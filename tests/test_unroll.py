@@ -1,10 +1,13 @@
 """The inner loop: independent instances, equal with and without a graph, loud when it breaks."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from meta.method import Method
+from meta.recompute import graph_bytes, recomputed
 from meta.unroll import batch_parameters, trajectory, unroll
 from meta.updates import SGD, Adam, Momentum
 from toy_tasks import Rate, ToyBatch, ToyFamily, ToyRenderer
@@ -47,17 +50,51 @@ class Nested:
 def test_recomputing_changes_no_outer_gradient(task, rule):
     method = toy_method(rule)
     found = []
-    for recompute in (True, False):
+    for recompute in (True, False, "auto"):
         run = unroll(method, task, create_graph=True, recompute=recompute)
         outer = task.true_error(run.params).mean()
         found.append(torch.autograd.grad(outer, list(method.learnable().values())))
     assert all(gradient.abs().max() > 1e-6 for gradient in found[0])
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=0)
+    torch.testing.assert_close(found[0], found[2], rtol=1e-12, atol=0)
+
+
+def test_as_many_graphs_are_kept_as_fit(task, monkeypatch):
+    """Of eight steps: by default all, in no memory one, in between some."""
+    method, made = toy_method(), []
+    module = sys.modules["meta.unroll"]  # the package exports a function of this name
+    monkeypatch.setattr(module, "recomputed", lambda *a: made.append(None) or recomputed(*a))
+    first = unroll(method, task, create_graph=True, until=1)
+    size = graph_bytes(first.params, (task.start(),))
+    assert 8 * task.start().numel() < size < 2**16
+    wanted, found = {1: 7, 3 * size: 5, 3 * size - 1: 6, 2**29: 0}, {}
+    gradients = []
+    for memory in wanted:
+        made.clear()
+        monkeypatch.setattr(module, "GRAPH_MEMORY", memory)
+        run = unroll(method, task, create_graph=True)
+        found[memory] = len(made)
+        outer = task.true_error(run.params).mean()
+        gradients.append(torch.autograd.grad(outer, list(method.learnable().values())))
+    assert found == wanted
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match="^recompute: .*'auto'"):
+        unroll(method, task, create_graph=True, recompute="some")
+
+
+def test_what_a_graph_keeps_is_counted():
+    a = torch.ones(1000, requires_grad=True)
+    b = a.exp()
+    c = (b * b).sin().sum()
+    kept = graph_bytes(c, (b,))
+    assert kept == 2 * 4000  # b, for the product; the product, for the sine
+    assert graph_bytes(c, (a,)) == kept  # exp keeps its result, which is b, once more
 
 
 def test_a_recomputed_gradient_is_not_differentiated_again(task):
     method = toy_method(steps=2)
-    outer = task.true_error(unroll(method, task, create_graph=True).params).mean()
+    outer = task.true_error(unroll(method, task, create_graph=True, recompute=True).params).mean()
     learnable = list(method.learnable().values())
     gradient = torch.autograd.grad(outer, learnable, create_graph=True)[0]
     with pytest.raises(RuntimeError, match="once_differentiable"):

@@ -7,7 +7,7 @@ import torch
 from meta.method import Method
 from meta.outer import OuterGradient, OuterLoss, estimator
 from meta.protocol import TaskBatch
-from meta.unroll import unroll
+from meta.unroll import Recompute, unroll
 
 
 @estimator(
@@ -21,13 +21,13 @@ def exact_gradient(
     outer: OuterLoss,
     *,
     generator: torch.Generator | None = None,
-    recompute: bool = True,
+    recompute: Recompute = "auto",
 ) -> OuterGradient:
     """d(mean outer loss)/d(parameters), through the trajectory.
 
     Args:
         recompute: True needs memory for the unknowns of each step only; False is faster by an
-            inner run, and keeps all that each step computes.
+            inner run, and keeps all that each step computes; "auto" keeps what fits (see `unroll`).
 
     Long runs are chaotic and their exact gradients large (norms from 1e1 to 1e5 over 60 Adam
     steps): clip, or shorten the run. Draws nothing at random.

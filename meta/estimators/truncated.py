@@ -21,7 +21,7 @@ import torch
 from meta.method import Method
 from meta.outer import OuterGradient, OuterLoss, estimator
 from meta.protocol import TaskBatch
-from meta.unroll import InnerRun, unroll
+from meta.unroll import InnerRun, Recompute, unroll
 from meta.unroll import windows as cut
 
 
@@ -39,7 +39,7 @@ def truncated_gradient(
     window: int = 10,
     windows: Literal["all", "last"] = "all",
     weights: Sequence[float] | None = None,
-    recompute: bool = True,
+    recompute: Recompute = "auto",
 ) -> OuterGradient:
     """Mean over windows of d(mean outer loss at its end)/d(parameters), through its steps alone.
 
