@@ -4,8 +4,9 @@
     python docs/figures.py --only softness
 
 start: what descent sees at its start, and where it ends, under three fixed softnesses. softness:
-an edge softness, as a curve and as pictures. decisions: depth and T-conorm softly decided. loops:
-how inner and outer loop fit together.
+an edge softness, as a curve and as pictures. decisions: depth and T-conorm softly decided. fringes:
+a soft edge in front of another face, by four depth softnesses. loops: how inner and outer loop fit
+together.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Options:
     """
 
     out: Path = Path("docs/figures")
-    only: Literal["start", "softness", "decisions", "loops"] | None = None
+    only: Literal["start", "softness", "decisions", "fringes", "loops"] | None = None
     seed: int = 0
     index: int = 1
     steps: int = 80
@@ -59,7 +60,8 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     tr.init(arch=options.arch)
     figures: dict[str, Callable[[Options], Figure]] = {
-        "start": start, "softness": softness, "decisions": decisions, "loops": loops,
+        "start": start, "softness": softness, "decisions": decisions, "fringes": fringes,
+        "loops": loops,
     }  # fmt: skip
     options.out.mkdir(parents=True, exist_ok=True)
     for name, draw in figures.items():
@@ -173,6 +175,33 @@ def decisions(options: Options) -> Figure:
         renderer = tr.SoftRasterizer(options.size, edge, alpha=tr.TConorm(name, p))
         title = name if p is None else f"{name}, p = {p:g}"
         grey(axis, renderer.silhouette(flat)[0], f"two faces, {title}")
+    return figure
+
+
+def fringes(options: Options) -> Figure:
+    """A near triangle over a far one, both soft, beside the sharp picture."""
+    xy = torch.tensor(
+        [[[-0.35, -0.3], [0.45, -0.25], [0.0, 0.45]], [[-0.95, -0.85], [0.95, -0.85], [0.0, 0.95]]]
+    )[None]
+    faces = tr.lift_triangles(xy, torch.tensor([[1.3, 2.3]]))
+    colours = torch.tensor([[0.95, 0.6, 0.1], [0.15, 0.45, 0.85]])[None, :, None].expand(
+        -1, -1, 3, -1
+    )
+    options_of = dict(near=1.0, far=3.0, background=(1.0, 1.0, 1.0))
+    figure = Figure(figsize=(11, 2.4), layout="constrained")
+    axes = figure.subplots(1, 5)
+    sharp = tr.SharpRasterizer(options.size, **options_of)
+    picture(axes[0], sharp(faces, colours)[0], "sharp")
+    depths = {
+        "softmax, gamma 0.02": tr.SoftmaxDepth(0.02, background_z=0.0),
+        "softmax, gamma 0.5": tr.SoftmaxDepth(0.5, background_z=0.0),
+        "over, gamma 0.2": tr.OverDepth(0.2),
+        "over": tr.OverDepth(),
+    }
+    edge = tr.Distribution("logistic", 0.04)
+    for axis, (title, depth) in zip(axes[1:], depths.items(), strict=True):
+        renderer = tr.SoftRasterizer(options.size, edge, depth, **options_of)
+        picture(axis, renderer(faces, colours)[0], title)
     return figure
 
 

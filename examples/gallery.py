@@ -150,6 +150,8 @@ def depths(size: int) -> list[Panel]:
         ("exponential_rev", tr.DistributionDepth("exponential_rev", 0.05, shift=20.0)),
         ("gamma, shape 3", tr.DistributionDepth("gamma", 0.1, shape=3.0)),
         ("network, as made", tr.MLPDepth(gamma=0.03, background_z=0.0)),
+        ("over", tr.OverDepth()),
+        ("over\nγ = 0.1", tr.OverDepth(0.1)),
     ]
 
     def panel(label: str, depth: tr.DepthSoftness) -> Panel:
