@@ -86,7 +86,9 @@ def show(renderer: tr.SoftRasterizer, faces: Tensor, attributes: Tensor | tr.UVT
     """(H, W, 3): the colour, by alpha over white."""
     image = renderer(faces, attributes)[0]
     colour, alpha = image[..., :3], image[..., 3:]
-    return (colour * alpha + 1 - alpha).clamp(0, 1)
+    if not isinstance(renderer.depth, tr.OverDepth):  # whose colour is laid over black by alpha
+        colour = colour * alpha
+    return (colour + 1 - alpha).clamp(0, 1)
 
 
 def soft(size: int, edge: tr.Distribution, **options: object) -> tr.SoftRasterizer:
