@@ -4,7 +4,7 @@
     python benchmarks/results_page.py --studies out/study
 
 Nothing is computed here but the summary's paired ratios: tables and figures are those that the
-studies wrote.
+studies wrote. What the page has of a study that is not in the folder stays as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from meta.evaluate import Evaluation  # noqa: E402
 from meta.stats import compare  # noqa: E402
 from meta.study import ABLATION, ANNEALED, LEARNED, WIDER, Problem, judged_file  # noqa: E402
 
-MAIN = ("shape2d", "occlusion", "shape3d", "pose", "apart", "shaded")
+MAIN = ("shape2d", "occlusion", "shape3d", "pose", "apart", "shaded", "solid")
+PAGE, HEAD = ROOT / "docs" / "results.md", ROOT / "docs" / "results_head.md"
+PICTURES = ROOT / "docs" / "results"
+SEED = 0  # of all studies on the page
 WIDTH = 1400  # pixels of a figure, at most
 
 
@@ -46,27 +49,49 @@ class Options:
 
 def main(options: Options) -> None:
     tr.init(arch="cpu")
-    names = [name for name in MAIN if (options.studies / name / "results.md").is_file()]
-    if not names:
+    new = [name for name in MAIN if (options.studies / name / "results.md").is_file()]
+    if not new:
         raise ValueError(f"--studies: no results.md in any folder of {options.studies}")
-    text = [(ROOT / "docs" / "results_head.md").read_text(), summary(options.studies, names)]
-    pictures = ROOT / "docs" / "results"
-    shutil.rmtree(pictures, ignore_errors=True)
-    pictures.mkdir(parents=True)
-    for name in names:
-        folder = options.studies / name
-        text.append(section(name, folder, pictures))
+    for name in new:
+        seed = tr.load_softening(options.studies / name / "softening.safetensors").card["seed"]
+        if seed != SEED:
+            raise ValueError(f"--studies: {name} is of seed {seed}, the page of seed {SEED}")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    lines, sections = old_page()
+    for name in new:
+        study, folder = program.STUDIES[name](SEED), options.studies / name
+        for problem in (study.problem, *study.transfers.values()):
+            lines[problem.title] = summary_line(folder, problem)
+        sections[name] = section(name, folder)
         if options.ship:
             shipped = ROOT / "taichi_raster" / "pretrained_files"
             shipped.mkdir(exist_ok=True)
             shutil.copy(folder / "softening.safetensors", shipped / f"{name}.safetensors")
-    (ROOT / "docs" / "results.md").write_text("\n".join(text))
-    print(f"docs/results.md: {', '.join(names)}")
+    known = [name for name in MAIN if name in sections]
+    text = [HEAD.read_text(), summary(lines, known), *(sections[name] for name in known)]
+    PAGE.write_text("\n".join(text))
+    print(f"{PAGE.relative_to(ROOT)}: {', '.join(new)}")
 
 
-def summary(studies: Path, names: list[str]) -> str:
+def old_page() -> tuple[dict[str, str], dict[str, str]]:
+    """Of the page as it is: the summary's lines by problem, and the sections by study."""
+    lines: dict[str, str] = {}
+    sections: dict[str, str] = {}
+    if not PAGE.is_file():
+        return lines, sections
+    for part in PAGE.read_text().split("\n## ")[1:]:
+        name, _, _ = part.partition("\n")
+        if name == "Summary":
+            rows = [line for line in part.splitlines() if line.startswith("| ")][2:]
+            lines = {row.split(" | ")[0].removeprefix("| "): row for row in rows}
+        elif name in MAIN:
+            sections[name] = f"## {part}".rstrip("\n") + "\n"
+    return lines, sections
+
+
+def summary(lines: dict[str, str], names: list[str]) -> str:
     """One line for each problem: the learned softening against the fixed ones and the ablation."""
-    lines = [
+    head = [
         "## Summary\n",
         "Paired geometric-mean ratios of parameter errors on unseen tasks, with 95% bootstrap "
         "intervals (below 1: the learned one is better), and how much more often it fails than the "
@@ -75,42 +100,46 @@ def summary(studies: Path, names: list[str]) -> str:
         "| learned / learned schedules, logistic |",
         "|" + " --- |" * 6,
     ]
-    for name in names:
-        study = program.STUDIES[name](0)
-        for problem in (study.problem, *study.transfers.values()):
-            results = {
-                method: evaluation(studies / name, problem, method)
-                for method in (ANNEALED, WIDER, LEARNED, ABLATION)
-            }
-            family, cells = problem.family, []
-            for reference in (ANNEALED, WIDER, ABLATION):
-                pair = compare(
-                    LEARNED, results[LEARNED].errors, reference, results[reference].errors,
-                    family.error_floor, family.failure_threshold,
-                )  # fmt: skip
-                cells.append(pair.ratio.format(digits=3))
-                if reference == ANNEALED:
-                    cells.append(pair.failure_difference.format(100, 1))
-            count = len(results[LEARNED].errors)
-            lines.append(f"| {problem.title} | {count} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    studies = [program.STUDIES[name](SEED) for name in names]
+    problems = [p for study in studies for p in (study.problem, *study.transfers.values())]
+    return "\n".join([*head, *(lines[problem.title] for problem in problems)]) + "\n"
+
+
+def summary_line(folder: Path, problem: Problem) -> str:
+    """A problem's line of the summary."""
+    results = {
+        method: evaluation(folder, problem, method)
+        for method in (ANNEALED, WIDER, LEARNED, ABLATION)
+    }
+    family, cells = problem.family, []
+    for reference in (ANNEALED, WIDER, ABLATION):
+        pair = compare(
+            LEARNED, results[LEARNED].errors, reference, results[reference].errors,
+            family.error_floor, family.failure_threshold,
+        )  # fmt: skip
+        cells.append(pair.ratio.format(digits=3))
+        if reference == ANNEALED:
+            cells.append(pair.failure_difference.format(100, 1))
+    return f"| {problem.title} | {len(results[LEARNED].errors)} | " + " | ".join(cells) + " |"
 
 
 def evaluation(folder: Path, problem: Problem, method: str) -> Evaluation:
     return Evaluation.from_json(load_json(judged_file(folder, problem, method), "evaluation"))
 
 
-def section(name: str, folder: Path, pictures: Path) -> str:
+def section(name: str, folder: Path) -> str:
     """A study's own tables, its figures, and its command."""
+    for old in PICTURES.glob(f"{name}_*.png"):
+        old.unlink()
     lines = [(folder / "results.md").read_text().rstrip(), ""]
-    lines.append(f"Command: `python examples/study.py {name}` (seed 0).\n")
+    lines.append(f"Command: `python examples/study.py {name}` (seed {SEED}).\n")
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as opened:
             image = opened.convert("RGB")
         if image.width > WIDTH:
             image = image.resize((WIDTH, round(image.height * WIDTH / image.width)))
         target = f"{name}_{path.stem.removeprefix(f'{name}_')}.png"
-        image.quantize(128, dither=Image.Dither.NONE).save(pictures / target, optimize=True)
+        image.quantize(128, dither=Image.Dither.NONE).save(PICTURES / target, optimize=True)
         lines.append(f"![{name}: {path.stem.replace('_', ' ')}](results/{target})\n")
     return "\n".join(lines)
 
