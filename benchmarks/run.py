@@ -29,6 +29,7 @@ from rich.table import Table
 
 import taichi_raster as tr
 from scenes import (
+    GAMMA,
     SCALE,
     Passes,
     Timing,
@@ -95,6 +96,7 @@ def main(options: Options) -> None:
         "scenes": time_scenes(options, console),
         "sweeps": time_sweeps(options, console),
         "softnesses": compare_softnesses(options, console),
+        "depths": compare_depths(options, console),
         "alone": measure_alone(options, console),
         "yardsticks after": yardsticks(options.repeats),
     }
@@ -190,6 +192,33 @@ def compare_softnesses(options: Options, console: Console) -> dict[str, Timing]:
     table = Table("softness", "forward + backward", "/ logistic")
     for name, timing in times.items():
         table.add_row(name, show(timing), f"{timing[1] / times['logistic'][1]:.2f}")
+    console.print(table)
+    return times
+
+
+def compare_depths(options: Options, console: Console) -> dict[str, Timing]:
+    """Forward and backward of 320 faces at 64^2; `OverDepth` lists fragments and composes them."""
+    faces = icosphere_faces(2, 1).to(tr.runtime().dtype).requires_grad_()
+    colours = torch.rand(faces.shape).to(faces)
+    depths = {
+        "softmax": tr.SoftmaxDepth(GAMMA),
+        "over": tr.OverDepth(),
+        "over, gamma 0.01": tr.OverDepth(GAMMA),
+    }
+    renderers = {
+        f"{name}, scale {scale:.2g}": make_renderer(64, tr.Distribution("logistic", scale), depth=d)
+        for scale in (SCALE, SCALE / 3)
+        for name, d in depths.items()
+    }
+    calls: Passes = {
+        name: lambda r=r: r(faces, colours).square().sum().backward()  # type: ignore[misc]
+        for name, r in renderers.items()
+    }
+    times = timed(calls, options.repeats)
+    table = Table("depth", "forward + backward", "/ softmax")
+    for name, timing in times.items():
+        softmax = times[f"softmax, {name.split(', ')[-1]}"]
+        table.add_row(name, show(timing), f"{timing[1] / softmax[1]:.1f}")
     console.print(table)
     return times
 

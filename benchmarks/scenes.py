@@ -30,11 +30,15 @@ def icosphere_faces(subdivisions: int, batch: int) -> Tensor:
 
 
 def make_renderer(
-    size: int, edge: tr.EdgeSoftness | None = None, cutoff: float = CUTOFF
+    size: int,
+    edge: tr.EdgeSoftness | None = None,
+    cutoff: float = CUTOFF,
+    depth: tr.DepthSoftness | None = None,
 ) -> tr.SoftRasterizer:
-    """RGBA; a logistic unless `edge` says otherwise."""
+    """RGBA; a logistic and a softmax unless `edge` and `depth` say otherwise."""
     edge = tr.Distribution("logistic", SCALE) if edge is None else edge
-    return tr.SoftRasterizer(size, edge, tr.SoftmaxDepth(GAMMA), near=1.0, far=5.0, cutoff=cutoff)
+    depth = tr.SoftmaxDepth(GAMMA) if depth is None else depth
+    return tr.SoftRasterizer(size, edge, depth, near=1.0, far=5.0, cutoff=cutoff)
 
 
 def passes(faces: Tensor, size: int, cutoff: float = CUTOFF) -> Passes:
