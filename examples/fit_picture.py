@@ -5,14 +5,15 @@
     python examples/fit_picture.py --triangles 150 --steps 600 --arch vulkan
 
 Corners and colours of all triangles descend, by Adam, the squared difference between the *soft*
-picture and the photo; what counts in the end is the *sharp* picture. Three softnesses start from
+picture and the photo; what counts in the end is the *sharp* picture. Four softnesses start from
 the same triangles. One that stays soft fits a picture that nobody sees: drawn sharply, its
-triangles leave gaps. Here, where triangles stand everywhere from the start and none has far to go,
-edges may be sharp all the time; where something has to travel, as in
-examples/compare_softenings.py, sharp edges fail, and one begins soft. Into `out/fit_picture/` go:
+triangles leave gaps. Sharp ones see no farther than a pixel, and one that begins soft and ends
+sharp is better than either. How coverages mix in depth matters most: under a softmax, the soft rim
+of a near triangle covers those behind it, and `OverDepth` lets it blend with them. Into
+`out/fit_picture/` go:
 
-    fit.png     photo, start, the three results drawn sharply, and their errors on the way
-    fit.gif     the three of them at work
+    fit.png     photo, start, the four results drawn sharply, and their errors on the way
+    fit.gif     the four of them at work
     result.png  the best of them
 """
 
@@ -35,11 +36,12 @@ from meta.console import progress_bar
 from meta.figures import solving_gif
 from tasks.picture import FAR, NEAR, Picture, PictureBatch
 
-# Scales of the edges in NDC (the picture is 2 wide), at the first step and at the last.
+# Depth softness, and scales of the edges in NDC (the picture is 2 wide), at first and at last.
 SOFTNESSES = {
-    "sharp all the time": (0.003, 0.003),
-    "soft all the time": (0.02, 0.02),
-    "soft, then sharp": (0.02, 0.003),
+    "softmax, soft, then sharp": (tr.SoftmaxDepth(0.2), 0.02, 0.003),
+    "over, sharp all the time": (tr.OverDepth(), 0.003, 0.003),
+    "over, soft all the time": (tr.OverDepth(), 0.02, 0.02),
+    "over, soft, then sharp": (tr.OverDepth(), 0.02, 0.003),
 }
 RECORD = 30  # moments at which the pictures are kept, for the film and the curves
 
@@ -79,6 +81,7 @@ class Options:
 
 
 def main(options: Options) -> None:
+    torch.set_num_threads(1)  # torch's idle threads spin, and take the cores away from Taichi's
     tr.init(arch=options.arch)
     console = Console()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -93,17 +96,22 @@ def main(options: Options) -> None:
         options.triangles, (path,), colours=True, matte=False,
         image_size=fitting_size(path, options.size), seed=options.seed,
     )  # fmt: skip
-    # One copy of the task for each softness: a scale may be a tensor with one entry a copy.
-    task = family.sample(1, "test", 0).repeat(len(SOFTNESSES))
-    first, last = torch.tensor(list(SOFTNESSES.values()), dtype=torch.float64).T
-    renderer = family.renderer(tr.Distribution("logistic", scale=tr.Geometric(first, last)))
-
-    kept = fit(task, renderer, options, console)
-    show(task, kept, options, console)
+    task = family.sample(1, "test", 0)
+    kept = []
+    for name, (depth, first, last) in SOFTNESSES.items():
+        edge = tr.Distribution("logistic", scale=tr.Geometric(first, last))
+        kept.append(fit(name, task, family.renderer(edge, depth), options, console))
+    steps = [step for step, _ in kept[0]]
+    together = [torch.cat([each[i][1] for each in kept]) for i in range(len(steps))]
+    show(task.repeat(len(kept)), list(zip(steps, together, strict=True)), options, console)
 
 
 def fit(
-    task: PictureBatch, renderer: tr.SoftRasterizer, options: Options, console: Console
+    name: str,
+    task: PictureBatch,
+    renderer: tr.SoftRasterizer,
+    options: Options,
+    console: Console,
 ) -> list[tuple[int, Tensor]]:
     """Descend; returns (step, unknowns) of some moments, the start and the end among them."""
     unknowns = task.start().clone().requires_grad_()
@@ -112,7 +120,7 @@ def fit(
     every = max(1, options.steps // RECORD)
     kept = [(0, unknowns.detach().clone())]
     with progress_bar(console) as progress:
-        bar = progress.add_task("fitting", total=options.steps, note="compiling")
+        bar = progress.add_task(name, total=options.steps, note="compiling")
         for step in range(options.steps):
             optimiser.zero_grad()
             # `progress` tells the renderer how far we are: its scale follows it.
@@ -140,7 +148,7 @@ def show(
         )  # fmt: skip
         films = torch.stack([task.soft_image(unknowns, crisp, 1.0) for _, unknowns in kept], dim=1)
     for name, error in zip(SOFTNESSES, errors[-1].tolist(), strict=True):
-        console.print(f"{name:18s}  root mean squared error {error:.4f}")
+        console.print(f"{name:26s}  root mean squared error {error:.4f}")
 
     target = task.target[0]
     steps = [step for step, _ in kept]
@@ -154,7 +162,7 @@ def show(
 
 
 def draw_figure(path: Path, target: Tensor, films: Tensor, errors: Tensor, steps: list) -> None:
-    figure = Figure(figsize=(13, 2.9), layout="constrained")
+    figure = Figure(figsize=(15, 2.9), layout="constrained")
     *axes, plot = figure.subplots(1, len(films) + 3, width_ratios=[1] * (len(films) + 2) + [1.5])
     pictures = {"photo": target, "start": films[0, 0]}
     for i, name in enumerate(SOFTNESSES):

@@ -143,10 +143,10 @@ class Picture:
         """Soft renderer of this family's size and clip depths.
 
         Its background is black; a batch takes its own grounds into account. The depth softness is
-        by default a softmax of gamma 0.2: with a much smaller one, the faint rim of a near triangle
-        (coverage 1e-6, say) outweighs what fully covers a pixel behind it.
+        by default `OverDepth`: under a softmax, the faint rim of a near triangle outweighs what
+        fully covers a pixel behind it, the more so the smaller gamma is.
         """
-        depth = tr.SoftmaxDepth(0.2) if depth is None else depth
+        depth = tr.OverDepth() if depth is None else depth
         return tr.SoftRasterizer(
             self.image_size, edge, depth, alpha, background=(0, 0, 0), near=NEAR, far=FAR
         )
