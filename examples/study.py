@@ -293,6 +293,7 @@ def shaded(seed: int) -> Study:
 
 
 def solid(seed: int) -> Study:
+    """Lists of fragments cost more than sums, so that the search by `OverDepth` is a small one."""
     return Study(
         "solid",
         Problem("Shape3D from RGB, unseen solids", Shape3D.coarse(seed, "shaded"), 40, 64, 16),
@@ -303,10 +304,9 @@ def solid(seed: int) -> Study:
              (0.013, 0.04), gammas=(0.1, 0.3, 1.0)),
         (Rung(1), Rung(4, 8), Rung(8, 3)),
         tuning_batch=2,
-        wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.03, 0.1), (0.01, 0.03),
-                        (0.013, 0.04), gammas=(), conorms=(None, LUKASIEWICZ),
-                        over_gammas=(None,)),
-        gammas=(0.1, 0.3, 1.0),
+        wider_grid=Grid(("gaussian", "logistic"), (0.03, 0.1), (0.01,), (0.013, 0.04), (True,),
+                        gammas=(), over_gammas=(None,)),
+        finer=False,
         training=training(seed, learn(gamma=True), 40, 8, 1, 1),
         max_batch=32,
     )  # fmt: skip

@@ -219,7 +219,6 @@ PAIRS = {
     "over, uniform": paired(distribution("uniform"), DEPTHS["over"]),
     "over softly, gamma": paired(distribution("gamma"), DEPTHS["over softly"]),
     "over softly, table": paired(TABLE, DEPTHS["over softly"]),
-    "over, network": paired(NETWORK, DEPTHS["over"]),
     "over, image, frank": paired(paired(TEXTURES["clamp"], DEPTHS["over"]), conorm("frank", 4.0)),
     "over softly, orthographic": paired(OPTIONS["orthographic"], DEPTHS["over softly"]),
     "over, picture behind": paired(OPTIONS["picture behind"], DEPTHS["over"]),
