@@ -2,7 +2,8 @@
 
 Most are a log-weight l(z_norm) with z_norm = (far - z) / (far - near), 1 at the near plane; a
 fragment's weight is its coverage times exp(l), and the kernels need sums alone. `OverDepth` looks
-at the fragments in front of each (see over.py). None depends on the order that faces are given in.
+at the fragments in front of each (see over.py). None depends on the order that faces are given in,
+but for faces at equal depths in `OverDepth` without a temperature.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class OverDepth(DepthSoftness):
 
     Fragment i weighs a_i prod_j (1 - a_j P(j in front of i)). Without a temperature the order is
     that of the depths: Porter and Duff's *over* (SIGGRAPH 1984), front to back, as PyTorch3D's
-    `AlphaCompositor` and the triangle splatting of Held et al. (2025) have it. With one, the order
+    `AlphaCompositor` and the triangle splatting of Held et al. (2025) have it; of equal depths, the
+    face with the lower number is in front. With one, the order
     is soft as well: P = 1 / (1 + exp((z_i' - z_j') / gamma)), z' normalised depth, 1 at the near
     plane. Depths have gradients only then.
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from taichi_raster import per_item
+from taichi_raster import gathering, per_item
 from taichi_raster.attributes import SurfaceTexture, UVTexture, sample
 from taichi_raster.sharp import nearest_point, pixel_centres
 from taichi_raster.softness import registry
@@ -65,7 +65,7 @@ def fragments(
     place = there.nonzero(as_tuple=True)
     item, row, column, _ = place
     face = layers[place]
-    corners = vertices[item, face]
+    corners = gathering.rows(vertices, item, face)
     points = pixel_centres(*layers.shape[1:3]).to(vertices)[row, column]
     distance, barycentrics = nearest_point(points, corners[..., :2])
     z = corners[..., 2]
@@ -99,7 +99,7 @@ def mean_colour(
         mixing = mixing / found.z
         mixing = mixing / mixing.sum(-1, keepdim=True)
     if isinstance(attributes, Tensor):
-        corners = attributes[found.place[0], found.face]
+        corners = gathering.rows(attributes, found.place[0], found.face)
         colours = sum(mixing[:, i, None] * corners[:, i] for i in range(3))
         assert isinstance(colours, Tensor)
         return found.spread(weights[found.place][:, None] * colours).sum(-2)

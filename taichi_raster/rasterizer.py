@@ -52,7 +52,7 @@ class SoftRasterizer(nn.Module):
         perspective_correct: interpolate attributes perspective-correctly; depth always is.
         antialias: render this many times larger each way, and average.
         threshold: a fragment counts when F exceeds it; 0 keeps all (slow: every pixel meets every
-            face).
+            face). An `OverDepth` also leaves out what is behind less than that of light.
         cutoff: and when it is no farther outside than this distance in NDC; None for no limit.
         front: which faces show their front: ``"ccw"``, counter-clockwise in NDC, or ``"cw"``.
         barycentrics: of a pixel outside a triangle: ``"nearest"``, those of the triangle's nearest
