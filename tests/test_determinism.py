@@ -8,6 +8,7 @@ import pytest
 
 SCRIPT = """
 import hashlib, sys
+import torch
 import taichi_raster as tr
 runtime = tr.init(arch="cpu", precision=sys.argv[1], deterministic=True)
 assert runtime.deterministic
@@ -25,6 +26,16 @@ def digest(batch):
     alone = {name: value.detach().clone() for name, value in x.items()}
     case.ours({**alone, "vertices": alone["vertices"].requires_grad_()}).square().sum().backward()
     h.update(alone["vertices"].grad.numpy().tobytes())
+    over = tr.SoftRasterizer(24, tr.Distribution("logistic", 0.02), tr.OverDepth(), near=0.5)
+    for value in (x["vertices"], x["attributes"]):
+        value.requires_grad_()
+    slopes = torch.autograd.grad(
+        over(x["vertices"], x["attributes"]).square().sum(), [x["vertices"], x["attributes"]],
+        create_graph=True,
+    )
+    slopes += torch.autograd.grad(slopes[0].square().sum(), [x["vertices"], x["attributes"]])
+    for value in slopes:
+        h.update(value.detach().numpy().tobytes())
     return h.hexdigest()
 
 digests = {batch: {digest(batch) for _ in range(4)} for batch in (1, 3)}
