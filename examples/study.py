@@ -286,7 +286,7 @@ def shaded(seed: int) -> Study:
         (Rung(1), Rung(4, 8), Rung(24, 3)),
         tuning_batch=4,
         wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.05, 0.1), (0.01, 0.03), (0.05, 0.1),
-                        gammas=(0.01,), conorms=(LUKASIEWICZ,), over_gammas=(None,)),
+                        gammas=(0.01,), conorms=(LUKASIEWICZ,)),
         training=training(seed, learn(gamma=True), 80, 64, 1, 4),
         max_batch=128,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from taichi_raster import gathering
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
 COVER = [[-1e3, -1e3], [1e3, -1e3], [0.0, 1e3]]  # every pixel lies deep inside
@@ -191,3 +192,28 @@ def test_bad_settings_are_refused() -> None:
         tr.OverDepth(0.0)
     with pytest.raises(ValueError, match=r"^barycentrics: .*nearest"):
         tr.SoftRasterizer(8, depth=tr.OverDepth(), barycentrics="clipped")
+
+
+@F64
+def test_sorted_gradients_are_those_of_indexing() -> None:
+    g = torch.Generator().manual_seed(0)
+    values = torch.rand(7, 3, generator=g, dtype=torch.float64, requires_grad=True)
+    place = torch.tensor([4, 1, 4, 0, 6, 4, 1])  # some not at all
+    order, counts = place.argsort(stable=True), torch.bincount(place, minlength=7)
+
+    def take(x: Tensor) -> Tensor:
+        return gathering._Take.apply(x, place, order, counts)
+
+    assert torch.equal(take(values), values[place])
+    weights = torch.rand(7, 3, generator=g, dtype=torch.float64)
+    found, expected = (
+        torch.autograd.grad((f(values) ** 3 * weights).sum(), values)[0]
+        for f in (take, lambda x: x[place])
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+    assert torch.autograd.gradgradcheck(lambda x: take(x) ** 3, values)
+    tangent = torch.rand(7, 3, generator=g, dtype=torch.float64)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(values.detach(), tangent)
+        moved = torch.autograd.forward_ad.unpack_dual(take(dual)).tangent
+    assert torch.equal(moved, tangent[place])
