@@ -61,7 +61,7 @@ FAMILIES: dict[str, Family] = {
     "pose_shaded": Family(
         "a camera's pose from a shaded picture",
         lambda seed, size: Pose(image="shaded", image_size=size, seed=seed),
-        dict(softness="logistic", scale=0.05, scale_end=0.01, gamma=0.01, lr=0.05),
+        dict(softness="logistic", scale=0.05, scale_end=0.01, gamma=None, lr=0.05),
         drags="camera",
     ),
     "shape3d": Family(
