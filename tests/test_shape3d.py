@@ -381,10 +381,10 @@ def test_shaded_instances_are_copied_and_chosen():
 
 
 def test_descent_recovers_solids_from_colours():
-    family = dataclasses.replace(SHADED, views=6, image_size=20)
-    task = family.sample(4, "train", 0)
-    renderer = family.renderer(tr.Distribution("logistic", tr.Geometric(0.1, 0.01)))
-    method = Method(renderer, Adam(betas=(0.5, 0.95)), tr.Constant(0.01), 40)
+    family = dataclasses.replace(SHADED, views=4, image_size=16, threshold=1e-3)
+    task = family.sample(2, "train", 0)
+    renderer = family.renderer(tr.Distribution("gaussian", tr.Geometric(0.05, 0.01)))
+    method = Method(renderer, Adam(betas=(0.5, 0.95)), tr.Constant(0.015), 30)
     found = unroll(method, task).params
     before, after = task.metrics(task.start()), task.metrics(found)
     for name in ("image_error", "parameter_error"):
