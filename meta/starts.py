@@ -38,7 +38,8 @@ class Learnable:
         scale: its scale is a schedule with learnable knots.
         lr: and so is the inner learning rate.
         gamma: and the temperature of the softmax over depth, or of the order of an `OverDepth`
-            (nothing, where that is hard).
+            (nothing, where that is hard). Where the fixed softness says nothing of depth, this and
+            `depth` start at a softmax of `DEFAULT_GAMMA`, whatever the renderer's own depth is.
         depth: the depth softness is an `MLPDepth`, which starts as the softmax; not for `over`.
         conorm: name of a T-conorm whose p is learned: the fixed softness's own, or, where that
             leaves alpha to the renderer, one that can start as the probabilistic one ("hamacher",

@@ -74,9 +74,9 @@ def unroll(
         recompute: with `create_graph`, True keeps each step's unknowns and optimiser state alone,
             and runs the step again when it is differentiated: memory does not depend on the
             renderer or its pixels. False keeps every step's graph: faster by an inner run. "auto"
-            keeps those of as many steps as fit into `GRAPH_MEMORY` (512 MiB), and recomputes the
-            rest. The derivatives are the same; those of recomputed steps cannot be differentiated
-            again.
+            keeps those of as many steps as fit into `GRAPH_MEMORY` (512 MiB), but at least that of
+            the first, and recomputes the rest. The derivatives are the same; those of recomputed
+            steps cannot be differentiated again.
         record: called as record(t, unknowns) for t = 0 ... T, with detached unknowns (B, ...).
         after: a run of the same instances that stopped early: go on where it did. With
             `create_graph`, its graph is part of this run's, unless it is `detached`.

@@ -99,9 +99,8 @@ class SoftRasterizer(nn.Module):
         self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
         self.front = checks.choice("front", front, "ccw", "cw")
         self.barycentrics = checks.choice("barycentrics", barycentrics, "nearest", "clipped")
-        if isinstance(self.depth, OverDepth) and self.barycentrics == "clipped":
-            raise ValueError("barycentrics: 'clipped' is not for OverDepth, which knows 'nearest'")
         self.unclipped_alpha = checks.flag("unclipped_alpha", unclipped_alpha)
+        self._check_over()
         self.orthographic = checks.flag("orthographic", orthographic)
         self.antialias = checks.count("antialias", antialias)
         self.threshold = checks.fraction("threshold", threshold)
@@ -206,6 +205,7 @@ class SoftRasterizer(nn.Module):
         batch = len(vertices)
         in_order = isinstance(self.depth, OverDepth) and attributes is not None
         if in_order:  # the kernels do alpha
+            self._check_over()  # again: the parts of a renderer may be replaced
             shown = appearance(None, vertices, runtime().deterministic)
         edge, depth = self.edge.at(u, self.threshold), self.depth.at(u)
         p = self.alpha.at(u)
@@ -237,6 +237,15 @@ class SoftRasterizer(nn.Module):
         behind = self._behind(background, alpha)
         colour = self._colour(weight, colours, sums.state, gamma, floor[:, None, None], behind)
         return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
+
+    def _check_over(self) -> None:
+        """`OverDepth` lays its colours over the background by alpha, so both see the same faces."""
+        if not isinstance(self.depth, OverDepth):
+            return
+        if self.barycentrics == "clipped":
+            raise ValueError("barycentrics: 'clipped' is not for OverDepth, which knows 'nearest'")
+        if self.unclipped_alpha:
+            raise ValueError("unclipped_alpha: not for OverDepth, whose colours go by alpha")
 
     def _layers(self, call: Call, x: Tensor) -> Tensor:
         """The faces that each pixel sees, (B, H, W, K), nearest first, then -1."""

@@ -225,8 +225,7 @@ PAIRS = {
     "over, culled": Mode(
         depth=lambda x: tr.OverDepth(),
         options={
-            "unclipped_alpha": True, "front": "cw", "cull_backfaces": True,
-            "perspective_correct": False, "near": 2.787,
+            "front": "cw", "cull_backfaces": True, "perspective_correct": False, "near": 2.787,
         },
         turned=(0, 2),
     ),

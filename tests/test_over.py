@@ -192,6 +192,13 @@ def test_bad_settings_are_refused() -> None:
         tr.OverDepth(0.0)
     with pytest.raises(ValueError, match=r"^barycentrics: .*nearest"):
         tr.SoftRasterizer(8, depth=tr.OverDepth(), barycentrics="clipped")
+    with pytest.raises(ValueError, match=r"^unclipped_alpha: .*OverDepth"):
+        tr.SoftRasterizer(8, depth=tr.OverDepth(), unclipped_alpha=True)
+    for option in ({"barycentrics": "clipped"}, {"unclipped_alpha": True}):
+        renderer = tr.SoftRasterizer(8, **option)
+        renderer.depth = tr.OverDepth()
+        with pytest.raises(ValueError, match=f"^{next(iter(option))}: "):
+            renderer(*scene(0))
 
 
 @F64
