@@ -102,6 +102,11 @@ def summary(lines: dict[str, str], names: list[str]) -> str:
     ]
     studies = [program.STUDIES[name](SEED) for name in names]
     problems = [p for study in studies for p in (study.problem, *study.transfers.values())]
+    for problem in problems:
+        if problem.title not in lines:
+            raise ValueError(
+                f"--studies: the page has no line {problem.title!r}; run its study again"
+            )
     return "\n".join([*head, *(lines[problem.title] for problem in problems)]) + "\n"
 
 

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import gathering
+
 
 @dataclass(frozen=True, eq=False)
 class SurfaceTexture:
@@ -161,7 +163,8 @@ def sample(
 def of_faces(values: Float[Tensor, "B F *rest"], faces: Int[Tensor, "B *n"]) -> Tensor:
     """The values of each listed face, (B, *n, *rest); of face 0 where there is none."""
     items = torch.arange(len(faces), device=values.device)
-    return values[items.view(-1, *([1] * (faces.ndim - 1))), faces.clamp(min=0)]
+    items = items.view(-1, *([1] * (faces.ndim - 1)))
+    return gathering.at(values.expand(len(faces), *values.shape[1:]), items, faces.clamp(min=0))
 
 
 def _surface_texel(texels: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
@@ -171,7 +174,8 @@ def _surface_texel(texels: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
     lower = u + v - i - j <= 1 + 1e-4  # as in the kernels: whole on an edge but for rounding
     column, row = torch.where(lower, i, size - 1 - i), torch.where(lower, j, size - 1 - j)
     items = torch.arange(len(faces), device=texels.device).view(-1, *([1] * (faces.ndim - 1)))
-    return texels.expand(len(faces), -1, -1, -1, -1)[items, faces.clamp(min=0), row, column]
+    texels = texels.expand(len(faces), -1, -1, -1, -1)
+    return gathering.at(texels, items, faces.clamp(min=0), row, column)
 
 
 def _bilinear(image: Tensor, uv: Tensor, wrap: str) -> Tensor:
@@ -183,8 +187,12 @@ def _bilinear(image: Tensor, uv: Tensor, wrap: str) -> Tensor:
         _between(uv[..., 0], width, wrap), _between(1 - uv[..., 1], height, wrap),
     )  # fmt: skip
     s, t = s[..., None], t[..., None]
-    upper = (1 - s) * image[items, top, left] + s * image[items, top, right]
-    lower = (1 - s) * image[items, bottom, left] + s * image[items, bottom, right]
+    upper = (1 - s) * gathering.at(image, items, top, left) + s * gathering.at(
+        image, items, top, right
+    )
+    lower = (1 - s) * gathering.at(image, items, bottom, left) + s * gathering.at(
+        image, items, bottom, right
+    )
     return (1 - t) * upper + t * lower
 
 

@@ -86,9 +86,7 @@ class OverDepth(DepthSoftness):
     softness. Under a softmax the nearer shape grows instead, by its scale over gamma, since a faint
     coverage weighs as much as the depth before it is exponentiated. In return this costs a list of
     fragments for each pixel, composed in torch; with a temperature, K of them take K^2 operations,
-    and K^2 memory where gradients are wanted (160 faces at 32 x 32 pixels: 212 MiB). Under
-    `init(deterministic=True)`, gradients of vertices, corner colours and gamma have equal bits;
-    those of textures, tables and scales per item may not.
+    and K^2 memory where gradients are wanted (160 faces at 32 x 32 pixels: 212 MiB).
 
     Args:
         gamma: temperature, in units of the depth range, positive: a number, a tensor (0-d or (B,))

@@ -1,7 +1,7 @@
-"""Rows of a tensor, each as often as wanted, with gradients that add up in a fixed order.
+"""Entries of a tensor, each as often as wanted, with gradients that add up in a fixed order.
 
 On more than one thread, torch adds up the gradients of `values[index]` in whatever order the
-threads get there. Where `init(deterministic=True)` was asked for, they are sorted by row first.
+threads get there. Where `init(deterministic=True)` was asked for, they are sorted by entry first.
 """
 
 from __future__ import annotations
@@ -9,23 +9,27 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import per_item
 from taichi_raster.runtime import runtime
 
 
-def rows(
-    values: Float[Tensor, "B F *rest"], item: Int[Tensor, "N"], face: Int[Tensor, "N"]
-) -> Float[Tensor, "N *rest"]:
-    """values[item, face], differentiable as often as wanted."""
-    if not runtime().deterministic:
-        return values[item, face]
-    place = item * values.shape[1] + face
+def at(values: Tensor, *index: Tensor) -> Tensor:
+    """values[index], differentiable as often as wanted; `index` are integers >= 0 that broadcast,
+    for the first dimensions of `values`."""
+    if not (runtime().deterministic and per_item.moves(values) and values.numel() > 0):
+        return values[index]
+    index = torch.broadcast_tensors(*index)
+    place = torch.zeros_like(index[0])
+    for size, part in zip(values.shape, index, strict=False):
+        place = place * size + part
+    rest = values.shape[len(index) :]
+    flat = values.reshape(-1, rest.numel())
+    place, shape = place.reshape(-1), place.shape
     order = place.argsort(stable=True)
-    counts = torch.bincount(place, minlength=values.shape[0] * values.shape[1])
-    found = _Take.apply(values.flatten(0, 1).flatten(1), place, order, counts)
-    return found.unflatten(1, values.shape[2:])
+    counts = torch.bincount(place, minlength=len(flat))
+    return _Take.apply(flat, place, order, counts).view(*shape, *rest)
 
 
 class _Take(torch.autograd.Function):

@@ -65,7 +65,7 @@ def fragments(
     place = there.nonzero(as_tuple=True)
     item, row, column, _ = place
     face = layers[place]
-    corners = gathering.rows(vertices, item, face)
+    corners = gathering.at(vertices, item, face)
     points = pixel_centres(*layers.shape[1:3]).to(vertices)[row, column]
     distance, barycentrics = nearest_point(points, corners[..., :2])
     z = corners[..., 2]
@@ -99,7 +99,7 @@ def mean_colour(
         mixing = mixing / found.z
         mixing = mixing / mixing.sum(-1, keepdim=True)
     if isinstance(attributes, Tensor):
-        corners = gathering.rows(attributes, found.place[0], found.face)
+        corners = gathering.at(attributes, found.place[0], found.face)
         colours = sum(mixing[:, i, None] * corners[:, i] for i in range(3))
         assert isinstance(colours, Tensor)
         return found.spread(weights[found.place][:, None] * colours).sum(-2)
@@ -139,7 +139,7 @@ def _coverage(
 
     def each(values: Tensor) -> Tensor:
         values = values.to(distance)
-        return values.expand(batch)[item] if values.ndim > 0 else values
+        return gathering.at(values.expand(batch), item) if values.ndim > 0 else values
 
     along = distance * distance.abs() if edge.variant.squared else distance
     x = along / each(state.scale)
@@ -147,11 +147,11 @@ def _coverage(
         formulas = registry.find(edge.distribution)
         x = x - each(state.shift) if formulas.mirrored else x + each(state.shift)
         return cdf(edge.distribution, x, each(state.shape) if formulas.shaped else None)
-    assert state.weights is not None
+    if not isinstance(edge, MLPSoftness | TabulatedSoftness) or state.weights is None:
+        raise TypeError(f"edge: OverDepth cannot evaluate a {type(edge).__name__}")
     weights = state.weights.to(distance)
     if isinstance(edge, TabulatedSoftness):
         return torch.sigmoid(edge.looked_up(weights, x, item))
-    assert isinstance(edge, MLPSoftness)
     if weights.ndim == 1:
         return torch.sigmoid(network_logit(edge.network, weights, x))
     weights = per_item.weights("edge.weights", weights, edge.variant, distance.new_empty(batch))

@@ -63,11 +63,10 @@ def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False
         arch: ``"cpu"``, ``"cuda"``, ``"vulkan"``, or ``"auto"``: CUDA where there is one, else the
             CPU.
         precision: ``"f32"``, or ``"f64"`` (CPU and CUDA), which exists for checking derivatives.
-        deterministic: take every sum in a fixed order, so that equal inputs give equal bits (not
-            all of them under `OverDepth`, see there). On a
-            CPU, only a texture's gradient is affected: one thread works it out for each batch
-            item, so that batches still use every core, but a single image does not. On a GPU, all
-            gradients are.
+        deterministic: take every sum in a fixed order, so that equal inputs give equal bits. On a
+            CPU, a texture's gradient is affected: one thread works it out for each batch item, so
+            that batches still use every core, but a single image does not. So are gradients of the
+            sharp renderer and under `OverDepth`, which are sorted. On a GPU, all gradients are.
 
     Returns:
         The `Runtime` now in force.

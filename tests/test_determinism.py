@@ -34,6 +34,23 @@ def digest(batch):
         create_graph=True,
     )
     slopes += torch.autograd.grad(slopes[0].square().sum(), [x["vertices"], x["attributes"]])
+    g = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 8, 8, 2, generator=g).to(runtime.dtype).requires_grad_()
+    texels = torch.rand(1, 60, 2, 2, 2, generator=g).to(runtime.dtype).requires_grad_()
+    uv = torch.rand(batch, 60, 3, 2, generator=g).to(runtime.dtype).requires_grad_()
+    scales = torch.full((batch,), 0.03, dtype=runtime.dtype, requires_grad=True)
+    network = tr.MLPSoftness((3, 3), scale=0.03)
+    table, still = tr.tabulate(network, octaves=6, subdivision=3), x["attributes"].detach()
+    for edge, attributes, learned in (
+        (tr.Distribution("logistic", scales), still, [scales]),
+        (table, still, [network.weights]),
+        (tr.Distribution("logistic", 0.03), tr.UVTexture(uv, image, "clamp"), [uv, image]),
+        (tr.Distribution("logistic", 0.03), tr.SurfaceTexture(texels), [texels]),
+    ):
+        for depth in (tr.OverDepth(), tr.OverDepth(0.1)):
+            renderer = tr.SoftRasterizer(64, edge, depth, near=0.5)
+            picture = renderer(x["vertices"].detach(), attributes)
+            slopes += torch.autograd.grad(picture.square().sum(), learned)
     for value in slopes:
         h.update(value.detach().numpy().tobytes())
     return h.hexdigest()

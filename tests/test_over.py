@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -202,25 +203,39 @@ def test_bad_settings_are_refused() -> None:
 
 
 @F64
-def test_sorted_gradients_are_those_of_indexing() -> None:
+def test_sorted_gradients_are_those_of_indexing(monkeypatch: pytest.MonkeyPatch) -> None:
     g = torch.Generator().manual_seed(0)
-    values = torch.rand(7, 3, generator=g, dtype=torch.float64, requires_grad=True)
-    place = torch.tensor([4, 1, 4, 0, 6, 4, 1])  # some not at all
-    order, counts = place.argsort(stable=True), torch.bincount(place, minlength=7)
+    values = torch.rand(2, 4, 3, generator=g, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([[0], [1]]), torch.tensor([[3, 1, 3], [0, 3, 3]])  # some not at all
+    weights = torch.rand(2, 3, 3, generator=g, dtype=torch.float64)
+    tangent = torch.rand(2, 4, 3, generator=g, dtype=torch.float64)
+    asked = dataclasses.replace(tr.runtime(), deterministic=True)
+    monkeypatch.setattr(gathering, "runtime", lambda: asked)
 
     def take(x: Tensor) -> Tensor:
-        return gathering._Take.apply(x, place, order, counts)
+        return gathering.at(x, *index)
 
-    assert torch.equal(take(values), values[place])
-    weights = torch.rand(7, 3, generator=g, dtype=torch.float64)
+    assert take(values).grad_fn.name() != values[index].grad_fn.name()  # it is another way
+    assert torch.equal(take(values), values[index])
     found, expected = (
         torch.autograd.grad((f(values) ** 3 * weights).sum(), values)[0]
-        for f in (take, lambda x: x[place])
+        for f in (take, lambda x: x[index])
     )
     torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
     assert torch.autograd.gradgradcheck(lambda x: take(x) ** 3, values)
-    tangent = torch.rand(7, 3, generator=g, dtype=torch.float64)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(values.detach(), tangent)
         moved = torch.autograd.forward_ad.unpack_dual(take(dual)).tangent
-    assert torch.equal(moved, tangent[place])
+    assert torch.equal(moved, tangent[index])
+
+
+@F64
+def test_an_edge_softness_of_another_kind_is_named() -> None:
+    class Own(tr.EdgeSoftness):
+        variant, scale = tr.MLPSoftness().variant, tr.Constant(0.05)
+
+        def at(self, u: Tensor, threshold: float) -> object:
+            return tr.MLPSoftness().at(u, threshold)
+
+    with pytest.raises(TypeError, match="^edge: .*Own"):
+        tr.SoftRasterizer(8, Own(), tr.OverDepth())(*scene(0))

@@ -43,6 +43,8 @@ class _Formula(torch.autograd.Function):
     def jvp(ctx: Any, *dots: Any) -> Tensor:
         x, shape = ctx.saved_tensors
         (i, j), x_dot, shape_dot = ctx.order, dots[3], dots[4]
+        if i + j == 2:
+            raise NotImplementedError("third derivatives of a distribution are not available")
         moved = torch.zeros_like(x)
         if x_dot is not None:
             moved = moved + x_dot * _Formula.apply(ctx.which, i + 1, j, x, shape)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from taichi_raster import gathering
 from taichi_raster.architecture import Table
 from taichi_raster.layout import EdgeVariant
 from taichi_raster.schedule import Schedule, as_progress
@@ -126,12 +127,9 @@ class TabulatedSoftness(EdgeSoftness):
         size = x.abs()
         positions = self.positions.to(x)
         cell = torch.searchsorted(positions, size.detach(), right=True) - 1
-        polynomials = cells.unflatten(-1, (2, -1, 4))
-        side = (x < 0).long()
-        at = (side, cell) if cells.ndim == 1 or len(cells) == 1 else (item, side, cell)
-        if cells.ndim > 1 and len(cells) == 1:
-            polynomials = polynomials[0]
-        c0, c1, c2, c3 = polynomials[at].unbind(-1)
+        polynomials = cells.view(-1, 2, len(positions), 4)
+        item = item if len(polynomials) > 1 else torch.zeros_like(item)
+        c0, c1, c2, c3 = gathering.at(polynomials, item, (x < 0).long(), cell).unbind(-1)
         t = size - positions[cell]
         return c0 + t * (c1 + t * (c2 + t * c3))
 
