@@ -19,6 +19,7 @@ all anew, and a trainer with `resume="auto"` goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import pickle
@@ -220,9 +221,20 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> World:
         store, rank, size = next(dist.rendezvous("env://", timeout=bound))
         fresh = _fresh_store(store, rank, size, bound)
         dist.init_process_group(chosen, store=fresh, rank=rank, world_size=size, timeout=bound)
+        atexit.register(_leave)
     _joined = World(dist.get_rank(), dist.get_world_size(), timeout)
     logger.info("rank %d of %d, by %s", _joined.rank, _joined.size, dist.get_backend())
     return _joined
+
+
+def _leave() -> None:
+    """Join torch's communication threads while there is an interpreter.
+
+    One that still lets go of a tensor when the interpreter is taken down ends the process by
+    "terminate called without an active exception", and torchrun would start a finished run anew.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def world() -> World:

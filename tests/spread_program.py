@@ -6,6 +6,7 @@ torchrun --nproc-per-node 2 --max-restarts 2 tests/spread_program.py mishaps FOL
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import meta.distributed as distributed
@@ -137,6 +139,8 @@ def refusal(action):
 
 def together(out):
     """All that has to come out the same on any number of processes."""
+    left = out.with_suffix(f".left.{os.environ['RANK']}")
+    atexit.register(lambda: left.write_text(str(not dist.is_initialized())))  # called after join's
     world = distributed.join()
     results = {name: train(name) for name in TRAININGS}
     results["tuning"] = tune(out.with_suffix(".cache"))

@@ -42,7 +42,9 @@ def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     run = torchrun(3, "together", folder / "found")
     assert run.returncode == 0, run.stderr[-3000:]
-    return [json.loads((folder / f"found.{rank}.json").read_text()) for rank in range(3)]
+    found = [json.loads((folder / f"found.{rank}.json").read_text()) for rank in range(3)]
+    left = [(folder / f"found.left.{rank}").read_text() for rank in range(3)]
+    return [{**rank, "left": said} for rank, said in zip(found, left, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,10 @@ def test_a_process_that_hangs_is_named_within_the_timeout(together):
     assert hung.startswith("WorkerLost: rank 0 of 3: another process died or kept the others")
     assert "Rank 2" in hung and "last checkpoint" in hung
     assert all(rank["hung"].startswith("WorkerLost") for rank in together)
+
+
+def test_processes_leave_their_group_before_the_interpreter_is_taken_down(together):
+    assert all(rank["left"] == "True" for rank in together)
 
 
 def test_processes_share_the_cores(together):
