@@ -103,8 +103,9 @@ def graph_bytes(unknowns: Tensor, before: tuple[Tensor, ...]) -> int:
         seen.add(node)
         nodes += [following for following, _ in node.next_functions]
         for tensor in _saved_by(node):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
+            for part in _dense(tensor):
+                storage = part.untyped_storage()
+                kept[storage.data_ptr()] = storage.nbytes()
     return sum(kept.values())
 
 
@@ -113,6 +114,15 @@ def tensors_in(state: Any) -> tuple[Tensor, ...]:
     leaves: list[Tensor] = []
     _take_apart(state, leaves)
     return tuple(leaves)
+
+
+def _dense(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The tensors that have the storage of one: itself, unless it is sparse."""
+    if tensor.layout == torch.strided:
+        return (tensor,)
+    if tensor.layout == torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    return ()
 
 
 def _saved_by(node: Any) -> list[Tensor]:

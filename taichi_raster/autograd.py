@@ -1,52 +1,110 @@
-"""The bridge to torch: the sums as a function that torch can differentiate twice.
+"""The bridge to torch: what kernels compute, as a function that torch can differentiate twice.
 
-`Accumulate` computes y(x); its backward is `_VJP`, q(x, v) = J(x)^T v, itself a function; and the
-backward of that needs J(x) u and the gradient of v . J(x) u, which the tangent kernel and its
-reverse give. A third derivative is refused.
+`Accumulate` computes y(x) by the kernels of a `Work`; its backward is `_VJP`, q(x, v) = J(x)^T v,
+itself a function; and the backward of that needs J(x) u and the gradient of v . J(x) u, which the
+tangent kernel and its reverse give. A third derivative is refused.
 """
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from taichi_raster.engine import engine
+from taichi_raster.engine import Listing, engine
 from taichi_raster.layout import Call
 
 
+class Work(Protocol):
+    """A function y(x) of the kernels', its first and its second derivatives."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y(x), and what else was found, which has no derivative."""
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        """J(x)^T v."""
+
+    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
+        """J(x) x_dot."""
+
+    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+        """The gradient of v . J(x) x_dot with respect to x."""
+
+
+@dataclass(frozen=True)
+class PixelSums:
+    """The sums of each pixel, the fields of `Sums`; background: (B,) log-weights."""
+
+    call: Call
+    ticket: int
+    background: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        sums = engine().forward(self.call, self.ticket, x, self.background)
+        return sums.y, sums.state
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return engine().vjp(self.call, self.ticket, x, self.background, v)
+
+    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
+        return engine().jvp(self.call, self.ticket, x, self.background, x_dot)
+
+    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+        return engine().second(self.call, self.ticket, x, self.background, v, x_dot)
+
+
+@dataclass(frozen=True)
+class ListedPairs:
+    """Coverage, depth and attributes of listed pairs, (2 + C, N)."""
+
+    call: Call
+    listing: Listing
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return engine().measure(self.call, self.listing, x), x.new_empty(0)
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return engine().measure_vjp(self.call, self.listing, x, v)
+
+    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
+        return engine().measure_jvp(self.call, self.listing, x, x_dot)
+
+    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+        return engine().measure_second(self.call, self.listing, x, v, x_dot)
+
+
 class Accumulate(torch.autograd.Function):
-    """``(x, background, call, ticket) ->`` the fields of `Sums`; only y has a derivative."""
+    """``(x, work) -> work.forward(x)``; only y has a derivative."""
 
     @staticmethod
-    def forward(x: Tensor, background: Tensor, call: Call, ticket: int) -> tuple[Tensor, ...]:
-        sums = engine().forward(call, ticket, x, background)
-        return sums.y, sums.state
+    def forward(x: Tensor, work: Work) -> tuple[Tensor, ...]:
+        return work.forward(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        x, background, ctx.call, ctx.ticket = inputs
+        x, ctx.work = inputs
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(x, background)
-        ctx.save_for_forward(x, background)
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return None, None, None, None
-        x, background = ctx.saved_tensors
-        return _VJP.apply(x, grads[0], background, ctx.call, ctx.ticket), None, None, None
+            return None, None
+        (x,) = ctx.saved_tensors
+        return _VJP.apply(x, grads[0], ctx.work), None
 
     @staticmethod
     def jvp(ctx: Any, x_dot: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if x_dot is None:
             return None, None
-        x, background = ctx.saved_tensors
-        return engine().jvp(ctx.call, ctx.ticket, x, background, x_dot), None
+        (x,) = ctx.saved_tensors
+        return ctx.work.jvp(x, x_dot), None
 
 
 # torch asks for it at each call, and reads it off the function if it is not there.
@@ -57,19 +115,16 @@ class _VJP(torch.autograd.Function):
     """``(x, v) -> J(x)^T v``."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, x: Tensor, v: Tensor, background: Tensor, call: Call, ticket: int
-    ) -> Tensor:
-        ctx.save_for_backward(x, v, background)
-        ctx.call, ctx.ticket = call, ticket  # type: ignore[attr-defined]
-        return engine().vjp(call, ticket, x, background, v)
+    def forward(ctx: FunctionCtx, x: Tensor, v: Tensor, work: Work) -> Tensor:
+        ctx.save_for_backward(x, v)
+        ctx.work = work  # type: ignore[attr-defined]
+        return work.vjp(x, v)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
-        x, v, background = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:2]
-        by_x, by_v = _Second.apply(x, v, u, background, ctx.call, ctx.ticket, wanted)
-        return by_x, by_v, None, None, None
+        x, v = ctx.saved_tensors
+        by_x, by_v = _Second.apply(x, v, u, ctx.work, ctx.needs_input_grad[:2])
+        return by_x, by_v, None
 
 
 class _Second(torch.autograd.Function):
@@ -77,17 +132,10 @@ class _Second(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
-        x: Tensor,
-        v: Tensor,
-        u: Tensor,
-        background: Tensor,
-        call: Call,
-        ticket: int,
-        wanted: tuple[bool, bool],
+        ctx: FunctionCtx, x: Tensor, v: Tensor, u: Tensor, work: Work, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        by_x = engine().second(call, ticket, x, background, v, u) if wanted[0] else None
-        by_v = engine().jvp(call, ticket, x, background, u) if wanted[1] else None
+        by_x = work.second(x, v, u) if wanted[0] else None
+        by_v = work.jvp(x, u) if wanted[1] else None
         return by_x, by_v
 
     @staticmethod

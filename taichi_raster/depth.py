@@ -96,7 +96,7 @@ class OverDepth(DepthSoftness):
         ValueError: for a gamma that is not positive.
     """
 
-    variant = DepthVariant("none")  # the kernels do alpha alone
+    variant = DepthVariant("over")
 
     def __init__(self, gamma: float | Tensor | Schedule | None = None) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from taichi_raster import copying, elementary
@@ -26,14 +26,30 @@ from taichi_raster.kernels import (
     Forward,
     Layers,
     Lists,
+    Measure,
+    MeasureByAutodiff,
+    MeasureTangent,
+    MeasureTangentByAutodiff,
     Pull,
+    PullListed,
+    PullListedTangent,
     PullTangent,
     Push,
 )
 from taichi_raster.kernels.sinks import LANES
 from taichi_raster.kernels.tiles import TileKernels
 from taichi_raster.launching import Launcher
-from taichi_raster.layout import RUNS, Call, DepthVariant, EdgeVariant, Hides, State, Variant
+from taichi_raster.layout import (
+    RUNS,
+    Call,
+    DepthVariant,
+    Dim,
+    EdgeVariant,
+    Entry,
+    Hides,
+    State,
+    Variant,
+)
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch
 from taichi_raster.softness import registry
@@ -55,6 +71,23 @@ class Sums:
     state: Tensor
 
 
+@dataclass(frozen=True)
+class Listing:
+    """N pairs of a pixel and a face, sorted by face on a CPU.
+
+    Attributes:
+        entries: (3, N), see layout.Entry.
+        begin: (B * F + 1,) where each face's pairs begin; empty on a GPU, which needs it not.
+        slots: (N,) the place of each among (depth, B, H, W): nearest first.
+        depth: how many a pixel has, at most.
+    """
+
+    entries: Int[Tensor, "3 N"]
+    begin: Int[Tensor, "n"]
+    slots: Int[Tensor, "N"]
+    depth: int
+
+
 class Engine:
     """Owns scratch memory and compiled kernels of a runtime."""
 
@@ -66,7 +99,9 @@ class Engine:
         self._launchers: dict[tuple[type, Variant, str], tuple[int, Launcher]] = {}
         self._lock = threading.RLock()
         self._tickets = itertools.count()
-        self._loaded = -1
+        self._depths: dict[tuple[Variant, int, int, int, int], int] = {}  # of layers, the last time
+        self._loaded = -1  # whose lists and sums' state are there
+        self._placed = -1  # and whose inputs
         self.prefer_autodiff = False  # derivatives by Taichi's autodiff, the closed forms' oracle
 
     def ticket(self) -> int:
@@ -141,25 +176,132 @@ class Engine:
             return self._pull(PullTangent, call, x)
 
     def layers(self, call: Call, x: Tensor, hides: int) -> Int[Tensor, "B H W K"]:
-        """Faces that each pixel sees, nearest first, then -1; see `Layers.collect`."""
-        depth = min(4, call.faces)
+        """Faces that each pixel sees, nearest first, then -1; see `Layers`."""
+        with self._lock:
+            self._place(call, x, x.new_zeros(call.batch))
+            return self._layers(call, call.variant, x, hides)
+
+    def listing(
+        self, call: Call, ticket: int, x: Tensor, background: Tensor, hides: int
+    ) -> Listing:
+        """The pairs that pixels see, of the inputs that `forward` had with this ticket."""
+        with self._lock:
+            self._load(call, ticket, x, background)
+            variant = replace(call.variant, conorm="probabilistic", moves=_STILL)  # of no account
+            layers = self._layers(call, variant, x, hides)
+        depth, layers = layers.shape[-1], layers.view(-1)
+        at = (layers >= 0).nonzero()[:, 0].int()
+        pixel = at // depth
+        layer = at - pixel * depth
+        item = pixel // (call.height * call.width)
+        face = layers[at] + item * call.faces
+        begin = face[:0]
+        if not self.on_gpu:
+            face, order = face.sort(stable=True)
+            pixel, layer, item = pixel[order], layer[order], item[order]
+            begin = face.bincount(minlength=call.batch * call.faces).cumsum(0).int()
+            begin = torch.nn.functional.pad(begin, (1, 0))
+        row = pixel // call.width
+        entries = torch.stack([row - item * call.height, pixel - row * call.width, face])
+        deepest = int(layer.max()) + 1 if len(layer) > 0 else 1
+        return Listing(entries, begin, layer.long() * call.pixels + pixel, deepest)
+
+    def _layers(self, call: Call, variant: Variant, x: Tensor, hides: int) -> Tensor:
+        """The layers of inputs that are in place."""
+        key = variant, hides, call.faces, call.height, call.width
+        depth, fields = min(self._depths.get(key, 4), call.faces), self._scratch
+        name, sizes = "collect_pixels", (call.runs(self.on_gpu),)
+        if not self.on_gpu:
+            tiles = call.batch * call.tiles
+            name, sizes = "collect_tiles", (tiles, _to_each(tiles))
         while True:
-            layers, needed = self._layers(call, x, depth, hides)
+            listed = call.pixels * depth
+            fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
+            needed = self._launch(Layers, variant, name, *sizes, depth, hides)
             if needed == 0:
-                return layers.long()
+                self._depths[key] = depth
+                found = copying.read(fields, fields.layers, x, listed)
+                return found.view(call.batch, call.height, call.width, depth)
             depth = min(2 * depth, needed) if hides == Hides.SUM else needed
 
-    def _layers(self, call: Call, x: Tensor, depth: int, hides: int) -> tuple[Tensor, int]:
-        """At most `depth` of them; and 0, or how many there may be."""
+    def measure(self, call: Call, listing: Listing, x: Tensor) -> Float[Tensor, "P N"]:
+        """Coverage, depth and attributes of listed pairs."""
         with self._lock:
-            listed = call.pixels * depth
-            self._scratch.reserve(layers=listed, layer_depths=listed)
-            self._place(call, x, x.new_zeros(call.batch))
-            needed = self._launch(
-                Layers, call.variant, "collect", call.runs(self.on_gpu), depth, hides
-            )
-            found = copying.read(self._scratch, self._scratch.layers, x, listed)
-            return found.view(call.batch, call.height, call.width, depth), needed
+            n = self._place_listing(call, listing, x)
+            self._measure(Measure, replace(call.variant, moves=_STILL), call, n)
+            return self._planes(self._scratch.y, call, n, x)
+
+    def measure_vjp(self, call: Call, listing: Listing, x: Tensor, v: Tensor) -> Tensor:
+        """The adjoint of the inputs, given that of `measure`."""
+        with self._lock:
+            n = self._place_listing(call, listing, x)
+            fields = self._scratch
+            copying.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
+            if self.prefer_autodiff:
+                return self._measure_back(MeasureByAutodiff, call, n, x)
+            return self._pull(PullListed, call, x, n)
+
+    def measure_jvp(self, call: Call, listing: Listing, x: Tensor, x_dot: Tensor) -> Tensor:
+        """The tangent of `measure`, given that of the inputs."""
+        with self._lock:
+            n = self._place_listing(call, listing, x)
+            fields = self._scratch
+            copying.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
+            self._measure(MeasureTangent, call.variant, call, n)
+            return self._planes(fields.y_dot, call, n, x)
+
+    def measure_second(
+        self, call: Call, listing: Listing, x: Tensor, v: Tensor, x_dot: Tensor
+    ) -> Tensor:
+        """The gradient of v . J(x) x_dot with respect to x, J of `measure`."""
+        with self._lock:
+            n = self._place_listing(call, listing, x)
+            fields = self._scratch
+            copying.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
+            if self.prefer_autodiff:
+                copying.seed(fields, fields.y_dot.grad, v, fields.x_dot, 0)
+                return self._measure_back(MeasureTangentByAutodiff, call, n, x)
+            copying.seed(fields, fields.y.grad, v, fields.x_dot, 0)
+            return self._pull(PullListedTangent, call, x, n)
+
+    def _place_listing(self, call: Call, listing: Listing, x: Tensor) -> int:
+        """Put this call's inputs and pairs in place; how many pairs there are."""
+        runtime()  # raises if Taichi was re-initialised
+        self._placed = -1
+        n = listing.entries.shape[1]
+        fields, size = self._scratch, (2 + call.variant.channels) * n + _MARGIN
+        fields.reserve(
+            x=call.x_size, x_dot=call.x_size, y=size, y_dot=size, limits=len(call.limits()),
+            entries=Entry.COUNT * n + _MARGIN, entry_begin=len(listing.begin),
+        )  # fmt: skip
+        sizes, limits = _numbers(call, self.on_gpu, x.dtype)
+        sizes = sizes.clone()
+        sizes[Dim.PIXELS] = n
+        copying.place(fields, x, sizes, limits, x[:0])
+        copying.seed(fields, fields.entries, listing.entries, fields.entries, 0)
+        if not self.on_gpu:
+            copying.seed(fields, fields.entry_begin, listing.begin, fields.entry_begin, 0)
+        return n
+
+    def _measure(self, kind: type[Measure], variant: Variant, call: Call, n: int) -> None:
+        if self.on_gpu:
+            self._launch(kind, variant, "measure_pairs", n)
+        else:
+            runs, length = call.face_runs()
+            total = call.batch * runs
+            self._launch(kind, variant, "measure_faces", total, runs, length, _to_each(total))
+
+    def _measure_back(self, kind: type[Measure], call: Call, n: int, x: Tensor) -> Tensor:
+        fields = self._scratch
+        copying.seed(fields, fields.x_still, x, fields.x_still, 0)
+        _refuse_loops(call)
+        with elementary.native():
+            self._kernels(kind, call.variant).measure_pairs.grad(n)
+        return copying.read(fields, fields.x.grad, x, call.x_size)
+
+    def _planes(self, field: Any, call: Call, n: int, like: Tensor) -> Tensor:
+        planes = 2 + call.variant.channels
+        return copying.read(self._scratch, field, like, planes * n).view(planes, n)
 
     def _run(self, kind: type[TileKernels], variant: Variant, call: Call) -> None:
         """Tile by tile, or pixel by pixel."""
@@ -169,11 +311,15 @@ class Engine:
             tiles = call.batch * call.tiles
             self._launch(kind, variant, "run_tiles", tiles, _to_each(tiles))
 
-    def _pull(self, kind: type[Pull], call: Call, x: Tensor) -> Tensor:
-        """The adjoint of x: face by face, which suits few threads, or pixel by pixel."""
+    def _pull(self, kind: type[Pull], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
+        """The adjoint of x: face by face, which suits few threads, or pixel by pixel; or pair by
+        pair, where `pairs` are listed."""
         fields, variant = self._scratch, call.variant
         if self.on_gpu:
-            self._launch(kind, variant, "pull_pixels", call.runs(self.on_gpu))
+            if pairs is None:
+                self._launch(kind, variant, "pull_pixels", call.runs(self.on_gpu))
+            else:
+                self._launch(kind, variant, "pull_pairs", pairs)
             return copying.read(fields, fields.x.grad, x, call.x_size)
         runs, length = call.face_runs()
         sizes = self._kernels(kind, variant).shared_sizes if variant.moves[2] else {}
@@ -203,23 +349,26 @@ class Engine:
         if tangent:
             fields.reserve(x_dot=call.x_size, y_dot=call.y_size + _MARGIN)
         if fields.version == before and self._loaded == ticket:
+            if self._placed != ticket:  # listed pairs came between
+                self._put(call, x, background)
+                self._placed = ticket
             return
         self._place(call, x, background)
         variant = replace(call.variant, moves=_STILL)  # shared by all, so that it compiles once
         self._run(Forward, variant, call)
-        self._loaded = ticket
+        self._loaded = self._placed = ticket
 
     def _place(self, call: Call, x: Tensor, background: Tensor) -> None:
         """Put this call's inputs and tile lists in place."""
-        self._loaded = -1
+        self._loaded = self._placed = -1
         fields = self._scratch
         tiles = call.batch * call.tiles
-        sizes, limits = _numbers(call, self.on_gpu, x.dtype)
         fields.reserve(
             x=call.x_size, state=State.COUNT * call.pixels + _MARGIN,
-            pixels=call.pixels + _MARGIN, tile_begin=tiles + 2, limits=len(limits) + call.batch,
+            pixels=call.pixels + _MARGIN, tile_begin=tiles + 2,
+            limits=len(call.limits()) + call.batch,
         )  # fmt: skip
-        copying.place(fields, x, sizes, limits, background)
+        self._put(call, x, background)
         variant = Variant(
             EdgeVariant("uniform"), DepthVariant("none"), cull=call.variant.cull,
             clockwise=call.variant.clockwise, unclipped_alpha=call.variant.unclipped_alpha,
@@ -229,6 +378,11 @@ class Engine:
             self._bin(call, variant)
         else:
             self._list(call, variant)
+
+    def _put(self, call: Call, x: Tensor, background: Tensor) -> None:
+        """The inputs alone."""
+        sizes, limits = _numbers(call, self.on_gpu, x.dtype)
+        copying.place(self._scratch, x, sizes, limits, background)
 
     def _list(self, call: Call, variant: Variant) -> None:
         """Find each tile's faces, face by face."""

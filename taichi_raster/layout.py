@@ -66,8 +66,8 @@ class DepthVariant:
     """What of a depth softness is compiled in.
 
     Attributes:
-        kind: ``"softmax"``, ``"hard"``, ``"distribution"``, ``"network"``, or ``"none"``: no
-            colour at all, only alpha.
+        kind: ``"softmax"``, ``"hard"``, ``"distribution"``, ``"network"``, ``"over"`` (colours are
+            measured for each fragment, and composed elsewhere), or ``"none"``: only alpha.
         distribution: registered name, for that kind.
         network: architecture, for that kind.
     """
@@ -146,6 +146,16 @@ class State:
     PEAK = 2
     SATURATED = 3
     COUNT = 4
+
+
+class Entry:
+    """Planes of the field of listed pairs: the pixel's row and column, and the face's number in the
+    whole batch."""
+
+    ROW = 0
+    COLUMN = 1
+    FACE = 2
+    COUNT = 3
 
 
 class Hides:

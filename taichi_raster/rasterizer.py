@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from taichi_raster import checks, per_item
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appearance
-from taichi_raster.autograd import Accumulate
+from taichi_raster.autograd import Accumulate, ListedPairs, PixelSums
 from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, OverDepth, SoftmaxDepth
 from taichi_raster.engine import Sums, engine
 from taichi_raster.layout import Call, DepthVariant, Hides, Part, Slot, State, Variant
-from taichi_raster.over import fragments, mean_colour
+from taichi_raster.over import mean_colours
 from taichi_raster.runtime import runtime
 from taichi_raster.schedule import as_progress
 from taichi_raster.softness import registry
@@ -204,7 +204,8 @@ class SoftRasterizer(nn.Module):
         """The image at full size, before antialiasing averages it."""
         batch = len(vertices)
         in_order = isinstance(self.depth, OverDepth) and attributes is not None
-        if in_order:  # the kernels do alpha
+        coloured = shown
+        if in_order:  # alpha alone at first
             self._check_over()  # again: the parts of a renderer may be replaced
             shown = appearance(None, vertices, runtime().deterministic)
         edge, depth = self.edge.at(u, self.threshold), self.depth.at(u)
@@ -219,13 +220,12 @@ class SoftRasterizer(nn.Module):
             floor = depth.background_z.to(vertices).expand(batch)
         else:
             floor = self.depth.background(depth, batch).to(vertices)
-        sums = Sums(*Accumulate.apply(x, floor.detach(), call, engine().ticket()))
+        work = PixelSums(call, engine().ticket(), floor.detach())
+        sums = Sums(*Accumulate.apply(x, work))
         total, weight, colours = sums.y.split([1, 1, shown.total])
         alpha = self._resolve(total[0], sums.state, table[:, Slot.P])
         if in_order:
-            assert attributes is not None
-            layers = self._layers(call, x.detach())
-            colour = self._over(vertices, attributes, layers, edge, depth)
+            colour = self._over(vertices, coloured, edge, depth, p, (work, x))
             behind = self._behind(background, alpha)
             image = alpha[..., None] * colour
             if behind is not None:
@@ -247,32 +247,25 @@ class SoftRasterizer(nn.Module):
         if self.unclipped_alpha:
             raise ValueError("unclipped_alpha: not for OverDepth, whose colours go by alpha")
 
-    def _layers(self, call: Call, x: Tensor) -> Tensor:
-        """The faces that each pixel sees, (B, H, W, K), nearest first, then -1."""
+    def _over(
+        self, vertices: Tensor, shown: Appearance, edge: EdgeState, depth: DepthState, p: Tensor,
+        alphas: tuple[PixelSums, Tensor],
+    ) -> Tensor:  # fmt: skip
+        """The mean colour of each pixel's fragments, (B, H, W, C), which `alphas` made alpha of."""
         assert isinstance(self.depth, OverDepth)
-        variant = replace(
-            call.variant, conorm="probabilistic", unclipped_alpha=False, moves=(True, False, False)
-        )
+        work, x = alphas
         # In a soft order, what is behind may be in front.
         hides = Hides.PRODUCT if self.depth.gamma is None else Hides.NOTHING
-        return engine().layers(replace(call, variant=variant), x, hides)
-
-    def _over(
-        self,
-        vertices: Tensor,
-        attributes: Tensor | SurfaceTexture | UVTexture,
-        layers: Tensor,
-        edge: EdgeState,
-        depth: DepthState,
-    ) -> Tensor:
-        """The mean colour of each pixel's fragments, (B, H, W, C)."""
-        assert isinstance(self.depth, OverDepth)
-        found = fragments(vertices, layers, self.edge, edge, self.orthographic)
+        listing = engine().listing(work.call, work.ticket, x.detach(), work.background, hides)
+        call, x, _ = self._pack(vertices, shown, edge, depth, p)
+        call = replace(call, variant=replace(call.variant, conorm="probabilistic"))
+        measured, _ = Accumulate.apply(x, ListedPairs(call, listing))
         gamma = None
         if self.depth.gamma is not None:
             gamma = depth.gamma.to(vertices).expand(len(vertices)) * (self.far - self.near)
-        linear = self.orthographic or not self.perspective_correct
-        return mean_colour(found, attributes, gamma, linear)
+            gamma = gamma.repeat_interleave(call.height * call.width)
+        colours = mean_colours(measured, listing.slots, listing.depth, call.pixels, gamma)
+        return colours.unflatten(1, (call.batch, call.height, call.width)).movedim(0, -1)
 
     def _resolve(self, total: Tensor, state: Tensor, p: Tensor) -> Tensor:
         """Alpha from the T-conorm's sum."""

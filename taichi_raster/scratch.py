@@ -20,7 +20,8 @@ _INITIAL = {
     "x": 1 << 20, "x_dot": 1 << 20, "y": 1 << 21, "y_dot": 1 << 21,
     "tile_begin": 1 << 16, "tile_faces": 1 << 21, "group_begin": 1 << 12,
     "group_faces": 1 << 18, "limits": 1 << 10, "state": 1 << 20, "pixels": 1 << 18,
-    "layers": 1 << 20, "layer_depths": 1 << 20, "partials": 1 << 18,
+    "layers": 1 << 20, "layer_depths": 1 << 20, "layer_covers": 1 << 20, "partials": 1 << 18,
+    "entries": 1 << 20, "entry_begin": 1 << 16,
 }  # fmt: skip
 
 
@@ -55,7 +56,9 @@ class Scratch:
             group_begin, group_faces: likewise for groups of tiles.
         state: what `Forward` finds for each pixel besides (see layout.State); nearest, top: faces.
         partials: adjoints of a table's knots, from each run of faces.
-        layers, layer_depths: faces of each pixel, nearest first, and their depths there.
+        layers, layer_depths, layer_covers: faces of each pixel, nearest first, their depths and
+            coverages there (negative of those that show their backs).
+        entries: listed pairs (see layout.Entry); entry_begin: where each face's begin.
         views: on a CPU, the memory of each field and adjoint as a torch tensor; empty elsewhere.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
     """
@@ -72,6 +75,9 @@ class Scratch:
     state: Any
     layers: Any
     layer_depths: Any
+    layer_covers: Any
+    entries: Any
+    entry_begin: Any
     partials: Any
 
     def __init__(self, runtime: Runtime) -> None:
@@ -152,7 +158,7 @@ class Scratch:
         if name == "pixels":
             self.nearest, self.top = ti.field(ti.i32), ti.field(ti.i32)
             return [self.nearest, self.top]
-        integer = name.startswith(("tile", "group")) or name == "layers"
+        integer = name.startswith(("tile", "group", "entr")) or name == "layers"
         adjoint = name in ("y", "y_dot")
         field = ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)
         setattr(self, name, field)

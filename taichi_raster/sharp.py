@@ -125,7 +125,7 @@ class SharpRasterizer(nn.Module):
             half_pixel, runtime().deterministic,
         )  # fmt: skip
         x = torch.cat([vertices.reshape(-1), table.reshape(-1)])
-        return engine().layers(call, x, Hides.SUM)
+        return engine().layers(call, x, Hides.SUM).long()
 
 
 def pixel_centres(height: int, width: int) -> Float[Tensor, "H W 2"]:

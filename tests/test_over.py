@@ -13,6 +13,7 @@ from torch import Tensor
 
 import taichi_raster as tr
 from taichi_raster import gathering
+from taichi_raster.engine import derivatives_by
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
 COVER = [[-1e3, -1e3], [1e3, -1e3], [0.0, 1e3]]  # every pixel lies deep inside
@@ -230,12 +231,34 @@ def test_sorted_gradients_are_those_of_indexing(monkeypatch: pytest.MonkeyPatch)
 
 
 @F64
-def test_an_edge_softness_of_another_kind_is_named() -> None:
+def test_an_edge_softness_of_the_users_own_is_fine() -> None:
+    inner = tr.MLPSoftness(scale=0.05, init="gaussian")
+
     class Own(tr.EdgeSoftness):
-        variant, scale = tr.MLPSoftness().variant, tr.Constant(0.05)
+        variant, scale = inner.variant, inner.scale
 
         def at(self, u: Tensor, threshold: float) -> object:
-            return tr.MLPSoftness().at(u, threshold)
+            return inner.at(u, threshold)
 
-    with pytest.raises(TypeError, match="^edge: .*Own"):
-        tr.SoftRasterizer(8, Own(), tr.OverDepth())(*scene(0))
+    own, usual = (tr.SoftRasterizer(8, edge, tr.OverDepth()) for edge in (Own(), inner))
+    assert torch.equal(own(*scene(0)), usual(*scene(0)))
+
+
+@pytest.mark.parametrize("gamma", [None, 0.1])
+def test_closed_forms_and_autodiff_agree(gamma: float | None) -> None:
+    vertices, colours = scene(7)
+    leaves = [t.requires_grad_() for t in (vertices, colours)]
+    renderer = tr.SoftRasterizer(12, tr.Distribution("gaussian", 0.1), tr.OverDepth(gamma))
+    found = {}
+    for method in ("closed_forms", "autodiff"):
+        with derivatives_by(method):
+            first = torch.autograd.grad(
+                renderer(*leaves).square().sum(), leaves, create_graph=True
+            )
+            second = torch.autograd.grad(first[0].sin().sum() + first[1].sin().sum(), leaves)
+        found[method] = [t.detach() for t in (*first, *second)]
+    tight = vertices.dtype == torch.float64
+    for one, other in zip(*found.values(), strict=True):
+        assert float(other.abs().max()) > 1e-2
+        size = float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=size * (1e-10 if tight else 1e-4))

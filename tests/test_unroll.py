@@ -90,6 +90,9 @@ def test_what_a_graph_keeps_is_counted():
     kept = graph_bytes(c, (b,))
     assert kept == 2 * 4000  # b, for the product; the product, for the sine
     assert graph_bytes(c, (a,)) == kept  # exp keeps its result, which is b, once more
+    sparse = torch.eye(1000).to_sparse()
+    d = torch.sparse.mm(sparse, a[:, None])
+    assert graph_bytes(d, (a,)) >= 1000 * (4 + 2 * 8)  # the matrix: values and two indices each
 
 
 def test_a_recomputed_gradient_is_not_differentiated_again(task):

@@ -4,6 +4,14 @@ from taichi_raster.kernels.accumulate import Accumulate, AccumulateTangent
 from taichi_raster.kernels.binning import Binning
 from taichi_raster.kernels.forward import Forward
 from taichi_raster.kernels.layers import Layers
+from taichi_raster.kernels.listed import (
+    Measure,
+    MeasureByAutodiff,
+    MeasureTangent,
+    MeasureTangentByAutodiff,
+    PullListed,
+    PullListedTangent,
+)
 from taichi_raster.kernels.lists import Lists
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.pull import Pull, PullTangent
@@ -16,8 +24,14 @@ __all__ = [
     "Forward",
     "Layers",
     "Lists",
+    "Measure",
+    "MeasureByAutodiff",
+    "MeasureTangent",
+    "MeasureTangentByAutodiff",
     "PairKernels",
     "Pull",
+    "PullListed",
+    "PullListedTangent",
     "PullTangent",
     "Push",
 ]

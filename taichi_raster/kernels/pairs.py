@@ -79,6 +79,8 @@ class PairKernels:
         self.state = scratch.state
         self.nearest, self.top = scratch.nearest, scratch.top
         self.layers, self.layer_depths = scratch.layers, scratch.layer_depths
+        self.layer_covers = scratch.layer_covers
+        self.entries, self.entry_begin = scratch.entries, scratch.entry_begin
         self.partials = scratch.partials
         self.held: dict[Any, Any] = {}
         vertices, appearance, parameters = variant.moves

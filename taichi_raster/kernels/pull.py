@@ -108,7 +108,11 @@ class Pull(PairKernels):
     @traced
     def pull_pair(self, m: Meeting, in_image: Any, sums: FaceSums, lane: Any) -> None:
         f = self.weigh(m)
-        self.pull_fragment(m, f, FaceSink(sums, lane, let(f.counts & in_image)))
+        self.pull_fragment(m, f, FaceSink(sums, lane, self.takes_part(f, in_image)))
+
+    @traced
+    def takes_part(self, f: Fragment, in_image: Any) -> Any:
+        return let(f.counts & in_image)
 
     @traced
     def pixel_sink(self, m: Meeting) -> PixelSink:
@@ -131,13 +135,18 @@ class Pull(PairKernels):
             colour_u, colour_k, w_bar, corner_bar = self.pull_colour(m, f, sink)
             u_bar = u_bar + colour_u
             k_bar = None if k_bar is None else k_bar + colour_k
+        self.pull_surface(m, f, self.pull_edge(f, u_bar, k_bar, sink), w_bar, corner_bar, sink)
+
+    @traced
+    def pull_edge(self, f: Fragment, u_bar: Any, k_bar: Any, sink: Sink) -> Any:
+        """The adjoint of the signed distance; those of the softness's parameters go into the sink."""
         if k_bar is not None:
             sink.parameter(Slot.SHAPE, k_bar)
         x_bar = pull_network(f.edge.tape, Part.EDGE_WEIGHTS, u_bar, sink)
         sink.parameter(Slot.SCALE, x_bar * f.edge.x_scale)
         if f.edge.x_shift:
             sink.parameter(Slot.SHIFT, x_bar * f.edge.x_shift)
-        self.pull_surface(m, f, x_bar * f.edge.x_d, w_bar, corner_bar, sink)
+        return x_bar * f.edge.x_d
 
     @traced
     def pull_alpha(self, m: Meeting, f: Fragment, along: Any, sink: Sink) -> tuple[Any, Any]:
@@ -171,7 +180,7 @@ class Pull(PairKernels):
         bars = [let(element(self.y.grad, self.place(2 + c, m.q))) for c in range(self.channels)]
         if self.hard:
             weight = Number(ti.select(element(self.nearest, m.q) == m.face.index, 1.0, 0.0))
-            u_bar, k_bar, z_norm_bar = 0.0, 0.0, None
+            u_bar, k_bar, z_bar = 0.0, 0.0, 0.0
         else:
             l = self.depth.at(self, m.b, f.z_norm, self.kept(State.REFERENCE, m.q))  # noqa: E741
             psi = self.relative_weight(m, f, l.l)
@@ -184,22 +193,22 @@ class Pull(PairKernels):
                 k_bar = along * psi * f.edge.f_k
             l_bar = along * weight
             z_norm_bar = pull_network(l.tape, Part.DEPTH_WEIGHTS, l_bar * l.by_z, sink)
+            z_bar = z_norm_bar * (-1.0 / self.depth_range())
             sink.parameter(Slot.GAMMA, l_bar * l.by_gamma)
             if l.by_shift is not None:
                 sink.parameter(Slot.DEPTH_SHIFT, l_bar * l.by_shift)
             if l.by_shape is not None:
                 sink.parameter(Slot.DEPTH_SHAPE, l_bar * l.by_shape)
         mixing_bar = self.sampler.pull(self, m, f.mixing, [weight * bar for bar in bars], sink)
-        return u_bar, k_bar, *self.pull_mixing(m, f, mixing_bar, z_norm_bar)
+        return u_bar, k_bar, *self.pull_mixing(m, f, mixing_bar, z_bar)
 
     @traced
     def pull_mixing(
-        self, m: Meeting, f: Fragment, mixing_bar: Vector, z_norm_bar: Any
+        self, m: Meeting, f: Fragment, mixing_bar: Vector, z_bar: Any
     ) -> tuple[Vector, Vector]:
         """The adjoints of barycentric coordinates and of the corners' depths, given those of the
         attributes' weights and of depth."""
         triangle = m.face.triangle
-        z_bar = 0.0 if z_norm_bar is None else z_norm_bar * (-1.0 / self.depth_range())
         if self.variant.orthographic:
             return mixing_bar + triangle.z * z_bar, f.w * z_bar
         w_bar, share_bar = mixing_bar, Vector(0.0, 0.0, 0.0)
