@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from taichi_raster.engine import Listing, engine
+from taichi_raster.engine import engine
 from taichi_raster.layout import Call
+from taichi_raster.listing import Listing
 
 
 class Work(Protocol):

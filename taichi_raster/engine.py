@@ -50,6 +50,7 @@ from taichi_raster.layout import (
     State,
     Variant,
 )
+from taichi_raster.listing import Listing
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch
 from taichi_raster.softness import registry
@@ -69,23 +70,6 @@ class Sums:
 
     y: Tensor
     state: Tensor
-
-
-@dataclass(frozen=True)
-class Listing:
-    """N pairs of a pixel and a face, sorted by face on a CPU.
-
-    Attributes:
-        entries: (3, N), see layout.Entry.
-        begin: (B * F + 1,) where each face's pairs begin; empty on a GPU, which needs it not.
-        slots: (N,) the place of each among (depth, B, H, W): nearest first.
-        depth: how many a pixel has, at most.
-    """
-
-    entries: Int[Tensor, "3 N"]
-    begin: Int[Tensor, "n"]
-    slots: Int[Tensor, "N"]
-    depth: int
 
 
 class Engine:
@@ -189,31 +173,15 @@ class Engine:
             self._load(call, ticket, x, background)
             variant = replace(call.variant, conorm="probabilistic", moves=_STILL)  # of no account
             layers = self._layers(call, variant, x, hides)
-        depth, layers = layers.shape[-1], layers.view(-1)
-        at = (layers >= 0).nonzero()[:, 0].int()
-        pixel = at // depth
-        layer = at - pixel * depth
-        item = pixel // (call.height * call.width)
-        face = layers[at] + item * call.faces
-        begin = face[:0]
-        if not self.on_gpu:
-            face, order = face.sort(stable=True)
-            pixel, layer, item = pixel[order], layer[order], item[order]
-            begin = face.bincount(minlength=call.batch * call.faces).cumsum(0).int()
-            begin = torch.nn.functional.pad(begin, (1, 0))
-        row = pixel // call.width
-        entries = torch.stack([row - item * call.height, pixel - row * call.width, face])
-        deepest = int(layer.max()) + 1 if len(layer) > 0 else 1
-        return Listing(entries, begin, layer.long() * call.pixels + pixel, deepest)
+        return Listing.of(layers, call.faces, by_face=not self.on_gpu)
 
     def _layers(self, call: Call, variant: Variant, x: Tensor, hides: int) -> Tensor:
         """The layers of inputs that are in place."""
         key = variant, hides, call.faces, call.height, call.width
         depth, fields = min(self._depths.get(key, 4), call.faces), self._scratch
-        name, sizes = "collect_pixels", (call.runs(self.on_gpu),)
-        if not self.on_gpu:
-            tiles = call.batch * call.tiles
-            name, sizes = "collect_tiles", (tiles, _to_each(tiles))
+        tiles = call.batch * call.tiles
+        name = "collect_pixels" if self.on_gpu else "collect_tiles"
+        sizes = (call.runs(True),) if self.on_gpu else (tiles, _to_each(tiles))
         while True:
             listed = call.pixels * depth
             fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)

@@ -252,9 +252,7 @@ def test_closed_forms_and_autodiff_agree(gamma: float | None) -> None:
     found = {}
     for method in ("closed_forms", "autodiff"):
         with derivatives_by(method):
-            first = torch.autograd.grad(
-                renderer(*leaves).square().sum(), leaves, create_graph=True
-            )
+            first = torch.autograd.grad(renderer(*leaves).square().sum(), leaves, create_graph=True)
             second = torch.autograd.grad(first[0].sin().sum() + first[1].sin().sum(), leaves)
         found[method] = [t.detach() for t in (*first, *second)]
     tight = vertices.dtype == torch.float64

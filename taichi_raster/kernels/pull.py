@@ -139,7 +139,7 @@ class Pull(PairKernels):
 
     @traced
     def pull_edge(self, f: Fragment, u_bar: Any, k_bar: Any, sink: Sink) -> Any:
-        """The adjoint of the signed distance; those of the softness's parameters go into the sink."""
+        """The adjoint of the signed distance; its softness's parameters' go into the sink."""
         if k_bar is not None:
             sink.parameter(Slot.SHAPE, k_bar)
         x_bar = pull_network(f.edge.tape, Part.EDGE_WEIGHTS, u_bar, sink)

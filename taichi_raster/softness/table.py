@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from taichi_raster import gathering
 from taichi_raster.architecture import Table
 from taichi_raster.layout import EdgeVariant
 from taichi_raster.schedule import Schedule, as_progress
@@ -120,18 +119,6 @@ class TabulatedSoftness(EdgeSoftness):
         value = c0 + t * (c1 + t * (c2 + t * c3))
         slope = (c1 + t * (2 * c2 + 3 * c3 * t)) * torch.where(x < 0, -1.0, 1.0)
         return value, slope, 2 * c2 + 6 * c3 * t
-
-    def looked_up(self, cells: Tensor, x: Tensor, item: Tensor) -> Tensor:
-        """The logit at scaled distances (N,), in a table (8 K,) or in those of their batch items,
-        (B, 8 K): differentiable in both."""
-        size = x.abs()
-        positions = self.positions.to(x)
-        cell = torch.searchsorted(positions, size.detach(), right=True) - 1
-        polynomials = cells.view(-1, 2, len(positions), 4)
-        item = item if len(polynomials) > 1 else torch.zeros_like(item)
-        c0, c1, c2, c3 = gathering.at(polynomials, item, (x < 0).long(), cell).unbind(-1)
-        t = size - positions[cell]
-        return c0 + t * (c1 + t * (c2 + t * c3))
 
     def _reach(self, cells: Tensor, scale: Tensor, threshold: float) -> float:
         """As `EdgeState.reach`, of the table itself, not of what it stands for."""
