@@ -215,6 +215,8 @@ class StudyRun:
         learn, options = training.learn, dict(training.shape_options)
         if config.conorm is not None and learn.conorm is not None:
             learn = replace(learn, conorm=config.conorm[0])
+        if config.over:  # a depth network starts as a softmax
+            learn = replace(learn, depth=False)
         if name == ABLATION:
             learn, options = replace(learn, shape=False, progress=False, depth=False), {}
         return self._at(self.study.problem, config, learn, options)

@@ -66,7 +66,7 @@ def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False
         deterministic: take every sum in a fixed order, so that equal inputs give equal bits. On a
             CPU, a texture's gradient is affected: one thread works it out for each batch item, so
             that batches still use every core, but a single image does not. So are gradients of the
-            sharp renderer and under `OverDepth`, which are sorted. On a GPU, all gradients are.
+            sharp renderer, which are sorted. On a GPU, all gradients are.
 
     Returns:
         The `Runtime` now in force.

@@ -12,7 +12,7 @@ import torch
 
 import study as program
 import taichi_raster as tr
-from meta.baselines import FixedSoftness
+from meta.baselines import FixedSoftness, Tuned
 from meta.evaluate import Evaluation
 from meta.method import Method
 from meta.report import problem_markdown
@@ -135,6 +135,17 @@ def test_learning_starts_at_the_best_of_all_searches(folder):
     method = run.start(best, LEARNED)
     assert method.renderer.alpha.name == (best[WIDER].config.conorm or ("frank",))[0]
     assert "renderer.alpha.p.log_values" in method.learnable()
+
+
+def test_where_the_best_is_over_its_order_is_learned_instead_of_a_depth_network(tmp_path):
+    study = program.occlusion(0)
+    assert study.training.learn.depth and study.training.learn.gamma
+    run = StudyRun(study, tmp_path, quiet=True)
+    for over, kind in ((True, tr.OverDepth), (False, tr.MLPDepth)):
+        config = FixedSoftness("gaussian", 0.1, 0.02, 0.1, True, 0.3, 0.03, over=over)
+        method = run.start({WIDER: Tuned(config, 8, 0.0, 0.0, 0.0, 0.0)}, LEARNED)
+        assert type(method.renderer.depth) is kind
+        assert "renderer.depth.gamma.log_values" in method.learnable()
 
 
 @pytest.mark.parametrize("name", program.STUDIES)
