@@ -122,7 +122,9 @@ def _dense(tensor: Tensor) -> tuple[Tensor, ...]:
         return (tensor,)
     if tensor.layout == torch.sparse_coo:
         return tensor._indices(), tensor._values()
-    return ()
+    if tensor.layout == torch.sparse_csr:
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    return ()  # not counted
 
 
 def _saved_by(node: Any) -> list[Tensor]:

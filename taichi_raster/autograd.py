@@ -1,6 +1,6 @@
 """The bridge to torch: what kernels compute, as a function that torch can differentiate twice.
 
-`Accumulate` computes y(x) by the kernels of a `Work`; its backward is `_VJP`, q(x, v) = J(x)^T v,
+`Evaluate` computes y(x) by the kernels of a `Work`; its backward is `_VJP`, q(x, v) = J(x)^T v,
 itself a function; and the backward of that needs J(x) u and the gradient of v . J(x) u, which the
 tangent kernel and its reverse give. A third derivative is refused.
 """
@@ -23,6 +23,10 @@ from taichi_raster.listing import Listing
 class Work(Protocol):
     """A function y(x) of the kernels', its first and its second derivatives."""
 
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        """What it keeps for its derivatives."""
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y(x), and what else was found, which has no derivative."""
 
@@ -44,6 +48,10 @@ class PixelSums:
     ticket: int
     background: Tensor
 
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        return (self.background,)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         sums = engine().forward(self.call, self.ticket, x, self.background)
         return sums.y, sums.state
@@ -59,11 +67,15 @@ class PixelSums:
 
 
 @dataclass(frozen=True)
-class ListedPairs:
+class PairMeasures:
     """Coverage, depth and attributes of listed pairs, (2 + C, N)."""
 
     call: Call
     listing: Listing
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        return self.listing.entries, self.listing.begin
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return engine().measure(self.call, self.listing, x), x.new_empty(0)
@@ -78,7 +90,7 @@ class ListedPairs:
         return engine().measure_second(self.call, self.listing, x, v, x_dot)
 
 
-class Accumulate(torch.autograd.Function):
+class Evaluate(torch.autograd.Function):
     """``(x, work) -> work.forward(x)``; only y has a derivative."""
 
     @staticmethod
@@ -89,7 +101,7 @@ class Accumulate(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         x, ctx.work = inputs
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, *ctx.work.kept)
         ctx.save_for_forward(x)
         ctx.set_materialize_grads(False)
 
@@ -97,19 +109,19 @@ class Accumulate(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
             return None, None
-        (x,) = ctx.saved_tensors
+        x = ctx.saved_tensors[0]
         return _VJP.apply(x, grads[0], ctx.work), None
 
     @staticmethod
     def jvp(ctx: Any, x_dot: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if x_dot is None:
             return None, None
-        (x,) = ctx.saved_tensors
+        x = ctx.saved_tensors[0]
         return ctx.work.jvp(x, x_dot), None
 
 
 # torch asks for it at each call, and reads it off the function if it is not there.
-Accumulate.forward.__signature__ = inspect.signature(Accumulate.forward)  # type: ignore[attr-defined]
+Evaluate.forward.__signature__ = inspect.signature(Evaluate.forward)  # type: ignore[attr-defined]
 
 
 class _VJP(torch.autograd.Function):

@@ -77,9 +77,9 @@ class OverDepth(DepthSoftness):
 
     Fragment i weighs a_i prod_j (1 - a_j P(j in front of i)). Without a temperature the order is
     that of the depths: Porter and Duff's *over* (SIGGRAPH 1984), front to back, as PyTorch3D's
-    `AlphaCompositor` and the triangle splatting of Held et al. (2025) have it; of equal depths, the
-    face with the lower number is in front. With one, the order
-    is soft as well: P = 1 / (1 + exp((z_i' - z_j') / gamma)), z' normalised depth, 1 at the near
+    `AlphaCompositor` and the triangle splatting of Held et al. (2025) have it; of depths that are
+    equal to the last bit, the face with the lower number is in front. With one, the order is soft
+    as well: P = 1 / (1 + exp((z_i' - z_j') / gamma)), z' normalised depth, 1 at the near
     plane. Depths have gradients only then.
 
     A sharp edge in front of another surface blends from one to the other over the width of the edge

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from taichi_raster import copying, elementary
+from taichi_raster.architecture import Table
 from taichi_raster.kernels import (
     Accumulate,
     AccumulateTangent,
@@ -84,7 +85,7 @@ class Engine:
         self._lock = threading.RLock()
         self._tickets = itertools.count()
         self._depths: dict[tuple[Variant, int, int, int, int], int] = {}  # of layers, the last time
-        self._loaded = -1  # whose lists and sums' state are there
+        self._loaded = -1  # whose lists and state are there; not the sums, which are read at once
         self._placed = -1  # and whose inputs
         self.prefer_autodiff = False  # derivatives by Taichi's autodiff, the closed forms' oracle
 
@@ -117,7 +118,7 @@ class Engine:
             copying.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
             if self.prefer_autodiff:
                 copying.seed(fields, fields.x_still, x, fields.x_still, 0)
-                _refuse_loops(call)
+                _refuse_what_autodiff_cannot(call)
                 with elementary.native():
                     self._kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
                 return copying.read(fields, fields.x.grad, x, call.x_size)
@@ -149,7 +150,7 @@ class Engine:
             fields = self._scratch
             copying.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
             if self.prefer_autodiff:
-                _refuse_loops(call)
+                _refuse_what_autodiff_cannot(call)
                 copying.seed(fields, fields.x_still, x, fields.x_still, 0)
                 copying.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)
                 kernels = self._kernels(AccumulateTangent, call.variant)
@@ -171,7 +172,8 @@ class Engine:
         """The pairs that pixels see, of the inputs that `forward` had with this ticket."""
         with self._lock:
             self._load(call, ticket, x, background)
-            variant = replace(call.variant, conorm="probabilistic", moves=_STILL)  # of no account
+            # The T-conorm is of no account: so all share the kernels.
+            variant = replace(call.variant, conorm="probabilistic", moves=_STILL)
             layers = self._layers(call, variant, x, hides)
         return Listing.of(layers, call.faces, by_face=not self.on_gpu)
 
@@ -187,9 +189,11 @@ class Engine:
             fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
             needed = self._launch(Layers, variant, name, *sizes, depth, hides)
             if needed == 0:
-                self._depths[key] = depth
                 found = copying.read(fields, fields.layers, x, listed)
-                return found.view(call.batch, call.height, call.width, depth)
+                found = found.view(call.batch, call.height, call.width, depth)
+                deepest = max(int((found >= 0).sum(-1).max()), 1)
+                self._depths[key] = deepest
+                return found[..., :deepest]
             depth = min(2 * depth, needed) if hides == Hides.SUM else needed
 
     def measure(self, call: Call, listing: Listing, x: Tensor) -> Float[Tensor, "P N"]:
@@ -212,10 +216,15 @@ class Engine:
     def measure_jvp(self, call: Call, listing: Listing, x: Tensor, x_dot: Tensor) -> Tensor:
         """The tangent of `measure`, given that of the inputs."""
         with self._lock:
-            n = self._place_listing(call, listing, x)
+            n = self._place_listing(call, listing, x, tangent=True)
             fields = self._scratch
             copying.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
-            self._measure(MeasureTangent, call.variant, call, n)
+            if self.prefer_autodiff:
+                copying.seed(fields, fields.x_still, x, fields.x_still, 0)
+                with elementary.native():
+                    self._kernels(MeasureTangentByAutodiff, call.variant).measure_pairs(n)
+            else:
+                self._measure(MeasureTangent, call.variant, call, n)
             return self._planes(fields.y_dot, call, n, x)
 
     def measure_second(
@@ -223,7 +232,7 @@ class Engine:
     ) -> Tensor:
         """The gradient of v . J(x) x_dot with respect to x, J of `measure`."""
         with self._lock:
-            n = self._place_listing(call, listing, x)
+            n = self._place_listing(call, listing, x, tangent=True)
             fields = self._scratch
             copying.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
             if self.prefer_autodiff:
@@ -232,23 +241,24 @@ class Engine:
             copying.seed(fields, fields.y.grad, v, fields.x_dot, 0)
             return self._pull(PullListedTangent, call, x, n)
 
-    def _place_listing(self, call: Call, listing: Listing, x: Tensor) -> int:
+    def _place_listing(self, call: Call, listing: Listing, x: Tensor, tangent: bool = False) -> int:
         """Put this call's inputs and pairs in place; how many pairs there are."""
         runtime()  # raises if Taichi was re-initialised
         self._placed = -1
         n = listing.entries.shape[1]
         fields, size = self._scratch, (2 + call.variant.channels) * n + _MARGIN
         fields.reserve(
-            x=call.x_size, x_dot=call.x_size, y=size, y_dot=size, limits=len(call.limits()),
+            x=call.x_size, y=size, limits=len(call.limits()),
             entries=Entry.COUNT * n + _MARGIN, entry_begin=len(listing.begin),
         )  # fmt: skip
+        if tangent:
+            fields.reserve(x_dot=call.x_size, y_dot=size)
         sizes, limits = _numbers(call, self.on_gpu, x.dtype)
         sizes = sizes.clone()
         sizes[Dim.PIXELS] = n
         copying.place(fields, x, sizes, limits, x[:0])
         copying.seed(fields, fields.entries, listing.entries, fields.entries, 0)
-        if not self.on_gpu:
-            copying.seed(fields, fields.entry_begin, listing.begin, fields.entry_begin, 0)
+        copying.seed(fields, fields.entry_begin, listing.begin, fields.entry_begin, 0)
         return n
 
     def _measure(self, kind: type[Measure], variant: Variant, call: Call, n: int) -> None:
@@ -262,7 +272,7 @@ class Engine:
     def _measure_back(self, kind: type[Measure], call: Call, n: int, x: Tensor) -> Tensor:
         fields = self._scratch
         copying.seed(fields, fields.x_still, x, fields.x_still, 0)
-        _refuse_loops(call)
+        _refuse_what_autodiff_cannot(call)
         with elementary.native():
             self._kernels(kind, call.variant).measure_pairs.grad(n)
         return copying.read(fields, fields.x.grad, x, call.x_size)
@@ -286,6 +296,8 @@ class Engine:
         if self.on_gpu:
             if pairs is None:
                 self._launch(kind, variant, "pull_pixels", call.runs(self.on_gpu))
+            elif call.fixed_order:
+                self._launch(kind, variant, "pull_items", call.batch)
             else:
                 self._launch(kind, variant, "pull_pairs", pairs)
             return copying.read(fields, fields.x.grad, x, call.x_size)
@@ -418,7 +430,11 @@ def _fitting(total: int) -> int:
     return total
 
 
-def _refuse_loops(call: Call) -> None:
+def _refuse_what_autodiff_cannot(call: Call) -> None:
+    if isinstance(call.variant.edge.network, Table):
+        raise NotImplementedError(
+            "derivatives_by('autodiff') cannot follow a table's look-up; use closed forms"
+        )
     names = (call.variant.edge.distribution, call.variant.depth.distribution)
     if any(name is not None and registry.find(name).shaped for name in names):
         raise NotImplementedError(

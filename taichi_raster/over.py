@@ -37,7 +37,10 @@ def mean_colours(
     else:
         weights = coverage * _through_softly(coverage, spread(measured[1]) / gamma)
     total = weights.sum(0)
-    weights = weights / torch.where(total > 0, total, 1.0)
+    # Where next to nothing is seen, alpha makes nothing of the colour: but third powers of a total
+    # are in its second derivatives.
+    least = torch.finfo(total.dtype).tiny ** 0.25
+    weights = weights / torch.where(total > least, total, 1.0)
     return spread(weights.flatten()[slots] * measured[2:]).sum(1)
 
 

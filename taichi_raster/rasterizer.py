@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from taichi_raster import checks, per_item
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appearance
-from taichi_raster.autograd import Accumulate, ListedPairs, PixelSums
+from taichi_raster.autograd import Evaluate, PairMeasures, PixelSums
 from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, OverDepth, SoftmaxDepth
 from taichi_raster.engine import Sums, engine
 from taichi_raster.layout import Call, DepthVariant, Hides, Part, Slot, State, Variant
@@ -221,11 +221,11 @@ class SoftRasterizer(nn.Module):
         else:
             floor = self.depth.background(depth, batch).to(vertices)
         work = PixelSums(call, engine().ticket(), floor.detach())
-        sums = Sums(*Accumulate.apply(x, work))
+        sums = Sums(*Evaluate.apply(x, work))
         total, weight, colours = sums.y.split([1, 1, shown.total])
         alpha = self._resolve(total[0], sums.state, table[:, Slot.P])
         if in_order:
-            colour = self._over(vertices, coloured, edge, depth, p, (work, x))
+            colour = self._over(vertices, coloured, edge, depth, p, work, x)
             behind = self._behind(background, alpha)
             image = alpha[..., None] * colour
             if behind is not None:
@@ -249,17 +249,18 @@ class SoftRasterizer(nn.Module):
 
     def _over(
         self, vertices: Tensor, shown: Appearance, edge: EdgeState, depth: DepthState, p: Tensor,
-        alphas: tuple[PixelSums, Tensor],
+        sums: PixelSums, x: Tensor,
     ) -> Tensor:  # fmt: skip
-        """The mean colour of each pixel's fragments, (B, H, W, C), which `alphas` made alpha of."""
+        """The mean colour of each pixel's fragments, (B, H, W, C): those of which alpha was made, by
+        `sums` of `x`."""
         assert isinstance(self.depth, OverDepth)
-        work, x = alphas
         # In a soft order, what is behind may be in front.
         hides = Hides.PRODUCT if self.depth.gamma is None else Hides.NOTHING
-        listing = engine().listing(work.call, work.ticket, x.detach(), work.background, hides)
-        call, x, _ = self._pack(vertices, shown, edge, depth, p)
+        listing = engine().listing(sums.call, sums.ticket, x.detach(), sums.background, hides)
+        call, packed, _ = self._pack(vertices, shown, edge, depth, p)
+        # The T-conorm is of no account: so all share the kernels.
         call = replace(call, variant=replace(call.variant, conorm="probabilistic"))
-        measured, _ = Accumulate.apply(x, ListedPairs(call, listing))
+        measured, _ = Evaluate.apply(packed, PairMeasures(call, listing))
         gamma = None
         if self.depth.gamma is not None:
             gamma = depth.gamma.to(vertices).expand(len(vertices)) * (self.far - self.near)

@@ -21,7 +21,7 @@ _INITIAL = {
     "tile_begin": 1 << 16, "tile_faces": 1 << 21, "group_begin": 1 << 12,
     "group_faces": 1 << 18, "limits": 1 << 10, "state": 1 << 20, "pixels": 1 << 18,
     "layers": 1 << 20, "layer_depths": 1 << 20, "layer_covers": 1 << 20, "partials": 1 << 18,
-    "entries": 1 << 20, "entry_begin": 1 << 16,
+    "entries": 1 << 21, "entry_begin": 1 << 16,
 }  # fmt: skip
 
 

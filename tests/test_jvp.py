@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import taichi_raster as tr
 from scenes import SECOND_ORDER_MODES, Case, Inputs, kink_margin, like, relative
 
 
@@ -107,3 +108,35 @@ def test_wrong_tangents_are_refused(wrong: str, dtype: torch.dtype) -> None:
     dot = {"shape": x["vertices"][:, :1], "dtype": x["vertices"].half()}[wrong]
     with pytest.raises((TypeError, ValueError), match="tangents.*face_vertices"):
         case.renderer(x).jvp((x["vertices"], x["attributes"]), (dot, x["attributes"]))
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+@pytest.mark.parametrize("which", ["a table's network", "a depth distribution's gamma"])
+def test_forward_mode_in_what_torch_computes_of_a_softness(which: str, dtype: torch.dtype) -> None:
+    """Forward mode is reverse mode along a direction."""
+    x = Case("logistic").inputs(seed=5, batch=2, faces=6, dtype=dtype)
+    if which == "a table's network":
+        edge = tr.tabulate(tr.MLPSoftness((3, 3), scale=0.1, init="gaussian"), octaves=6)
+        renderer, name = tr.SoftRasterizer(12, edge), "edge.edge.weights"
+        start = edge.edge.weights.detach()
+    else:
+        gamma = tr.Knots([0.2])
+        depth = tr.DistributionDepth("gaussian", gamma)
+        renderer, name = tr.SoftRasterizer(12, depth=depth), "depth.gamma.log_values"
+        start = gamma.log_values.detach()
+    direction = torch.linspace(-1, 1, start.numel() + 1)[1:].to(start).view(start.shape)
+
+    def image(values: Tensor) -> Tensor:
+        faces = x["vertices"].detach(), x["attributes"].detach()
+        return torch.func.functional_call(renderer, {name: values}, faces)
+
+    values = start.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(image(values).square().sum(), values)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(start, direction)
+        found = torch.autograd.forward_ad.unpack_dual(image(dual).square().sum())
+        assert found.tangent is not None
+        assert abs(float(slope.flatten() @ direction.flatten())) > 1e-4
+        torch.testing.assert_close(
+            found.tangent.to(start), (slope * direction).sum(), rtol=1e-9, atol=0
+        )

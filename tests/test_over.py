@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster import gathering
+from taichi_raster import gathering, rasterizer
 from taichi_raster.engine import derivatives_by
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
@@ -260,3 +260,47 @@ def test_closed_forms_and_autodiff_agree(gamma: float | None) -> None:
         assert float(other.abs().max()) > 1e-2
         size = float(other.abs().max())
         torch.testing.assert_close(one, other, rtol=0, atol=size * (1e-10 if tight else 1e-4))
+
+
+@F64
+def test_without_a_threshold_second_derivatives_are_finite() -> None:
+    vertices, colours = scene(8)
+    leaves = [t.requires_grad_() for t in (vertices, colours)]
+    for gamma in (None, 0.1):
+        renderer = tr.SoftRasterizer(
+            16, tr.Distribution("gaussian", 0.05), tr.OverDepth(gamma), threshold=0.0
+        )
+        first = torch.autograd.grad(renderer(*leaves).square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(first[0].sum() + first[1].sum(), leaves)
+        assert all(bool(torch.isfinite(t).all()) for t in (*first, *second))
+
+
+def test_lists_are_as_deep_as_they_need_to_be() -> None:
+    """Also after a picture that needed deep ones."""
+    renderer = tr.SharpRasterizer(8, near=NEAR, far=FAR)
+    few, many = (
+        tr.lift_triangles(
+            torch.tensor(COVER).expand(1, 9, 3, 2) * size, torch.linspace(1, 2, 9)[None]
+        ).to(tr.runtime().dtype)
+        for size in (1.0, 1e-3)
+    )
+    many[:, :, :, 0] += torch.linspace(-1, 1, 9)[None, :, None]
+    few = few[:, :, :, :] + 0
+    shapes = [renderer._layers(faces).shape[-1] for faces in (few, many, few)]
+    assert shapes[0] == shapes[2]
+
+
+@pytest.mark.runs_on(arch="vulkan")
+def test_a_fixed_order_gives_equal_bits_where_a_thread_takes_a_pair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = dataclasses.replace(tr.runtime(), deterministic=True)
+    monkeypatch.setattr(rasterizer, "runtime", lambda: asked)
+    vertices, colours = scene(9, 60)
+    leaves = [t.requires_grad_() for t in (vertices, colours)]
+    renderer = tr.SoftRasterizer(
+        128, tr.Distribution("logistic", 0.1), tr.OverDepth(), threshold=1e-3
+    )
+    found = [torch.autograd.grad(renderer(*leaves).square().sum(), leaves) for _ in range(3)]
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

@@ -66,9 +66,9 @@ class Layers(PairKernels):
                 if ti.static(self.loops):
                     self.set_cover(pairs, lane, 0.0)
                     if m.near:
-                        self.measure(m, pairs, lane)
+                        self.note(m, pairs, lane)
                 else:
-                    self.measure(m, pairs, lane)
+                    self.note(m, pairs, lane)
             for lane in range(begin, end):
                 cover = self.cover_of(pairs, lane)
                 if (lane & (TILE - 1)) < columns and cover != 0.0:
@@ -144,7 +144,7 @@ class Layers(PairKernels):
         return TilePairs()
 
     @traced
-    def measure(self, m: Meeting, pairs: TilePairs, lane: Any) -> None:
+    def note(self, m: Meeting, pairs: TilePairs, lane: Any) -> None:
         f = self.weigh(m)
         pairs.z.at(lane).set(raw(f.z))
         pairs.cover.at(lane).set(ti.select(f.counts, self.signed_cover(m, f), 0.0))

@@ -11,7 +11,7 @@ import taichi as ti
 
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.kernels.pull import Pull
+from taichi_raster.kernels.pull import Pull, eights
 from taichi_raster.kernels.sinks import LANES, Sink
 from taichi_raster.layout import Dim, Entry
 from taichi_raster.numbers import Lanes, Number, raw
@@ -30,7 +30,8 @@ class Planes:
 
 @ti.data_oriented
 class ListedPairs(PairKernels):
-    """Kernels that go through listed pairs."""
+    """Kernels that go through listed pairs: `Meeting.q` is then the pair's number, `Dim.PIXELS` how
+    many there are, and a place in y a pair's."""
 
     @traced
     def meet_listed(self, face: Face, e: Any) -> Meeting:
@@ -66,7 +67,7 @@ class Measure(ListedPairs):
         first, last = self.entry_begin[at], self.entry_begin[at + 1]
         for chunk in range((last - first + LANES - 1) // LANES):
             begin = first + chunk * LANES
-            for lane in range(ti.min((last - begin + 7) // 8 * 8, LANES)):
+            for lane in range(ti.min(eights(last - begin), LANES)):
                 self.keep(self.meet_listed(face, begin + lane), planes, lane)
             for lane in range(ti.min(last - begin, LANES)):
                 self.put(planes, lane, begin + lane)
@@ -135,7 +136,7 @@ class PullListed(Pull, ListedPairs):
         first, last = self.entry_begin[at], self.entry_begin[at + 1]
         for chunk in range((last - first + LANES - 1) // LANES):
             begin = first + chunk * LANES
-            lanes = ti.min((last - begin + 7) // 8 * 8, LANES)
+            lanes = ti.min(eights(last - begin), LANES)
             for lane in range(lanes):
                 inside = begin + lane < last
                 m = self.meet_listed(face, begin + lane)
@@ -159,8 +160,20 @@ class PullListed(Pull, ListedPairs):
         for e in range(pairs):
             at = self.entry(Entry.FACE, e)
             b = at // self.dims[Dim.FACES]
-            m = self.meet_listed(self.face(b, at - b * self.dims[Dim.FACES]), e)
-            self.pull_fragment(m, self.weigh(m), self.pixel_sink(m))
+            self.pull_listed(self.face(b, at - b * self.dims[Dim.FACES]), e)
+
+    @ti.kernel
+    def pull_items(self, items: ti.i32):
+        """The same in a fixed order: a thread for each batch item."""
+        for b in range(items):
+            for e in range(self.entry_begin[b], self.entry_begin[b + 1]):
+                at = self.entry(Entry.FACE, e)
+                self.pull_listed(self.face(b, at - b * self.dims[Dim.FACES]), e)
+
+    @traced
+    def pull_listed(self, face: Face, e: Any) -> None:
+        m = self.meet_listed(face, e)
+        self.pull_fragment(m, self.weigh(m), self.pixel_sink(m))
 
     @traced
     def takes_part(self, f: Fragment, in_image: Any) -> Any:

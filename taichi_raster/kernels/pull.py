@@ -20,6 +20,12 @@ from taichi_raster.numbers import Jet, Number, Vector, total
 from taichi_raster.tracing import element, let, traced
 
 
+@ti.func
+def eights(count):
+    """Enough lanes for `count`: vectors hold eight numbers, or half as many."""
+    return (count + 7) // 8 * 8
+
+
 @ti.data_oriented
 class Pull(PairKernels):
     """The adjoint of all inputs.
@@ -60,7 +66,7 @@ class Pull(PairKernels):
             for chunk in range(left // LANES, (right + LANES - 1) // LANES):
                 first = chunk * LANES
                 begin = ti.max(left - first, 0) // 8 * 8
-                end = ti.min((right - first + 7) // 8 * 8, LANES)
+                end = ti.min(eights(right - first), LANES)
                 for lane in range(begin, end):
                     column = first + lane
                     inside = (column >= left) & (column < right)

@@ -25,7 +25,21 @@ class _LogCdf(torch.autograd.Function):
     def forward(ctx: Any, name: str, i: int, j: int, x: Tensor, shape: Tensor | None) -> Tensor:
         ctx.name, ctx.order = name, (i, j)
         ctx.save_for_backward(x, shape)
-        return _derivatives(name, x, shape)[i, j].to(x)
+        ctx.save_for_forward(x, shape)
+        return _derivatives(name, x, shape)[i, j].to(x).clone()
+
+    @staticmethod
+    def jvp(ctx: Any, *dots: Any) -> Tensor:
+        x, shape = ctx.saved_tensors
+        i, j = ctx.order
+        if i + j == 2:
+            raise NotImplementedError("third derivatives of a distribution are not available")
+        moved = torch.zeros_like(x)
+        if dots[3] is not None:
+            moved = moved + dots[3] * _LogCdf.apply(ctx.name, i + 1, j, x, shape)
+        if dots[4] is not None:
+            moved = moved + dots[4] * _LogCdf.apply(ctx.name, i, j + 1, x, shape)
+        return moved
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
