@@ -13,7 +13,6 @@ from torch import Tensor
 
 import taichi_raster as tr
 from taichi_raster import gathering, rasterizer
-from taichi_raster.engine import derivatives_by
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
 COVER = [[-1e3, -1e3], [1e3, -1e3], [0.0, 1e3]]  # every pixel lies deep inside
@@ -251,7 +250,7 @@ def test_closed_forms_and_autodiff_agree(gamma: float | None) -> None:
     renderer = tr.SoftRasterizer(12, tr.Distribution("gaussian", 0.1), tr.OverDepth(gamma))
     found = {}
     for method in ("closed_forms", "autodiff"):
-        with derivatives_by(method):
+        with tr.derivatives_by(method):
             first = torch.autograd.grad(renderer(*leaves).square().sum(), leaves, create_graph=True)
             second = torch.autograd.grad(first[0].sin().sum() + first[1].sin().sum(), leaves)
         found[method] = [t.detach() for t in (*first, *second)]
@@ -304,3 +303,17 @@ def test_a_fixed_order_gives_equal_bits_where_a_thread_takes_a_pair(
     found = [torch.autograd.grad(renderer(*leaves).square().sum(), leaves) for _ in range(3)]
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@F64
+@pytest.mark.parametrize("depth", [tr.OverDepth(), tr.SoftmaxDepth(0.1)])
+def test_autodiff_says_what_it_cannot_follow(depth: tr.DepthSoftness) -> None:
+    vertices, colours = scene(10)
+    edges = {
+        "table's look-up": tr.tabulate(tr.MLPSoftness(scale=0.05)),
+        "gamma distributions' loops": tr.Distribution("gamma", 0.05, shape=2.0),
+    }
+    for said, edge in edges.items():
+        image = tr.SoftRasterizer(8, edge, depth)(vertices.requires_grad_(), colours)
+        with tr.derivatives_by("autodiff"), pytest.raises(NotImplementedError, match=said):
+            image.square().sum().backward()
