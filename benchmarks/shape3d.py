@@ -93,7 +93,7 @@ class Lever:
 
 WINDOWS = Lever("truncated", {"window": 10}, 16, (0.006, 0.02), None)
 LEVERS = {
-    "larger meta-batch and perturbations": Lever(tasks=64),
+    "larger meta-batch and perturbations": Lever(),
     "truncated gradient": WINDOWS,
     "half the steps": Lever(steps=20, lr=1.7 * START.lr),
     "wider network": Lever(shape={"widths": (12, 12)}),
