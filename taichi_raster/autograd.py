@@ -17,7 +17,6 @@ from torch.autograd.function import FunctionCtx
 
 from taichi_raster.engine import engine
 from taichi_raster.layout import Call
-from taichi_raster.listing import Listing
 
 
 class Work(Protocol):
@@ -64,30 +63,6 @@ class PixelSums:
 
     def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
         return engine().second(self.call, self.ticket, x, self.background, v, x_dot)
-
-
-@dataclass(frozen=True)
-class PairMeasures:
-    """Coverage, depth and attributes of listed pairs, (2 + C, N)."""
-
-    call: Call
-    listing: Listing
-
-    @property
-    def kept(self) -> tuple[Tensor, ...]:
-        return self.listing.entries, self.listing.begin
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return engine().measure(self.call, self.listing, x), x.new_empty(0)
-
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return engine().measure_vjp(self.call, self.listing, x, v)
-
-    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        return engine().measure_jvp(self.call, self.listing, x, x_dot)
-
-    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
-        return engine().measure_second(self.call, self.listing, x, v, x_dot)
 
 
 class Evaluate(torch.autograd.Function):

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from taichi_raster import checks, per_item
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appearance
-from taichi_raster.autograd import Evaluate, PairMeasures, PixelSums
+from taichi_raster.autograd import Evaluate, PixelSums
 from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, OverDepth, SoftmaxDepth
 from taichi_raster.engine import Sums, engine
 from taichi_raster.layout import Call, DepthVariant, Hides, Part, Slot, State, Variant
+from taichi_raster.measures import PairMeasures
 from taichi_raster.over import mean_colours
 from taichi_raster.runtime import runtime
 from taichi_raster.schedule import as_progress
@@ -251,8 +252,7 @@ class SoftRasterizer(nn.Module):
         self, vertices: Tensor, shown: Appearance, edge: EdgeState, depth: DepthState, p: Tensor,
         sums: PixelSums, x: Tensor,
     ) -> Tensor:  # fmt: skip
-        """The mean colour of each pixel's fragments, (B, H, W, C): those of which alpha was made, by
-        `sums` of `x`."""
+        """The mean colour of each pixel's fragments, (B, H, W, C); alpha is of `sums` at `x`."""
         assert isinstance(self.depth, OverDepth)
         # In a soft order, what is behind may be in front.
         hides = Hides.PRODUCT if self.depth.gamma is None else Hides.NOTHING

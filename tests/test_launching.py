@@ -69,7 +69,7 @@ def assert_same_bits(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tenso
 
 def test_copies_by_kernels_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = gradient_and_image()
-    monkeypatch.setattr(engine()._scratch, "views", {})
+    monkeypatch.setattr(engine().scratch, "views", {})
     assert_same_bits(gradient_and_image(), expected)
 
 
