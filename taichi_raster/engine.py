@@ -52,6 +52,9 @@ from taichi_raster.softness import registry
 
 STILL = (True, False, False)
 _MARGIN = LANES  # pixels past the last row that are read, and not used
+LOOPS = 1 << 13
+"""How often a GPU's thread may go through loops where it takes many pixels: Mesa's software driver
+ends loops after 2^16 turns, of which some take three, and others dislike long ones, too."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Engine:
             copying.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
             if self.prefer_autodiff:
                 copying.seed(fields, fields.x_still, x, fields.x_still, 0)
-                refuse_what_autodiff_cannot(call)
+                refuse_what_autodiff_cannot(call, self.on_gpu)
                 with elementary.native():
                     self.kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
                 return copying.read(fields, fields.x.grad, x, call.x_size)
@@ -148,7 +151,7 @@ class Engine:
             fields = self.scratch
             copying.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
             if self.prefer_autodiff:
-                refuse_what_autodiff_cannot(call)
+                refuse_what_autodiff_cannot(call, self.on_gpu)
                 copying.seed(fields, fields.x_still, x, fields.x_still, 0)
                 copying.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)
                 kernels = self.kernels(AccumulateTangent, call.variant)
@@ -181,7 +184,7 @@ class Engine:
         depth, fields = min(self._depths.get(key, 4), call.faces), self.scratch
         tiles = call.batch * call.tiles
         name = "collect_pixels" if self.on_gpu else "collect_tiles"
-        sizes = (call.runs(True),) if self.on_gpu else (tiles, to_each(tiles))
+        sizes = (call.batch * call.slots,) if self.on_gpu else (tiles, to_each(tiles))
         while True:
             listed = call.pixels * depth
             fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
@@ -226,12 +229,18 @@ class Engine:
         pair, where `pairs` are listed."""
         fields, variant = self.scratch, call.variant
         if self.on_gpu:
-            if pairs is None:
-                self.launch(kind, variant, "pull_pixels", call.runs(self.on_gpu))
-            elif call.fixed_order:
-                self.launch(kind, variant, "pull_items", call.batch)
-            else:
+            if pairs is not None and not call.fixed_order:
                 self.launch(kind, variant, "pull_pairs", pairs)
+                return copying.read(fields, fields.x.grad, x, call.x_size)
+            name, total, loops = "pull_pixels", call.run_length(True), 1
+            if pairs is not None:
+                name, total = "pull_items", self._longest(fields.entry_begin, call.batch, x)
+            elif call.fixed_order:
+                loops += self._longest(fields.tile_begin, call.batch * call.tiles, x)
+            portion = max(LOOPS // loops, 1)
+            for begin in range(0, total, portion):
+                count = min(portion, total - begin)
+                self.launch(kind, variant, name, call.runs(True), begin, count)
             return copying.read(fields, fields.x.grad, x, call.x_size)
         runs, length = call.face_runs()
         sizes = self.kernels(kind, variant).shared_sizes if variant.moves[2] else {}
@@ -249,6 +258,10 @@ class Engine:
                 begin = sum(call.sizes[:part])
                 found[begin : begin + call.sizes[part]] += of_part.reshape(-1)
         return found
+
+    def _longest(self, begins: Any, lists: int, like: Tensor) -> int:
+        """The length of the longest of so many lists, of which a field has the beginnings."""
+        return int(copying.read(self.scratch, begins, like, lists + 1).diff().max())
 
     def _load(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, tangent: bool = False
@@ -362,7 +375,11 @@ def _fitting(total: int) -> int:
     return total
 
 
-def refuse_what_autodiff_cannot(call: Call) -> None:
+def refuse_what_autodiff_cannot(call: Call, on_gpu: bool) -> None:
+    if on_gpu and call.fixed_order:
+        raise NotImplementedError(
+            "derivatives_by('autodiff') knows no deterministic=True on a GPU; use closed forms"
+        )
     if isinstance(call.variant.edge.network, Table):
         raise NotImplementedError(
             "derivatives_by('autodiff') cannot follow a table's look-up; use closed forms"

@@ -93,7 +93,7 @@ class PairMeasures:
 
     def _by_autodiff(self, current: Engine, kind: type[Measure], x: Tensor) -> Tensor:
         """The adjoint of x by Taichi's reverse mode."""
-        refuse_what_autodiff_cannot(self.call)
+        refuse_what_autodiff_cannot(self.call, current.on_gpu)
         fields = current.scratch
         copying.seed(fields, fields.x_still, x, fields.x_still, 0)
         with elementary.native():

@@ -1,10 +1,15 @@
 """`deterministic=True`: the same bits in every run, for one item and for many."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import taichi_raster as tr
+from taichi_raster import rasterizer, sharp
 
 SCRIPT = """
 import hashlib, sys
@@ -73,3 +78,31 @@ def test_two_runs_give_the_same_bits(pytestconfig: pytest.Config) -> None:
         assert done.returncode == 0, done.stderr
         printed += [line for line in done.stdout.splitlines() if line.startswith("digests")]
     assert len(printed) == 2 and printed[0] == printed[1]
+
+
+@pytest.mark.runs_on(arch="vulkan")
+@pytest.mark.parametrize("size, faces", [(24, 2), (64, 60)])
+def test_a_fixed_order_on_a_gpu_changes_rounding_alone(
+    size: int, faces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a thread would go through more loops than a driver allows."""
+    g = torch.Generator().manual_seed(0)
+    xy, z = torch.rand(1, faces, 3, 2, generator=g) * 2 - 1, 1 + torch.rand(1, faces, generator=g)
+    leaves = [tr.lift_triangles(xy, z), torch.rand(1, faces, 3, 3, generator=g)]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    renderers = [
+        tr.SoftRasterizer(size, tr.Distribution("gaussian", 0.05), depth)
+        for depth in (tr.SoftmaxDepth(0.1), tr.OverDepth())
+    ]
+    found = {}
+    for fixed in (False, True):
+        asked = dataclasses.replace(tr.runtime(), deterministic=fixed)
+        for module in (rasterizer, sharp):
+            monkeypatch.setattr(module, "runtime", lambda asked=asked: asked)
+        found[fixed] = []
+        for renderer in (*renderers, tr.SharpRasterizer(size)):
+            image = renderer(*leaves)
+            slopes = torch.autograd.grad(image.square().sum(), leaves)
+            found[fixed] += [image.detach(), *slopes]
+    for free, fixed in zip(found[False], found[True], strict=True):
+        torch.testing.assert_close(fixed, free, rtol=0, atol=1e-4 * float(free.abs().max()))

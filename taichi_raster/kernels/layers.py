@@ -41,13 +41,12 @@ class Layers(PairKernels):
         return needed
 
     @ti.kernel
-    def collect_pixels(self, runs: ti.i32, depth: ti.i32, hides: ti.i32) -> ti.i32:
+    def collect_pixels(self, slots: ti.i32, depth: ti.i32, hides: ti.i32) -> ti.i32:
         needed = 0
-        for run in range(runs):
-            for step in range(self.dims[Dim.RUN_LENGTH]):
-                b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
-                if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
-                    ti.atomic_max(needed, self.collect_pixel(b, row, column, tile, depth, hides))
+        for slot in range(slots):
+            b, row, column, tile = self.pixel(slot)
+            if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
+                ti.atomic_max(needed, self.collect_pixel(b, row, column, tile, depth, hides))
         return needed
 
     @ti.func

@@ -163,10 +163,12 @@ class PullListed(Pull, ListedPairs):
             self.pull_listed(self.face(b, at - b * self.dims[Dim.FACES]), e)
 
     @ti.kernel
-    def pull_items(self, items: ti.i32):
-        """The same in a fixed order: a thread for each batch item."""
+    def pull_items(self, items: ti.i32, begin: ti.i32, count: ti.i32):
+        """The same in a fixed order: a thread takes `count` pairs of a batch item, from number
+        `begin` on."""
         for b in range(items):
-            for e in range(self.entry_begin[b], self.entry_begin[b + 1]):
+            first = self.entry_begin[b] + begin
+            for e in range(first, ti.min(first + count, self.entry_begin[b + 1])):
                 at = self.entry(Entry.FACE, e)
                 self.pull_listed(self.face(b, at - b * self.dims[Dim.FACES]), e)
 

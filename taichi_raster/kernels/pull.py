@@ -87,9 +87,10 @@ class Pull(PairKernels):
         self.release()
 
     @ti.kernel
-    def pull_pixels(self, runs: ti.i32):
+    def pull_pixels(self, runs: ti.i32, begin: ti.i32, count: ti.i32):
+        """A thread takes `count` pixels of a run, from number `begin` on."""
         for run in range(runs):
-            for step in range(self.dims[Dim.RUN_LENGTH]):
+            for step in range(begin, begin + count):
                 b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
                 if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
                     for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
