@@ -63,6 +63,10 @@ class Options:
     only: tuple[str, ...] = ()
     out: Path = Path("out/shape3d")
 
+    def __post_init__(self) -> None:
+        if unknown := set(self.only) - LEVERS.keys():
+            raise ValueError(f"only: unknown {sorted(unknown)}; expected some of {list(LEVERS)}")
+
 
 @dataclass(frozen=True)
 class Lever:
@@ -91,10 +95,9 @@ class Lever:
         return replace(START, lr=self.lr)
 
 
-WINDOWS = Lever("truncated", {"window": 10}, 16, (0.006, 0.02), None)
 LEVERS = {
     "larger meta-batch and perturbations": Lever(),
-    "truncated gradient": WINDOWS,
+    "truncated gradient": Lever("truncated", {"window": 10}, 16, (0.006, 0.02), None),
     "half the steps": Lever(steps=20, lr=1.7 * START.lr),
     "wider network": Lever(shape={"widths": (12, 12)}),
 }

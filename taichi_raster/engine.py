@@ -249,7 +249,7 @@ class Engine:
             fields.reserve(partials=total)
             copying.clear(fields, fields.partials, total)
         all_runs = call.batch * runs
-        self.launch(kind, variant, "pull_faces", all_runs, runs, length, to_each(all_runs))
+        self.launch(kind, variant, "run_faces", all_runs, runs, length, to_each(all_runs))
         found = copying.read(fields, fields.x.grad, x, call.x_size)
         if total > 0:
             parts = copying.read(fields, fields.partials, x, total)

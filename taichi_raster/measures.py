@@ -89,7 +89,7 @@ class PairMeasures:
         else:
             runs, length = self.call.face_runs()
             total = self.call.batch * runs
-            current.launch(kind, variant, "measure_faces", total, runs, length, to_each(total))
+            current.launch(kind, variant, "run_faces", total, runs, length, to_each(total))
 
     def _by_autodiff(self, current: Engine, kind: type[Measure], x: Tensor) -> Tensor:
         """The adjoint of x by Taichi's reverse mode."""

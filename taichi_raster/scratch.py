@@ -2,7 +2,7 @@
 
 Fields rather than ndarrays, because autodiff through ndarray arguments is broken on Vulkan in
 Taichi 1.7.4 (taichi #8524). They are scratch: their contents belong to one call at a time.
-Replacing a field makes the kernels that use it compile anew, so they start large: 70 MB in float32,
+Replacing a field makes the kernels that use it compile anew, so they start large: 85 MB in float32,
 for 58,000 faces with three colours, or 512 x 512 pixels.
 """
 

@@ -275,18 +275,17 @@ def test_without_a_threshold_second_derivatives_are_finite() -> None:
 
 
 def test_lists_are_as_deep_as_they_need_to_be() -> None:
-    """Also after a picture that needed deep ones."""
+    """Also after a picture that needed deeper ones than the first guess."""
     renderer = tr.SharpRasterizer(8, near=NEAR, far=FAR)
+    speck = torch.tensor([[-0.01, -0.01], [0.01, -0.01], [0.0, 0.01]])
+    speck += torch.tensor([0.01, 0.125])  # a tenth of the nearest pixel: nine do not hide others
+    z = torch.linspace(1, 2, 9)[None]
     few, many = (
-        tr.lift_triangles(
-            torch.tensor(COVER).expand(1, 9, 3, 2) * size, torch.linspace(1, 2, 9)[None]
-        ).to(tr.runtime().dtype)
-        for size in (1.0, 1e-3)
+        tr.lift_triangles(shape.expand(1, 9, 3, 2), z).to(tr.runtime().dtype)
+        for shape in (torch.tensor(COVER), speck)
     )
-    many[:, :, :, 0] += torch.linspace(-1, 1, 9)[None, :, None]
-    few = few[:, :, :, :] + 0
-    shapes = [renderer._layers(faces).shape[-1] for faces in (few, many, few)]
-    assert shapes[0] == shapes[2]
+    depths = [renderer._layers(faces).shape[-1] for faces in (few, many, few)]
+    assert depths == [1, 9, 1]
 
 
 @pytest.mark.runs_on(arch="vulkan")

@@ -9,6 +9,7 @@ from typing import Any
 
 import taichi as ti
 
+from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.pull import Pull, eights
@@ -45,21 +46,11 @@ class ListedPairs(PairKernels):
 
 
 @ti.data_oriented
-class Measure(ListedPairs):
+class Measure(FaceKernels, ListedPairs):
     """Coverage, depth and attributes of each pair."""
 
-    @ti.kernel
-    def measure_faces(self, runs: ti.i32, runs_per_item: ti.i32, faces: ti.i32, length: ti.i32):
-        for slot in range(self.slots(runs, length)):
-            if self.begins(slot):
-                for run in range(self.first(slot, length), self.last(slot, length, runs)):
-                    b = run // runs_per_item
-                    begin = (run - b * runs_per_item) * faces
-                    for index in range(begin, ti.min(begin + faces, self.dims[Dim.FACES])):
-                        self.measure_face(b, index)
-
     @ti.func
-    def measure_face(self, b, index):
+    def run_face(self, b, index, run):
         self.hold(b)
         face = self.face(b, index)
         at = self.face_index(b, index)
@@ -128,7 +119,7 @@ class PullListed(Pull, ListedPairs):
     """The adjoint of all inputs, given those of what `Measure` finds."""
 
     @ti.func
-    def pull_face(self, b, index, run):
+    def run_face(self, b, index, run):
         self.hold(b)
         face = self.face(b, index)
         at = self.face_index(b, index)

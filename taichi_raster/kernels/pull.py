@@ -11,8 +11,8 @@ import taichi as ti
 
 from taichi_raster import geometry
 from taichi_raster.architecture import Table
+from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
-from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.sinks import LANES, FaceSink, FaceSums, PixelSink, Sink
 from taichi_raster.kernels.softening import pull_network
 from taichi_raster.layout import Dim, Part, Slot, State
@@ -27,7 +27,7 @@ def eights(count):
 
 
 @ti.data_oriented
-class Pull(PairKernels):
+class Pull(FaceKernels):
     """The adjoint of all inputs.
 
     Attributes:
@@ -44,18 +44,8 @@ class Pull(PairKernels):
         """Whether adjoints go to a table's knots."""
         return isinstance(self.variant.edge.network, Table) and self.moves[Part.EDGE_WEIGHTS]
 
-    @ti.kernel
-    def pull_faces(self, runs: ti.i32, runs_per_item: ti.i32, faces: ti.i32, length: ti.i32):
-        for slot in range(self.slots(runs, length)):
-            if self.begins(slot):
-                for run in range(self.first(slot, length), self.last(slot, length, runs)):
-                    b = run // runs_per_item
-                    begin = (run - b * runs_per_item) * faces
-                    for index in range(begin, ti.min(begin + faces, self.dims[Dim.FACES])):
-                        self.pull_face(b, index, run)
-
     @ti.func
-    def pull_face(self, b, index, run):
+    def run_face(self, b, index, run):
         self.hold(b)
         face = self.face(b, index)
         sums = self.face_sums(face, run)

@@ -1,0 +1,27 @@
+"""Kernels that go face by face: on a CPU, a thread takes a run of a batch item's faces."""
+
+from typing import Any
+
+import taichi as ti
+
+from taichi_raster.kernels.pairs import PairKernels
+from taichi_raster.layout import Dim
+
+
+@ti.data_oriented
+class FaceKernels(PairKernels):
+    """A subclass says what is done with a face."""
+
+    def run_face(self, b: Any, index: Any, run: Any) -> None:
+        """Do a face of batch item `b`; a `ti.func`."""
+        raise NotImplementedError
+
+    @ti.kernel
+    def run_faces(self, runs: ti.i32, runs_per_item: ti.i32, faces: ti.i32, length: ti.i32):
+        for slot in range(self.slots(runs, length)):
+            if self.begins(slot):
+                for run in range(self.first(slot, length), self.last(slot, length, runs)):
+                    b = run // runs_per_item
+                    begin = (run - b * runs_per_item) * faces
+                    for index in range(begin, ti.min(begin + faces, self.dims[Dim.FACES])):
+                        self.run_face(b, index, run)
