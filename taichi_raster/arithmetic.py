@@ -50,6 +50,23 @@ def polynomial(x: Any, coefficients: Sequence[float]) -> Any:
 
 
 @traced
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller of two numbers; y where x is NaN.
+
+    A CPU has one instruction for this, and three for `ti.min`, which also takes x where y is NaN.
+    """
+    x, y = let(x), let(y)
+    return let(ti.select(x < y, x, y))
+
+
+@traced
+def maximum(x: Any, y: Any) -> Any:
+    """The larger of two numbers; y where x is NaN. See `minimum`."""
+    x, y = let(x), let(y)
+    return let(ti.select(x > y, x, y))
+
+
+@traced
 def clamp(x: Any, low: Any, high: Any) -> Any:
     """x, kept in [low, high]."""
-    return let(ti.min(ti.max(x, low), high))
+    return minimum(maximum(x, low), high)

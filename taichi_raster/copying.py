@@ -32,6 +32,11 @@ def place(scratch: Scratch, x: Tensor, sizes: Tensor, limits: Tensor, background
     scratch.views[scratch.limits][n : n + len(rest)] = rest
 
 
+def place_cells(scratch: Scratch, weights: Tensor) -> None:
+    """Copy the weights of a table's cells, all four of each, to where a CPU looks for them."""
+    scratch.views[scratch.cells[0]][: len(weights)] = weights.detach()
+
+
 def seed(scratch: Scratch, field: Any, values: Tensor, cleared: Any, n: int) -> None:
     """Copy a tensor into the beginning of a field, and zero the first `n` of another."""
     flat = values.detach().reshape(-1)

@@ -18,7 +18,7 @@ from typing import Any
 import taichi as ti
 from taichi.lang import impl
 
-from taichi_raster.arithmetic import clamp, polynomial, types
+from taichi_raster.arithmetic import clamp, maximum, minimum, polynomial, types
 from taichi_raster.runtime import runtime
 from taichi_raster.tracing import let, traced
 
@@ -117,7 +117,7 @@ def log(x: Any) -> Any:
     """
     if _native:
         return let(ti.log(x))
-    bits = let(ti.bit_cast(ti.max(x, _format.smallest), types.bits))
+    bits = let(ti.bit_cast(maximum(x, _format.smallest), types.bits))
     exponent = _exponent(bits)
     m = let(ti.bit_cast(bits - (exponent << _format.digits), types.real))
     return _log(exponent, let((m - 1.0) / (m + 1.0)))
@@ -135,7 +135,7 @@ def log1p(x: Any) -> Any:
         s = let(x / (2.0 + x))
         series = 2.0 * s * polynomial(let(s * s), _ATANH)
         return let(ti.select(ti.abs(x) < 0.125, series, ti.log(1.0 + x)))
-    exponent = _exponent(let(ti.bit_cast(ti.max(1.0 + x, _format.smallest), types.bits)))
+    exponent = _exponent(let(ti.bit_cast(maximum(1.0 + x, _format.smallest), types.bits)))
     shift = let(exponent << _format.digits)
     power = ti.bit_cast(_bits(1.0) + shift, types.real)
     inverse = ti.bit_cast(_bits(1.0) - shift, types.real)
@@ -184,7 +184,7 @@ def atan2(y: Any, x: Any) -> Any:
     """The angle of (x, y), in [0, pi]; y >= 0, and not both 0."""
     y, x = let(y), let(x)
     size = let(ti.abs(x))
-    low, high = let(ti.min(size, y)), let(ti.max(size, y))
+    low, high = let(minimum(size, y)), let(maximum(size, y))
     wide = let(low > _TAN_EIGHTH * high)
     t = let(ti.select(wide, low - high, low) / ti.select(wide, low + high, high))
     square = let(t * t)

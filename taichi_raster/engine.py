@@ -42,6 +42,7 @@ from taichi_raster.layout import (
     EdgeVariant,
     Entry,
     Hides,
+    Part,
     State,
     Variant,
 )
@@ -206,6 +207,7 @@ class Engine:
         fields.reserve(
             x=call.x_size, y=size, limits=len(call.limits()),
             entries=Entry.COUNT * n + _MARGIN, entry_begin=len(listing.begin),
+            cells=self._cells(call),
         )  # fmt: skip
         if tangent:
             fields.reserve(x_dot=call.x_size, y_dot=size)
@@ -213,6 +215,7 @@ class Engine:
         sizes = sizes.clone()
         sizes[Dim.PIXELS] = n
         copying.place(fields, x, sizes, limits, x[:0])
+        self._place_cells(call, x)
         copying.seed(fields, fields.entries, listing.entries, fields.entries, 0)
         copying.seed(fields, fields.entry_begin, listing.begin, fields.entry_begin, 0)
 
@@ -291,7 +294,7 @@ class Engine:
         fields.reserve(
             x=call.x_size, state=State.COUNT * call.pixels + _MARGIN,
             pixels=call.pixels + _MARGIN, tile_begin=tiles + 2,
-            limits=len(call.limits()) + call.batch,
+            limits=len(call.limits()) + call.batch, cells=self._cells(call),
         )  # fmt: skip
         self._put(call, x, background)
         variant = Variant(
@@ -308,6 +311,17 @@ class Engine:
         """The inputs alone."""
         sizes, limits = _numbers(call, self.on_gpu, x.dtype)
         copying.place(self.scratch, x, sizes, limits, background)
+        self._place_cells(call, x)
+
+    def _cells(self, call: Call) -> int:
+        """How many cells of tables a CPU reads."""
+        table = isinstance(call.variant.edge.network, Table) and not self.on_gpu
+        return call.sizes[Part.EDGE_WEIGHTS] // 4 if table else 0
+
+    def _place_cells(self, call: Call, x: Tensor) -> None:
+        if (cells := self._cells(call)) > 0:
+            begin = sum(call.sizes[: Part.EDGE_WEIGHTS])
+            copying.place_cells(self.scratch, x[begin : begin + 4 * cells])
 
     def _list(self, call: Call, variant: Variant) -> None:
         """Find each tile's faces, face by face."""

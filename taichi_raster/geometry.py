@@ -18,7 +18,7 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.arithmetic import clamp, frozen
+from taichi_raster.arithmetic import clamp, frozen, maximum, minimum
 from taichi_raster.numbers import Local, Number, Vector, choose, raw, select, sqrt, total
 from taichi_raster.tracing import let
 
@@ -82,13 +82,13 @@ def extent(face: Triangle, axis: int, at: Any, reach: Any) -> tuple[Any, Any]:
     other = 1 - axis
 
     def include(valid: Any, position: Any) -> None:
-        low.set(ti.min(low.value, ti.select(valid, position, 1e30)))
-        high.set(ti.max(high.value, ti.select(valid, position, -1e30)))
+        low.set(minimum(ti.select(valid, position, 1e30), low.value))
+        high.set(maximum(ti.select(valid, position, -1e30), high.value))
 
     for corner in face.corners:
         away = let(at - raw(corner[axis]))
         square = let(reach * reach - away * away)
-        half = let(ti.sqrt(ti.max(square, 0.0)))
+        half = let(ti.sqrt(maximum(square, 0.0)))
         for sign in (-1.0, 1.0):
             include(square >= 0.0, raw(corner[other]) + half * sign)
     for corner, edge, inverse in zip(face.corners, face.edges, face.inverses, strict=True):

@@ -21,7 +21,7 @@ _INITIAL = {
     "tile_begin": 1 << 16, "tile_faces": 1 << 21, "group_begin": 1 << 12,
     "group_faces": 1 << 18, "limits": 1 << 10, "state": 1 << 20, "pixels": 1 << 18,
     "layers": 1 << 20, "layer_depths": 1 << 20, "layer_covers": 1 << 20, "partials": 1 << 18,
-    "entries": 1 << 21, "entry_begin": 1 << 16,
+    "entries": 1 << 21, "entry_begin": 1 << 16, "cells": 1 << 12,
 }  # fmt: skip
 
 
@@ -30,7 +30,7 @@ DIMS = 32  # sizes of a call that fit; see layout.Dim
 _NUMBERS: dict[Any, Any] = {ti.i32: ctypes.c_int32, ti.f32: ctypes.c_float, ti.f64: ctypes.c_double}
 
 # How many numbers each group of fields holds for one element: values, adjoints, mirrors.
-_ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 2}
+_ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 2, "cells": 4}
 
 
 def free_memory(arch: str) -> int | None:
@@ -56,6 +56,7 @@ class Scratch:
             group_begin, group_faces: likewise for groups of tiles.
         state: what `Forward` finds for each pixel besides (see layout.State); nearest, top: faces.
         partials: adjoints of a table's knots, from each run of faces.
+        cells: on a CPU, the weights of tables' cells: four fields that lie between one another.
         layers, layer_depths, layer_covers: faces of each pixel, nearest first, their depths and
             coverages there (negative of those that show their backs).
         entries: listed pairs (see layout.Entry); entry_begin: where each face's begin.
@@ -79,6 +80,7 @@ class Scratch:
     entries: Any
     entry_begin: Any
     partials: Any
+    cells: list[Any]
 
     def __init__(self, runtime: Runtime) -> None:
         self._float = runtime.ti_float
@@ -120,11 +122,17 @@ class Scratch:
         builder = ti.FieldsBuilder()
         made = self._make(name)
         self._fields[name] = made + [field.grad for field in made if field.grad is not None]
-        for field in self._fields[name]:
-            builder.dense(ti.i, capacity).place(field)
+        if name == "cells":
+            builder.dense(ti.i, capacity).place(*made)
+        else:
+            for field in self._fields[name]:
+                builder.dense(ti.i, capacity).place(field)
         self._trees[name] = builder.finalize()
-        for field in self._fields[name]:
-            self._share(field, capacity)
+        if name == "cells":  # four of them, cell after cell
+            self._share(made[0], 4 * capacity)
+        else:
+            for field in self._fields[name]:
+                self._share(field, capacity)
         self._capacity[name] = capacity
         self.version += 1
 
@@ -155,6 +163,9 @@ class Scratch:
             self.x = ti.field(self._float, needs_grad=True)
             self.x_still = ti.field(self._float)
             return [self.x, self.x_still]
+        if name == "cells":
+            self.cells = [ti.field(self._float) for _ in range(4)]
+            return self.cells
         if name == "pixels":
             self.nearest, self.top = ti.field(ti.i32), ti.field(ti.i32)
             return [self.nearest, self.top]

@@ -7,6 +7,7 @@ from typing import Any
 
 import taichi as ti
 
+from taichi_raster.arithmetic import maximum
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.tiles import TileKernels
 from taichi_raster.layout import TILE, Limit, Slot, State
@@ -90,7 +91,7 @@ class Forward(TileKernels):
             e = let(raw(self.conorm.exponent(a, log_s, p)))
             before = sums.peak.value
             adds = f.counts if saturated is None else let(f.counts & (saturated == 0))
-            peak = let(ti.max(before, ti.select(adds, e, before)))
+            peak = maximum(ti.select(adds, e, before), before)
             sums.total.set(sums.total.value * exp(before - peak))
             sums.peak.set(peak)
         term = raw(self.conorm_term(m.b, a, log_s, p, saturated, peak))
@@ -121,7 +122,7 @@ class Forward(TileKernels):
         shrink = let(exp(-ti.abs(rise)))
         rises = let(rise > 0.0)
         old, new = let(ti.select(rises, shrink, 1.0)), let(ti.select(rises, 1.0, shrink))
-        sums.largest.set(ti.max(largest, key))
+        sums.largest.set(maximum(key, largest))
         part = let(ti.select(shown, raw(f.edge.f) * new, 0.0))
         sums.weight.set(sums.weight.value * old + part)
         for colour, value in zip(sums.colour, self.colours(m, f.mixing), strict=True):
@@ -131,14 +132,14 @@ class Forward(TileKernels):
     def finish(self, b: Any, q: Any, sums: Pixel) -> None:
         """Write the sums, all colour weights relative to what makes them add up to 1."""
         background = element(self.limits, b + Limit.COUNT)
-        largest = let(ti.max(sums.largest.value, background))
+        largest = maximum(sums.largest.value, background)
         base = 0.0 if self.depth.softmax else largest
         shrink: Any = 1.0
         if self.coloured and not self.hard:
             inverse = 1.0 / raw(self.parameter(b, Slot.GAMMA)) if self.depth.softmax else 1.0
             shrink = let(exp((sums.largest.value - largest) * inverse))
             weight = sums.weight.value * shrink + exp((background - largest) * inverse)
-            norm = let(ti.max(weight, 1e-30))
+            norm = maximum(weight, 1e-30)
             shrink = shrink / norm
             set_to(self.kept(State.REFERENCE, q), largest if self.depth.softmax else 0.0)
             set_to(self.kept(State.OFFSET, q), base + log(norm))

@@ -74,6 +74,7 @@ class PairKernels:
         self.x, self.x_dot = scratch.x, scratch.x_dot
         self.y, self.y_dot = scratch.y, scratch.y_dot
         self.x_still = scratch.x_still
+        self.cells = scratch.cells if runtime.arch == "cpu" else None
         self.tile_begin, self.tile_faces = scratch.tile_begin, scratch.tile_faces
         self.group_begin, self.group_faces = scratch.group_begin, scratch.group_faces
         self.state = scratch.state
@@ -161,6 +162,18 @@ class PairKernels:
         at = let(self.dim(Dim.PARTS + part) + index)
         tangent = element(self.x_dot, at) if self.tangents and moves else None
         return Number(element(source, at), tangent)
+
+    @traced
+    def cell(self, part: int, index: Any) -> list[Number]:
+        """The four weights of a table's cell, with their tangents.
+
+        On a CPU the values are those in `cells`, which are addressed by the cell's number alone:
+        every lane of a vector needs another address, and to find four for each would take longer
+        than to load from them.
+        """
+        if self.cells is None or (self.tangents and self.moves[part]):
+            return [self.load(part, 4 * index + i) for i in range(4)]
+        return [Number(element(field, index)) for field in self.cells]
 
     @traced
     def parameter(self, b: Any, slot: int) -> Number:

@@ -58,9 +58,9 @@ def network_at(
 ) -> mlp_kernel.Tape | table_kernel.TableTape:
     """A network whose weights lie in a part of x, or a table in its place."""
     if isinstance(network, Table):
-        base = let(b * network.size)
+        base = let(b * (network.size // 4))
         return table_kernel.evaluate(
-            network, lambda i: kernels.load(part, base + i), x, kernels.autodiff
+            network, lambda i: kernels.cell(part, base + i), x, kernels.autodiff
         )
     weights: dict[int, Number] = {}
 

@@ -4,6 +4,7 @@ import math
 
 import taichi as ti
 
+from taichi_raster.arithmetic import maximum
 from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas, register
 from taichi_raster.softness.special import expm1_ratio
@@ -15,20 +16,20 @@ _SMALLEST = 1e-12  # smaller x count as this one, whose logarithm's slopes are s
 @ti.func
 def cdf(x):
     inside = x > 0.0
-    rest = exp(-ti.max(x, 0.0))
+    rest = exp(-maximum(x, 0.0))
     f = ti.select(inside, rest, 0.0)
-    size = ti.max(x, 0.0)
+    size = maximum(x, 0.0)
     return size * expm1_ratio(-size), f, -f
 
 
 @ti.func
 def log_cdf(x):
     """log x + log((1 - exp(-x)) / x); its slope is r = 1 / (exp(x) - 1)."""
-    size = ti.max(x, _SMALLEST)
+    size = maximum(x, _SMALLEST)
     inside = x > 0.0
     ratio = expm1_ratio(-size)
     r = exp(-size) / (size * ratio)
-    value = ti.select(size < 1.0, log(size) + log(ratio), log1p(-exp(-ti.max(size, 0.5))))
+    value = ti.select(size < 1.0, log(size) + log(ratio), log1p(-exp(-maximum(size, 0.5))))
     return (
         ti.select(inside, value, LOG_ZERO),
         ti.select(inside, r, 0.0),
@@ -38,7 +39,7 @@ def log_cdf(x):
 
 @ti.func
 def log_survival(x):
-    return -ti.max(x, 0.0), ti.select(x > 0.0, -1.0, 0.0 * x), 0.0 * x
+    return -maximum(x, 0.0), ti.select(x > 0.0, -1.0, 0.0 * x), 0.0 * x
 
 
 EXPONENTIAL = register(

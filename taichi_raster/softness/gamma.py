@@ -9,6 +9,7 @@ import math
 
 import taichi as ti
 
+from taichi_raster.arithmetic import maximum
 from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas, register
 from taichi_raster.softness.special import gammas
@@ -110,7 +111,7 @@ def _zero_outside(x, values: ti.template(), outside):
 
 @ti.func
 def cdf(x, k):
-    lower, t, t_k, t_kk, g, g_k, b = _tail(ti.max(x, _SMALLEST), k)
+    lower, t, t_k, t_kk, g, g_k, b = _tail(maximum(x, _SMALLEST), k)
     tail, f = exp(t), exp(g)
     sign = ti.select(lower, 1.0, -1.0)
     value = ti.select(lower, tail, 1.0 - tail)
@@ -120,7 +121,7 @@ def cdf(x, k):
 
 @ti.func
 def log_cdf(x, k):
-    lower, t, t_k, t_kk, g, g_k, b = _tail(ti.max(x, _SMALLEST), k)
+    lower, t, t_k, t_kk, g, g_k, b = _tail(maximum(x, _SMALLEST), k)
     own = _own(t, t_k, t_kk, g, g_k, b, 1.0)
     other = _other(t, t_k, t_kk, g, g_k, b, -1.0)
     return _zero_outside(x, _pick(lower, own, other), LOG_ZERO)
@@ -128,7 +129,7 @@ def log_cdf(x, k):
 
 @ti.func
 def log_survival(x, k):
-    lower, t, t_k, t_kk, g, g_k, b = _tail(ti.max(x, _SMALLEST), k)
+    lower, t, t_k, t_kk, g, g_k, b = _tail(maximum(x, _SMALLEST), k)
     own = _own(t, t_k, t_kk, g, g_k, b, -1.0)
     other = _other(t, t_k, t_kk, g, g_k, b, 1.0)
     return _zero_outside(x, _pick(lower, other, own), 0.0)

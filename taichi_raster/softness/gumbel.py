@@ -4,7 +4,7 @@ import math
 
 import taichi as ti
 
-from taichi_raster.arithmetic import polynomial
+from taichi_raster.arithmetic import maximum, minimum, polynomial
 from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.special import expm1_ratio
@@ -18,7 +18,7 @@ _BEND = (-1 / 1209600, 0.0, 1 / 30240, 0.0, -1 / 720, 0.0, 1 / 12)
 @ti.func
 def _rate(x):
     """exp(-x), of what can be told apart."""
-    return exp(ti.min(-x, _LARGEST))
+    return exp(minimum(-x, _LARGEST))
 
 
 @ti.func
@@ -40,10 +40,10 @@ def log_cdf(x):
 def log_survival(x):
     """log(1 - exp(-e)), e = exp(-x); its slope is -h, h = e / (exp(e) - 1)."""
     e = _rate(x)
-    h = ti.select(e < 40.0, 1.0 / expm1_ratio(ti.min(e, 40.0)), e * exp(-e))
-    small = ti.min(e, 1.0)
-    value = ti.select(e < 1.0, -x + log(expm1_ratio(-small)), log1p(-exp(-ti.max(e, 1.0))))
-    tiny = ti.min(e, 0.25)
+    h = ti.select(e < 40.0, 1.0 / expm1_ratio(minimum(e, 40.0)), e * exp(-e))
+    small = minimum(e, 1.0)
+    value = ti.select(e < 1.0, -x + log(expm1_ratio(-small)), log1p(-exp(-maximum(e, 1.0))))
+    tiny = minimum(e, 0.25)
     bend = ti.select(e < 0.25, -tiny * (0.5 + tiny * polynomial(tiny, _BEND)), 1.0 - e - h)
     return value, -h, h * bend
 

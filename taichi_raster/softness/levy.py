@@ -4,6 +4,7 @@ import math
 
 import taichi as ti
 
+from taichi_raster.arithmetic import maximum
 from taichi_raster.elementary import exp, log
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas, register
 from taichi_raster.softness.special import erf, erfcx
@@ -16,7 +17,7 @@ _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
 @ti.func
 def _parts(x):
     """(size, y, exp(-y^2), f over exp(-y^2), f' over f) at x > 0, y = 1 / sqrt(2 x)."""
-    size = ti.max(x, _SMALLEST)
+    size = maximum(x, _SMALLEST)
     y = ti.sqrt(0.5 / size)
     return (
         size,

@@ -4,6 +4,7 @@ import math
 
 import taichi as ti
 
+from taichi_raster.arithmetic import maximum
 from taichi_raster.elementary import exp, log1p
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import reflected
@@ -24,7 +25,7 @@ def log_survival(x):
     e = exp(-ti.abs(x))
     inverse = 1.0 / (1.0 + e)
     f = ti.select(x >= 0.0, 1.0, e) * inverse
-    return -ti.max(x, 0.0) - log1p(e), -f, -e * inverse * inverse
+    return -maximum(x, 0.0) - log1p(e), -f, -e * inverse * inverse
 
 
 def reach(threshold: float) -> float:

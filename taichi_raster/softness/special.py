@@ -4,7 +4,7 @@ import math
 
 import taichi as ti
 
-from taichi_raster.arithmetic import clamp, polynomial
+from taichi_raster.arithmetic import clamp, maximum, minimum, polynomial
 from taichi_raster.elementary import exp, log
 
 _SMALL_NUM = (
@@ -44,11 +44,11 @@ def erfcx(y):
     W. J. Cody, "Rational Chebyshev approximation for the error function", Math. Comp. 23 (1969):
     three rational functions, accurate to the last digits of float64.
     """
-    square = ti.min(y, 1.0) * ti.min(y, 1.0)
-    small = exp(square) * (1.0 - erf_small(ti.min(y, 1.0)))
-    middle_y = ti.min(y, 4.0)
+    square = minimum(y, 1.0) * minimum(y, 1.0)
+    small = exp(square) * (1.0 - erf_small(minimum(y, 1.0)))
+    middle_y = minimum(y, 4.0)
     middle = polynomial(middle_y, _MIDDLE_NUM) / polynomial(middle_y, _MIDDLE_DEN)
-    large_y = ti.max(y, 4.0)
+    large_y = maximum(y, 4.0)
     inverse = 1.0 / (large_y * large_y)
     tail = inverse * polynomial(inverse, _LARGE_NUM) / polynomial(inverse, _LARGE_DEN)
     large = (_INV_SQRT_PI - tail) / large_y
@@ -65,9 +65,9 @@ def erf_small(y):
 @ti.func
 def erf(y):
     """erf(y) for y >= 0."""
-    near = ti.min(y, 30.0)
+    near = minimum(y, 30.0)
     large = 1.0 - exp(-near * near) * erfcx(near)
-    return ti.select(y <= _ERF_SMALL, erf_small(ti.min(y, _ERF_SMALL)), large)
+    return ti.select(y <= _ERF_SMALL, erf_small(minimum(y, _ERF_SMALL)), large)
 
 
 _EXPM1_RATIO = tuple(1 / math.factorial(k + 1) for k in reversed(range(14)))

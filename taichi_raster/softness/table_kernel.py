@@ -10,8 +10,8 @@ import taichi as ti
 
 from taichi_raster import elementary
 from taichi_raster.architecture import Table
-from taichi_raster.arithmetic import frozen
-from taichi_raster.numbers import Number, raw, select
+from taichi_raster.arithmetic import frozen, minimum
+from taichi_raster.numbers import Number, raw
 from taichi_raster.tracing import let
 
 
@@ -32,19 +32,22 @@ class TableTape:
     basis: list[Number]
 
 
-def evaluate(table: Table, weight: Callable[[Any], Number], x: Number, autodiff: bool) -> TableTape:
-    """`weight(i)` is the i-th weight."""
-    negative = let((frozen(raw(x)) if autodiff else raw(x)) < 0.0)
-    size = select(negative, -x, x)
-    v = size * (1.0 / table.width) + 1.0
-    bare = frozen(raw(v)) if autodiff else raw(v)
-    last = 2.0**table.octaves
-    number, begin = elementary.octave_cell(let(ti.min(bare, last)), table.subdivision)
-    first = let(ti.select(negative, 4 * table.knots, 0) + 4 * number)
-    c0, c1, c2, c3 = (weight(first + i) for i in range(4))
+def evaluate(
+    table: Table, weights: Callable[[Any], list[Number]], x: Number, autodiff: bool
+) -> TableTape:
+    """`weights(i)` are the four weights of cell i, those for negative x after the others."""
+    bare = frozen(raw(x)) if autodiff else raw(x)
+    negative = let(bare < 0.0)
+    sign = let(ti.select(negative, -1.0, 1.0))
+    v = x * sign * (1.0 / table.width) + 1.0
+    within = minimum(frozen(raw(v)) if autodiff else raw(v), 2.0**table.octaves)
+    number, begin = elementary.octave_cell(within, table.subdivision)
+    cell = let(ti.select(negative, table.knots, 0) + number)
+    c0, c1, c2, c3 = weights(cell)
     t = (v - begin) * table.width
+    inner = c2 + t * c3  # Horner's rule, for the value and for its slope
+    outer = c1 + t * inner
+    along = outer + t * (inner + t * c3)
     square = t * t
-    logit = c0 + t * (c1 + t * (c2 + t * c3))
-    along = c1 + t * (c2 * 2.0 + t * (c3 * 3.0))
     basis = [Number(1.0), t, square, square * t]
-    return TableTape(table, first, logit, select(negative, -along, along), basis)
+    return TableTape(table, let(4 * cell), c0 + t * outer, along * sign, basis)

@@ -11,6 +11,7 @@ from typing import Any
 
 import taichi as ti
 
+from taichi_raster.arithmetic import minimum
 from taichi_raster.elementary import exp, log, log1p
 from taichi_raster.softness.registry import LOG_ZERO, DistributionFormulas
 
@@ -24,7 +25,7 @@ def log_of(value, rest, slope, curve):
     v = ti.select(some, value, 1.0)
     rate = ti.select(some, slope / v, 0.0)
     second = ti.select(some, curve / v - rate * rate, 0.0)
-    log_v = ti.select(v < 0.5, log(v), log1p(-ti.min(rest, 0.75)))
+    log_v = ti.select(v < 0.5, log(v), log1p(-minimum(rest, 0.75)))
     return ti.select(some, log_v, LOG_ZERO), rate, second
 
 

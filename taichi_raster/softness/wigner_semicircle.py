@@ -7,7 +7,7 @@ import math
 
 import taichi as ti
 
-from taichi_raster.arithmetic import clamp, polynomial
+from taichi_raster.arithmetic import clamp, maximum, minimum, polynomial
 from taichi_raster.elementary import atan2
 from taichi_raster.softness.registry import DistributionFormulas, register
 from taichi_raster.softness.tails import from_tails
@@ -19,7 +19,7 @@ _SERIES = tuple((-1) ** n / math.factorial(2 * n + 3) for n in reversed(range(15
 @ti.func
 def _rise(low, high):
     """F, from 1 + x and 1 - x, both in [0, 2]."""
-    lower, upper = ti.min(low, high), ti.max(low, high)
+    lower, upper = minimum(low, high), maximum(low, high)
     t = 4.0 * atan2(ti.sqrt(lower), ti.sqrt(upper))  # at most pi
     tail = t * t * t * polynomial(t * t, _SERIES) / (2.0 * math.pi)
     return ti.select(low <= high, tail, 1.0 - tail)
