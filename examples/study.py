@@ -106,6 +106,12 @@ def main(options: Options) -> None:
             f"(the {result.best.source} at outer iteration {result.best.iteration} of "
             f"{result.iteration})"
         )
+        if result.confirmed is not None:
+            notes[-1] += (
+                f"; errors of the best validated on {study.training.confirm} fresh tuning tasks "
+                f"are {result.confirmed.ratio.format(digits=3)} of those at the start, "
+                f"{'not ' if result.best.source == 'start' else ''}kept"
+            )
     if not world().is_main:
         return
     clock("unseen tasks", lambda: judge(run, best, trained, notes))
@@ -225,7 +231,11 @@ def shape3d(seed: int) -> Study:
         slow_grid=Grid(SLOW, (0.03,), (0.01,), (0.04,), (True,)),
         wider_grid=Grid(("uniform", "gaussian", "logistic", "exponential_rev"), (0.03, 0.1),
                         (0.01, 0.03), (0.02, 0.04), conorms=(LUKASIEWICZ,)),
-        training=training(seed, learn(), 60, 16, 1, 1),
+        training=replace(
+            training(seed, learn(), 80, 32, 1, 2), confirm=128,
+            rates={"weights": 0.02, "progress_weights": 0.02, "log_values": 0.06},
+            sigmas={"weights": 0.05, "progress_weights": 0.05, "log_values": 0.15},
+        ),
         max_batch=64,
     )  # fmt: skip
 
@@ -361,7 +371,7 @@ def tiny(study: Study) -> Study:
         slow_grid=None,
         wider_grid=Grid(("uniform",), (0.06,), (0.03,), (0.05,), (True,), conorms=(LUKASIEWICZ,)),
         finer=False,
-        training=replace(training, settings=settings),
+        training=replace(training, settings=settings, confirm=min(training.confirm, 4)),
     )
 
 

@@ -7,7 +7,8 @@ Stages, each kept in files of its own, so that a stopped study goes on where it 
    Where asked, a wider search then also tunes what the edge softness stands in: the T-conorm, and a
    temperature that is annealed too;
 2. learn: a softness that starts at the best fixed one, and the ablation: the same, with a logistic
-   shape that stays, by the same estimator with the same effort;
+   shape that stays, by the same estimator with the same effort; where asked, each is kept only if
+   fresh tasks confirm that it is better than its start;
 3. judge: all methods on the same unseen tasks of the family, and of the families they are to
    transfer to, which nothing has been tuned or trained on.
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from meta.baselines import (
     BaselineTuner,
@@ -36,18 +38,21 @@ from meta.baselines import (
     ranking_markdown,
 )
 from meta.checkpoint import describe, load_json, save_json
+from meta.distributed import world
 from meta.estimators import es_gradient
 from meta.evaluate import Evaluation, evaluate
 from meta.method import Method
 from meta.outer import Estimator, OuterLoss
 from meta.starts import Learnable, learnable_method
+from meta.stats import Comparison, compare
 from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings, TrainingResult, fingerprint
+from meta.training import TrainerSettings, TrainingResult, Validated, fingerprint
 from meta.updates import UpdateRule
 
 CONSTANT, ANNEALED = "best constant", "best annealed"
 WIDER = "best annealed, wider search"
 LEARNED, ABLATION = "learned", "learned schedules, logistic shape"
+CONFIRMATION = 2000  # the first batch of the tuning stream for it; validation begins at 1000
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,10 @@ class Training:
             "log_values", ...); `sigmas` likewise for an estimator that has them.
         table: whether a learned shape is evaluated by a table (see `learnable_method`).
         shape_options: of `tr.MLPSoftness`.
+        confirm: fresh tuning tasks that have to show what was learned to be better than its start
+            (the 95% interval of the ratio of their errors lies below 1): otherwise the start is
+            kept. Where little can be gained, the best of many iterates by a few validation tasks is
+            the luckiest one. 0 keeps the best validated.
     """
 
     learn: Learnable = field(default_factory=Learnable)
@@ -99,6 +108,7 @@ class Training:
     )
     table: bool = True
     shape_options: Mapping[str, Any] = field(default_factory=dict)
+    confirm: int = 0
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,7 @@ class StudyRun:
         """Learn all that is learnable about `method`, which is left at the best validated."""
         training, names = self.study.training, list(method.learnable())
         folder = self.folder / ("learned" if name == LEARNED else "ablation")
+        start = method.parameter_dict()
         settings = replace(
             training.settings,
             lr={key: _by_last_word(training.rates, key) for key in names},
@@ -248,7 +259,42 @@ class StudyRun:
             f"(the {result.best.source} at outer iteration {result.best.iteration} of "
             f"{result.iteration})"
         )
-        return result
+        if training.confirm == 0:
+            return result
+        shown = world().from_main(lambda: self._confirm(method, start, folder))
+        if shown.ratio.high < 1:
+            return replace(result, confirmed=shown)
+        method.load(start)
+        best = Validated(start, result.start_score, 0, "start")
+        return replace(result, best=best, confirmed=shown)
+
+    def _confirm(self, method: Method, start: dict[str, Tensor], folder: Path) -> Comparison:
+        """What was learned against its start, on tuning tasks that no stage before has seen."""
+        problem, path = self.study.problem, folder / "confirmed.json"
+        learned = method.parameter_dict()
+        settings = json.loads(json.dumps({
+            "family": describe(problem.family), "count": self.study.training.confirm,
+            "batch_size": problem.batch_size, "method": fingerprint(method),
+        }))  # fmt: skip
+        results: dict[str, Evaluation] = {}
+        if self.resume and path.is_file():
+            content = load_json(path, "confirmation")
+            if content["settings"] == settings:
+                results = {k: Evaluation.from_json(v) for k, v in content["results"].items()}
+        if not results:
+            for name, parameters in (("learned", learned), ("start", start)):
+                method.load(parameters)
+                results[name] = evaluate(
+                    method, problem.family, self.study.training.confirm, "tune",
+                    problem.batch_size, CONFIRMATION,
+                )  # fmt: skip
+            method.load(learned)
+            found = {name: result.to_json() for name, result in results.items()}
+            save_json(path, {"kind": "confirmation", "settings": settings, "results": found})
+        return compare(
+            "learned", results["learned"].errors, "its start", results["start"].errors,
+            problem.family.error_floor, problem.family.failure_threshold,
+        )  # fmt: skip
 
     # Stage 3 --------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from meta.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
+from meta.stats import Comparison
 
 KIND = "outer-training"
 
@@ -175,13 +176,18 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The best validated parameters, the score of the start, and how far the training came."""
+    """The best validated parameters, the score of the start, and how far the training came.
+
+    `confirmed` compares them with the start on fresh tasks, where a study asked for that; the best
+    is the start itself then if they were not better.
+    """
 
     best: Validated
     start_score: float
     iteration: int
     finished: bool
     history: list[dict[str, Any]] = field(repr=False)
+    confirmed: Comparison | None = None
 
 
 class TrainingLog:

@@ -2,9 +2,11 @@
 
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from meta.study import (
     judged_file,
     moved,
 )
-from meta.training import TrainerSettings
+from meta.training import TrainerSettings, TrainingResult, Validated
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(600)]
 
@@ -110,6 +112,45 @@ def test_a_softness_moves_to_another_family_with_its_learning_rate(folder):
     assert there.renderer.alpha is method.renderer.alpha
     assert there.renderer.image_size == (48, 48) and there.steps == 2
     assert there.renderer.edge is method.renderer.edge and there.lr is method.lr
+
+
+class OneTry:
+    """In place of a trainer: it adds something to the learning rate's logarithms."""
+
+    added = 0.0
+
+    def __init__(self, method, *arguments, **options):
+        self.method = method
+
+    def run(self, *arguments, **options):
+        with torch.no_grad():
+            self.method.lr.log_values += self.added
+        best = Validated(self.method.parameter_dict(), -1.0, 1, "iterate")
+        return TrainingResult(best, 0.0, 1, True, [])
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_only_what_fresh_tasks_confirm_is_kept(folder, better, monkeypatch):
+    study = program.tiny(program.shape2d(0))
+    study = replace(study, training=replace(study.training, confirm=32))
+    problem = replace(study.problem, steps=20, batch_size=16)
+    run = StudyRun(replace(study, problem=problem), folder, resume=True, quiet=True)
+    config = FixedSoftness("logistic", 0.1, 0.03, 1e-4 if better else 0.08, True)
+    best = {name: Tuned(config, 0.0, 1, 0.0, 0.0, 0.0) for name in (ANNEALED, "logistic")}
+    method = run.start(best, ABLATION)
+    start = method.parameter_dict()
+    monkeypatch.setattr("meta.study.OuterTrainer", OneTry)
+    monkeypatch.setattr(OneTry, "added", math.log(800) if better else -math.log(800))
+    result = run.train(method, ABLATION)
+    assert (result.confirmed.ratio.high < 1) == better
+    assert (result.best.source == "start") != better
+    found = method.parameter_dict()
+    kept = start["lr.log_values"] + OneTry.added * better
+    assert torch.equal(found["lr.log_values"], kept)
+    assert (folder / "ablation" / "confirmed.json").is_file()
+    monkeypatch.setattr("meta.study.evaluate", None)  # what is there is not solved again
+    method.load(start)
+    assert run.train(method, ABLATION).confirmed == result.confirmed
 
 
 def test_the_finer_grid_surrounds_a_configuration():
