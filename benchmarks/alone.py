@@ -105,6 +105,10 @@ def _peak() -> float:
 
 
 def measure(name: str, arch: str) -> dict[str, Any]:
+    if name != "first-image":  # which imports torch itself, and measures from there
+        import torch
+
+        torch.set_num_threads(1)
     if name.startswith("unroll-"):
         return unrolled(arch, int(name.removeprefix("unroll-")))
     return {"first-image": first_image, "deterministic": deterministic, "large": large}[name](arch)

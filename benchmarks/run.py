@@ -6,7 +6,8 @@
 
 Each figure is a median with its quartiles; what is compared is timed in turn, within one run. The
 baseline is a dense torch renderer of the silhouette alone, every pixel against every face. A pair
-is a pixel and a face that lie within the softness's reach of each other.
+is a pixel and a face that lie within the softness's reach of each other. Ours is timed with one
+thread for torch's own operations (see `scenes.torch_threads`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from scenes import (
     pairs,
     passes,
     timed,
+    torch_threads,
     yardsticks,
 )
 
@@ -93,10 +95,17 @@ def main(options: Options) -> None:
     results: dict[str, Any] = {
         "machine": f"{runtime.arch}, {os.cpu_count()} cores, {platform.machine()}",
         "yardsticks before": yardsticks(options.repeats),
-        "scenes": time_scenes(options, console),
-        "sweeps": time_sweeps(options, console),
-        "softnesses": compare_softnesses(options, console),
-        "depths": compare_depths(options, console),
+        "dense torch": time_dense(),
+        "torch threads": compare_threads(options, console),
+    }
+    with torch_threads(1):
+        results |= {
+            "scenes": time_scenes(options, console, results["dense torch"]),
+            "sweeps": time_sweeps(options, console),
+            "softnesses": compare_softnesses(options, console),
+            "depths": compare_depths(options, console),
+        }
+    results |= {
         "alone": measure_alone(options, console),
         "yardsticks after": yardsticks(options.repeats),
     }
@@ -129,7 +138,30 @@ def time_together(scenes: list[Scene], repeats: int) -> list[dict[str, Any]]:
     return results
 
 
-def time_scenes(options: Options, console: Console) -> dict[str, Any]:
+def time_dense() -> Timing:
+    """The dense torch renderer on the first scene, with all of torch's threads."""
+    dense: Passes = {"": dense_torch(icosphere_faces(3, 1), 64)}
+    return timed(dense, 3)[""]
+
+
+def compare_threads(options: Options, console: Console) -> dict[str, dict[str, Timing]]:
+    """Forward and backward, where torch's own operations take all threads, or one."""
+    table = Table("scene", "all torch threads", "one", "ratio")
+    results: dict[str, dict[str, Timing]] = {}
+    for scene in SCENES[:3]:
+        faces = icosphere_faces(scene.subdivisions, scene.batch)
+        call = {"": passes(faces, scene.size, scene.cutoff)["forward + backward"]}
+        found = {"all": timed(call, 2 * options.repeats)[""]}
+        with torch_threads(1):
+            found["one"] = timed(call, 2 * options.repeats)[""]
+        results[str(scene)] = found
+        ratio = found["all"][1] / found["one"][1]
+        table.add_row(str(scene), *map(show, found.values()), f"{ratio:.2f}")
+    console.print(table)
+    return results
+
+
+def time_scenes(options: Options, console: Console, dense: Timing) -> dict[str, Any]:
     table = Table("scene", "forward", "fwd + bwd", "Hessian-vector", "HVP ratio", "ns / pair")
     results = {}
     for scene, row in zip(SCENES, time_together(SCENES, options.repeats), strict=True):
@@ -139,13 +171,8 @@ def time_scenes(options: Options, console: Console) -> dict[str, Any]:
             str(scene), *map(show, times), f"{row['HVP ratio']:.1f}", f"{row['ns a pair']:.0f}"
         )
     console.print(table)
-    dense: Passes = {"": dense_torch(icosphere_faces(3, 1), 64)}
-    row = results[str(SCENES[0])]
-    row["dense torch"] = timed(dense, 3)[""]
-    ratio = row["dense torch"][1] / row["forward + backward"][1]
-    console.print(
-        f"dense torch, silhouette, {SCENES[0]}: {show(row['dense torch'])}: {ratio:.0f} x ours"
-    )
+    ratio = dense[1] / results[str(SCENES[0])]["forward + backward"][1]
+    console.print(f"dense torch, silhouette, {SCENES[0]}: {show(dense)}: {ratio:.0f} x ours")
     return results
 
 

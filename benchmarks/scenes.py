@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -82,6 +83,21 @@ def pairs(faces: Tensor, size: int, cutoff: float = CUTOFF) -> float:
     reach = min(SCALE * math.log(1e6), cutoff)
     widened = area + sides.norm(dim=-1).sum(-1) * reach + math.pi * reach**2
     return float(widened.sum()) * (size / 2) ** 2
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many threads for torch's own operations.
+
+    After each that several threads did, these spin for some milliseconds, and take the cores away
+    from Taichi's: one thread is what `docs/performance.md` advises, and what we time with.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def timed(calls: Mapping[Name, Callable[[], object]], repeats: int) -> dict[Name, Timing]:
