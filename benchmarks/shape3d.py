@@ -29,7 +29,7 @@ import taichi_raster as tr
 from meta.baselines import FixedSoftness, fixed_method
 from meta.estimators import ESTIMATORS
 from meta.evaluate import Evaluation, evaluate
-from meta.outer import OuterLoss
+from meta.outer import OuterKind, OuterLoss
 from meta.starts import Learnable, learnable_method
 from meta.stats import compare
 from meta.trainer import OuterTrainer
@@ -77,6 +77,7 @@ class Lever:
         rates, sigmas: of weights, and of schedules; sigmas for evolution strategies.
         steps: inner ones; lr: where the inner learning rate starts.
         shape: options of the network.
+        outer: kind of the outer loss.
     """
 
     estimator: str = "es"
@@ -89,6 +90,7 @@ class Lever:
     steps: int = STEPS
     lr: float = START.lr
     shape: Mapping[str, Any] = field(default_factory=dict)
+    outer: OuterKind = "true"
 
     @property
     def start(self) -> FixedSoftness:
@@ -100,6 +102,7 @@ LEVERS = {
     "truncated gradient": Lever("truncated", {"window": 10}, 16, (0.006, 0.02), None),
     "half the steps": Lever(steps=20, lr=1.7 * START.lr),
     "wider network": Lever(shape={"widths": (12, 12)}),
+    "outer loss of pictures": Lever(outer="sharp"),
 }
 
 
@@ -176,10 +179,11 @@ def learn(options: Options) -> None:
             validate_every=5, validation_batches=1, validation_batch_size=64, max_batch=64,
             nonfinite="skip",
         )  # fmt: skip
-        outer = OuterLoss("true", floor=Shape3D.error_floor)
+        outer = OuterLoss(lever.outer, floor=Shape3D.error_floor)
+        validation = OuterLoss("true", floor=Shape3D.error_floor)
         trainer = OuterTrainer(
             method, family, outer, ESTIMATORS[lever.estimator], given, settings,
-            options.out / name.replace(" ", "_"), "auto", validation=outer,
+            options.out / name.replace(" ", "_"), "auto", validation=validation,
         )  # fmt: skip
         found = trainer.run(60 * options.minutes, quiet=True)
         fixed = fixed_method(lever.start, family.renderer, RULE, lever.steps)
