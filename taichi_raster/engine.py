@@ -219,6 +219,18 @@ class Engine:
         copying.seed(fields, fields.entries, listing.entries, fields.entries, 0)
         copying.seed(fields, fields.entry_begin, listing.begin, fields.entry_begin, 0)
 
+    def place_numbers(self, x: Tensor, counts: Tensor, x_dot: Tensor | None = None) -> None:
+        """Put numbers in place, for the kernels of order.py; and room for as many sums."""
+        runtime()  # raises if Taichi was re-initialised
+        self._placed = -1
+        fields, size = self.scratch, len(x) + _MARGIN
+        fields.reserve(x=size, y=size, entries=len(counts) + _MARGIN)
+        if x_dot is not None:
+            fields.reserve(x_dot=size, y_dot=size)
+            copying.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
+        copying.seed(fields, fields.x, x, fields.x, 0)
+        copying.seed(fields, fields.entries, counts, fields.entries, 0)
+
     def _run(self, kind: type[TileKernels], variant: Variant, call: Call) -> None:
         """Tile by tile, or pixel by pixel."""
         if self.on_gpu:

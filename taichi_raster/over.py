@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster.ordering import through_softly
+
 
 def mean_colours(
     measured: Float[Tensor, "2+C N"],
@@ -35,7 +37,8 @@ def mean_colours(
     if gamma is None:
         weights = coverage * _through_in_order(coverage)
     else:
-        weights = coverage * _through_softly(coverage, spread(measured[1]) / gamma)
+        counts = (slots % pixels).bincount(minlength=pixels).int()
+        weights = coverage * through_softly(coverage, spread(measured[1]) / gamma, counts)
     total = weights.sum(0)
     # Where next to nothing is seen, alpha makes nothing of the colour: but third powers of a total
     # are in its second derivatives.
@@ -50,15 +53,3 @@ def _through_in_order(coverage: Float[Tensor, "K P"]) -> Float[Tensor, "K P"]:
     for a in coverage[:-1].unbind():
         parts.append(parts[-1] * (1 - a))
     return torch.stack(parts)
-
-
-def _through_softly(
-    coverage: Float[Tensor, "K P"], depth: Float[Tensor, "K P"]
-) -> Float[Tensor, "K P"]:
-    """What the others let through, each as far as it is in front; depth in temperatures."""
-    through = torch.ones_like(coverage)
-    for j, (a, z) in enumerate(zip(coverage.unbind(), depth.unbind(), strict=True)):
-        others = coverage.new_ones(len(coverage), 1)
-        others[j] = 0
-        through = through * (1 - a * torch.sigmoid(depth - z) * others)
-    return through

@@ -13,6 +13,7 @@ from taichi_raster.kernels.listed import (
     PullListedTangent,
 )
 from taichi_raster.kernels.lists import Lists
+from taichi_raster.kernels.order import PullThrough, Through, ThroughTangent
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.pull import Pull, PullTangent
 from taichi_raster.kernels.push import Push
@@ -33,5 +34,8 @@ __all__ = [
     "PullListed",
     "PullListedTangent",
     "PullTangent",
+    "PullThrough",
     "Push",
+    "Through",
+    "ThroughTangent",
 ]
