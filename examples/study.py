@@ -299,7 +299,7 @@ def shaded(seed: int) -> Study:
         wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.05, 0.1), (0.01, 0.03), (0.05, 0.1),
                         (True,), gammas=(), conorms=(None, LUKASIEWICZ), over_gammas=(None,)),
         gammas=(0.03, 0.1, 0.3, 1.0),
-        training=training(seed, learn(gamma=True), 80, 64, 1, 4),
+        training=replace(training(seed, learn(gamma=True), 80, 64, 1, 4), confirm=256),
         max_batch=128,
     )  # fmt: skip
 
