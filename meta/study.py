@@ -93,6 +93,8 @@ class Training:
             (the 95% interval of the ratio of their errors lies below 1): otherwise the start is
             kept. Where little can be gained, the best of many iterates by a few validation tasks is
             the luckiest one. 0 keeps the best validated.
+
+    Raises ValueError for a negative `confirm`.
     """
 
     learn: Learnable = field(default_factory=Learnable)
@@ -109,6 +111,10 @@ class Training:
     table: bool = True
     shape_options: Mapping[str, Any] = field(default_factory=dict)
     confirm: int = 0
+
+    def __post_init__(self) -> None:
+        if self.confirm < 0:
+            raise ValueError(f"confirm must be >= 0, got {self.confirm}")
 
 
 @dataclass(frozen=True)

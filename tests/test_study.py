@@ -25,6 +25,7 @@ from meta.study import (
     LEARNED,
     WIDER,
     StudyRun,
+    Training,
     finer_grid,
     judged_file,
     moved,
@@ -151,6 +152,11 @@ def test_only_what_fresh_tasks_confirm_is_kept(folder, better, monkeypatch):
     monkeypatch.setattr("meta.study.evaluate", None)  # what is there is not solved again
     method.load(start)
     assert run.train(method, ABLATION).confirmed == result.confirmed
+
+
+def test_fewer_than_no_tasks_confirm_nothing():
+    with pytest.raises(ValueError, match="^confirm"):
+        Training(confirm=-1)
 
 
 def test_the_finer_grid_surrounds_a_configuration():
