@@ -121,18 +121,16 @@ class Scratch:
             self._trees[name].destroy()  # type: ignore[attr-defined]
         builder = ti.FieldsBuilder()
         made = self._make(name)
-        self._fields[name] = made + [field.grad for field in made if field.grad is not None]
-        if name == "cells":
+        if name == "cells":  # cell after cell, all four numbers of each: seen as the first field
             builder.dense(ti.i, capacity).place(*made)
+            self._fields[name], numbers = made[:1], 4 * capacity
         else:
+            self._fields[name], numbers = [*made, *_adjoints(made)], capacity
             for field in self._fields[name]:
                 builder.dense(ti.i, capacity).place(field)
         self._trees[name] = builder.finalize()
-        if name == "cells":  # four of them, cell after cell
-            self._share(made[0], 4 * capacity)
-        else:
-            for field in self._fields[name]:
-                self._share(field, capacity)
+        for field in self._fields[name]:
+            self._share(field, numbers)
         self._capacity[name] = capacity
         self.version += 1
 
@@ -174,6 +172,10 @@ class Scratch:
         field = ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)
         setattr(self, name, field)
         return [field]
+
+
+def _adjoints(fields: list[ti.Field]) -> list[ti.Field]:
+    return [field.grad for field in fields if field.grad is not None]
 
 
 @ti.kernel
