@@ -3,6 +3,8 @@
 first-image      seconds from import to the first image and to the first gradient
 deterministic    milliseconds forward + backward with deterministic=True, and the bits' equality
 large            100,352 faces at 1024^2, forward and backward: milliseconds, and memory
+soft-order       160 large faces at 32^2 under OverDepth(0.1): MiB that a gradient takes, and that a
+                 Hessian-vector product takes besides
 unroll-T         an exact unrolled outer step of T inner steps at 64^2, and memory
 """
 
@@ -70,6 +72,36 @@ def large(arch: str) -> dict[str, Any]:
     return {**found, "GiB before": before, "GiB at most": _peak()}
 
 
+def soft_order(arch: str) -> dict[str, Any]:
+    import torch
+
+    import taichi_raster as tr
+
+    tr.init(arch)
+    generator = torch.Generator().manual_seed(0)
+    middle = torch.rand(1, 160, 1, 2, generator=generator) * 1.6 - 0.8
+    xy = middle + 0.3 * torch.randn(1, 160, 3, 2, generator=generator)
+    z = 1 + torch.rand(1, 160, 1, 1, generator=generator).expand(-1, -1, 3, -1)
+    faces, colours = torch.cat([xy, z], -1), torch.rand(1, 160, 3, 3, generator=generator)
+
+    def gradient(count: int, twice: bool) -> None:
+        moved = faces[:, :count].clone().requires_grad_()
+        edge = tr.Distribution("logistic", 0.05)
+        renderer = tr.SoftRasterizer(32, edge, tr.OverDepth(0.1), near=0.5, far=3.0)
+        loss = renderer(moved, colours[:, :count]).square().sum()
+        (first,) = torch.autograd.grad(loss, moved, create_graph=twice)
+        if twice:
+            first.square().sum().backward()
+
+    found = {}
+    for name, twice in (("gradient", False), ("Hessian-vector product", True)):
+        gradient(2, twice)  # compiles
+        before = _peak()
+        gradient(160, twice)
+        found[f"MiB, {name}"] = 1024 * (_peak() - before)
+    return found
+
+
 def unrolled(arch: str, steps: int) -> dict[str, Any]:
     import torch
     from fit_task import make_method, make_task
@@ -111,7 +143,11 @@ def measure(name: str, arch: str) -> dict[str, Any]:
         torch.set_num_threads(1)
     if name.startswith("unroll-"):
         return unrolled(arch, int(name.removeprefix("unroll-")))
-    return {"first-image": first_image, "deterministic": deterministic, "large": large}[name](arch)
+    known = {
+        "first-image": first_image, "deterministic": deterministic, "large": large,
+        "soft-order": soft_order,
+    }  # fmt: skip
+    return known[name](arch)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class OverDepth(DepthSoftness):
     coverage weighs as much as the depth before it is exponentiated. In return this needs a list of
     fragments for each pixel, and takes about three times as long; with a temperature, K of them
     take K^2 operations, and K^2 memory where second derivatives are wanted (160 large faces at
-    32 x 32 pixels: 300 MiB).
+    32 x 32 pixels: 1 GiB).
 
     Args:
         gamma: temperature, in units of the depth range, positive: a number, a tensor (0-d or (B,))

@@ -184,7 +184,7 @@ def atan2(y: Any, x: Any) -> Any:
     """The angle of (x, y), in [0, pi]; y >= 0, and not both 0."""
     y, x = let(y), let(x)
     size = let(ti.abs(x))
-    low, high = let(minimum(size, y)), let(maximum(size, y))
+    low, high = minimum(size, y), maximum(size, y)
     wide = let(low > _TAN_EIGHTH * high)
     t = let(ti.select(wide, low - high, low) / ti.select(wide, low + high, high))
     square = let(t * t)

@@ -28,7 +28,7 @@ def through_softly(
     Args:
         coverage: a, in [0, 1]; depth: z, in temperatures.
         counts: how many of its K places each pixel fills, from the first on; the others have
-            coverage 0.
+            coverage 0, and what comes of them is of no account.
     """
     if engine().prefer_autodiff:
         return through_by_torch(coverage, depth)

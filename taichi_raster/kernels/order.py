@@ -72,6 +72,22 @@ class OrderKernels(PairKernels):
                         found = ti.max(found, self.entries[begin + lane])
                     self.chunk(begin, count, found, pixels, layers)
 
+    @ti.func
+    def product(self, several, row, begin, count, found, pixels, layers):
+        """Multiply a row's factors, each pixel's for itself."""
+        for lane in range(count):
+            self.set_both(several, lane, 1.0, 0.0)
+        for other in range(found):
+            if other != row:
+                for lane in range(count):
+                    self.multiply(several, lane, begin + lane, row, other, pixels, layers)
+
+    def multiply(
+        self, several: Any, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
+    ) -> None:
+        """Multiply by one factor; a `traced` function."""
+        raise NotImplementedError
+
     @traced
     def several(self) -> Several:
         return Several(self.width)
@@ -102,14 +118,9 @@ class Through(OrderKernels):
     @ti.func
     def chunk(self, begin, count, found, pixels, layers):
         product = self.several()
-        for row in range(layers):
-            for lane in range(count):
-                self.set_both(product, lane, 1.0, 0.0)
-            if row < found:
-                for other in range(found):
-                    if other != row:
-                        for lane in range(count):
-                            self.multiply(product, lane, begin + lane, row, other, pixels, layers)
+        for row in range(layers):  # 1 in rows that no pixel fills
+            among = ti.select(row < found, found, 0)
+            self.product(product, row, begin, count, among, pixels, layers)
             for lane in range(count):
                 self.put(product, lane, row * pixels + begin + lane)
 
@@ -151,12 +162,7 @@ class PullThrough(OrderKernels):
     def chunk(self, begin, count, found, pixels, layers):
         several = self.several()
         for row in range(found):
-            for lane in range(count):
-                self.set_both(several, lane, 1.0, 0.0)
-            for other in range(found):
-                if other != row:
-                    for lane in range(count):
-                        self.multiply(several, lane, begin + lane, row, other, pixels, layers)
+            self.product(several, row, begin, count, found, pixels, layers)
             for lane in range(count):
                 self.put(self.y, several, lane, row * pixels + begin + lane, layers * pixels)
         for own in range(layers):
