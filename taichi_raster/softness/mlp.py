@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,13 @@ from taichi_raster.schedule import Schedule, as_progress, as_schedule
 from taichi_raster.softness import registry
 from taichi_raster.softness.edge import EdgeSoftness, EdgeState
 from taichi_raster.softness.formulas import formulas_at
-from taichi_raster.softness.network import architecture, network_logit, random_weights
+from taichi_raster.softness.network import (
+    architecture,
+    logit_and_jacobian,
+    network_logit,
+    random_weights,
+)
+from taichi_raster.wrappers import plain
 
 
 class MLPSoftness(EdgeSoftness):
@@ -88,7 +95,7 @@ class MLPSoftness(EdgeSoftness):
         scale = self.scale(u)
         reach = registry.find("logistic").reach(threshold) + self._bound(weights)
         rest = torch.ones_like(scale), torch.zeros_like(scale)
-        return EdgeState(scale, *rest, weights, reach * float(scale.detach().max()))
+        return EdgeState(scale, *rest, weights, reach * float(plain(scale).max()))
 
     def logit(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """u at scaled distances `x` (any shape), in torch: differentiable, for fits and plots."""
@@ -114,7 +121,7 @@ class MLPSoftness(EdgeSoftness):
 
     def _bound(self, weights: Tensor) -> float:
         """max |r|: tanh is at most 1."""
-        return float(weights.detach()[..., self.network.offsets[-2] :].abs().sum(-1).max())
+        return float(plain(weights)[..., self.network.offsets[-2] :].abs().sum(-1).max())
 
     def _start_as(self, name: str, shape: float | None) -> None:
         out = self.network.offsets[-2]
@@ -123,30 +130,31 @@ class MLPSoftness(EdgeSoftness):
         if name == "logistic":
             return
         from scipy.optimize import least_squares  # here, as SciPy takes a while to import
+        from scipy.special import expit
 
-        x = torch.sinh(torch.linspace(-3.2, 3.2, 401, dtype=torch.float64))
-        target = formulas_at(name, x, shape)[0].to(torch.float64)
+        x = np.sinh(np.linspace(-3.2, 3.2, 401))
+        target = formulas_at(name, torch.from_numpy(x), shape)[0].double().numpy()
         weak = 3e-4  # keeps weights small where the curve does not determine them
 
-        def error(theta: Tensor) -> Tensor:
-            return torch.cat([torch.sigmoid(self.logit(x, theta)) - target, weak * theta])
+        def error(theta: np.ndarray) -> np.ndarray:
+            u, _ = logit_and_jacobian(self.network, theta, x)
+            return np.concatenate([expit(u) - target, weak * theta])
 
-        jacobian = torch.func.jacrev(error)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # tiny operations: waking threads would cost far more than they do
-        try:
-            fits = [
-                least_squares(
-                    lambda w: error(torch.from_numpy(w)).numpy(),
-                    random_weights(self.network, seed).numpy(),
-                    jac=lambda w: jacobian(torch.from_numpy(w)).numpy(),
-                    method="lm",  # MINPACK: single-threaded as well
-                    max_nfev=60,
-                )
-                for seed in range(1, 5)  # several starts: some end in a poor local minimum
-            ]
-        finally:
-            torch.set_num_threads(threads)
+        def jacobian(theta: np.ndarray) -> np.ndarray:
+            u, by_theta = logit_and_jacobian(self.network, theta, x)
+            slope = expit(u) * expit(-u)
+            return np.concatenate([slope[:, None] * by_theta, weak * np.eye(len(theta))])
+
+        fits = [
+            least_squares(
+                error,
+                random_weights(self.network, seed).numpy(),
+                jac=jacobian,
+                method="lm",
+                max_nfev=60,
+            )
+            for seed in range(1, 5)  # several starts: some end in a poor local minimum
+        ]
         best = min(fits, key=lambda fit: fit.cost)
         with torch.no_grad():
             self.weights.copy_(torch.from_numpy(best.x))
