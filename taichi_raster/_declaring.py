@@ -8,6 +8,8 @@ half of the time that the import takes. While this package is imported, the line
 
 import inspect
 import linecache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 _getframeinfo = inspect.getframeinfo
@@ -26,15 +28,12 @@ def _quick(frame: FrameType | TracebackType, context: int = 1) -> inspect.Traceb
     return inspect.Traceback(code.co_filename, number, code.co_name, [line], 0)
 
 
-def begin() -> None:
-    """Answer quickly from now on."""
+@contextmanager
+def quickly() -> Iterator[None]:
+    """Within it, Taichi declares kernels without the search; afterwards all is as it was."""
     inspect.getframeinfo = _quick
-
-
-def end() -> None:
-    """As it was."""
-    if inspect.getframeinfo is _quick:
-        inspect.getframeinfo = _getframeinfo
-
-
-begin()
+    try:
+        yield
+    finally:
+        if inspect.getframeinfo is _quick:
+            inspect.getframeinfo = _getframeinfo
