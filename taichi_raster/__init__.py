@@ -18,94 +18,96 @@ Conventions, for everything in this package:
 * Tensors have the dtype that `init` chose; parameters of softnesses may be float64 anywhere.
 """
 
-from taichi_raster import _declaring, conventions, published
-from taichi_raster.aggregation import TConorm
-from taichi_raster.attributes import SurfaceTexture, UVTexture
-from taichi_raster.batching import MeshBatch, collate
-from taichi_raster.buffers import HardBuffers, hard_buffers
-from taichi_raster.camera import (
-    Camera,
-    OrthographicCamera,
-    PerspectiveCamera,
-    PinholeCamera,
-    ProjectedFaces,
-    gather_faces,
-    lift_triangles,
-    look_at,
-    orbit,
-)
-from taichi_raster.clipping import ClippedFaces, clip_near
-from taichi_raster.depth import (
-    DepthSoftness,
-    DistributionDepth,
-    HardDepth,
-    MLPDepth,
-    OverDepth,
-    SoftmaxDepth,
-)
-from taichi_raster.engine import derivatives_by
-from taichi_raster.lighting import (
-    AmbientLight,
-    DirectionalLight,
-    Material,
-    PointLight,
-    illuminate,
-    shade_flat,
-    shade_gouraud,
-    shade_image,
-    surface_attributes,
-)
-from taichi_raster.losses import (
-    EdgeLengthLoss,
-    FlatteningLoss,
-    LaplacianLoss,
-    NormalConsistencyLoss,
-    mse,
-    silhouette_iou_loss,
-)
-from taichi_raster.mesh import Mesh, normalise, subdivide
-from taichi_raster.mesh_files import load_mesh, save_mesh
-from taichi_raster.metrics import (
-    chamfer_distance,
-    sample_surface,
-    surface_distance,
-    volume,
-    voxel_iou,
-    voxelise,
-)
-from taichi_raster.normals import face_normals, vertex_normals
-from taichi_raster.pretrained import pretrained, pretrained_names
-from taichi_raster.procedural import (
-    blob,
-    box,
-    capsule,
-    cone,
-    cylinder,
-    icosphere,
-    plane,
-    star,
-    superquadric,
-    torus,
-    torus_knot,
-    uv_sphere,
-)
-from taichi_raster.rasterizer import SoftRasterizer
-from taichi_raster.runtime import Runtime, init, runtime
-from taichi_raster.schedule import Constant, Geometric, Knots, Schedule
-from taichi_raster.sharp import SharpRasterizer
-from taichi_raster.softening import Softening
-from taichi_raster.softening_storage import load_softening, save_softening
-from taichi_raster.softness import (
-    Distribution,
-    EdgeSoftness,
-    MLPSoftness,
-    TabulatedSoftness,
-    load_softness,
-    save_softness,
-    tabulate,
-)
+from taichi_raster import _declaring
 
-_declaring.end()
+with _declaring.quickly():
+    from taichi_raster import conventions, published
+    from taichi_raster.aggregation import TConorm
+    from taichi_raster.attributes import SurfaceTexture, UVTexture
+    from taichi_raster.batching import MeshBatch, collate
+    from taichi_raster.buffers import HardBuffers, hard_buffers
+    from taichi_raster.camera import (
+        Camera,
+        OrthographicCamera,
+        PerspectiveCamera,
+        PinholeCamera,
+        ProjectedFaces,
+        gather_faces,
+        lift_triangles,
+        look_at,
+        orbit,
+    )
+    from taichi_raster.clipping import ClippedFaces, clip_near
+    from taichi_raster.depth import (
+        DepthSoftness,
+        DistributionDepth,
+        HardDepth,
+        MLPDepth,
+        OverDepth,
+        SoftmaxDepth,
+    )
+    from taichi_raster.engine import derivatives_by
+    from taichi_raster.lighting import (
+        AmbientLight,
+        DirectionalLight,
+        Material,
+        PointLight,
+        illuminate,
+        shade_flat,
+        shade_gouraud,
+        shade_image,
+        surface_attributes,
+    )
+    from taichi_raster.losses import (
+        EdgeLengthLoss,
+        FlatteningLoss,
+        LaplacianLoss,
+        NormalConsistencyLoss,
+        mse,
+        silhouette_iou_loss,
+    )
+    from taichi_raster.mesh import Mesh, normalise, subdivide
+    from taichi_raster.mesh_files import load_mesh, save_mesh
+    from taichi_raster.metrics import (
+        chamfer_distance,
+        sample_surface,
+        surface_distance,
+        volume,
+        voxel_iou,
+        voxelise,
+    )
+    from taichi_raster.normals import face_normals, vertex_normals
+    from taichi_raster.owner import in_runtime_thread
+    from taichi_raster.pretrained import pretrained, pretrained_names
+    from taichi_raster.procedural import (
+        blob,
+        box,
+        capsule,
+        cone,
+        cylinder,
+        icosphere,
+        plane,
+        star,
+        superquadric,
+        torus,
+        torus_knot,
+        uv_sphere,
+    )
+    from taichi_raster.rasterizer import SoftRasterizer
+    from taichi_raster.runtime import Runtime, init, runtime
+    from taichi_raster.schedule import Constant, Geometric, Knots, Schedule
+    from taichi_raster.sharp import SharpRasterizer
+    from taichi_raster.softening import Softening
+    from taichi_raster.softening_storage import load_softening, save_softening
+    from taichi_raster.softness import (
+        Distribution,
+        EdgeSoftness,
+        MLPSoftness,
+        TabulatedSoftness,
+        load_softness,
+        save_softness,
+        tabulate,
+    )
 
 __all__ = [
     "AmbientLight",
@@ -161,6 +163,7 @@ __all__ = [
     "hard_buffers",
     "icosphere",
     "illuminate",
+    "in_runtime_thread",
     "init",
     "lift_triangles",
     "load_mesh",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from taichi_raster import attributes
 from taichi_raster.runtime import Runtime
+from taichi_raster.wrappers import plain
 
 
 def positive(name: str, value: Any) -> float:
@@ -108,13 +109,13 @@ def finite(what: str, name: str, value: Tensor) -> None:
 
 def extremes(values: Tensor) -> tuple[float, float]:
     """The smallest and the largest value; NaN where there is one."""
-    low, high = torch.aminmax(values.detach())
+    low, high = torch.aminmax(plain(values))
     return float(low), float(high)
 
 
 def visible(face_vertices: Tensor, near: float, far: float) -> None:
     """At least one face must reach the depth range."""
-    z = face_vertices.detach()[..., 2]
+    z = plain(face_vertices)[..., 2]
     nearest, farthest = extremes(z)
     if near <= nearest and farthest <= far:
         return

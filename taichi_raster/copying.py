@@ -1,7 +1,8 @@
 """Copies between torch tensors and the renderer's memory.
 
-On a CPU the fields' memory is seen by torch, which copies it in microseconds; elsewhere kernels do,
-which take and give as much as one launch can.
+On a CPU the fields' memory is seen as arrays, and NumPy copies it in microseconds. (Torch would
+put several threads to it: the owner's thread would get a second pool of them, whose idle threads
+take the cores from Taichi's.) Elsewhere kernels do, which take and give as much as one launch can.
 """
 
 # mypy: disable-error-code="no-untyped-def, valid-type"
@@ -26,15 +27,15 @@ def place(scratch: Scratch, x: Tensor, sizes: Tensor, limits: Tensor, background
         )  # fmt: skip
         return
     n = len(limits)
-    scratch.views[scratch.x][: len(values)] = values
-    scratch.views[scratch.dims][: len(sizes)] = sizes
-    scratch.views[scratch.limits][:n] = limits
-    scratch.views[scratch.limits][n : n + len(rest)] = rest
+    scratch.views[scratch.x][: len(values)] = values.numpy()
+    scratch.views[scratch.dims][: len(sizes)] = sizes.numpy()
+    scratch.views[scratch.limits][:n] = limits.numpy()
+    scratch.views[scratch.limits][n : n + len(rest)] = rest.numpy()
 
 
 def place_cells(scratch: Scratch, weights: Tensor) -> None:
     """Copy the weights of a table's cells, all four of each, to where a CPU looks for them."""
-    scratch.views[scratch.cells[0]][: len(weights)] = weights.detach()
+    scratch.views[scratch.cells[0]][: len(weights)] = weights.detach().numpy()
 
 
 def seed(scratch: Scratch, field: Any, values: Tensor, cleared: Any, n: int) -> None:
@@ -43,7 +44,7 @@ def seed(scratch: Scratch, field: Any, values: Tensor, cleared: Any, n: int) -> 
     if not scratch.views:
         _seed(field, flat.contiguous(), len(flat), cleared, n)
         return
-    scratch.views[field][: len(flat)] = flat
+    scratch.views[field][: len(flat)] = flat.numpy()
     if n > 0:
         scratch.views[cleared][:n] = 0
 
@@ -58,11 +59,12 @@ def clear(scratch: Scratch, field: Any, n: int) -> None:
 
 def read(scratch: Scratch, field: Any, like: Tensor, n: int) -> Tensor:
     """The first `n` elements of a field, on the device of `like`."""
-    if scratch.views:
-        return scratch.views[field][:n].clone()
     integer = field.dtype == ti.i32
     target = torch.empty(n, dtype=torch.int32 if integer else like.dtype, device=like.device)
-    _read(target, field, n)
+    if scratch.views:
+        target.numpy()[:] = scratch.views[field][:n]
+    else:
+        _read(target, field, n)
     return target
 
 

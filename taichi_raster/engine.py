@@ -1,15 +1,16 @@
 """Runs the kernels for one call at a time: upload, bin, render or differentiate, download.
 
-The scratch fields are shared by all calls of the process, under a lock. A call that comes back for
-its derivatives finds its data still there, or uploads them again if another call came between.
+All of it is done in the thread that owns the runtime (see owner.py), so that calls come one after
+the other. They share the scratch fields: a call that comes back for its derivatives finds its data
+still there, or uploads them again if another call came between.
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -47,6 +48,8 @@ from taichi_raster.layout import (
     Variant,
 )
 from taichi_raster.listing import Listing
+from taichi_raster.owner import owned, owner
+from taichi_raster.recent import Recent
 from taichi_raster.runtime import Runtime, runtime
 from taichi_raster.scratch import Scratch
 from taichi_raster.softness import registry
@@ -74,116 +77,127 @@ class Sums:
 class Engine:
     """Owns scratch memory and compiled kernels of a runtime.
 
-    Attributes:
-        lock: to be held while anything is in place that a kernel is to see.
+    Made, and used but for `ticket`, in the thread that owns the runtime; what is public here is
+    done there, whoever calls. Where derivatives are asked for, `autodiff` says whether Taichi's
+    autodiff gives them, the oracle of the closed forms.
     """
 
     def __init__(self, settings: Runtime) -> None:
         self.on_gpu = settings.arch != "cpu"
         self._runtime = settings
         self.scratch = Scratch(settings)
-        self._compiled: dict[tuple[type, Variant], tuple[int, Any]] = {}
-        self._launchers: dict[tuple[type, Variant, str], tuple[int, Launcher]] = {}
-        self.lock = threading.RLock()
+        self._compiled: Recent[tuple[type, Variant], Any] = Recent(512)
+        self._launchers: Recent[tuple[type, Variant, str], Launcher] = Recent(1024)
+        self._compiled_for = -1  # the version of the scratch fields
         self._tickets = itertools.count()
-        self._depths: dict[tuple[Variant, int, int, int, int], int] = {}  # of layers, the last time
+        self._depths: Recent[tuple[Variant, int, int, int, int], int] = Recent(256)  # of layers
         self._loaded = -1  # whose lists and state are there; not the sums, which are read at once
         self._placed = -1  # and whose inputs
-        self.prefer_autodiff = False  # derivatives by Taichi's autodiff, the closed forms' oracle
 
     def ticket(self) -> int:
         """A number that names one call's data in the scratch fields."""
         return next(self._tickets)
 
+    @owned
     def forward(self, call: Call, ticket: int, x: Tensor, background: Tensor) -> Sums:
         """The sums of the inputs x, packed as layout.py says; background: (B,) log-weights."""
-        with self.lock:
-            self._load(call, ticket, x, background)
-            fields, grid = self.scratch, (-1, call.batch, call.height, call.width)
-            y, state = copying.read_both(
-                fields, fields.y, call.y_size, fields.state, State.COUNT * call.pixels, x
-            )
-            return Sums(y.view(grid), state.view(grid))
+        self._load(call, ticket, x, background)
+        fields, grid = self.scratch, (-1, call.batch, call.height, call.width)
+        y, state = copying.read_both(
+            fields, fields.y, call.y_size, fields.state, State.COUNT * call.pixels, x
+        )
+        return Sums(y.view(grid), state.view(grid))
 
+    @owned
     def nearest(self, call: Call, x: Tensor) -> Tensor:
         """(B, H, W): the nearest face that contains the pixel's centre, or -1."""
-        with self.lock:
-            self._load(call, self.ticket(), x, x.new_zeros(call.batch))
-            found = copying.read(self.scratch, self.scratch.nearest, x, call.pixels)
-            return found.view(call.batch, call.height, call.width)
+        self._load(call, self.ticket(), x, x.new_zeros(call.batch))
+        found = copying.read(self.scratch, self.scratch.nearest, x, call.pixels)
+        return found.view(call.batch, call.height, call.width)
 
-    def vjp(self, call: Call, ticket: int, x: Tensor, background: Tensor, v: Tensor) -> Tensor:
-        """J(x)^T v: the adjoint of the inputs, given the adjoint of the sums."""
-        with self.lock:
-            self._load(call, ticket, x, background)
-            fields = self.scratch
-            copying.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
-            if self.prefer_autodiff:
-                copying.seed(fields, fields.x_still, x, fields.x_still, 0)
-                refuse_what_autodiff_cannot(call, self.on_gpu)
-                with elementary.native():
-                    self.kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
-                return copying.read(fields, fields.x.grad, x, call.x_size)
-            return self.pull(Pull, call, x)
-
-    def jvp(self, call: Call, ticket: int, x: Tensor, background: Tensor, x_dot: Tensor) -> Tensor:
-        """J(x) x_dot: the tangent of the sums, given the tangent of the inputs."""
-        with self.lock:
-            self._load(call, ticket, x, background, tangent=True)
-            fields = self.scratch
-            zeroed = call.y_size if self.prefer_autodiff else 0
-            copying.seed(fields, fields.x_dot, x_dot, fields.y_dot, zeroed)
-            if self.prefer_autodiff:
-                copying.seed(fields, fields.x_still, x, fields.x_still, 0)
-                with elementary.native():
-                    kernels = self.kernels(AccumulateTangent, call.variant)
-                    kernels.accumulate(call.runs(self.on_gpu))
-            else:
-                self._run(Push, call.variant, call)
-            y_dot = copying.read(fields, fields.y_dot, x, call.y_size)
-            return y_dot.view(-1, call.batch, call.height, call.width)
-
-    def second(
-        self, call: Call, ticket: int, x: Tensor, background: Tensor, v: Tensor, x_dot: Tensor
+    @owned
+    def vjp(
+        self, call: Call, ticket: int, x: Tensor, background: Tensor, v: Tensor, autodiff: bool
     ) -> Tensor:
-        """The gradient of v . J(x) x_dot with respect to x."""
-        with self.lock:
-            self._load(call, ticket, x, background, tangent=True)
-            fields = self.scratch
-            copying.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
-            if self.prefer_autodiff:
-                refuse_what_autodiff_cannot(call, self.on_gpu)
-                copying.seed(fields, fields.x_still, x, fields.x_still, 0)
-                copying.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)
+        """J(x)^T v: the adjoint of the inputs, given the adjoint of the sums."""
+        self._load(call, ticket, x, background)
+        fields = self.scratch
+        copying.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
+        if not autodiff:
+            return self.pull(Pull, call, x)
+        copying.seed(fields, fields.x_still, x, fields.x_still, 0)
+        refuse_what_autodiff_cannot(call, self.on_gpu)
+        with elementary.native():
+            self.kernels(Accumulate, call.variant).accumulate.grad(call.runs(self.on_gpu))
+        return copying.read(fields, fields.x.grad, x, call.x_size)
+
+    @owned
+    def jvp(
+        self, call: Call, ticket: int, x: Tensor, background: Tensor, x_dot: Tensor, autodiff: bool
+    ) -> Tensor:
+        """J(x) x_dot: the tangent of the sums, given the tangent of the inputs."""
+        self._load(call, ticket, x, background, tangent=True)
+        fields = self.scratch
+        copying.seed(fields, fields.x_dot, x_dot, fields.y_dot, call.y_size if autodiff else 0)
+        if autodiff:
+            copying.seed(fields, fields.x_still, x, fields.x_still, 0)
+            with elementary.native():
                 kernels = self.kernels(AccumulateTangent, call.variant)
-                with elementary.native():
-                    kernels.accumulate.grad(call.runs(self.on_gpu))
-                return copying.read(fields, fields.x.grad, x, call.x_size)
+                kernels.accumulate(call.runs(self.on_gpu))
+        else:
+            self._run(Push, call.variant, call)
+        y_dot = copying.read(fields, fields.y_dot, x, call.y_size)
+        return y_dot.view(-1, call.batch, call.height, call.width)
+
+    @owned
+    def second(
+        self, call: Call, ticket: int, x: Tensor, background: Tensor, v: Tensor, x_dot: Tensor,
+        autodiff: bool,
+    ) -> Tensor:  # fmt: skip
+        """The gradient of v . J(x) x_dot with respect to x."""
+        self._load(call, ticket, x, background, tangent=True)
+        fields = self.scratch
+        copying.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
+        if not autodiff:
             copying.seed(fields, fields.y.grad, v, fields.x_dot, 0)
             return self.pull(PullTangent, call, x)
+        refuse_what_autodiff_cannot(call, self.on_gpu)
+        copying.seed(fields, fields.x_still, x, fields.x_still, 0)
+        copying.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)
+        kernels = self.kernels(AccumulateTangent, call.variant)
+        with elementary.native():
+            kernels.accumulate.grad(call.runs(self.on_gpu))
+        return copying.read(fields, fields.x.grad, x, call.x_size)
 
     def layers(self, call: Call, x: Tensor, hides: int) -> Int[Tensor, "B H W K"]:
         """Faces that each pixel sees, nearest first, then -1; see `Layers`."""
-        with self.lock:
+
+        @owned
+        def collect() -> Tensor:
             self._place(call, x, x.new_zeros(call.batch))
             return self._layers(call, call.variant, x, hides)
+
+        return self._cut(call, call.variant, hides, collect())
 
     def listing(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, hides: int
     ) -> Listing:
         """The pairs that pixels see, of the inputs that `forward` had with this ticket."""
-        with self.lock:
+        # The T-conorm is of no account: so all share the kernels.
+        variant = replace(call.variant, conorm="probabilistic", moves=STILL)
+
+        @owned
+        def collect() -> Tensor:
             self._load(call, ticket, x, background)
-            # The T-conorm is of no account: so all share the kernels.
-            variant = replace(call.variant, conorm="probabilistic", moves=STILL)
-            layers = self._layers(call, variant, x, hides)
+            return self._layers(call, variant, x, hides)
+
+        layers = self._cut(call, variant, hides, collect())
         return Listing.of(layers, call.faces, by_face=not self.on_gpu)
 
     def _layers(self, call: Call, variant: Variant, x: Tensor, hides: int) -> Tensor:
-        """The layers of inputs that are in place."""
-        key = variant, hides, call.faces, call.height, call.width
-        depth, fields = min(self._depths.get(key, 4), call.faces), self.scratch
-        tiles = call.batch * call.tiles
+        """The layers of inputs that are in place, as deep as there was room for."""
+        fields, tiles = self.scratch, call.batch * call.tiles
+        depth = min(self._depths.get(_scene(call, variant, hides), 4), call.faces)
         name = "collect_pixels" if self.on_gpu else "collect_tiles"
         sizes = (call.batch * call.slots,) if self.on_gpu else (tiles, to_each(tiles))
         while True:
@@ -192,11 +206,14 @@ class Engine:
             needed = self.launch(Layers, variant, name, *sizes, depth, hides)
             if needed == 0:
                 found = copying.read(fields, fields.layers, x, listed)
-                found = found.view(call.batch, call.height, call.width, depth)
-                deepest = max(int((found >= 0).sum(-1).max()), 1)
-                self._depths[key] = deepest
-                return found[..., :deepest]
+                return found.view(call.batch, call.height, call.width, depth)
             depth = min(2 * depth, needed) if hides == Hides.SUM else needed
+
+    def _cut(self, call: Call, variant: Variant, hides: int, found: Tensor) -> Tensor:
+        """Layers without those that no pixel fills; remembers for the next time how many are."""
+        deepest = max(int((found >= 0).sum(-1).max()), 1)
+        self._depths[_scene(call, variant, hides)] = deepest
+        return found[..., :deepest]
 
     def place_pairs(self, call: Call, listing: Listing, x: Tensor, tangent: bool = False) -> None:
         """Put a call's inputs and listed pairs in place, for the kernels of listed.py."""
@@ -267,11 +284,12 @@ class Engine:
         self.launch(kind, variant, "run_faces", all_runs, runs, length, to_each(all_runs))
         found = copying.read(fields, fields.x.grad, x, call.x_size)
         if total > 0:
-            parts = copying.read(fields, fields.partials, x, total)
-            parts = parts.view(call.batch, runs, -1).sum(1)
-            for part, of_part in zip(sizes, parts.split(list(sizes.values()), 1), strict=True):
+            values, at = found.numpy(), 0
+            parts = fields.views[fields.partials][:total].reshape(call.batch, runs, -1).sum(1)
+            for part, size in sizes.items():
                 begin = sum(call.sizes[:part])
-                found[begin : begin + call.sizes[part]] += of_part.reshape(-1)
+                values[begin : begin + call.sizes[part]] += parts[:, at : at + size].reshape(-1)
+                at += size
         return found
 
     def _longest(self, begins: Any, lists: int, like: Tensor) -> int:
@@ -363,21 +381,34 @@ class Engine:
 
     def launch(self, kind: type, variant: Variant, name: str, *arguments: int) -> int:
         """Run one of the kernels of a kind."""
-        key, fresh = (kind, variant, name), self.scratch.version
-        version, launcher = self._launchers.get(key, (-1, None))
-        if launcher is None or version != fresh:
+        self._forget_stale()
+        launcher = self._launchers.get((kind, variant, name))
+        if launcher is None:
             method = getattr(self.kernels(kind, variant), name)
             launcher = Launcher(method, self._runtime.arch)
-            self._launchers[key] = fresh, launcher
+            self._launchers[kind, variant, name] = launcher
         return launcher(*arguments)
 
     def kernels(self, kind: type, variant: Variant) -> Any:
         """The kernels of a kind, compiled anew if a field was replaced since."""
-        version, kernels = self._compiled.get((kind, variant), (-1, None))
-        if kernels is None or version != self.scratch.version:
+        self._forget_stale()
+        kernels = self._compiled.get((kind, variant))
+        if kernels is None:
             kernels = kind(variant, self.scratch, self._runtime)
-            self._compiled[kind, variant] = (self.scratch.version, kernels)
+            self._compiled[kind, variant] = kernels
         return kernels
+
+    def _forget_stale(self) -> None:
+        """Forget the kernels of fields that were replaced since."""
+        if self._compiled_for != self.scratch.version:
+            self._compiled.clear()
+            self._launchers.clear()
+            self._compiled_for = self.scratch.version
+
+
+def _scene(call: Call, variant: Variant, hides: int) -> tuple[Variant, int, int, int, int]:
+    """What scenes have in common whose layers are likely to be as deep."""
+    return variant, hides, call.faces, call.height, call.width
 
 
 @lru_cache(maxsize=256)
@@ -418,17 +449,28 @@ def refuse_what_autodiff_cannot(call: Call, on_gpu: bool) -> None:
         )
 
 
-_engines: dict[int, Engine] = {}
-_engines_lock = threading.Lock()
+_engine: Engine | None = None
 
 
 def engine() -> Engine:
     """The engine of the runtime in force."""
-    current = runtime()
-    with _engines_lock:
-        if id(current) not in _engines:
-            _engines[id(current)] = Engine(current)
-        return _engines[id(current)]
+    settings = runtime()
+    return owner.run(_made, settings) if _engine is None else _engine
+
+
+def _made(settings: Runtime) -> Engine:
+    global _engine
+    if _engine is None:
+        _engine = Engine(settings)
+    return _engine
+
+
+_by_autodiff: ContextVar[bool] = ContextVar("derivatives_by_autodiff", default=False)
+
+
+def by_autodiff() -> bool:
+    """Whether the caller wants derivatives by Taichi's autodiff (see `derivatives_by`)."""
+    return _by_autodiff.get()
 
 
 @contextmanager
@@ -439,14 +481,16 @@ def derivatives_by(method: str) -> Iterator[None]:
     sums, gives the same numbers by another road: use it to check the other one, or a formula of
     your own. It cannot follow the loops in the gamma distributions.
 
+    It holds for this thread (or asyncio task) alone: for what is rendered in it, whichever thread
+    torch then runs the backward in, and for the backward of what was rendered before.
+
     Raises:
         ValueError: for another method.
     """
     if method not in ("closed_forms", "autodiff"):
         raise ValueError(f"method: unknown {method!r}; known: closed_forms, autodiff")
-    current = engine()
-    before, current.prefer_autodiff = current.prefer_autodiff, method == "autodiff"
+    token = _by_autodiff.set(method == "autodiff")
     try:
         yield
     finally:
-        current.prefer_autodiff = before
+        _by_autodiff.reset(token)

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_raster import per_item
+from taichi_raster import wrappers
 from taichi_raster.runtime import runtime
 
 
 def at(values: Tensor, *index: Tensor) -> Tensor:
     """values[index], differentiable as often as wanted; `index` are integers >= 0 that broadcast,
     for the first dimensions of `values`."""
-    if not (runtime().deterministic and per_item.moves(values) and values.numel() > 0):
+    if not (runtime().deterministic and wrappers.moves(values) and values.numel() > 0):
         return values[index]
     index = torch.broadcast_tensors(*index)
     place = torch.zeros_like(index[0])
@@ -32,13 +32,24 @@ def at(values: Tensor, *index: Tensor) -> Tensor:
     return _Take.apply(flat, place, order, counts).view(*shape, *rest)
 
 
-class _Take(torch.autograd.Function):
+class _Sorted(torch.autograd.Function):
+    """What the two have in common; each is the other's derivative."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, *inputs: Tensor) -> tuple:
+        return wrappers.one_by_one(cls.apply, info, in_dims, *inputs)
+
+
+class _Take(_Sorted):
     """(M, D) values to rows (N, D)."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, place: Tensor, order: Tensor, counts: Tensor) -> Tensor:
-        ctx.save_for_backward(place, order, counts)
-        ctx.save_for_forward(place, order, counts)
+    def forward(values: Tensor, place: Tensor, order: Tensor, counts: Tensor) -> Tensor:
         return values[place]
 
     @staticmethod
@@ -50,13 +61,11 @@ class _Take(torch.autograd.Function):
         return _Take.apply(dot, *ctx.saved_tensors)
 
 
-class _Add(torch.autograd.Function):
+class _Add(_Sorted):
     """Its adjoint: rows (N, D) summed into (M, D)."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, place: Tensor, order: Tensor, counts: Tensor) -> Tensor:
-        ctx.save_for_backward(place, order, counts)
-        ctx.save_for_forward(place, order, counts)
+    def forward(rows: Tensor, place: Tensor, order: Tensor, counts: Tensor) -> Tensor:
         return torch.segment_reduce(rows[order].contiguous(), "sum", lengths=counts, unsafe=True)
 
     @staticmethod

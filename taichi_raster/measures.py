@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from taichi_raster import copying, elementary
-from taichi_raster.engine import STILL, Engine, engine, refuse_what_autodiff_cannot, to_each
+from taichi_raster.engine import (
+    STILL,
+    Engine,
+    by_autodiff,
+    engine,
+    refuse_what_autodiff_cannot,
+    to_each,
+)
 from taichi_raster.kernels import (
     Measure,
     MeasureByAutodiff,
@@ -21,6 +26,7 @@ from taichi_raster.kernels import (
 )
 from taichi_raster.layout import Call, Variant
 from taichi_raster.listing import Listing
+from taichi_raster.owner import owner
 
 
 @dataclass(frozen=True)
@@ -29,58 +35,71 @@ class PairMeasures:
 
     call: Call
     listing: Listing
+    autodiff: bool = False
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
         return self.listing.entries, self.listing.begin
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        with self._in_place(x) as current:
-            self._measure(current, Measure, replace(self.call.variant, moves=STILL))
-            return self._planes(current, current.scratch.y, x), x.new_empty(0)
+        return owner.run(self._forward, engine(), x), x.new_empty(0)
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        with self._in_place(x) as current:
-            fields = current.scratch
-            copying.seed(fields, fields.y.grad, v, fields.x.grad, self.call.x_size)
-            if current.prefer_autodiff:
-                return self._by_autodiff(current, MeasureByAutodiff, x)
-            return current.pull(PullListed, self.call, x, self._count)
+        return owner.run(self._vjp, engine(), x, v, self.autodiff or by_autodiff())
 
     def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        with self._in_place(x, tangent=True) as current:
-            fields, variant = current.scratch, self.call.variant
-            copying.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
-            if current.prefer_autodiff:
-                copying.seed(fields, fields.x_still, x, fields.x_still, 0)
-                with elementary.native():
-                    kernels = current.kernels(MeasureTangentByAutodiff, variant)
-                    kernels.measure_pairs(self._count)
-            else:
-                self._measure(current, MeasureTangent, variant)
-            return self._planes(current, fields.y_dot, x)
+        return owner.run(self._jvp, engine(), x, x_dot, self.autodiff or by_autodiff())
 
     def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
-        with self._in_place(x, tangent=True) as current:
-            fields = current.scratch
-            copying.seed(fields, fields.x_dot, x_dot, fields.x.grad, self.call.x_size)
-            if current.prefer_autodiff:
-                copying.seed(fields, fields.y_dot.grad, v, fields.x_dot, 0)
-                return self._by_autodiff(current, MeasureTangentByAutodiff, x)
-            copying.seed(fields, fields.y.grad, v, fields.x_dot, 0)
-            return current.pull(PullListedTangent, self.call, x, self._count)
+        return owner.run(self._second, engine(), x, v, x_dot, self.autodiff or by_autodiff())
+
+    def renewed(self) -> PairMeasures:
+        raise NotImplementedError(
+            "torch.vmap over the scene is not available for OverDepth: put the mapped axis into "
+            "the batch"
+        )
+
+    def _forward(self, current: Engine, x: Tensor) -> Tensor:
+        current.place_pairs(self.call, self.listing, x)
+        self._measure(current, Measure, replace(self.call.variant, moves=STILL))
+        return self._planes(current, current.scratch.y, x)
+
+    def _vjp(self, current: Engine, x: Tensor, v: Tensor, autodiff: bool) -> Tensor:
+        current.place_pairs(self.call, self.listing, x)
+        fields = current.scratch
+        copying.seed(fields, fields.y.grad, v, fields.x.grad, self.call.x_size)
+        if autodiff:
+            return self._by_autodiff(current, MeasureByAutodiff, x)
+        return current.pull(PullListed, self.call, x, self._count)
+
+    def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor, autodiff: bool) -> Tensor:
+        current.place_pairs(self.call, self.listing, x, tangent=True)
+        fields, variant = current.scratch, self.call.variant
+        copying.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
+        if autodiff:
+            copying.seed(fields, fields.x_still, x, fields.x_still, 0)
+            with elementary.native():
+                kernels = current.kernels(MeasureTangentByAutodiff, variant)
+                kernels.measure_pairs(self._count)
+        else:
+            self._measure(current, MeasureTangent, variant)
+        return self._planes(current, fields.y_dot, x)
+
+    def _second(
+        self, current: Engine, x: Tensor, v: Tensor, x_dot: Tensor, autodiff: bool
+    ) -> Tensor:
+        current.place_pairs(self.call, self.listing, x, tangent=True)
+        fields = current.scratch
+        copying.seed(fields, fields.x_dot, x_dot, fields.x.grad, self.call.x_size)
+        if autodiff:
+            copying.seed(fields, fields.y_dot.grad, v, fields.x_dot, 0)
+            return self._by_autodiff(current, MeasureTangentByAutodiff, x)
+        copying.seed(fields, fields.y.grad, v, fields.x_dot, 0)
+        return current.pull(PullListedTangent, self.call, x, self._count)
 
     @property
     def _count(self) -> int:
         return self.listing.entries.shape[1]
-
-    @contextmanager
-    def _in_place(self, x: Tensor, tangent: bool = False) -> Iterator[Engine]:
-        """The engine, under its lock, with the inputs and the pairs in place."""
-        current = engine()
-        with current.lock:
-            current.place_pairs(self.call, self.listing, x, tangent)
-            yield current
 
     def _measure(self, current: Engine, kind: type[Measure], variant: Variant) -> None:
         """Pair by pair, or face by face, which suits few threads."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +10,11 @@ from torch import Tensor
 
 from taichi_raster import copying
 from taichi_raster.autograd import Evaluate
-from taichi_raster.engine import Engine, engine, to_each
+from taichi_raster.engine import Engine, by_autodiff, engine, to_each
 from taichi_raster.kernels import PullThrough, Through, ThroughTangent
 from taichi_raster.kernels.order import WIDTH, OrderKernels
 from taichi_raster.layout import DepthVariant, EdgeVariant, Variant
+from taichi_raster.owner import owner
 
 _VARIANT = Variant(EdgeVariant("uniform"), DepthVariant("none"))  # which these do not look at
 
@@ -30,7 +29,7 @@ def through_softly(
         counts: how many of its K places each pixel fills, from the first on; the others have
             coverage 0, and what comes of them is of no account.
     """
-    if engine().prefer_autodiff:
+    if by_autodiff():
         return through_by_torch(coverage, depth)
     x = torch.cat([coverage.reshape(-1), depth.reshape(-1)])
     layers, pixels = coverage.shape
@@ -62,23 +61,16 @@ class SoftOrder:
         return (self.counts,)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        with self._in_place(x) as current:
-            self._run(current, Through)
-            found = copying.read(current.scratch, current.scratch.y, x, self._size)
-            return found.view(self.layers, self.pixels), x.new_empty(0)
+        return owner.run(self._forward, engine(), x), x.new_empty(0)
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        with self._in_place(x) as current:
-            fields = current.scratch
-            copying.seed(fields, fields.y.grad, v, fields.y.grad, 0)
-            self._run(current, PullThrough)
-            return copying.read(fields, fields.x.grad, x, 2 * self._size)
+        return owner.run(self._vjp, engine(), x, v)
 
     def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        with self._in_place(x, x_dot) as current:
-            self._run(current, ThroughTangent)
-            found = copying.read(current.scratch, current.scratch.y_dot, x, self._size)
-            return found.view(self.layers, self.pixels)
+        return owner.run(self._jvp, engine(), x, x_dot)
+
+    def renewed(self) -> SoftOrder:
+        return self
 
     def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
         """In torch: the kernel's quotients would lose their digits where a factor is nearly 0."""
@@ -93,13 +85,24 @@ class SoftOrder:
     def _size(self) -> int:
         return self.layers * self.pixels
 
-    @contextmanager
-    def _in_place(self, x: Tensor, x_dot: Tensor | None = None) -> Iterator[Engine]:
-        """The engine, under its lock, with the inputs in place."""
-        current = engine()
-        with current.lock:
-            current.place_numbers(x, self.counts, x_dot)
-            yield current
+    def _forward(self, current: Engine, x: Tensor) -> Tensor:
+        current.place_numbers(x, self.counts)
+        self._run(current, Through)
+        found = copying.read(current.scratch, current.scratch.y, x, self._size)
+        return found.view(self.layers, self.pixels)
+
+    def _vjp(self, current: Engine, x: Tensor, v: Tensor) -> Tensor:
+        current.place_numbers(x, self.counts)
+        fields = current.scratch
+        copying.seed(fields, fields.y.grad, v, fields.y.grad, 0)
+        self._run(current, PullThrough)
+        return copying.read(fields, fields.x.grad, x, 2 * self._size)
+
+    def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor) -> Tensor:
+        current.place_numbers(x, self.counts, x_dot)
+        self._run(current, ThroughTangent)
+        found = copying.read(current.scratch, current.scratch.y_dot, x, self._size)
+        return found.view(self.layers, self.pixels)
 
     def _run(self, current: Engine, kind: type[OrderKernels]) -> None:
         width = 1 if current.on_gpu else WIDTH

@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.wrappers import moves, plain
 
 _POSITIVE = ("edge.scale", "edge.shape", "depth.gamma", "depth.shape")
-
-
-def moves(part: Tensor) -> bool:
-    """Whether a part has derivatives, reverse or forward."""
-    return part.requires_grad or torch.autograd.forward_ad.unpack_dual(part).tangent is not None
 
 
 def for_views(state: Any, scenes: int, views: int) -> Any:
@@ -63,12 +59,12 @@ def table(parameters: dict[str, Tensor], like: Tensor) -> Tensor:
     else:  # the same numbers for all: nothing for torch to follow
         numbers = [float(value) for value in parameters.values()]
         found = like.detach().new_tensor(numbers).expand(batch, -1)
-    low, high = torch.aminmax(found.detach(), dim=0)
+    low, high = torch.aminmax(plain(found).reshape(-1, len(parameters)), dim=0)
     for (name, value), least, most in zip(
         parameters.items(), low.tolist(), high.tolist(), strict=True
     ):
         positive = name in _POSITIVE
         if not (math.isfinite(least) and math.isfinite(most) and (least > 0 or not positive)):
             kind = "positive finite" if positive else "finite"
-            raise ValueError(f"{name}: expected {kind} values, got {value.tolist()}")
+            raise ValueError(f"{name}: expected {kind} values, got {plain(value).tolist()}")
     return found

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from taichi_raster import checks, per_item
+from taichi_raster import checks, per_item, wrappers
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appearance
 from taichi_raster.autograd import Evaluate, PixelSums
 from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, OverDepth, SoftmaxDepth
-from taichi_raster.engine import Sums, engine
+from taichi_raster.engine import Sums, by_autodiff, engine
 from taichi_raster.layout import Call, DepthVariant, Hides, Part, Slot, State, Variant
 from taichi_raster.measures import PairMeasures
 from taichi_raster.over import mean_colours
@@ -217,11 +217,21 @@ class SoftRasterizer(nn.Module):
             p = per_item.repeated("alpha.p", p, 0, scenes, views)
         call, x, table = self._pack(vertices, shown, edge, depth, p)
         checks.fits_batch("depth.background_z", depth.background_z, batch)
+        if in_order and (wrappers.mapped(x) or wrappers.mapped(depth.gamma)):
+            raise NotImplementedError(
+                "torch.vmap over the scene is not available for OverDepth: put the mapped axis "
+                "into the batch"
+            )
         if isinstance(self.depth, SoftmaxDepth):
             floor = depth.background_z.to(vertices).expand(batch)
         else:
             floor = self.depth.background(depth, batch).to(vertices)
-        work = PixelSums(call, engine().ticket(), floor.detach())
+        if wrappers.mapped(floor):
+            raise NotImplementedError(
+                "torch.vmap over the background's depth or weight is not available: put the "
+                "mapped axis into the batch (background_z of shape (B,))"
+            )
+        work = PixelSums(call, engine().ticket(), floor.detach(), by_autodiff())
         sums = Sums(*Evaluate.apply(x, work))
         total, weight, colours = sums.y.split([1, 1, shown.total])
         alpha = self._resolve(total[0], sums.state, table[:, Slot.P])
@@ -260,7 +270,7 @@ class SoftRasterizer(nn.Module):
         call, packed, _ = self._pack(vertices, shown, edge, depth, p)
         # The T-conorm is of no account: so all share the kernels.
         call = replace(call, variant=replace(call.variant, conorm="probabilistic"))
-        measured, _ = Evaluate.apply(packed, PairMeasures(call, listing))
+        measured, _ = Evaluate.apply(packed, PairMeasures(call, listing, by_autodiff()))
         gamma = None
         if self.depth.gamma is not None:
             gamma = depth.gamma.to(vertices).expand(len(vertices)) * (self.far - self.near)
@@ -278,7 +288,7 @@ class SoftRasterizer(nn.Module):
 
     def _behind(self, background: Tensor, like: Tensor) -> Tensor | None:
         """The background at full size, channels first; None where it is still and zero."""
-        if background.ndim == 0 and not per_item.moves(background) and float(background) == 0:
+        if background.ndim == 0 and not wrappers.moves(background) and float(background) == 0:
             return None
         if background.ndim >= 3:
             for axis in (-3, -2):
@@ -324,7 +334,7 @@ class SoftRasterizer(nn.Module):
         height, width = (side * self.antialias for side in self.image_size)
         cutoff = _FAR_AWAY if self.cutoff is None else self.cutoff
         call = Call(
-            self._variant(shown, [*map(per_item.moves, parts)]), batch, n_faces, height, width,
+            self._variant(shown, [*map(wrappers.moves, parts)]), batch, n_faces, height, width,
             tuple(part.numel() for part in parts), self.near, self.far, self.threshold, cutoff,
             min(edge.reach, cutoff, _FAR_AWAY), runtime().deterministic,
             (*shown.size, shown.stride),

@@ -1,20 +1,24 @@
-"""Which machine the kernels run on: the one owner of Taichi's runtime.
+"""Which machine the kernels run on.
 
 Taichi keeps a single runtime a process, and calling ``ti.init`` again frees every field of the
 earlier one: touching such a field crashes the process. So `init` is the only place that calls
-``ti.init``. It may be repeated with equal arguments, refuses to change them, and notices when
-somebody else has called ``ti.init`` behind its back.
+``ti.init``, in a thread of its own (see owner.py). It may be repeated with equal arguments, refuses
+to change them, and notices when somebody else has called ``ti.init`` behind its back.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
 import taichi as ti
 import torch
 from taichi.lang import impl
+
+from taichi_raster.owner import owner
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,17 @@ class Runtime:
 
 
 _current: Runtime | None = None
+_initialising = threading.RLock()
+
+
+def _after_fork() -> None:
+    """In a child: another thread may have held the lock."""
+    global _initialising
+    _initialising = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False) -> Runtime:
@@ -74,7 +89,8 @@ def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False
     Raises:
         ValueError: for an unknown name, or Vulkan with ``"f64"``.
         RuntimeError: if this machine lacks the backend, if the process already runs with other
-            settings, or if ``ti.init`` was called by somebody else.
+            settings, if ``ti.init`` was called by somebody else, or in a child that was forked off
+            a process with a runtime.
     """
     global _current
     if arch not in (*_ARCHES, "auto"):
@@ -85,9 +101,18 @@ def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False
         raise TypeError(f"deterministic: expected a bool, got {deterministic!r}")
     if arch == "vulkan" and precision == "f64":
         raise ValueError("precision: 'f64' is not available on Vulkan; use 'f32' or arch='cpu'")
-    if _current is not None:
-        _refuse_change(_current, arch, precision, deterministic)
-        return runtime()
+    owner.refuse_forked()
+    with _initialising:
+        if _current is not None:
+            _refuse_change(_current, arch, precision, deterministic)
+            return runtime()
+        _current = owner.run(_start, arch, precision, deterministic)
+        logger.info("taichi_raster runs on %s in %s", _current.arch, precision)
+        return _current
+
+
+def _start(arch: str, precision: str, deterministic: bool) -> Runtime:
+    """Start Taichi in this thread, which owns it from now on."""
     if impl.get_runtime().prog is not None:
         raise RuntimeError(
             "ti.init() was called before taichi_raster.init(), which has to own Taichi's runtime; "
@@ -107,20 +132,20 @@ def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False
         short_circuit_operators=False,  # `and` as an expression: autodiff stacks branches
         log_level=ti.WARN,
     )
-    program = impl.get_runtime().prog
-    _current = Runtime(chosen, precision, deterministic, program)
-    logger.info("taichi_raster runs on %s in %s", chosen, precision)
-    return _current
+    return Runtime(chosen, precision, deterministic, impl.get_runtime().prog)
 
 
 def runtime() -> Runtime:
     """The runtime in force; initialises with the defaults if nothing did.
 
     Raises:
-        RuntimeError: if somebody called ``ti.init`` or ``ti.reset`` since `init`.
+        RuntimeError: if somebody called ``ti.init`` or ``ti.reset`` since `init`, or in a child
+            that was forked off a process with a runtime.
     """
+    owner.refuse_forked()
     if _current is None:
-        return init()
+        with _initialising:  # another thread may have been quicker
+            return init() if _current is None else runtime()
     if impl.get_runtime().prog is not _current._program:
         raise RuntimeError(
             "Taichi was re-initialised (ti.init or ti.reset) after taichi_raster.init(); that "

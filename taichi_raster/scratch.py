@@ -1,7 +1,8 @@
 """The renderer's memory on the device: flat fields that grow by doubling.
 
 Fields rather than ndarrays, because autodiff through ndarray arguments is broken on Vulkan in
-Taichi 1.7.4 (taichi #8524). They are scratch: their contents belong to one call at a time.
+Taichi 1.7.4 (taichi #8524). They are scratch: their contents belong to one call at a time. Only the
+thread that owns the runtime may touch them (see owner.py).
 Replacing a field makes the kernels that use it compile anew, so they start large: 85 MB in float32,
 for 58,000 faces with three colours, or 512 x 512 pixels.
 """
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import taichi as ti
 import torch
-from torch import Tensor
+from taichi.lang import impl
 
 from taichi_raster.runtime import Runtime
 
@@ -60,11 +61,12 @@ class Scratch:
         layers, layer_depths, layer_covers: faces of each pixel, nearest first, their depths and
             coverages there (negative of those that show their backs).
         entries: listed pairs (see layout.Entry); entry_begin: where each face's begin.
-        views: on a CPU, the memory of each field and adjoint as a torch tensor; empty elsewhere.
+        views: on a CPU, the memory of each field and adjoint as an array; empty elsewhere.
         version: rises whenever a field was replaced, so that kernels know to compile anew.
     """
 
     x: Any
+    x_still: Any
     x_dot: Any
     y: Any
     y_dot: Any
@@ -74,6 +76,8 @@ class Scratch:
     group_faces: Any
     limits: Any
     state: Any
+    nearest: Any
+    top: Any
     layers: Any
     layer_depths: Any
     layer_covers: Any
@@ -85,7 +89,7 @@ class Scratch:
     def __init__(self, runtime: Runtime) -> None:
         self._float = runtime.ti_float
         self._arch = runtime.arch
-        self.views: dict[Any, Tensor] = {}
+        self.views: dict[Any, np.ndarray] = {}
         self._capacity: dict[str, int] = {}
         self._trees: dict[str, object] = {}
         self._fields: dict[str, list[Any]] = {}
@@ -115,31 +119,38 @@ class Scratch:
                 "pixels or channels at a time"
             )
         self._check_memory(name, capacity)
+        builder = ti.FieldsBuilder()
+        made = self._make(name)
+        fields = [field for group in made.values() for field in group]
+        if name == "cells":  # cell after cell, all four numbers of each: seen as the first field
+            builder.dense(ti.i, capacity).place(*fields)
+            placed, numbers = fields[:1], 4 * capacity
+        else:
+            placed, numbers = [*fields, *_adjoints(fields)], capacity
+            for field in placed:
+                builder.dense(ti.i, capacity).place(field)
+        try:
+            tree = builder.finalize()
+        except BaseException:  # what was there is still whole; Taichi must not finish it later
+            impl.get_runtime().unfinalized_fields_builder.pop(builder, None)
+            raise
         if name in self._trees:
             for field in self._fields[name]:
                 self.views.pop(field, None)
             self._trees[name].destroy()  # type: ignore[attr-defined]
-        builder = ti.FieldsBuilder()
-        made = self._make(name)
-        if name == "cells":  # cell after cell, all four numbers of each: seen as the first field
-            builder.dense(ti.i, capacity).place(*made)
-            self._fields[name], numbers = made[:1], 4 * capacity
-        else:
-            self._fields[name], numbers = [*made, *_adjoints(made)], capacity
-            for field in self._fields[name]:
-                builder.dense(ti.i, capacity).place(field)
-        self._trees[name] = builder.finalize()
-        for field in self._fields[name]:
+        self._trees[name], self._fields[name], self._capacity[name] = tree, placed, capacity
+        for attribute, group in made.items():
+            setattr(self, attribute, group if name == "cells" else group[0])
+        for field in placed:
             self._share(field, numbers)
-        self._capacity[name] = capacity
         self.version += 1
 
     def _share(self, field: Any, capacity: int) -> None:
-        """On a CPU, see a field's memory as a tensor, so that copies need no kernel."""
+        """On a CPU, see a field's memory as an array, so that copies need no kernel."""
         if self._arch == "cpu":
             number = _NUMBERS[field.dtype]
             numbers = (number * capacity).from_address(_address(field))
-            self.views[field] = torch.from_numpy(np.ctypeslib.as_array(numbers))
+            self.views[field] = np.ctypeslib.as_array(numbers)
 
     def _bytes(self, name: str, capacity: int) -> int:
         width = 8 if self._float == ti.f64 else 4
@@ -156,22 +167,20 @@ class Scratch:
                 "a time"
             )
 
-    def _make(self, name: str) -> list[ti.Field]:
+    def _make(self, name: str) -> dict[str, list[ti.Field]]:
+        """The fields of a group, not placed yet, by the attributes that will hold them."""
         if name == "x":
-            self.x = ti.field(self._float, needs_grad=True)
-            self.x_still = ti.field(self._float)
-            return [self.x, self.x_still]
+            return {
+                "x": [ti.field(self._float, needs_grad=True)],
+                "x_still": [ti.field(self._float)],
+            }
         if name == "cells":
-            self.cells = [ti.field(self._float) for _ in range(4)]
-            return self.cells
+            return {"cells": [ti.field(self._float) for _ in range(4)]}
         if name == "pixels":
-            self.nearest, self.top = ti.field(ti.i32), ti.field(ti.i32)
-            return [self.nearest, self.top]
+            return {"nearest": [ti.field(ti.i32)], "top": [ti.field(ti.i32)]}
         integer = name.startswith(("tile", "group", "entr")) or name == "layers"
         adjoint = name in ("y", "y_dot")
-        field = ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)
-        setattr(self, name, field)
-        return [field]
+        return {name: [ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)]}
 
 
 def _adjoints(fields: list[ti.Field]) -> list[ti.Field]:

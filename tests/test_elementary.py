@@ -10,10 +10,12 @@ import taichi as ti
 import torch
 
 from taichi_raster import elementary
+from taichi_raster.owner import owned
 
 pytestmark = pytest.mark.runs_on(arch="cpu")
 
 
+@owned
 def evaluate(function: Callable, *arguments: np.ndarray, dtype: torch.dtype) -> np.ndarray:
     real = ti.f32 if dtype == torch.float32 else ti.f64
     fields = [ti.field(real, len(arguments[0])) for _ in range(len(arguments) + 1)]

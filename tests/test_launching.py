@@ -10,6 +10,7 @@ from taichi_raster import copying
 from taichi_raster.engine import engine
 from taichi_raster.launching import Launcher
 from taichi_raster.layout import Call
+from taichi_raster.owner import owned
 from taichi_raster.scratch import Scratch
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
@@ -26,6 +27,7 @@ class Counter:
         return self.seen[at] - 10
 
 
+@owned
 def test_a_launch_runs_the_kernel_and_returns_its_number() -> None:
     counter = Counter()
     add = Launcher(counter.add, "cpu")
@@ -33,12 +35,14 @@ def test_a_launch_runs_the_kernel_and_returns_its_number() -> None:
     assert counter.seen.to_numpy().tolist() == [0, 5, 7, 0]
 
 
+@owned
 def test_two_objects_of_a_class_have_kernels_of_their_own() -> None:
     first, second = Counter(), Counter()
     launchers = Launcher(first.add, "cpu"), Launcher(second.add, "cpu")
     assert [launch(0, amount) for launch, amount in zip(launchers, (1, 2), strict=True)] == [-9, -8]
 
 
+@owned
 def test_a_view_of_a_field_follows_it_when_it_grows() -> None:
     scratch = Scratch(tr.runtime())
     for size in (10, scratch.capacity("limits") + 1):

@@ -16,6 +16,7 @@ from scenes import (
     mlp_weights,
     random_faces,
 )
+from taichi_raster.owner import owned
 from taichi_raster.softness import registry
 
 ORACLES = {
@@ -25,6 +26,7 @@ ORACLES = {
 }
 
 
+@owned
 def in_kernel(formula: object, x: np.ndarray) -> np.ndarray:
     """(N, 3): value and two slopes of a Taichi function, in the run's precision."""
     real = tr.runtime().ti_float

@@ -12,6 +12,7 @@ from taichi_raster.layout import EdgeVariant
 from taichi_raster.schedule import Schedule, as_progress, as_schedule, as_shift
 from taichi_raster.softness import registry
 from taichi_raster.softness.formulas import formulas_at
+from taichi_raster.wrappers import plain
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ class Distribution(EdgeSoftness):
         x = max(
             self.formulas.reach(threshold, k) if self.formulas.shaped
             else self.formulas.reach(threshold)
-            for k in shape.detach().reshape(-1).tolist()
-        ) + float((sign * shift.detach()).max())  # fmt: skip
-        reach = max(x, 0.0) * float(scale.detach().max())
+            for k in plain(shape).reshape(-1).tolist()
+        ) + float((sign * plain(shift)).max())  # fmt: skip
+        reach = max(x, 0.0) * float(plain(scale).max())
         return math.sqrt(reach) if self.squared else reach
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:

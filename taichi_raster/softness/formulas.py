@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from taichi_raster.owner import owned
 from taichi_raster.runtime import runtime
 from taichi_raster.softness import registry
 
@@ -36,7 +37,7 @@ class _Evaluator:
                         out[3 * j + m, i] = found[m]
 
 
-_evaluators: dict[tuple[int, str], _Evaluator] = {}
+_evaluators: dict[str, _Evaluator] = {}
 
 
 def formulas_at(
@@ -57,14 +58,18 @@ def formulas_at(
     formulas = registry.find(name)
     if formulas.shaped and shape is None:
         raise ValueError(f"shape: the distribution {name!r} needs one")
-    key = (id(settings), name)
-    if key not in _evaluators:
-        _evaluators[key] = _Evaluator(formulas)
     points = x.detach().to(settings.dtype).contiguous()
     given = torch.as_tensor(1.0 if shape is None else shape, dtype=settings.dtype)
     shapes = given.detach().to(points.device).expand(points.shape).contiguous()
-    rows = 3 * _evaluators[key].values
-    out = torch.empty(rows, len(points), dtype=settings.dtype, device=points.device)
+    return _evaluate(formulas, points, shapes)
+
+
+@owned
+def _evaluate(formulas: registry.DistributionFormulas, points: Tensor, shapes: Tensor) -> Tensor:
+    if formulas.name not in _evaluators:
+        _evaluators[formulas.name] = _Evaluator(formulas)
+    evaluator = _evaluators[formulas.name]
+    out = torch.empty(3 * evaluator.values, len(points), dtype=points.dtype, device=points.device)
     if len(points):
-        _evaluators[key].run(out, points, shapes, len(points))
+        evaluator.run(out, points, shapes, len(points))
     return out

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from taichi_raster.softness.formulas import formulas_at
+from taichi_raster.wrappers import one_by_one
 
 
 def log_cdf(name: str, x: Tensor, shape: Tensor | None = None) -> Tensor:
@@ -22,11 +23,18 @@ class _LogCdf(torch.autograd.Function):
     """A derivative of log F: `i` times in x, `j` times in the shape, i + j at most 2."""
 
     @staticmethod
-    def forward(ctx: Any, name: str, i: int, j: int, x: Tensor, shape: Tensor | None) -> Tensor:
-        ctx.name, ctx.order = name, (i, j)
-        ctx.save_for_backward(x, shape)
-        ctx.save_for_forward(x, shape)
+    def forward(name: str, i: int, j: int, x: Tensor, shape: Tensor | None) -> Tensor:
         return _derivatives(name, x, shape)[i, j].to(x).clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.name, ctx.order = inputs[0], inputs[1:3]
+        ctx.save_for_backward(*inputs[3:])
+        ctx.save_for_forward(*inputs[3:])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple:
+        return one_by_one(_LogCdf.apply, info, in_dims, *inputs)
 
     @staticmethod
     def jvp(ctx: Any, *dots: Any) -> Tensor:

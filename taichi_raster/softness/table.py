@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from taichi_raster import per_item
+from taichi_raster import wrappers
 from taichi_raster.architecture import Table
 from taichi_raster.layout import EdgeVariant
 from taichi_raster.schedule import Schedule, as_progress
@@ -96,7 +96,7 @@ class TabulatedSoftness(EdgeSoftness):
             return self._fixed
         assert isinstance(self.edge, MLPSoftness)
         weights = self.edge.weights_at(u)
-        if per_item.moves(weights) and (torch.is_grad_enabled() or not weights.requires_grad):
+        if wrappers.moves(weights) and (torch.is_grad_enabled() or not weights.requires_grad):
             return self._of_network(self.edge, weights)
         kept = self._kept  # other threads may replace it meanwhile
         if kept is None or not _same(kept[0], weights):
@@ -125,7 +125,7 @@ class TabulatedSoftness(EdgeSoftness):
         """As `EdgeState.reach`, of the table itself, not of what it stands for."""
         if threshold <= 0:
             return math.inf
-        if per_item.moves(cells):  # new at each call, and not to be kept, with all its graph
+        if wrappers.moves(cells):  # new at each call, and not to be kept, with all its graph
             return float((self._scaled_reach(cells.detach(), threshold) * scale.detach()).max())
         kept = self._kept_reach
         if kept is None or kept[0] is not cells or kept[1] != threshold:

@@ -1,0 +1,174 @@
+"""The thread that owns Taichi's runtime: all that touches it is done there, one job at a time.
+
+Taichi lets only the thread that called ``ti.init`` build fields; in any other one it fails an
+assertion. But renders come from anywhere: a server's workers, a loader's threads, and on a GPU
+torch's backward, which has threads of its own. So one daemon thread does all the work, and whoever
+asks for some waits until it is done. That also keeps the renderer's memory clear of the caller's
+modes, which torch keeps for each thread: what is made there is made outside of ``inference_mode``,
+``torch.func`` transforms, autocast and default devices.
+
+A forked child has no such thread, and Taichi's own threads are gone too: there every job raises.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import queue
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from taichi.lang import impl
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PATIENCE_AT_EXIT = 10.0  # seconds that the process waits for a kernel that still runs
+
+
+class _Job:
+    """A call, and what came of it."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple, named: dict) -> None:
+        self._call: tuple[Callable[..., Any], tuple, dict] | None = (function, arguments, named)
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def run(self) -> None:
+        """Do it, unless whoever asked has given up."""
+        call, self._call = self._call, None
+        try:
+            if call is not None:
+                self._result = call[0](*call[1], **call[2])
+        except BaseException as error:
+            self._error = error
+        finally:
+            del call
+            self._done.release()
+
+    def wait(self, seconds: float = -1) -> Any:
+        """Its result, or raise what it raised."""
+        try:
+            self._done.acquire(timeout=seconds)
+        except BaseException:  # Ctrl-C: not begun, it is not begun any more
+            self._call = None
+            raise
+        if self._error is None:
+            return self._result
+        try:
+            raise self._error
+        finally:
+            self._error = None  # else the traceback, which holds this frame, holds itself
+
+
+class OwnerThread:
+    """Runs jobs in one daemon thread, which starts with the first of them."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._forked = False
+
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """``function(*args, **kwargs)``, done in the owner's thread.
+
+        Raises:
+            RuntimeError: in a child that was forked off a process with a runtime.
+        """
+        if threading.current_thread() is self._thread:
+            return function(*args, **kwargs)
+        self.refuse_forked()
+        if self._thread is None:
+            self._start()
+        job = _Job(function, args, kwargs)
+        self._jobs.put(job)
+        return job.wait()
+
+    def refuse_forked(self) -> None:
+        """Raise in a child that was forked off a process with a runtime."""
+        if self._forked:
+            raise RuntimeError(
+                "taichi_raster: this process was forked from one in which it already ran, and "
+                "Taichi does not survive a fork. Start the workers by 'spawn' or 'forkserver' "
+                "(torch.utils.data.DataLoader(..., multiprocessing_context='spawn'), "
+                "multiprocessing.get_context('spawn')), or fork before the first render"
+            )
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                thread = threading.Thread(target=self._serve, name="taichi_raster", daemon=True)
+                thread.start()
+                self._thread = thread
+                atexit.register(self._finish)
+
+    def _serve(self) -> None:
+        while True:
+            job = self._jobs.get()
+            job.run()
+            del job  # and with it the tensors of the call
+
+    def _finish(self) -> None:
+        """At exit: Taichi must not be taken down under a kernel that still runs."""
+        if self._forked:
+            return
+        job = _Job(lambda: True, (), {})
+        self._jobs.put(job)
+        if not job.wait(_PATIENCE_AT_EXIT):
+            _never_take_down()
+
+    def after_fork(self) -> None:
+        """In the child: the thread is gone, if there was one."""
+        self._starting = threading.Lock()  # another thread may have held it
+        if self._thread is not None:
+            self._forked = True
+            _never_take_down()
+
+
+def _never_take_down() -> None:
+    """Keep Taichi's program for ever: taking it down waits for threads that may be gone."""
+    program = impl.get_runtime().prog
+    if program is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(program))
+
+
+owner = OwnerThread()
+"""Of this process."""
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=owner.after_fork)
+
+
+def owned(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that is always done in the owner's thread, whoever calls it."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return owner.run(function, *args, **kwargs)
+
+    return run
+
+
+def in_runtime_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """``function(*args, **kwargs)``, done in the thread that owns Taichi's runtime.
+
+    For Taichi code of your own beside the renderer: fields can be made, and kernels that use them
+    compiled, in that thread alone.
+
+    Raises:
+        RuntimeError: in a child that was forked off a process with a runtime.
+
+    Example:
+        >>> def make():
+        ...     field = ti.field(ti.f32, shape=100)
+        ...     field.fill(1)
+        ...     return field
+        >>> field = tr.in_runtime_thread(make)
+    """
+    return owner.run(function, *args, **kwargs)

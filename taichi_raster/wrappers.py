@@ -1,0 +1,60 @@
+"""What `torch.func` needs: a look through its wrappers, and a rule for its `vmap`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def plain(value: Tensor) -> Tensor:
+    """The numbers of a tensor, without derivatives and without the wrappers of `torch.func`.
+
+    Under `torch.vmap` it has the mapped axes, too: for checks of all its numbers.
+    """
+    while _wrapped(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value.detach()
+
+
+def moves(value: Tensor) -> bool:
+    """Whether a tensor has derivatives, reverse or forward, at any level of `torch.func`."""
+    while True:
+        if value.requires_grad:
+            return True
+        if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
+            return True
+        if not _wrapped(value):
+            return False
+        value = torch._C._functorch.get_unwrapped(value)
+
+
+def mapped(value: Tensor) -> bool:
+    """Whether `torch.vmap` goes through a tensor."""
+    while _wrapped(value):
+        if torch._C._functorch.is_batchedtensor(value):
+            return True
+        value = torch._C._functorch.get_unwrapped(value)
+    return False
+
+
+def _wrapped(value: Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(value)
+
+
+def one_by_one(
+    function: Callable[..., Any], info: Any, in_dims: tuple, *inputs: Any
+) -> tuple[Any, Any]:
+    """A rule for `torch.vmap`: one call for each entry of the mapped axis, stacked."""
+    found = []
+    for i in range(info.batch_size):
+        entry = [
+            value if dim is None else value.select(dim, i)
+            for value, dim in zip(inputs, in_dims, strict=True)
+        ]
+        found.append(function(*entry))
+    if isinstance(found[0], tuple):
+        return tuple(torch.stack(part) for part in zip(*found, strict=True)), (0,) * len(found[0])
+    return torch.stack(found), 0
