@@ -64,7 +64,7 @@ def main(options: Options) -> None:
             lines[problem.title] = summary_line(folder, problem)
         sections[name] = section(name, folder)
         if options.ship:
-            shipped = ROOT / "taichi_raster" / "pretrained_files"
+            shipped = ROOT / "taichi_raster" / "presets" / "files"
             shipped.mkdir(exist_ok=True)
             shutil.copy(folder / "softening.safetensors", shipped / f"{name}.safetensors")
     known = [name for name in MAIN if name in sections]

@@ -40,12 +40,12 @@ from torch import Tensor
 from tyro.conf import Positional
 
 import taichi_raster as tr
-from taichi_raster.camera import PerspectiveCamera, gather_faces, orbit
-from taichi_raster.deformation import SmoothOffsets, UniformAdam
-from taichi_raster.losses import FlatteningLoss, LaplacianLoss, silhouette_iou_loss
-from taichi_raster.mesh import Mesh, normalise, subdivide
-from taichi_raster.mesh_files import load_mesh, save_mesh
-from taichi_raster.procedural import blob, icosphere
+from taichi_raster.fitting.deformation import SmoothOffsets, UniformAdam
+from taichi_raster.fitting.losses import FlatteningLoss, LaplacianLoss, silhouette_iou_loss
+from taichi_raster.scene.camera import PerspectiveCamera, gather_faces, orbit
+from taichi_raster.scene.mesh import Mesh, normalise, subdivide
+from taichi_raster.scene.mesh_files import load_mesh, save_mesh
+from taichi_raster.scene.procedural import blob, icosphere
 
 FOV = 30.0  # degrees
 DISTANCE = 1.08 / math.sin(math.radians(FOV / 2))  # a mesh of radius 1 fills 1 / 1.08 of the image

@@ -50,7 +50,7 @@ from meta.starts import Learnable
 from meta.study import ABLATION, LEARNED, Problem, Study, StudyRun, Training
 from meta.training import TrainerSettings
 from meta.updates import Adam
-from taichi_raster.softness import registry
+from taichi_raster.softness.distributions import registry
 from tasks import Occlusion, Picture, Pose, Shape2D, Shape3D
 
 Family = Literal["shape2d", "occlusion", "shape3d", "pose", "apart", "shaded", "solid"]

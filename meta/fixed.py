@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import taichi_raster as tr
 from meta.method import Method
 from meta.updates import UpdateRule
-from taichi_raster.softness import registry
+from taichi_raster.softness.distributions import registry
 
 DECAY_BEGINS = 0.85
 DECAY_FACTOR = 0.1

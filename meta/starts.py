@@ -12,7 +12,7 @@ import taichi_raster as tr
 from meta.baselines import DECAY_BEGINS, DECAY_FACTOR, FixedSoftness
 from meta.method import Method
 from meta.updates import UpdateRule
-from taichi_raster.aggregation import generator
+from taichi_raster.softness.conorm import generator
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.9, 0.95, 1.0)
 """Progress at which learned schedules have their knots: dense where the run is to settle."""

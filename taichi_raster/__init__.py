@@ -18,15 +18,47 @@ Conventions, for everything in this package:
 * Tensors have the dtype that `init` chose; parameters of softnesses may be float64 anywhere.
 """
 
-from taichi_raster import _declaring
+from taichi_raster.runtime import fast_import
 
-with _declaring.quickly():
-    from taichi_raster import conventions, published
-    from taichi_raster.aggregation import TConorm
-    from taichi_raster.attributes import SurfaceTexture, UVTexture
-    from taichi_raster.batching import MeshBatch, collate
-    from taichi_raster.buffers import HardBuffers, hard_buffers
-    from taichi_raster.camera import (
+with fast_import.quickly():
+    from taichi_raster.depth.softnesses import (
+        DepthSoftness,
+        DistributionDepth,
+        HardDepth,
+        MLPDepth,
+        OverDepth,
+        SoftmaxDepth,
+    )
+    from taichi_raster.engine.engine import derivatives_by
+    from taichi_raster.fitting.losses import (
+        EdgeLengthLoss,
+        FlatteningLoss,
+        LaplacianLoss,
+        NormalConsistencyLoss,
+        mse,
+        silhouette_iou_loss,
+    )
+    from taichi_raster.fitting.metrics import (
+        chamfer_distance,
+        sample_surface,
+        surface_distance,
+        volume,
+        voxel_iou,
+        voxelise,
+    )
+    from taichi_raster.presets import published
+    from taichi_raster.presets.pretrained import pretrained, pretrained_names
+    from taichi_raster.presets.softening import Softening
+    from taichi_raster.presets.storage import load_softening, save_softening
+    from taichi_raster.render.hard import HardBuffers, hard_buffers
+    from taichi_raster.render.sharp import SharpRasterizer
+    from taichi_raster.render.soft import SoftRasterizer
+    from taichi_raster.runtime.device import Runtime, init, runtime
+    from taichi_raster.runtime.thread import in_runtime_thread
+    from taichi_raster.scene import conventions
+    from taichi_raster.scene.attributes import SurfaceTexture, UVTexture
+    from taichi_raster.scene.batching import MeshBatch, collate
+    from taichi_raster.scene.camera import (
         Camera,
         OrthographicCamera,
         PerspectiveCamera,
@@ -37,17 +69,8 @@ with _declaring.quickly():
         look_at,
         orbit,
     )
-    from taichi_raster.clipping import ClippedFaces, clip_near
-    from taichi_raster.depth import (
-        DepthSoftness,
-        DistributionDepth,
-        HardDepth,
-        MLPDepth,
-        OverDepth,
-        SoftmaxDepth,
-    )
-    from taichi_raster.engine import derivatives_by
-    from taichi_raster.lighting import (
+    from taichi_raster.scene.clipping import ClippedFaces, clip_near
+    from taichi_raster.scene.lighting import (
         AmbientLight,
         DirectionalLight,
         Material,
@@ -58,28 +81,10 @@ with _declaring.quickly():
         shade_image,
         surface_attributes,
     )
-    from taichi_raster.losses import (
-        EdgeLengthLoss,
-        FlatteningLoss,
-        LaplacianLoss,
-        NormalConsistencyLoss,
-        mse,
-        silhouette_iou_loss,
-    )
-    from taichi_raster.mesh import Mesh, normalise, subdivide
-    from taichi_raster.mesh_files import load_mesh, save_mesh
-    from taichi_raster.metrics import (
-        chamfer_distance,
-        sample_surface,
-        surface_distance,
-        volume,
-        voxel_iou,
-        voxelise,
-    )
-    from taichi_raster.normals import face_normals, vertex_normals
-    from taichi_raster.owner import in_runtime_thread
-    from taichi_raster.pretrained import pretrained, pretrained_names
-    from taichi_raster.procedural import (
+    from taichi_raster.scene.mesh import Mesh, normalise, subdivide
+    from taichi_raster.scene.mesh_files import load_mesh, save_mesh
+    from taichi_raster.scene.normals import face_normals, vertex_normals
+    from taichi_raster.scene.procedural import (
         blob,
         box,
         capsule,
@@ -93,21 +98,12 @@ with _declaring.quickly():
         torus_knot,
         uv_sphere,
     )
-    from taichi_raster.rasterizer import SoftRasterizer
-    from taichi_raster.runtime import Runtime, init, runtime
-    from taichi_raster.schedule import Constant, Geometric, Knots, Schedule
-    from taichi_raster.sharp import SharpRasterizer
-    from taichi_raster.softening import Softening
-    from taichi_raster.softening_storage import load_softening, save_softening
-    from taichi_raster.softness import (
-        Distribution,
-        EdgeSoftness,
-        MLPSoftness,
-        TabulatedSoftness,
-        load_softness,
-        save_softness,
-        tabulate,
-    )
+    from taichi_raster.softness.conorm import TConorm
+    from taichi_raster.softness.edge import Distribution, EdgeSoftness
+    from taichi_raster.softness.mlp import MLPSoftness
+    from taichi_raster.softness.schedule import Constant, Geometric, Knots, Schedule
+    from taichi_raster.softness.storage import load_softness, save_softness
+    from taichi_raster.softness.table import TabulatedSoftness, tabulate
 
 __all__ = [
     "AmbientLight",

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_raster import attributes
-from taichi_raster.runtime import Runtime
-from taichi_raster.wrappers import plain
+from taichi_raster.runtime.device import Runtime
+from taichi_raster.runtime.transforms import plain
+from taichi_raster.scene import attributes
 
 
 def positive(name: str, value: Any) -> float:

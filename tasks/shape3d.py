@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from taichi_raster.metrics import (
+from taichi_raster.fitting.metrics import (
     sample_surface,
     surface_distance,
     volume,

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.deformation import SmoothOffsets
-from taichi_raster.metrics import barycentric_weights
+from taichi_raster.fitting.deformation import SmoothOffsets
+from taichi_raster.fitting.metrics import barycentric_weights
 
 START_RADIUS = 0.5  # as published
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import taichi_raster as tr
 import twin_modes
-from taichi_raster.softness import registry
+from taichi_raster.softness.distributions import registry
 
 Inputs = dict[str, Tensor]
 Build = Callable[[Inputs], Any]

@@ -80,7 +80,7 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any launch of a Taichi kernel fails the test."""
     from taichi.lang.kernel_impl import Kernel
 
-    from taichi_raster.launching import Launcher
+    from taichi_raster.runtime.launcher import Launcher
 
     def launched(self: object, *_: object) -> None:
         pytest.fail(f"a kernel ran before the error: {self}")

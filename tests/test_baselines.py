@@ -14,7 +14,7 @@ from meta.study import finer_grid
 from meta.unroll import batch_parameters, unroll
 from meta.updates import Adam
 from spread_program import EdgeRenderer, PickedBatch, Toys
-from taichi_raster.softness import registry
+from taichi_raster.softness.distributions import registry
 from tasks import Shape2D
 from toy_tasks import ToyFamily
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from taichi_raster.camera import (
+from taichi_raster.scene.camera import (
     OrthographicCamera,
     PerspectiveCamera,
     PinholeCamera,

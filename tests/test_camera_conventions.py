@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from taichi_raster.camera import OrthographicCamera, PerspectiveCamera, look_at, orbit
-from taichi_raster.conventions import (
+from taichi_raster.scene.camera import OrthographicCamera, PerspectiveCamera, look_at, orbit
+from taichi_raster.scene.conventions import (
     from_intrinsics,
     from_opencv,
     from_opengl,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.conventions import from_intrinsics, from_opengl, from_softras
+from taichi_raster.scene.conventions import from_intrinsics, from_opengl, from_softras
 from test_camera_conventions import frustum, ortho
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

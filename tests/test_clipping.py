@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from taichi_raster.camera import OrthographicCamera, PerspectiveCamera, look_at
-from taichi_raster.clipping import clip_near
+from taichi_raster.scene.camera import OrthographicCamera, PerspectiveCamera, look_at
+from taichi_raster.scene.clipping import clip_near
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64

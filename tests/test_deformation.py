@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from taichi_raster.deformation import SmoothOffsets, UniformAdam
-from taichi_raster.procedural import icosphere
+from taichi_raster.fitting.deformation import SmoothOffsets, UniformAdam
+from taichi_raster.scene.procedural import icosphere
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64

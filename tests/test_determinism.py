@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from taichi_raster import rasterizer, sharp
+from taichi_raster.render import sharp
 
 SCRIPT = """
 import hashlib, sys

@@ -13,8 +13,8 @@ import pytest
 import scipy.stats
 import torch
 
-from taichi_raster.softness import registry
-from taichi_raster.softness.formulas import formulas_at
+from taichi_raster.softness.distributions import registry
+from taichi_raster.softness.distributions.formulas import formulas_at
 
 mp = mpmath.mp.clone()
 mp.dps = 40

@@ -9,8 +9,8 @@ import pytest
 import taichi as ti
 import torch
 
-from taichi_raster import elementary
-from taichi_raster.owner import owned
+from taichi_raster.maths import elementary
+from taichi_raster.runtime.thread import owned
 
 pytestmark = pytest.mark.runs_on(arch="cpu")
 

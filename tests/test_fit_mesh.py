@@ -9,9 +9,9 @@ from PIL import Image
 
 import fit_mesh
 import taichi_raster as tr
-from taichi_raster.mesh import Mesh
-from taichi_raster.mesh_files import load_mesh, save_mesh
-from taichi_raster.procedural import icosphere
+from taichi_raster.scene.mesh import Mesh
+from taichi_raster.scene.mesh_files import load_mesh, save_mesh
+from taichi_raster.scene.procedural import icosphere
 
 # The example renders in float32; its kernels are compiled for what the test run was started with.
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")

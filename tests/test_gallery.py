@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import gallery
-from taichi_raster.aggregation import _GENERATORS
-from taichi_raster.softness import registry
+from taichi_raster.softness.conorm import _GENERATORS
+from taichi_raster.softness.distributions import registry
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 

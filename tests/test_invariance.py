@@ -25,7 +25,7 @@ read = loader.get_data
 
 def get_data(self, path):
     data = read(self, path)
-    if path.endswith("taichi_raster/layout.py"):
+    if path.endswith("taichi_raster/runtime/layout.py"):
         assert b"SHIFT = 3" in data
         data = data.replace(b"SHIFT = 3", b"SHIFT = {shift}")
     return data
@@ -33,7 +33,7 @@ def get_data(self, path):
 loader.get_data = get_data
 sys.pycache_prefix = {folder!r}  # nothing compiled before
 import taichi_raster as tr
-from taichi_raster.layout import TILE
+from taichi_raster.runtime.layout import TILE
 
 assert TILE == 2**{shift}
 tr.init("cpu", "f64")

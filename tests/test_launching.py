@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster import copying
-from taichi_raster.engine import engine
-from taichi_raster.launching import Launcher
-from taichi_raster.layout import Call
-from taichi_raster.owner import owned
-from taichi_raster.scratch import Scratch
+from taichi_raster.engine.engine import engine
+from taichi_raster.runtime import transfer
+from taichi_raster.runtime.launcher import Launcher
+from taichi_raster.runtime.layout import Call
+from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.runtime.thread import owned
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
@@ -50,7 +50,7 @@ def test_a_view_of_a_field_follows_it_when_it_grows() -> None:
         scratch.views[scratch.limits][size - 1] = 2.5
         assert scratch.limits[size - 1] == 2.5
         scratch.limits[0] = 7.0
-        assert float(copying.read(scratch, scratch.limits, torch.ones(()), 1)) == 7.0
+        assert float(transfer.read(scratch, scratch.limits, torch.ones(()), 1)) == 7.0
     assert len(scratch.views) == sum(map(len, scratch._fields.values())) + 1
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.normals import face_normals, unit, vertex_normals
+from taichi_raster.scene.normals import face_normals, unit, vertex_normals
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 import live_viewer
 import taichi_raster as tr
-from taichi_raster.softness import registry
+from taichi_raster.softness.distributions import registry
 from viewer.app import App, Pace
 from viewer.controls import HORIZONS
 from viewer.families import FAMILIES

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from taichi_raster.losses import (
+from taichi_raster.fitting.losses import (
     EdgeLengthLoss,
     FlatteningLoss,
     LaplacianLoss,
@@ -13,7 +13,7 @@ from taichi_raster.losses import (
     mse,
     silhouette_iou_loss,
 )
-from taichi_raster.procedural import icosphere
+from taichi_raster.scene.procedural import icosphere
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64

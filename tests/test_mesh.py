@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from taichi_raster import mesh_files
-from taichi_raster.mesh import Mesh, normalise, subdivide
-from taichi_raster.mesh_files import load_mesh, save_mesh
-from taichi_raster.procedural import icosphere
+from taichi_raster.scene import mesh_files
+from taichi_raster.scene.mesh import Mesh, normalise, subdivide
+from taichi_raster.scene.mesh_files import load_mesh, save_mesh
+from taichi_raster.scene.procedural import icosphere
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 

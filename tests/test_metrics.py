@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 import taichi_raster as tr
-from taichi_raster.metrics import (
+from taichi_raster.fitting.metrics import (
     chamfer_distance,
     sample_surface,
     surface_distance,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from taichi_raster.softness import registry
-from taichi_raster.softness.formulas import formulas_at
+from taichi_raster.softness.distributions import registry
+from taichi_raster.softness.distributions.formulas import formulas_at
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 

@@ -20,15 +20,21 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from meta import Adam, Method, TaskBatch, TaskFamily, UpdateRule
-from taichi_raster import _declaring, launching
-from taichi_raster.compiling import Patience
-from taichi_raster.launching import Launcher
-from taichi_raster.schedule import as_progress
+from taichi_raster.runtime import fast_import
+from taichi_raster.runtime.compile_notice import Patience
+from taichi_raster.runtime.launcher import Launcher
+from taichi_raster.softness.schedule import as_progress
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
 ROOT = Path(__file__).parent.parent
-PUBLIC = ("taichi_raster", "taichi_raster.conventions", "taichi_raster.published", "meta", "tasks")
+PUBLIC = (
+    "taichi_raster",
+    "taichi_raster.scene.conventions",
+    "taichi_raster.presets.published",
+    "meta",
+    "tasks",
+)
 
 
 def learned(seed: int = 0) -> tr.SoftRasterizer:
@@ -266,10 +272,10 @@ def test_lines_around_declarations_are_those_of_inspect(tmp_path, monkeypatch) -
     framed = importlib.import_module("framed")
     assert framed.importing.f_code.co_filename.startswith("<frozen ")
     for frame in (*framed.frames, framed.importing, framed.Inside.own, sys._getframe(0)):
-        wanted, found = inspect.getframeinfo(frame), _declaring._quick(frame)
+        wanted, found = inspect.getframeinfo(frame), fast_import._quick(frame)
         assert found[:5] == wanted[:5]
-    assert inspect.getframeinfo is _declaring._getframeinfo  # once the package is imported
-    assert _declaring._quick(sys._getframe(0), 3) == inspect.getframeinfo(sys._getframe(0), 3)
+    assert inspect.getframeinfo is fast_import._getframeinfo  # once the package is imported
+    assert fast_import._quick(sys._getframe(0), 3) == inspect.getframeinfo(sys._getframe(0), 3)
 
 
 # Waiting for kernels ------------------------------------------------------------------------------
@@ -289,7 +295,7 @@ def test_long_compilations_say_so_once_and_while_they_last(caplog) -> None:
             time.sleep(0.5)
             assert "compiling kernels" in caplog.text
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
-    assert caplog.records[0].name == "taichi_raster.compiling"
+    assert caplog.records[0].name == "taichi_raster.runtime.compile_notice"
 
 
 def test_short_compilations_say_nothing_until_they_add_up(caplog) -> None:
@@ -305,7 +311,7 @@ def test_short_compilations_say_nothing_until_they_add_up(caplog) -> None:
 
 @pytest.mark.parametrize("arch", ["cpu", "vulkan"])  # launched directly, or by Taichi
 def test_a_kernel_is_compiled_once_under_this_watch(arch, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(launching, "patience", Patience(0.0))
+    monkeypatch.setattr(launcher, "patience", Patience(0.0))
     double = Launcher(Doubler().double, arch)
     assert [double(3), double(4)] == [6, 8]
     assert len(caplog.records) == 1

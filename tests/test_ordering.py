@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.ordering import through_by_torch, through_softly
+from taichi_raster.engine.soft_order import through_by_torch, through_softly
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
 EVERY = pytest.mark.runs_on(arch=("cpu", "vulkan", "cuda"), precision=("f64", "f32"))

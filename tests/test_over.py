@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster import gathering, rasterizer
+from taichi_raster.scene import gather
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
 COVER = [[-1e3, -1e3], [1e3, -1e3], [0.0, 1e3]]  # every pixel lies deep inside
@@ -213,7 +213,7 @@ def test_sorted_gradients_are_those_of_indexing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(gathering, "runtime", lambda: asked)
 
     def take(x: Tensor) -> Tensor:
-        return gathering.at(x, *index)
+        return gather.at(x, *index)
 
     assert take(values).grad_fn.name() != values[index].grad_fn.name()  # it is another way
     assert torch.equal(take(values), values[index])

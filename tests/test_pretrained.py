@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from scenes import random_faces
-from taichi_raster.pretrained import CARD_KEYS
+from taichi_raster.presets.pretrained import CARD_KEYS
 from test_softness_storage import Own, Spoil, _set, network, rewrite
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
 ROOT = Path(__file__).parent.parent
-MODULE = sys.modules["taichi_raster.pretrained"]  # the package exports a function of this name
+MODULE = sys.modules[
+    "taichi_raster.presets.pretrained"
+]  # the package exports a function of this name
 LARGEST = 64 * 1024  # bytes of a shipped file
 CARD = {
     "task": "a test", "units": {"unknowns": "NDC", "near": 0.5, "far": 10.0},
@@ -246,7 +248,7 @@ def test_pretrained_softenings_are_found_by_name(
 def test_a_folder_that_is_missing_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "_folder", lambda: tmp_path / "pretrained_files")
+    monkeypatch.setattr(MODULE, "_folder", lambda: tmp_path / "files")
     assert tr.pretrained_names() == []
 
 
@@ -265,15 +267,15 @@ def test_every_shipped_softening_keeps_its_word() -> None:
             assert bool(torch.isfinite(image).all() and torch.isfinite(gradient).all()), name
             assert image[..., -1].max() > 0.1 and gradient.abs().max() > 0, name
             assert softening.learning_rate(progress) > 0, name
-        assert (ROOT / "taichi_raster/pretrained_files" / f"{name}.safetensors").stat().st_size < (
+        assert (ROOT / "taichi_raster/presets/files" / f"{name}.safetensors").stat().st_size < (
             LARGEST
         ), name
 
 
 def test_every_file_in_the_shipped_folder_is_packaged() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    pattern = "pretrained_files/*.safetensors"
+    pattern = "presets/files/*.safetensors"
     assert f'taichi_raster = ["{pattern}"]' in text
-    folder = ROOT / "taichi_raster" / "pretrained_files"
+    folder = ROOT / "taichi_raster" / "presets" / "files"
     for path in folder.iterdir() if folder.is_dir() else []:
-        assert fnmatch.fnmatch(f"pretrained_files/{path.name}", pattern), path
+        assert fnmatch.fnmatch(f"presets/files/{path.name}", pattern), path

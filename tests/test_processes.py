@@ -10,9 +10,9 @@ import torch
 import taichi_raster as tr
 from programs import run_program
 from scenes import gradients
-from taichi_raster.engine import engine
-from taichi_raster.owner import OwnerThread, owned, owner
-from taichi_raster.recent import Recent
+from taichi_raster.engine.engine import engine
+from taichi_raster.runtime.recent import Recent
+from taichi_raster.runtime.thread import OwnerThread, owned, owner
 from test_threads import assert_same, questions
 
 ON_ANY = pytest.mark.runs_on(precision="f32")  # on CPU, Vulkan and CUDA
@@ -51,7 +51,7 @@ tr.init(ARCH, PRECISION)
 small = scene(1)
 check(*small)
 large = scene(2, faces=40)
-from taichi_raster.engine import engine
+from taichi_raster.engine.engine import engine
 before = engine().scratch.version
 grow = lambda: tr.in_runtime_thread(engine().scratch.reserve, x=1 << 21, y=1 << 22, y_dot=1 << 22)
 in_thread(grow)
@@ -88,8 +88,8 @@ scenes = [
     scene(6, faces=2, size=(70, 40), batch=1), scene(7, faces=9, size=(12, 33)),
     scene(8, faces=5, size=(8, 8)),
 ]
-from taichi_raster import scratch
-from taichi_raster.engine import engine
+from taichi_raster.runtime import scratch
+from taichi_raster.engine.engine import engine
 failures, start = [], threading.Barrier(8)
 
 def work(number):
@@ -145,7 +145,7 @@ def test_growth_that_fails_leaves_what_was_there(
 
 def test_what_a_thread_asks_for_holds_for_that_thread_alone(dtype: torch.dtype) -> None:
     """`derivatives_by("autodiff")` in one thread, closed forms in another meanwhile."""
-    from taichi_raster.engine import by_autodiff
+    from taichi_raster.engine.engine import by_autodiff
 
     seen: list[bool] = []
     with tr.derivatives_by("autodiff"):
@@ -349,7 +349,7 @@ def render(case, x, *_):
     return case.ours({{name: value.to(DTYPE) for name, value in x.items()}})
 if "meta" in {mode!r}:
     render = lambda case, x, *_: tr.runtime()
-from taichi_raster.engine import engine
+from taichi_raster.engine.engine import engine
 with {mode}:
     render(*one)
     tr.in_runtime_thread(engine().scratch.reserve, x=1 << 21, y=1 << 22)
@@ -366,7 +366,7 @@ def test_an_import_that_fails_leaves_pythons_own_functions_alone() -> None:
         """
 import inspect, sys
 own = inspect.getframeinfo
-sys.modules["taichi_raster.metrics"] = None
+sys.modules["taichi_raster.fitting.metrics"] = None
 try:
     import taichi_raster
     raise AssertionError("imported")

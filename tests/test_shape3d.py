@@ -12,7 +12,7 @@ from meta.method import Method
 from meta.protocol import TaskBatch, TaskFamily
 from meta.unroll import unroll
 from meta.updates import Adam
-from taichi_raster.metrics import chamfer_distance, sample_surface, volume
+from taichi_raster.fitting.metrics import chamfer_distance, sample_surface, volume
 from tasks.shape3d import ELEVATIONS, FOV, VISIBLE_RADIUS, Shape3D
 from tasks.solids import KINDS, random_solid
 

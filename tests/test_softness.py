@@ -16,8 +16,8 @@ from scenes import (
     mlp_weights,
     random_faces,
 )
-from taichi_raster.owner import owned
-from taichi_raster.softness import registry
+from taichi_raster.runtime.thread import owned
+from taichi_raster.softness.distributions import registry
 
 ORACLES = {
     "logistic": scipy.stats.logistic(),

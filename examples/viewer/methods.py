@@ -13,8 +13,8 @@ from torch import nn
 import taichi_raster as tr
 from meta.fixed import DECAY_FACTOR, GAMMA_SHAPE, LR_POSITIONS
 from meta.updates import SGD, Adam, Momentum, UpdateRule
-from taichi_raster.aggregation import generator
-from taichi_raster.softness import registry
+from taichi_raster.softness.conorm import generator
+from taichi_raster.softness.distributions import registry
 from viewer.families import Family
 
 OPTIMISERS: dict[str, UpdateRule] = {"adam": Adam(), "momentum": Momentum(), "sgd": SGD()}

@@ -5,7 +5,7 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.layout import Dim
+from taichi_raster.runtime.layout import Dim
 
 
 @ti.data_oriented

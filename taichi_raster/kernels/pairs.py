@@ -1,24 +1,25 @@
 """What all kernels share: where things lie, and the mathematics of one (pixel, face) pair.
 
-The mathematics runs while a kernel is compiled, on numbers that may carry tangents (numbers.py).
+The mathematics runs while a kernel is compiled, on numbers that may carry tangents (dual.py).
 """
 
 from typing import Any
 
 import taichi as ti
 
-from taichi_raster import aggregation, geometry
-from taichi_raster.architecture import Architecture, Table
-from taichi_raster.arithmetic import clamp
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
-from taichi_raster.kernels.softening import DepthWeight, EdgeTerms
+from taichi_raster.kernels.softness import DepthWeight, EdgeTerms
 from taichi_raster.kernels.textures import sampler
-from taichi_raster.layout import TILE, Dim, Limit, Part, Slot, State, Variant
-from taichi_raster.numbers import Number, Vector, exp, raw, select, total
-from taichi_raster.runtime import Runtime
-from taichi_raster.scratch import Scratch
-from taichi_raster.softness import registry
-from taichi_raster.tracing import element, let, traced
+from taichi_raster.maths import geometry
+from taichi_raster.maths.arithmetic import clamp
+from taichi_raster.maths.dual import Number, Vector, exp, raw, select, total
+from taichi_raster.maths.tracing import element, let, traced
+from taichi_raster.runtime.device import Runtime
+from taichi_raster.runtime.layout import TILE, Dim, Limit, Part, Slot, State, Variant
+from taichi_raster.runtime.network_shape import Architecture, Table
+from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.softness import conorm
+from taichi_raster.softness.distributions import registry
 
 
 def size_of(network: Architecture | Table | None) -> int:
@@ -55,7 +56,7 @@ class PairKernels:
             Part.DEPTH_WEIGHTS: size_of(variant.depth.network),
             Part.PARAMETERS: Slot.COUNT,
         }
-        self.conorm = aggregation.generator(variant.conorm)
+        self.conorm = conorm.generator(variant.conorm)
         self.sampler = sampler(variant)
         self.spread = SPREAD if runtime.arch == "cpu" else 1
         self.hard = variant.depth.kind == "hard"

@@ -4,11 +4,11 @@ from typing import Any
 
 import taichi as ti
 
+from taichi_raster.kernels.by_tile import TileKernels
 from taichi_raster.kernels.fragment import Fragment, Meeting
-from taichi_raster.kernels.tiles import TileKernels
-from taichi_raster.layout import Slot, State
-from taichi_raster.numbers import Number, select
-from taichi_raster.tracing import element, traced
+from taichi_raster.maths.dual import Number, select
+from taichi_raster.maths.tracing import element, traced
+from taichi_raster.runtime.layout import Slot, State
 
 
 @ti.data_oriented

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import taichi as ti
 
-from taichi_raster.arithmetic import clamp
 from taichi_raster.kernels.fragment import AtCorners, Meeting
-from taichi_raster.layout import Dim, Part, Variant
-from taichi_raster.numbers import Number, Vector, raw, total
-from taichi_raster.tracing import let
+from taichi_raster.maths.arithmetic import clamp
+from taichi_raster.maths.dual import Number, Vector, raw, total
+from taichi_raster.maths.tracing import let
+from taichi_raster.runtime.layout import Dim, Part, Variant
 
 if TYPE_CHECKING:
+    from taichi_raster.kernels.adjoints import Sink
     from taichi_raster.kernels.pairs import PairKernels
-    from taichi_raster.kernels.sinks import Sink
 
 
 _ROUNDING = 1e-4  # of a texel
@@ -184,7 +184,7 @@ class Image:
 
 def _where(condition: Any, fraction: Number) -> Number:
     """`fraction`, or a constant 0 where the texture is clamped anyway."""
-    from taichi_raster.numbers import select
+    from taichi_raster.maths.dual import select
 
     return select(condition, fraction, 0.0)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from taichi_raster.layout import EdgeVariant
-from taichi_raster.schedule import Schedule, as_progress, as_schedule, as_shift
-from taichi_raster.softness import registry
-from taichi_raster.softness.formulas import formulas_at
-from taichi_raster.wrappers import plain
+from taichi_raster.runtime.layout import EdgeVariant
+from taichi_raster.runtime.transforms import plain
+from taichi_raster.softness.distributions import registry
+from taichi_raster.softness.distributions.formulas import formulas_at
+from taichi_raster.softness.schedule import Schedule, as_progress, as_schedule, as_shift
 
 
 @dataclass(frozen=True)

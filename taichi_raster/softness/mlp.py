@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from taichi_raster.architecture import Architecture
-from taichi_raster.layout import EdgeVariant
-from taichi_raster.schedule import Schedule, as_progress, as_schedule
-from taichi_raster.softness import registry
+from taichi_raster.runtime.layout import EdgeVariant
+from taichi_raster.runtime.network_shape import Architecture
+from taichi_raster.runtime.transforms import plain
+from taichi_raster.softness.distributions import registry
+from taichi_raster.softness.distributions.formulas import formulas_at
 from taichi_raster.softness.edge import EdgeSoftness, EdgeState
-from taichi_raster.softness.formulas import formulas_at
 from taichi_raster.softness.network import (
     architecture,
     logit_and_jacobian,
     network_logit,
     random_weights,
 )
-from taichi_raster.wrappers import plain
+from taichi_raster.softness.schedule import Schedule, as_progress, as_schedule
 
 
 class MLPSoftness(EdgeSoftness):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from taichi_raster.architecture import Architecture
+from taichi_raster.runtime.network_shape import Architecture
 
 
 def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:

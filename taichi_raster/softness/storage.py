@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from taichi_raster import archive
-from taichi_raster.archive import Entry
-from taichi_raster.schedule import Constant, Geometric, Knots, Schedule, Shift
-from taichi_raster.softness import registry
+from taichi_raster.softness import archive
+from taichi_raster.softness.archive import Entry
+from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.edge import Distribution, EdgeSoftness
 from taichi_raster.softness.mlp import MLPSoftness
+from taichi_raster.softness.schedule import Constant, Geometric, Knots, Schedule, Shift
 from taichi_raster.softness.table import TabulatedSoftness
 
 Stored: TypeAlias = "tuple[dict[str, Any], dict[str, Tensor]]"

@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from taichi_raster import wrappers
-from taichi_raster.architecture import Table
-from taichi_raster.layout import EdgeVariant
-from taichi_raster.schedule import Schedule, as_progress
+from taichi_raster.runtime import transforms
+from taichi_raster.runtime.layout import EdgeVariant
+from taichi_raster.runtime.network_shape import Table
+from taichi_raster.softness.distributions.formulas import formulas_at
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
-from taichi_raster.softness.formulas import formulas_at
 from taichi_raster.softness.mlp import MLPSoftness
 from taichi_raster.softness.network import network_logit_and_slope
+from taichi_raster.softness.schedule import Schedule, as_progress
 
 
 class TabulatedSoftness(EdgeSoftness):
@@ -96,7 +96,7 @@ class TabulatedSoftness(EdgeSoftness):
             return self._fixed
         assert isinstance(self.edge, MLPSoftness)
         weights = self.edge.weights_at(u)
-        if wrappers.moves(weights) and (torch.is_grad_enabled() or not weights.requires_grad):
+        if transforms.moves(weights) and (torch.is_grad_enabled() or not weights.requires_grad):
             return self._of_network(self.edge, weights)
         kept = self._kept  # other threads may replace it meanwhile
         if kept is None or not _same(kept[0], weights):
@@ -125,7 +125,7 @@ class TabulatedSoftness(EdgeSoftness):
         """As `EdgeState.reach`, of the table itself, not of what it stands for."""
         if threshold <= 0:
             return math.inf
-        if wrappers.moves(cells):  # new at each call, and not to be kept, with all its graph
+        if transforms.moves(cells):  # new at each call, and not to be kept, with all its graph
             return float((self._scaled_reach(cells.detach(), threshold) * scale.detach()).max())
         kept = self._kept_reach
         if kept is None or kept[0] is not cells or kept[1] != threshold:

@@ -8,11 +8,11 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster import elementary
-from taichi_raster.architecture import Table
-from taichi_raster.arithmetic import frozen, minimum
-from taichi_raster.numbers import Number, raw
-from taichi_raster.tracing import let
+from taichi_raster.maths import elementary
+from taichi_raster.maths.arithmetic import frozen, minimum
+from taichi_raster.maths.dual import Number, raw
+from taichi_raster.maths.tracing import let
+from taichi_raster.runtime.network_shape import Table
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from taichi_raster.metrics import voxel_iou
+from taichi_raster.fitting.metrics import voxel_iou
 from tasks.reconstruction.nmr import NMRDataset
 from tasks.reconstruction.views import VIEWS, cameras
 from tasks.reconstruction.voxels import Rule, voxelise

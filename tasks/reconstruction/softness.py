@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from meta.fixed import GAMMA_SHAPE
-from taichi_raster.softness import registry
+from taichi_raster.softness.distributions import registry
 from tasks.reconstruction.views import FAR, NEAR
 
 SOFTRAS_SIGMA = 1e-4

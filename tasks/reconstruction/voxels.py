@@ -22,7 +22,7 @@ from scipy import ndimage
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster import metrics
+from taichi_raster.fitting import metrics
 
 SIZE = 32
 BOUNDS = (-16 / 31, 16 / 31)

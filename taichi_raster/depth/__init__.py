@@ -1,0 +1,1 @@
+"""Depth softnesses, one a file."""

@@ -1,0 +1,255 @@
+"""The bridge to torch: what kernels compute, as a function that torch can differentiate twice.
+
+`Evaluate` computes y(x) by the kernels of a `Work`. Its derivatives are functions, too. With u a
+direction in x and v an adjoint of y, they are
+
+    `_VJP`     J(x)^T v          derivative along (u, v'):  H u + J^T v'
+    `_JVP`     J(x) u            adjoint of x and of u:      H u, J^T v
+    `_Second`  H(x, v) u, with H the Hessian of v . y(x): symmetric, so that the adjoint of u is H
+               times what comes in
+
+Each is one of the others' derivatives, so that torch can go on in reverse and forward mode, and
+with `torch.func`, for as long as no third derivative of y is asked for. That one is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from taichi_raster.engine.engine import by_autodiff, engine
+from taichi_raster.runtime.layout import Call
+from taichi_raster.runtime.transforms import one_by_one
+
+W = TypeVar("W", bound="Work")
+
+
+class Work(Protocol):
+    """A function y(x) of the kernels', its first and its second derivatives."""
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        """What it keeps for its derivatives."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y(x), and what else was found, which has no derivative."""
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        """J(x)^T v."""
+
+    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
+        """J(x) x_dot."""
+
+    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+        """The gradient of v . J(x) x_dot with respect to x."""
+
+    def renewed(self: W) -> W:
+        """The same work for another x."""
+
+
+@dataclass(frozen=True)
+class PixelSums:
+    """The sums of each pixel, the fields of `Sums`; background: (B,) log-weights.
+
+    Attributes:
+        autodiff: whether `derivatives_by("autodiff")` was in force when it was rendered.
+    """
+
+    call: Call
+    ticket: int
+    background: Tensor
+    autodiff: bool = False
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        return (self.background,)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        sums = engine().forward(self.call, self.ticket, x, self.background)
+        return sums.y, sums.state
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        autodiff = self.autodiff or by_autodiff()
+        return engine().vjp(self.call, self.ticket, x, self.background, v, autodiff)
+
+    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
+        autodiff = self.autodiff or by_autodiff()
+        return engine().jvp(self.call, self.ticket, x, self.background, x_dot, autodiff)
+
+    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+        autodiff = self.autodiff or by_autodiff()
+        return engine().second(self.call, self.ticket, x, self.background, v, x_dot, autodiff)
+
+    def renewed(self) -> PixelSums:
+        return replace(self, ticket=engine().ticket())
+
+
+class Evaluate(torch.autograd.Function):
+    """``(x, work) -> work.forward(x)``; only y has a derivative."""
+
+    @staticmethod
+    def forward(x: Tensor, work: Work) -> tuple[Tensor, ...]:
+        return work.forward(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        x, ctx.work = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, *ctx.work.kept)
+        ctx.save_for_forward(x)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grads[0] is None:
+            return None, None
+        return _VJP.apply(ctx.saved_tensors[0], grads[0], ctx.work), None
+
+    @staticmethod
+    def jvp(ctx: Any, x_dot: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if x_dot is None:
+            return None, None
+        return _JVP.apply(ctx.saved_tensors[0], x_dot, ctx.work), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, x: Tensor, work: Work) -> tuple:
+        return _each(Evaluate, info, in_dims, x, work)
+
+
+class _Linear(torch.autograd.Function):
+    """What the derivatives share: tensors first and the work last, all kept."""
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, *inputs: Any) -> tuple:
+        return _each(cls, info, in_dims, *inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        ctx.work = inputs[-1]
+        ctx.save_for_backward(*inputs[:-1])
+        ctx.save_for_forward(*inputs[:-1])
+        ctx.set_materialize_grads(False)
+
+
+class _VJP(_Linear):
+    """``(x, v) -> J(x)^T v``."""
+
+    @staticmethod
+    def forward(x: Tensor, v: Tensor, work: Work) -> Tensor:
+        return work.vjp(x, v)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor | None) -> tuple[Tensor | None, ...]:
+        if u is None:
+            return None, None, None
+        x, v = ctx.saved_tensors
+        by_x = _Second.apply(x, v, u, ctx.work) if ctx.needs_input_grad[0] else None
+        by_v = _JVP.apply(x, u, ctx.work) if ctx.needs_input_grad[1] else None
+        return by_x, by_v, None
+
+    @staticmethod
+    def jvp(ctx: Any, x_dot: Tensor | None, v_dot: Tensor | None, _: Any) -> Tensor | None:
+        x, v = ctx.saved_tensors
+        by_x = None if x_dot is None else _Second.apply(x, v, x_dot, ctx.work)
+        by_v = None if v_dot is None else _VJP.apply(x, v_dot, ctx.work)
+        return _sum(by_x, by_v)
+
+
+class _JVP(_Linear):
+    """``(x, u) -> J(x) u``."""
+
+    @staticmethod
+    def forward(x: Tensor, u: Tensor, work: Work) -> Tensor:
+        return work.jvp(x, u)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:
+        if v is None:
+            return None, None, None
+        x, u = ctx.saved_tensors
+        by_x = _Second.apply(x, v, u, ctx.work) if ctx.needs_input_grad[0] else None
+        by_u = _VJP.apply(x, v, ctx.work) if ctx.needs_input_grad[1] else None
+        return by_x, by_u, None
+
+    @staticmethod
+    def jvp(ctx: Any, x_dot: Tensor | None, u_dot: Tensor | None, _: Any) -> Tensor | None:
+        if x_dot is not None:
+            raise NotImplementedError(
+                "forward mode over forward mode is not available for the rasterizer: take one of "
+                "the two derivatives in reverse mode (torch.func.jacrev, torch.autograd.grad)"
+            )
+        return None if u_dot is None else _JVP.apply(ctx.saved_tensors[0], u_dot, ctx.work)
+
+
+class _Second(_Linear):
+    """``(x, v, u) -> H(x, v) u``, the gradient of v . J(x) u with respect to x."""
+
+    @staticmethod
+    def forward(x: Tensor, v: Tensor, u: Tensor, work: Work) -> Tensor:
+        return work.second(x, v, u)
+
+    @staticmethod
+    def backward(ctx: Any, w: Tensor | None) -> tuple[Tensor | None, ...]:
+        if w is None:
+            return None, None, None, None
+        if _asked(ctx, 0) or _asked(ctx, 1):
+            raise _third()
+        x, v, _ = ctx.saved_tensors
+        return None, None, _Second.apply(x, v, w, ctx.work), None
+
+    @staticmethod
+    def jvp(
+        ctx: Any, x_dot: Tensor | None, v_dot: Tensor | None, u_dot: Tensor | None, _: Any
+    ) -> Tensor | None:
+        if x_dot is not None:
+            raise _third()
+        x, v, u = ctx.saved_tensors
+        by_v = None if v_dot is None else _Second.apply(x, v_dot, u, ctx.work)
+        by_u = None if u_dot is None else _Second.apply(x, v, u_dot, ctx.work)
+        return _sum(by_v, by_u)
+
+
+# torch asks for it at each call, and reads it off the function if it is not there.
+for _function in (Evaluate, _VJP, _JVP, _Second):
+    _forward: Any = _function.forward
+    _forward.__signature__ = inspect.signature(_forward)
+
+
+def _asked(ctx: Any, i: int) -> bool:
+    """Whether this backward is to give the adjoint of input `i`, as far as torch tells: not only
+    whether that input has derivatives, which is all that `needs_input_grad` says."""
+    if not ctx.needs_input_grad[i]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[i][0])
+    except (AttributeError, RuntimeError, TypeError):  # torch.func's own graph
+        return True
+
+
+def _third() -> NotImplementedError:
+    return NotImplementedError(
+        "third derivatives of the rasterizer are not available: only first and second ones are "
+        "exact; do not differentiate a second derivative again (drop the outermost "
+        "create_graph=True)"
+    )
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
+
+
+def _each(function: Any, info: Any, in_dims: tuple, *inputs: Any) -> tuple[Any, Any]:
+    """One call for each entry of a mapped axis. Where x, the first input, is mapped, each is
+    another render, with data of its own in the engine; the work is the last input."""
+
+    def call(*entry: Any) -> Any:
+        work = entry[-1] if in_dims[0] is None else entry[-1].renewed()
+        return function.apply(*entry[:-1], work)
+
+    return one_by_one(call, info, in_dims, *inputs)

@@ -1,0 +1,184 @@
+"""Where the adjoints of a pair's inputs go.
+
+Face by face, one thread owns a face's inputs and keeps their adjoints in local variables, one for
+each pixel that it works on at a time; those of parameters and weights, which faces share, it adds
+up for its run of faces. Pixel by pixel, adjoints are added atomically where they belong, as those
+of texels always are. With tangents, it is the adjoints' tangents that go: the second derivatives.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import taichi as ti
+
+from taichi_raster.kernels.pairs import size_of
+from taichi_raster.maths.dual import Lanes, Number
+from taichi_raster.maths.tracing import element, let, set_to
+from taichi_raster.runtime.layout import Dim, Part, Slot
+from taichi_raster.runtime.network_shape import Table
+
+if TYPE_CHECKING:
+    from taichi_raster.kernels.fragment import Face
+    from taichi_raster.kernels.pairs import PairKernels
+
+
+LANES = 16  # pixels that are worked on together
+
+
+class Sink:
+    """Collects adjoints of batch item `b`, face number `at` of the whole batch."""
+
+    _data_oriented = True
+
+    def __init__(self, kernels: PairKernels, face: Face) -> None:
+        self.kernels, self.b, self.at = kernels, face.b, face.at
+
+    def add(self, part: int, base: Any, offset: int, number: Any) -> None:
+        """Take the adjoint of element ``base + offset`` of a part."""
+        raise NotImplementedError
+
+    def vertex(self, i: int, j: int, number: Any) -> None:
+        self.add(Part.VERTICES, (self.at, 9), 3 * i + j, number)
+
+    def corner(self, i: int, c: int, number: Any) -> None:
+        channels = self.kernels.variant.corners
+        self.add(Part.CORNERS, (self.at, 3 * channels), i * channels + c, number)
+
+    def uv(self, i: int, j: int, number: Any) -> None:
+        self.add(Part.UV, (self.at, 6), 2 * i + j, number)
+
+    def parameter(self, slot: int, number: Any) -> None:
+        self.add(Part.PARAMETERS, (self.b, Slot.COUNT), slot, number)
+
+    def texel(self, index: Any, number: Any) -> None:
+        amount = self.amount(Part.TEXELS, number)
+        if amount is not None:
+            self.into(Part.TEXELS, index, amount)
+
+    def knots(self, first: Any, numbers: list[Number]) -> None:
+        """Take the adjoints of a table's weights, from number `first` on."""
+        raise NotImplementedError
+
+    def amount(self, part: int, number: Any) -> Any:
+        """What to add for an adjoint, or None for nothing."""
+        if not self.kernels.moves[part]:
+            return None
+        if not isinstance(number, Number):
+            return None if self.kernels.tangents else number
+        return number.d if self.kernels.tangents else number.v
+
+    def into(self, part: int, index: Any, amount: Any) -> None:
+        into(self.kernels, part, index, amount)
+
+
+class PixelSink(Sink):
+    """Adds at once."""
+
+    def add(self, part: int, base: tuple[Any, int], offset: int, number: Any) -> None:
+        amount = self.amount(part, number)
+        if amount is not None:
+            self.into(part, base[0] * base[1] + offset, amount)
+
+    def knots(self, first: Any, numbers: list[Number]) -> None:
+        base = let(self.b * self.kernels.variant.edge.network.size + first)  # type: ignore[union-attr]
+        for i, number in enumerate(numbers):
+            self.into(Part.EDGE_WEIGHTS, base + i, self.amount(Part.EDGE_WEIGHTS, number))
+
+
+class FaceSums:
+    """A face's adjoints, until `flush`.
+
+    Those of a table's cells are kept lane by lane, until `scatter` adds them to the sums of the
+    run of faces that the thread is at: several lanes may belong to one cell.
+    """
+
+    _data_oriented = True
+
+    def __init__(self, kernels: PairKernels, face: Face, run: Any) -> None:
+        self.kernels, self.face = kernels, face
+        network = kernels.variant.edge.network
+        if isinstance(network, Table) and kernels.moves[Part.EDGE_WEIGHTS]:
+            self.first = Lanes(LANES, 0)
+            self.amounts = [Lanes(LANES) for _ in range(4)]
+        sizes = kernels.shared_sizes
+        starts = list(itertools.accumulate(sizes.values(), initial=0))
+        self.base = let(run * starts[-1])
+        self.starts = dict(zip(sizes, starts, strict=False))
+        sizes = {
+            Part.VERTICES: 9,
+            Part.CORNERS: 3 * kernels.variant.corners,
+            Part.UV: 6 if kernels.variant.texture in ("clamp", "repeat") else 0,
+            **sizes,
+            Part.EDGE_WEIGHTS: size_of(network),
+        }
+        self.sizes = {part: size for part, size in sizes.items() if kernels.moves[part]}
+        self.sums = {
+            (part, offset): Lanes(LANES)
+            for part, size in self.sizes.items()
+            for offset in range(size)
+        }
+
+    def scatter(self, lane: Any) -> None:
+        """Add one lane's adjoints of cells to the run's."""
+        for i, amounts in enumerate(self.amounts):
+            self.share(self.first.at(lane).value + i, amounts.at(lane).value)
+
+    def empty(self, lane: Any) -> None:
+        """Forget one lane's adjoints of cells."""
+        for amounts in self.amounts:
+            amounts.at(lane).set(0.0)
+
+    def fold(self, lane: Any) -> None:
+        """Add one lane to lane 0."""
+        for lanes in self.sums.values():
+            lanes.at(0).add(lanes.at(lane).value)
+
+    def flush(self) -> None:
+        """Put lane 0 where it belongs: nobody else adds to what is the face's own."""
+        for (part, offset), lanes in self.sums.items():
+            if part in self.starts:
+                self.share(self.starts[part] + offset, lanes.at(0).value)
+            else:
+                at = self.face.at * self.sizes[part] + offset
+                set_to(place_of_adjoint(self.kernels, part, at), lanes.at(0).value)
+
+    def share(self, at: Any, amount: Any) -> None:
+        """Add to one of the sums of the run."""
+        place = element(self.kernels.partials, let(self.base + at))
+        set_to(place, place + amount)
+
+
+class FaceSink(Sink):
+    """Adds to one lane of a face's sums, where the pixel counts."""
+
+    def __init__(self, sums: FaceSums, lane: Any, counts: Any) -> None:
+        super().__init__(sums.kernels, sums.face)
+        self.face_sums, self.sums = sums, sums.sums
+        self.lane, self.counts = lane, counts
+
+    def add(self, part: int, base: tuple[Any, int], offset: int, number: Any) -> None:
+        amount = self.amount(part, number)
+        if amount is not None:
+            self.sums[part, offset].at(self.lane).add(ti.select(self.counts, amount, 0.0))
+
+    def knots(self, first: Any, numbers: list[Number]) -> None:
+        self.face_sums.first.at(self.lane).set(first)
+        for amounts, number in zip(self.face_sums.amounts, numbers, strict=True):
+            amount = self.amount(Part.EDGE_WEIGHTS, number)
+            amount = 0.0 if amount is None else amount
+            amounts.at(self.lane).set(ti.select(self.counts, amount, 0.0))
+
+    def into(self, part: int, index: Any, amount: Any) -> None:
+        super().into(part, index, ti.select(self.counts, amount, 0.0))
+
+
+def into(kernels: PairKernels, part: int, index: Any, amount: Any) -> None:
+    """Add to the adjoint of an element of a part of x, atomically."""
+    place = place_of_adjoint(kernels, part, index)
+    place += amount
+
+
+def place_of_adjoint(kernels: PairKernels, part: int, index: Any) -> Any:
+    return element(kernels.x.grad, let(kernels.dim(Dim.PARTS + part) + index))

@@ -1,0 +1,110 @@
+"""Which faces can touch which tile of pixels, face by face. No derivative, and no overflow.
+
+This suits a few threads: each takes a batch item, or a band of its tiles, and enters one face after
+the other into the lists of the tiles that it can touch. `Binning` does the same tile by tile.
+"""
+
+from typing import Any
+
+import taichi as ti
+
+from taichi_raster.kernels.pairs import PairKernels
+from taichi_raster.maths.dual import raw
+from taichi_raster.maths.tracing import let, traced
+from taichi_raster.runtime.layout import TILE, Dim
+
+
+@ti.data_oriented
+class Lists(PairKernels):
+    """Lists of faces, tile after tile, in the order of the faces."""
+
+    @ti.kernel
+    def build(
+        self, tiles: ti.i32, count: ti.i32, bands: ti.i32, length: ti.i32, room: ti.i32
+    ) -> ti.i32:
+        """Fill the lists, if `room` holds them.
+
+        `count` is the number of bands in the batch, `bands` that in an item, and a thread does
+        `length` of them.
+
+        Returns how many entries there are, or -1 where that does not fit in 31 bits.
+        """
+        for slot in range(self.slots(count, length)):
+            if self.begins(slot):
+                for band in range(self.first(slot, length), self.last(slot, length, count)):
+                    self.count(band, bands)
+        total = self.sum_up(tiles)
+        fits = ti.select((total >= 0) & (total <= room), count, 0)
+        for slot in range(self.slots(fits, length)):
+            if self.begins(slot):
+                for band in range(self.first(slot, length), self.last(slot, length, count)):
+                    self.fill(band, bands)
+        return total
+
+    @ti.func
+    def count(self, band, bands):
+        """Count each tile's faces, in the place two behind that of the tile's beginning."""
+        b, first, last, across = self.place_of(band, bands)
+        base = b * self.dims[Dim.TILES] + 2
+        for tile in range(first * across, last * across):
+            self.tile_begin[base + tile] = 0
+        self.hold(b)
+        for face in range(self.dims[Dim.FACES]):
+            top, bottom, left, right = self.tiles_of(b, face)
+            for y in range(ti.max(top, first), ti.min(bottom, last)):
+                for at in range(base + y * across + left, base + y * across + right):
+                    self.tile_begin[at] = self.tile_begin[at] + 1
+        self.release()
+
+    @ti.func
+    def sum_up(self, tiles):
+        """Turn counts into beginnings, one place behind, where `fill` moves them to the ends."""
+        total = ti.cast(0, ti.i64)
+        ti.loop_config(serialize=True)
+        for tile in range(tiles):
+            n = self.tile_begin[tile + 2]
+            self.tile_begin[tile + 1] = ti.cast(total, ti.i32)
+            total += n
+        self.tile_begin[0] = 0
+        return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
+
+    @ti.func
+    def fill(self, band, bands):
+        b, first, last, across = self.place_of(band, bands)
+        base = b * self.dims[Dim.TILES] + 1
+        self.hold(b)
+        for face in range(self.dims[Dim.FACES]):
+            top, bottom, left, right = self.tiles_of(b, face)
+            for y in range(ti.max(top, first), ti.min(bottom, last)):
+                for tile in range(base + y * across + left, base + y * across + right):
+                    at = self.tile_begin[tile]
+                    self.tile_faces[at] = face
+                    self.tile_begin[tile] = at + 1
+        self.release()
+
+    @ti.func
+    def place_of(self, band, bands):
+        """(batch item, first row of tiles, the one after the last, tiles in a row) of a band."""
+        b = band // bands
+        across = self.dims[Dim.TILES_X]
+        down = self.dims[Dim.TILES] // across
+        in_item = band - b * bands
+        return b, down * in_item // bands, down * (in_item + 1) // bands, across
+
+    @traced
+    def tiles_of(self, b: Any, index: Any) -> tuple[Any, Any, Any, Any]:
+        """(top, bottom, left, right): the tiles that a face's bounding box, widened by the reach,
+        meets."""
+        face = self.face(b, index)
+        top, bottom = self.rows(face, 0, self.dim(Dim.HEIGHT))
+        x = [raw(corner[0]) for corner in face.triangle.corners]
+        width = self.dim(Dim.WIDTH)
+        left = self.whole(ti.min(*x) - self.reach(), width, False)
+        right = self.whole(ti.max(*x) + self.reach(), width, True)
+        return *_tiles(top, bottom), *_tiles(left, right)
+
+
+def _tiles(begin: Any, end: Any) -> tuple[Any, Any]:
+    """The tiles that hold pixels from `begin` to before `end`: none, where there are none."""
+    first, last = let(begin // TILE), let((end + (TILE - 1)) // TILE)
+    return first, let(ti.select(end > begin, last, first))

@@ -1,0 +1,142 @@
+"""Which faces can touch which tile of pixels: count, scan, fill. No derivative, and no overflow.
+
+For large images the same is done first for groups of GROUP x GROUP tiles, so that a tile need only
+look through its group's faces.
+"""
+
+from typing import Any
+
+import taichi as ti
+
+from taichi_raster.kernels.pairs import PairKernels
+from taichi_raster.maths.dual import raw
+from taichi_raster.maths.tracing import let, traced
+from taichi_raster.runtime.layout import GROUP, TILE, Dim, Limit
+
+
+@ti.data_oriented
+class Binning(PairKernels):
+    """Lists of faces, tile after tile, in the order of the faces."""
+
+    @ti.kernel
+    def count(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
+        for slot in range(self.slots(tiles, length)):
+            if self.begins(slot):
+                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
+                    b, row, column = self.tile_at(tile)
+                    group = self.group_of(b, row, column)
+                    self.hold(b)
+                    n = 0
+                    for k in range(self.begin(group, grouped), self.end(group, grouped)):
+                        face = self.candidate(k, grouped)
+                        if self.reaches(b, face, row, column, TILE):
+                            n += 1
+                    self.tile_begin[tile + 1] = n
+                    self.release()
+
+    @ti.kernel
+    def fill(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
+        for slot in range(self.slots(tiles, length)):
+            if self.begins(slot):
+                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
+                    b, row, column = self.tile_at(tile)
+                    group = self.group_of(b, row, column)
+                    self.hold(b)
+                    at = self.tile_begin[tile]
+                    for k in range(self.begin(group, grouped), self.end(group, grouped)):
+                        face = self.candidate(k, grouped)
+                        if self.reaches(b, face, row, column, TILE):
+                            self.tile_faces[at] = face
+                            at += 1
+                    self.release()
+
+    @ti.kernel
+    def scan(self, tiles: ti.i32) -> ti.i32:
+        return self.sum_up(self.tile_begin, tiles)
+
+    @ti.kernel
+    def count_groups(self, groups: ti.i32, length: ti.i32):
+        for slot in range(self.slots(groups, length)):
+            if self.begins(slot):
+                for group in range(self.first(slot, length), self.last(slot, length, groups)):
+                    b, row, column = self.group_at(group)
+                    self.hold(b)
+                    n = 0
+                    for face in range(self.dims[Dim.FACES]):
+                        if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+                            n += 1
+                    self.group_begin[group + 1] = n
+                    self.release()
+
+    @ti.kernel
+    def fill_groups(self, groups: ti.i32, length: ti.i32):
+        for slot in range(self.slots(groups, length)):
+            if self.begins(slot):
+                for group in range(self.first(slot, length), self.last(slot, length, groups)):
+                    b, row, column = self.group_at(group)
+                    self.hold(b)
+                    at = self.group_begin[group]
+                    for face in range(self.dims[Dim.FACES]):
+                        if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+                            self.group_faces[at] = face
+                            at += 1
+                    self.release()
+
+    @ti.kernel
+    def scan_groups(self, groups: ti.i32) -> ti.i32:
+        return self.sum_up(self.group_begin, groups)
+
+    @ti.func
+    def sum_up(self, begin: ti.template(), n):
+        """Turn counts into beginnings; the total, or -1 where it does not fit in 31 bits."""
+        total = ti.cast(0, ti.i64)
+        ti.loop_config(serialize=True)
+        for i in range(n):
+            total += begin[i + 1]
+            begin[i + 1] = ti.cast(total, ti.i32)
+        begin[0] = 0
+        return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
+
+    @ti.func
+    def group_of(self, b, row, column):
+        """The group of the tile that begins at a pixel."""
+        side = ti.static(GROUP * TILE)
+        return b * self.dims[Dim.GROUPS] + row // side * self.dims[Dim.GROUPS_X] + column // side
+
+    @ti.func
+    def group_at(self, group):
+        """(batch item, first row, first column) of a group of tiles."""
+        b = group // self.dims[Dim.GROUPS]
+        in_image = group - b * self.dims[Dim.GROUPS]
+        gy = in_image // self.dims[Dim.GROUPS_X]
+        gx = in_image - gy * self.dims[Dim.GROUPS_X]
+        return b, gy * (GROUP * TILE), gx * (GROUP * TILE)
+
+    @ti.func
+    def begin(self, group, grouped):
+        return ti.select(grouped == 1, self.group_begin[group * grouped], 0)
+
+    @ti.func
+    def end(self, group, grouped):
+        last = self.group_begin[group * grouped + 1]
+        return ti.select(grouped == 1, last, self.dims[Dim.FACES])
+
+    @ti.func
+    def candidate(self, k, grouped):
+        return ti.select(grouped == 1, self.group_faces[k * grouped], k)
+
+    @traced
+    def reaches(self, b: Any, face: Any, row: Any, column: Any, side: Any) -> Any:
+        """Whether a face can count in a square of pixels: its bounding box, widened by the reach,
+        meets it."""
+        first = self.point(row, column).each(raw)
+        last = self.point(row + (side - 1), column + (side - 1)).each(raw)
+        triangle = self.face(b, face).triangle
+        reach = self.limit(Limit.REACH)
+        low, high = (
+            [let(extreme(*(raw(c[j]) for c in triangle.corners))) for j in range(2)]
+            for extreme in (ti.min, ti.max)
+        )
+        hit = (low[0] - reach <= last[0]) & (high[0] + reach >= first[0])
+        hit = hit & ((low[1] - reach <= first[1]) & (high[1] + reach >= last[1]))
+        return let(hit & self.drawn(triangle))

@@ -1,0 +1,87 @@
+"""Kernels that add up something over the fragments of each pixel, tile by tile.
+
+On a CPU a thread takes a tile and, for each of its faces, all pixels of the tile's rows that the
+face reaches: the innermost loop is over neighbouring pixels, without a branch, so that LLVM makes
+it one of vector instructions. On a GPU a thread takes a pixel.
+"""
+
+from typing import Any
+
+import taichi as ti
+
+from taichi_raster.kernels.fragment import Meeting
+from taichi_raster.kernels.pairs import PairKernels
+from taichi_raster.maths.tracing import traced
+from taichi_raster.runtime.layout import SHIFT, TILE, Dim
+
+
+@ti.data_oriented
+class TileKernels(PairKernels):
+    """What a subclass adds up lies in the variables that `tile_sums` or `pixel_sums` makes."""
+
+    @traced
+    def tile_sums(self) -> Any:
+        """Variables for all pixels of a tile; their `at(lane)` gives one pixel's."""
+        raise NotImplementedError
+
+    @traced
+    def pixel_sums(self) -> Any:
+        """Variables for one pixel."""
+        raise NotImplementedError
+
+    @traced
+    def start(self, sums: Any) -> None:
+        """Set a pixel's variables, zero before, to what they start from."""
+
+    @traced
+    def add(self, m: Meeting, sums: Any) -> None:
+        """Add a pair to its pixel's sums; without effect where the pair does not count."""
+        raise NotImplementedError
+
+    @traced
+    def finish(self, b: Any, q: Any, sums: Any) -> None:
+        """Write a pixel's sums."""
+        raise NotImplementedError
+
+    @ti.kernel
+    def run_tiles(self, tiles: ti.i32, length: ti.i32):
+        for slot in range(self.slots(tiles, length)):
+            if self.begins(slot):
+                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
+                    self.run_tile(tile)
+
+    @ti.func
+    def run_tile(self, tile):
+        b, first_row, first_column = self.tile_at(tile)
+        self.hold(b)
+        sums = self.tile_sums()
+        for lane in range(TILE * TILE):
+            self.start(sums.at(lane))
+        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+            face = self.face(b, self.tile_faces[k])
+            top, bottom = self.rows_of_tile(face, first_row, first_column)
+            for lane in range((top - first_row) * TILE, (bottom - first_row) * TILE):
+                m = self.meet(face, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1)))
+                if ti.static(self.loops):
+                    if m.near:
+                        self.add(m, sums.at(lane))
+                else:
+                    self.add(m, sums.at(lane))
+        for row in range(first_row, ti.min(first_row + TILE, self.dims[Dim.HEIGHT])):
+            for i in range(ti.min(TILE, self.dims[Dim.WIDTH] - first_column)):
+                lane = (row - first_row) * TILE + i
+                self.finish(b, self.pixel_index(b, row, first_column + i), sums.at(lane))
+        self.release()
+
+    @ti.kernel
+    def run_pixels(self, slots: ti.i32):
+        for slot in range(slots):
+            b, row, column, tile = self.pixel(slot)
+            if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
+                sums = self.pixel_sums()
+                self.start(sums)
+                for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+                    m = self.meet(self.face(b, self.tile_faces[k]), row, column)
+                    if m.near:
+                        self.add(m, sums)
+                self.finish(b, self.pixel_index(b, row, column), sums)

@@ -1,0 +1,178 @@
+"""The fragments that a pixel sees, in order of depth. No derivative."""
+
+from typing import Any
+
+import taichi as ti
+
+from taichi_raster.kernels.fragment import Fragment, Meeting
+from taichi_raster.kernels.pairs import PairKernels
+from taichi_raster.maths.dual import Lanes, raw
+from taichi_raster.maths.tracing import let, traced
+from taichi_raster.runtime.layout import SHIFT, TILE, Dim, Hides, Limit
+
+
+class TilePairs:
+    """A face and the pixels of a tile: coverage, negative for a face that shows its back and 0
+    where the pair does not count; depth; and how many fragments each pixel has had so far."""
+
+    _data_oriented = True
+
+    def __init__(self) -> None:
+        self.cover, self.z = Lanes(TILE * TILE), Lanes(TILE * TILE)
+        self.found = Lanes(TILE * TILE, 0)
+
+
+@ti.data_oriented
+class Layers(PairKernels):
+    """Lists of faces for each pixel, nearest first, then -1.
+
+    A pixel is done when no more fragments count, or when those listed hide the rest (see `Hides`).
+    Each kernel returns 0, or how many fragments the pixels may need that are not done. On a CPU a
+    thread takes a tile: it measures all pixels of a face together, then sorts them in.
+    """
+
+    @ti.kernel
+    def collect_tiles(self, tiles: ti.i32, length: ti.i32, depth: ti.i32, hides: ti.i32) -> ti.i32:
+        needed = 0
+        for slot in range(self.slots(tiles, length)):
+            if self.begins(slot):
+                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
+                    ti.atomic_max(needed, self.collect_tile(tile, depth, hides))
+        return needed
+
+    @ti.kernel
+    def collect_pixels(self, slots: ti.i32, depth: ti.i32, hides: ti.i32) -> ti.i32:
+        needed = 0
+        for slot in range(slots):
+            b, row, column, tile = self.pixel(slot)
+            if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
+                ti.atomic_max(needed, self.collect_pixel(b, row, column, tile, depth, hides))
+        return needed
+
+    @ti.func
+    def collect_tile(self, tile, depth, hides):
+        b, first_row, first_column = self.tile_at(tile)
+        self.hold(b)
+        pairs = self.tile_pairs()
+        columns = ti.min(TILE, self.dims[Dim.WIDTH] - first_column)
+        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+            index = self.tile_faces[k]
+            face = self.face(b, index)
+            top, bottom = self.rows_of_tile(face, first_row, first_column)
+            begin, end = (top - first_row) * TILE, (bottom - first_row) * TILE
+            for lane in range(begin, end):
+                m = self.meet(face, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1)))
+                if ti.static(self.loops):
+                    self.set_cover(pairs, lane, 0.0)
+                    if m.near:
+                        self.note(m, pairs, lane)
+                else:
+                    self.note(m, pairs, lane)
+            for lane in range(begin, end):
+                cover = self.cover_of(pairs, lane)
+                if (lane & (TILE - 1)) < columns and cover != 0.0:
+                    q = self.pixel_index(
+                        b, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1))
+                    )
+                    found = self.found_of(pairs, lane)
+                    self.insert(
+                        q * depth, ti.min(found, depth), depth, index, self.z_of(pairs, lane), cover
+                    )
+                    self.set_found(pairs, lane, found + 1)
+        needed = 0
+        for row in range(first_row, ti.min(first_row + TILE, self.dims[Dim.HEIGHT])):
+            for i in range(columns):
+                q = self.pixel_index(b, row, first_column + i)
+                found = self.found_of(pairs, (row - first_row) * TILE + i)
+                needed = ti.max(needed, self.finish(q, found, depth, hides))
+        self.release()
+        return needed
+
+    @ti.func
+    def collect_pixel(self, b, row, column, tile, depth, hides):
+        q, found = self.pixel_index(b, row, column), 0
+        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+            face = self.tile_faces[k]
+            m = self.meet(self.face(b, face), row, column)
+            if m.near:
+                f = self.weigh(m)
+                if f.counts:
+                    self.insert(
+                        q * depth, ti.min(found, depth), depth, face, self.depth_of(f),
+                        self.signed_cover(m, f),
+                    )  # fmt: skip
+                    found += 1
+        return self.finish(q, found, depth, hides)
+
+    @ti.func
+    def finish(self, q, found, depth, hides):
+        """End a pixel's list where it hides the rest; 0, or how many it should have had."""
+        begin = q * depth
+        front, back, through = 0.0, 0.0, 1.0
+        hidden, layer = False, 0
+        while layer < ti.min(found, depth) and not hidden:
+            cover = self.layer_covers[begin + layer]
+            front, back = front + ti.max(cover, 0.0), back - ti.min(cover, 0.0)
+            through *= 1.0 - ti.abs(cover)
+            if hides == Hides.SUM:
+                hidden = front >= 1.0 or back >= 1.0
+            if hides == Hides.PRODUCT:
+                hidden = through < self.limits[Limit.THRESHOLD]
+            layer += 1
+        for empty in range(layer, depth):
+            self.layers[begin + empty] = -1
+        return ti.select(found > depth and not hidden, found, 0)
+
+    @ti.func
+    def insert(self, begin, count, depth, face, z, cover):
+        """Into a list of `count` faces, sorted by depth, then by number; at most `depth` stay."""
+        at, before = begin + count, True
+        while at > begin and before:
+            other_z, other = self.layer_depths[at - 1], self.layers[at - 1]
+            before = z < other_z or (z == other_z and face < other)
+            if before:
+                if at < begin + depth:
+                    self.layer_depths[at], self.layers[at] = other_z, other
+                    self.layer_covers[at] = self.layer_covers[at - 1]
+                at -= 1
+        if at < begin + depth:
+            self.layer_depths[at], self.layers[at], self.layer_covers[at] = z, face, cover
+
+    @traced
+    def tile_pairs(self) -> TilePairs:
+        return TilePairs()
+
+    @traced
+    def note(self, m: Meeting, pairs: TilePairs, lane: Any) -> None:
+        f = self.weigh(m)
+        pairs.z.at(lane).set(raw(f.z))
+        pairs.cover.at(lane).set(ti.select(f.counts, self.signed_cover(m, f), 0.0))
+
+    @traced
+    def signed_cover(self, m: Meeting, f: Fragment) -> Any:
+        cover = raw(f.edge.f)
+        return let(ti.select(self.front(m.face.triangle), cover, -cover))
+
+    @traced
+    def set_cover(self, pairs: TilePairs, lane: Any, cover: Any) -> None:
+        pairs.cover.at(lane).set(cover)
+
+    @traced
+    def set_found(self, pairs: TilePairs, lane: Any, found: Any) -> None:
+        pairs.found.at(lane).set(found)
+
+    @traced
+    def cover_of(self, pairs: TilePairs, lane: Any) -> Any:
+        return pairs.cover.at(lane).value
+
+    @traced
+    def z_of(self, pairs: TilePairs, lane: Any) -> Any:
+        return pairs.z.at(lane).value
+
+    @traced
+    def found_of(self, pairs: TilePairs, lane: Any) -> Any:
+        return pairs.found.at(lane).value
+
+    @traced
+    def depth_of(self, f: Fragment) -> Any:
+        return raw(f.z)

@@ -1,0 +1,246 @@
+"""The vector-Jacobian product from closed forms; with tangents, the second derivatives.
+
+`Pull` gives J(x)^T v. Its derivative along x_dot is the gradient of v . J(x) x_dot, because second
+derivatives are symmetric: so `PullTangent` is the same text on numbers with tangents. On a CPU a
+thread takes a face and sums over its pixels, several at a time; on a GPU it takes a pixel.
+"""
+
+from typing import Any
+
+import taichi as ti
+
+from taichi_raster.kernels.adjoints import LANES, FaceSink, FaceSums, PixelSink, Sink
+from taichi_raster.kernels.by_face import FaceKernels
+from taichi_raster.kernels.fragment import Face, Fragment, Meeting
+from taichi_raster.kernels.softness import pull_network
+from taichi_raster.maths import geometry
+from taichi_raster.maths.dual import Jet, Number, Vector, total
+from taichi_raster.maths.tracing import element, let, traced
+from taichi_raster.runtime.layout import Dim, Part, Slot, State
+from taichi_raster.runtime.network_shape import Table
+
+
+@ti.func
+def eights(count):
+    """Enough lanes for `count`: vectors hold eight numbers, or half as many."""
+    return (count + 7) // 8 * 8
+
+
+@ti.data_oriented
+class Pull(FaceKernels):
+    """The adjoint of all inputs.
+
+    Attributes:
+        skips: whether pixels that do not count are skipped: where a formula has loops, or where
+            adjoints go to texels, one pixel is worked on at a time anyway.
+    """
+
+    @property
+    def skips(self) -> bool:
+        return self.loops or (self.variant.texels > 0 and self.moves[Part.TEXELS])
+
+    @property
+    def scatters(self) -> bool:
+        """Whether adjoints go to a table's knots."""
+        return isinstance(self.variant.edge.network, Table) and self.moves[Part.EDGE_WEIGHTS]
+
+    @ti.func
+    def run_face(self, b, index, run):
+        self.hold(b)
+        face = self.face(b, index)
+        sums = self.face_sums(face, run)
+        top, bottom = self.rows(face, 0, self.dims[Dim.HEIGHT])
+        for row in range(top, bottom):
+            left, right = self.columns(face, row)
+            # Lanes are columns modulo LANES: so sums do not depend on how far the reach is.
+            for chunk in range(left // LANES, (right + LANES - 1) // LANES):
+                first = chunk * LANES
+                begin = ti.max(left - first, 0) // 8 * 8
+                end = ti.min(eights(right - first), LANES)
+                for lane in range(begin, end):
+                    column = first + lane
+                    inside = (column >= left) & (column < right)
+                    m = self.meet(face, row, column)
+                    if ti.static(self.skips):
+                        if ti.static(self.scatters):
+                            self.empty(sums, lane)
+                        if m.near & inside:
+                            self.pull_pair(m, inside, sums, lane)
+                    else:
+                        self.pull_pair(m, inside, sums, lane)
+                if ti.static(self.scatters):
+                    for lane in range(begin, end):
+                        self.scatter(sums, lane)
+        for lane in range(1, LANES):
+            self.fold(sums, lane)
+        self.flush(sums)
+        self.release()
+
+    @ti.kernel
+    def pull_pixels(self, runs: ti.i32, begin: ti.i32, count: ti.i32):
+        """A thread takes `count` pixels of a run, from number `begin` on."""
+        for run in range(runs):
+            for step in range(begin, begin + count):
+                b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
+                if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
+                    for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
+                        m = self.meet(self.face(b, self.tile_faces[k]), row, column)
+                        if m.near:
+                            f = self.weigh(m)
+                            if f.counts:
+                                self.pull_fragment(m, f, self.pixel_sink(m))
+
+    @traced
+    def face_sums(self, face: Face, run: Any) -> FaceSums:
+        return FaceSums(self, face, run)
+
+    @traced
+    def empty(self, sums: FaceSums, lane: Any) -> None:
+        sums.empty(lane)
+
+    @traced
+    def scatter(self, sums: FaceSums, lane: Any) -> None:
+        sums.scatter(lane)
+
+    @traced
+    def pull_pair(self, m: Meeting, in_image: Any, sums: FaceSums, lane: Any) -> None:
+        f = self.weigh(m)
+        self.pull_fragment(m, f, FaceSink(sums, lane, self.takes_part(f, in_image)))
+
+    @traced
+    def takes_part(self, f: Fragment, in_image: Any) -> Any:
+        return let(f.counts & in_image)
+
+    @traced
+    def pixel_sink(self, m: Meeting) -> PixelSink:
+        return PixelSink(self, m.face)
+
+    @traced
+    def fold(self, sums: FaceSums, lane: Any) -> None:
+        sums.fold(lane)
+
+    @traced
+    def flush(self, sums: FaceSums) -> None:
+        sums.flush()
+
+    @traced
+    def pull_fragment(self, m: Meeting, f: Fragment, sink: Sink) -> None:
+        """Add the adjoints of a fragment's inputs."""
+        u_bar, k_bar = self.pull_alpha(m, f, let(element(self.y.grad, m.q)), sink)
+        w_bar, corner_bar = Vector(0.0, 0.0, 0.0), Vector(0.0, 0.0, 0.0)
+        if self.coloured:
+            colour_u, colour_k, w_bar, corner_bar = self.pull_colour(m, f, sink)
+            u_bar = u_bar + colour_u
+            k_bar = None if k_bar is None else k_bar + colour_k
+        self.pull_surface(m, f, self.pull_edge(f, u_bar, k_bar, sink), w_bar, corner_bar, sink)
+
+    @traced
+    def pull_edge(self, f: Fragment, u_bar: Any, k_bar: Any, sink: Sink) -> Any:
+        """The adjoint of the signed distance; its softness's parameters' go into the sink."""
+        if k_bar is not None:
+            sink.parameter(Slot.SHAPE, k_bar)
+        x_bar = pull_network(f.edge.tape, Part.EDGE_WEIGHTS, u_bar, sink)
+        sink.parameter(Slot.SCALE, x_bar * f.edge.x_scale)
+        if f.edge.x_shift:
+            sink.parameter(Slot.SHIFT, x_bar * f.edge.x_shift)
+        return x_bar * f.edge.x_d
+
+    @traced
+    def pull_alpha(self, m: Meeting, f: Fragment, along: Any, sink: Sink) -> tuple[Any, Any]:
+        """The adjoints of u and of the shape, through the T-conorm."""
+        edge = f.edge
+        shaped = edge.f_k is not None
+        if self.conorm.largest_alone:
+            mine = let(ti.select(element(self.top, m.q) == m.face.index, along, 0.0))
+            return edge.f_u * mine, edge.f_k * mine if shaped else None
+        p = self.parameter(m.b, Slot.P)
+        peak = self.kept(State.PEAK, m.q) if self.conorm.exponent is not None else None
+        bars = [self.conorm_slope(m, edge, edge.f_u, edge.log_s_u, p, peak) * along, None]
+        if shaped:
+            bars[1] = self.conorm_slope(m, edge, edge.f_k, edge.log_s_k, p, peak) * along
+        if self.conorm.domain is not None:
+            by_p = self.conorm_term(m.b, edge.f, edge.log_s, Jet(p, 1.0), edge.saturated, peak)
+            sink.parameter(Slot.P, by_p.slope * along)
+        return bars[0], bars[1]
+
+    @traced
+    def conorm_slope(
+        self, m: Meeting, edge: Any, f_slope: Any, log_s_slope: Any, p: Number, peak: Any
+    ) -> Number:
+        """The slope of the T-conorm's term, given those of F and of log(1 - F)."""
+        f, log_s = Jet(edge.f, f_slope), Jet(edge.log_s, log_s_slope)
+        return self.conorm_term(m.b, f, log_s, p, edge.saturated, peak).slope
+
+    @traced
+    def pull_colour(self, m: Meeting, f: Fragment, sink: Sink) -> tuple[Any, Any, Vector, Vector]:
+        """The adjoints of u, of the shape, of barycentric coordinates and of corners' depths."""
+        bars = [let(element(self.y.grad, self.place(2 + c, m.q))) for c in range(self.channels)]
+        if self.hard:
+            weight = Number(ti.select(element(self.nearest, m.q) == m.face.index, 1.0, 0.0))
+            u_bar, k_bar, z_bar = 0.0, 0.0, 0.0
+        else:
+            l = self.depth.at(self, m.b, f.z_norm, self.kept(State.REFERENCE, m.q))  # noqa: E741
+            psi = self.relative_weight(m, f, l.l)
+            weight = f.edge.f * psi
+            colours = self.colours(m, f.mixing)
+            along = total(c * bar for c, bar in zip(colours, bars, strict=True))
+            along = along + element(self.y.grad, self.place(1, m.q))
+            u_bar, k_bar = along * psi * f.edge.f_u, 0.0
+            if f.edge.f_k is not None:
+                k_bar = along * psi * f.edge.f_k
+            l_bar = along * weight
+            z_norm_bar = pull_network(l.tape, Part.DEPTH_WEIGHTS, l_bar * l.by_z, sink)
+            z_bar = z_norm_bar * (-1.0 / self.depth_range())
+            sink.parameter(Slot.GAMMA, l_bar * l.by_gamma)
+            if l.by_shift is not None:
+                sink.parameter(Slot.DEPTH_SHIFT, l_bar * l.by_shift)
+            if l.by_shape is not None:
+                sink.parameter(Slot.DEPTH_SHAPE, l_bar * l.by_shape)
+        mixing_bar = self.sampler.pull(self, m, f.mixing, [weight * bar for bar in bars], sink)
+        return u_bar, k_bar, *self.pull_mixing(m, f, mixing_bar, z_bar)
+
+    @traced
+    def pull_mixing(
+        self, m: Meeting, f: Fragment, mixing_bar: Vector, z_bar: Any
+    ) -> tuple[Vector, Vector]:
+        """The adjoints of barycentric coordinates and of the corners' depths, given those of the
+        attributes' weights and of depth."""
+        triangle = m.face.triangle
+        if self.variant.orthographic:
+            return mixing_bar + triangle.z * z_bar, f.w * z_bar
+        w_bar, share_bar = mixing_bar, Vector(0.0, 0.0, 0.0)
+        if self.perspective:
+            z_bar = z_bar + mixing_bar.dot(f.share)
+            share_bar = mixing_bar * f.z
+            w_bar = Vector(0.0, 0.0, 0.0)
+        back = f.z * f.z * z_bar
+        by_z = [(bar - back) * i for bar, i in zip(share_bar, triangle.inverse_z, strict=True)]
+        corner_bar = [-(bar * share) for bar, share in zip(by_z, f.share, strict=True)]
+        return w_bar + Vector(*by_z), Vector(*corner_bar)
+
+    @traced
+    def pull_surface(
+        self, m: Meeting, f: Fragment, d_bar: Any, w_bar: Vector, corner_bar: Vector, sink: Sink
+    ) -> None:
+        """Add the adjoints of the vertices, given those of distance, coordinates and depths."""
+        foot = m.foot
+        inward = foot.n * -d_bar
+        rows = geometry.spread(foot.choice.edge, inward * (1.0 - foot.t), inward * foot.t)
+        if self.coloured:
+            for i in range(3):
+                sink.vertex(i, 2, corner_bar[i])
+            if self.variant.clipped:
+                moves = geometry.pull_clipped(m.point, m.face.triangle, w_bar)
+            else:
+                moves = geometry.pull_nearest(m.face.triangle, foot, f.w, w_bar)
+            rows = [row + move for row, move in zip(rows, moves, strict=True)]
+        for i in range(3):
+            for j in range(2):
+                sink.vertex(i, j, rows[i][j])
+
+
+@ti.data_oriented
+class PullTangent(Pull):
+    """The derivative of `Pull` along x_dot."""
+
+    tangents = True

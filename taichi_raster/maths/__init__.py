@@ -1,0 +1,1 @@
+"""What the kernels compute with: dual numbers, vectors, elementary functions, triangles."""

@@ -1,0 +1,197 @@
+"""A softening: all that was tuned or learned about a soft renderer and its optimisation, in one.
+
+A rasterizer is softened in three places: at edges, in depth, and where coverages combine. What
+suits one of them depends on the others and on the learning rate, so they are learned together, and
+kept together in one file.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch import Tensor, nn
+
+from taichi_raster import checks
+from taichi_raster.depth.softnesses import (
+    DepthSoftness,
+    DistributionDepth,
+    HardDepth,
+    MLPDepth,
+    OverDepth,
+    SoftmaxDepth,
+)
+from taichi_raster.render.soft import SoftRasterizer
+from taichi_raster.softness.conorm import TConorm
+from taichi_raster.softness.edge import Distribution, EdgeSoftness
+from taichi_raster.softness.mlp import MLPSoftness
+from taichi_raster.softness.schedule import (
+    Constant,
+    Knots,
+    Schedule,
+    Shift,
+    as_progress,
+    as_schedule,
+)
+from taichi_raster.softness.table import TabulatedSoftness
+
+
+class Softening(nn.Module):
+    """An edge softness, a depth softness, a T-conorm, and how to descend with them.
+
+    It was learned over a horizon of T inner steps, of which step t ran at progress t / T. It is
+    used with any number of steps in the same way: step i of n runs at progress i / n, so that its
+    schedules stretch or shrink to the n steps at hand.
+
+    Args:
+        edge: the edge softness. A `TabulatedSoftness` is kept as what its table was made of,
+            `edge`, and the layout of that table, `table`, by which it then renders and is saved.
+        depth: the depth softness; by default `SoftmaxDepth`. Its gamma and network see depths in
+            units of the renderer's [near, far].
+        alpha: the T-conorm; by default the probabilistic one.
+        lr: the learning rate that it was learned with: a `Schedule`, a positive number, or None.
+        steps: T, at least 1, or None.
+        card: where it comes from, anything that JSON can hold: "task", "units", "optimiser" (its
+            name and numbers), "command", "seed", "scores", ... (see `pretrained`).
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Example:
+        >>> softening = tr.load_softening("pose.safetensors")
+        >>> renderer = softening.renderer(64, near=1.0, far=5.0)
+        >>> adam = torch.optim.Adam([unknowns])
+        >>> for i in range(n):
+        ...     adam.param_groups[0]["lr"] = softening.learning_rate(i / n)
+        ...     loss = (renderer(*scene(unknowns), progress=i / n) - picture).square().mean()
+        ...     adam.zero_grad()
+        ...     loss.backward()
+        ...     adam.step()
+    """
+
+    def __init__(
+        self,
+        edge: EdgeSoftness,
+        depth: DepthSoftness | None = None,
+        alpha: TConorm | None = None,
+        lr: float | Tensor | Schedule | None = None,
+        steps: int | None = None,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        checks.instance("edge", edge, EdgeSoftness)
+        self.table = edge.table if isinstance(edge, TabulatedSoftness) else None
+        self.edge = edge.edge if isinstance(edge, TabulatedSoftness) else edge
+        self.depth = checks.instance(
+            "depth", SoftmaxDepth() if depth is None else depth, DepthSoftness
+        )
+        self.alpha = checks.instance("alpha", TConorm() if alpha is None else alpha, TConorm)
+        self.lr = None if lr is None else as_schedule("lr", lr)
+        if steps is not None and (type(steps) is not int or steps < 1):
+            raise ValueError(f"steps: expected a whole number >= 1 or None, got {steps!r}")
+        self.steps = steps
+        self.card: dict[str, Any] = dict(
+            checks.instance("card", {} if card is None else card, dict)
+        )
+
+    @property
+    def drawn_edge(self) -> EdgeSoftness:
+        """The edge softness that renderers take: the table of `edge`, or, without one, `edge`.
+
+        The two are not the same. What was learned through a coarse table is that table; where a
+        network is steep, it may differ by a few hundredths.
+        """
+        if self.table is None:
+            return self.edge
+        t = self.table
+        return TabulatedSoftness(self.edge, t.width, t.octaves, t.subdivision)
+
+    def renderer(self, image_size: int | tuple[int, int], **options: Any) -> SoftRasterizer:
+        """A renderer with this edge, depth and alpha, which it shares, not copies.
+
+        `options` are those of `SoftRasterizer`, except these three.
+        """
+        return SoftRasterizer(
+            image_size, edge=self.drawn_edge, depth=self.depth, alpha=self.alpha, **options
+        )
+
+    def learning_rate(self, progress: float) -> float:
+        """The learning rate at progress in [0, 1]; ValueError if there is none."""
+        if self.lr is None:
+            raise ValueError("lr: this softening has no learning rate")
+        return float(self.lr(as_progress(progress, 1)).detach())
+
+    def describe(self) -> str:
+        """A few lines of text: what it is made of, and its card."""
+        rows = {**self._parts(), **{f"card: {key}": _plain(v) for key, v in self.card.items()}}
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
+
+    def __repr__(self) -> str:
+        return f"Softening({'; '.join(f'{name}: {text}' for name, text in self._parts().items())})"
+
+    def _parts(self) -> dict[str, str]:
+        return {
+            "edge": _edge_text(self.edge) + ("" if self.table is None else ", by a table"),
+            "depth": _depth_text(self.depth),
+            "alpha": self.alpha.name
+            + ("" if self.alpha.generator.domain is None else f", p {_text(self.alpha.p)}"),
+            "lr": "none" if self.lr is None else _text(self.lr),
+            "steps": "any" if self.steps is None else str(self.steps),
+        }
+
+
+def _edge_text(edge: EdgeSoftness) -> str:
+    if isinstance(edge, MLPSoftness):
+        moving = "" if edge.progress_weights is None else ", moving with progress"
+        return f"network {_widths(edge.network.widths)}{moving}, scale {_text(edge.scale)}"
+    if isinstance(edge, Distribution):
+        squared = ", squared" if edge.squared else ""
+        return f"{edge.distribution}{squared}, scale {_text(edge.scale)}{_shape_and_shift(edge)}"
+    return f"{type(edge).__name__}, scale {_text(edge.scale)}"
+
+
+def _depth_text(depth: DepthSoftness) -> str:
+    if isinstance(depth, HardDepth):
+        return "hard"
+    if isinstance(depth, OverDepth):
+        return "over, in order" if depth.gamma is None else f"over, gamma {_text(depth.gamma)}"
+    if not isinstance(depth, SoftmaxDepth | DistributionDepth | MLPDepth):
+        return type(depth).__name__
+    gamma = f"gamma {_text(depth.gamma)}"
+    if isinstance(depth, MLPDepth):
+        return f"network {_widths(depth.network.widths)}, {gamma}"
+    if isinstance(depth, DistributionDepth):
+        return f"{depth.formulas.name}, {gamma}{_shape_and_shift(depth)}"
+    return f"softmax, {gamma}"
+
+
+def _shape_and_shift(softness: Distribution | DistributionDepth) -> str:
+    shape = f", shape {_text(softness.shape)}" if softness.formulas.shaped else ""
+    shift = softness.shift
+    none = isinstance(shift, Shift) and not bool(shift.value.detach().any())
+    return shape + ("" if none else f", shift {_text(shift)}")
+
+
+def _text(value: Schedule | Tensor) -> str:
+    """A schedule as its values at the start and the end of the run."""
+    if isinstance(value, Tensor):
+        return _numbers(value)
+    if isinstance(value, Constant | Shift):
+        return _numbers(value.value)
+    start, end = (_numbers(value(as_progress(u, 1))) for u in (0.0, 1.0))
+    knots = f" by {len(value.positions)} knots" if isinstance(value, Knots) else ""
+    return f"{start} -> {end}{knots}"
+
+
+def _numbers(values: Tensor) -> str:
+    texts = [f"{v:.4g}" for v in values.detach().reshape(-1).tolist()]
+    return texts[0] if values.ndim == 0 else f"({', '.join(texts)})"
+
+
+def _widths(widths: tuple[int, ...]) -> str:
+    return "-".join(map(str, (1, *widths, 1)))
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,180 @@
+"""Softenings on disk: edge, depth, T-conorm, learning rate, horizon and card in one file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taichi_raster.depth.softnesses import (
+    DepthSoftness,
+    DistributionDepth,
+    HardDepth,
+    MLPDepth,
+    OverDepth,
+    SoftmaxDepth,
+)
+from taichi_raster.presets.softening import Softening
+from taichi_raster.softness import archive
+from taichi_raster.softness.archive import Entry
+from taichi_raster.softness.conorm import TConorm, generator
+from taichi_raster.softness.distributions import registry
+from taichi_raster.softness.edge import EdgeSoftness
+from taichi_raster.softness.storage import (
+    SOFTENING,
+    SOFTNESS,
+    Stored,
+    built_edge,
+    built_schedule,
+    fill_parameters,
+    stored_edge,
+    stored_schedules,
+)
+from taichi_raster.softness.table import tabulate
+
+
+def save_softening(path: str | Path, softening: Softening) -> None:
+    """Write a softening to one safetensors file, all or nothing.
+
+    Raises:
+        TypeError: for a part or a schedule of a type of your own.
+        ValueError: for values that are not finite, or a card that JSON cannot hold.
+        FileNotFoundError: if the folder does not exist.
+    """
+    if not isinstance(softening, Softening):
+        raise TypeError(f"softening: expected a Softening, got {type(softening).__name__}")
+    try:
+        json.dumps(softening.card, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"card: must be what JSON can hold: {error}") from error
+    parts = {
+        "edge": stored_edge(softening.edge),
+        "depth": _stored_depth(softening.depth),
+        "alpha": _stored_alpha(softening.alpha),
+    }
+    rate = [] if softening.lr is None else ["lr"]
+    kinds, tensors = stored_schedules(softening, "softening", *rate)
+    for name, (_, own) in parts.items():
+        tensors |= {f"{name}.{key}": value for key, value in own.items()}
+    description = {name: described for name, (described, _) in parts.items()}
+    rest = {"lr": None, "steps": softening.steps, "card": softening.card}
+    if softening.table is not None:
+        rest["table"] = asdict(softening.table)
+    archive.write(path, {"format": SOFTENING, **description, **rest, **kinds}, tensors)
+
+
+def load_softening(path: str | Path) -> Softening:
+    """Read what `save_softening` wrote, bit for bit.
+
+    It comes frozen: its parameters do not require grad, so that renders spend nothing on their
+    gradients. ``load_softening(path).requires_grad_()`` goes on learning.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file and what is wrong, if it is corrupt or holds something else.
+    """
+    with archive.reading(path, "softening", SOFTENING, SOFTNESS) as file:
+        if file.description["format"] == SOFTNESS:
+            raise ValueError("it holds an edge softness alone; use load_softness")
+        rate = file.description.get("lr")
+        steps = file.description.get("steps")
+        softening = Softening(
+            _built_table(file, built_edge(file.part("edge"))),
+            _built_depth(file.part("depth")),
+            _built_alpha(file.part("alpha")),
+            None if rate is None else built_schedule(file, "lr"),
+            steps,
+            file.get("card", dict),
+        )
+        file.all_taken()
+    return softening.requires_grad_(False)
+
+
+def _built_table(file: Entry, edge: EdgeSoftness) -> EdgeSoftness:
+    """The table of `edge` that the file describes, or `edge`."""
+    if file.description.get("table") is None:
+        return edge
+    sizes = file.get("table", dict)
+    if sizes.keys() != {"width", "octaves", "subdivision"}:
+        raise ValueError(f"table: expected width, octaves and subdivision, got {sorted(sizes)}")
+    return tabulate(edge, **sizes)
+
+
+def _stored_depth(depth: DepthSoftness) -> Stored:
+    if type(depth) is HardDepth:
+        return {"kind": "hard"}, {}
+    if type(depth) is OverDepth:
+        if depth.gamma is None:
+            return {"kind": "over", "gamma": None}, {}
+        kinds, tensors = stored_schedules(depth, "depth", "gamma")
+        return {"kind": "over"} | kinds, tensors
+    description: dict[str, Any] = {"kind": "softmax"}
+    names = ["gamma"]
+    if type(depth) is DistributionDepth:
+        description = {"kind": "distribution", "name": depth.formulas.name}
+        names = ["gamma", "shift", *(["shape"] if depth.formulas.shaped else [])]
+    elif type(depth) is MLPDepth:
+        net = depth.network
+        description = {"kind": "mlp", "widths": list(net.widths)}
+        description |= {"residual": net.residual, "bias": net.bias}
+    elif type(depth) is not SoftmaxDepth:
+        raise TypeError(f"depth: cannot save a {type(depth).__name__}")
+    kinds, tensors = stored_schedules(depth, "depth", *names)
+    tensors |= dict(depth.named_parameters(recurse=False))
+    return description | kinds, tensors | {"background_z": depth.background_z}
+
+
+def _built_depth(entry: Entry) -> DepthSoftness:
+    kind = entry.get("kind", str)
+    depth: DepthSoftness
+    if kind == "hard":
+        depth = HardDepth()
+    elif kind == "over":
+        hard = entry.description.get("gamma", 0) is None
+        depth = OverDepth(None if hard else built_schedule(entry, "gamma"))
+    elif kind in ("softmax", "distribution", "mlp"):
+        shared = built_schedule(entry, "gamma"), entry.tensor("background_z")
+        if kind == "softmax":
+            depth = SoftmaxDepth(*shared)
+        elif kind == "distribution":
+            name = entry.get("name", str)
+            shape = built_schedule(entry, "shape") if registry.find(name).shaped else None
+            shift = built_schedule(entry, "shift", signed=True)
+            depth = DistributionDepth(name, *shared, shape, shift)
+        else:
+            flags = entry.get("residual", bool), entry.get("bias", bool)
+            depth = MLPDepth(entry.get("widths", list), *flags, *shared)
+            fill_parameters(entry, depth, "weights")
+    else:
+        raise ValueError(
+            f"depth.kind: unknown {kind!r}; known: hard, over, softmax, distribution, mlp"
+        )
+    entry.all_taken()
+    return depth
+
+
+def _stored_alpha(alpha: TConorm) -> Stored:
+    if type(alpha) is not TConorm:
+        raise TypeError(f"alpha: cannot save a {type(alpha).__name__}")
+    if alpha.generator.domain is None:
+        return {"name": alpha.name}, {}
+    if isinstance(alpha.p, Tensor):
+        return {"name": alpha.name, "p": "number"}, {"p": alpha.p}
+    kinds, tensors = stored_schedules(alpha, "alpha", "p")
+    return {"name": alpha.name, **kinds}, tensors
+
+
+def _built_alpha(entry: Entry) -> TConorm:
+    name = entry.get("name", str)
+    p = None
+    if generator(name).domain is not None:
+        numeric = entry.get("p", str) == "number"
+        p = entry.tensor("p") if numeric else built_schedule(entry, "p", signed=True)
+    alpha = TConorm(name, p)
+    alpha.at(torch.zeros(()))
+    entry.all_taken()
+    return alpha

@@ -1,0 +1,175 @@
+"""Which machine the kernels run on.
+
+Taichi keeps a single runtime a process, and calling ``ti.init`` again frees every field of the
+earlier one: touching such a field crashes the process. So `init` is the only place that calls
+``ti.init``, in a thread of its own (see thread.py). It may be repeated with equal arguments,
+refuses to change them, and notices when somebody else has called ``ti.init`` behind its back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import taichi as ti
+import torch
+from taichi.lang import impl
+
+from taichi_raster.runtime.thread import owner
+
+logger = logging.getLogger(__name__)
+
+_ARCHES = {"cpu": ti.cpu, "cuda": ti.cuda, "vulkan": ti.vulkan}
+_PRECISIONS = {"f32": torch.float32, "f64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The settings that every kernel of this process was compiled for.
+
+    Attributes:
+        arch: ``"cpu"``, ``"cuda"`` or ``"vulkan"``.
+        precision: ``"f32"`` or ``"f64"``.
+        deterministic: whether sums are taken in a fixed order (see `init`).
+    """
+
+    arch: str
+    precision: str
+    deterministic: bool
+    _program: object = field(repr=False, compare=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch dtype that inputs must have and outputs come in."""
+        return _PRECISIONS[self.precision]
+
+    @property
+    def ti_float(self) -> Any:
+        """The Taichi type of the kernels' floating-point numbers."""
+        return ti.f32 if self.precision == "f32" else ti.f64
+
+    @property
+    def ti_bits(self) -> Any:
+        """The Taichi integer type as wide as `ti_float`."""
+        return ti.i32 if self.precision == "f32" else ti.i64
+
+
+_current: Runtime | None = None
+_initialising = threading.RLock()
+
+
+def _after_fork() -> None:
+    """In a child: another thread may have held the lock."""
+    global _initialising
+    _initialising = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False) -> Runtime:
+    """Choose backend and precision for this process; call it once, before rendering.
+
+    Args:
+        arch: ``"cpu"``, ``"cuda"``, ``"vulkan"``, or ``"auto"``: CUDA where there is one, else the
+            CPU.
+        precision: ``"f32"``, or ``"f64"`` (CPU and CUDA), which exists for checking derivatives.
+        deterministic: take every sum in a fixed order, so that equal inputs give equal bits. On a
+            CPU, a texture's gradient is affected: one thread works it out for each batch item, so
+            that batches still use every core, but a single image does not. So are gradients of the
+            sharp renderer, which are sorted. On a GPU, all gradients are.
+
+    Returns:
+        The `Runtime` now in force.
+
+    Raises:
+        ValueError: for an unknown name, or Vulkan with ``"f64"``.
+        RuntimeError: if this machine lacks the backend, if the process already runs with other
+            settings, if ``ti.init`` was called by somebody else, or in a child that was forked off
+            a process with a runtime.
+    """
+    global _current
+    if arch not in (*_ARCHES, "auto"):
+        raise ValueError(f"arch: unknown backend {arch!r}; known: auto, {', '.join(_ARCHES)}")
+    if precision not in _PRECISIONS:
+        raise ValueError(f"precision: unknown {precision!r}; known: {', '.join(_PRECISIONS)}")
+    if not isinstance(deterministic, bool):
+        raise TypeError(f"deterministic: expected a bool, got {deterministic!r}")
+    if arch == "vulkan" and precision == "f64":
+        raise ValueError("precision: 'f64' is not available on Vulkan; use 'f32' or arch='cpu'")
+    owner.refuse_forked()
+    with _initialising:
+        if _current is not None:
+            _refuse_change(_current, arch, precision, deterministic)
+            return runtime()
+        _current = owner.run(_start, arch, precision, deterministic)
+        logger.info("taichi_raster runs on %s in %s", _current.arch, precision)
+        return _current
+
+
+def _start(arch: str, precision: str, deterministic: bool) -> Runtime:
+    """Start Taichi in this thread, which owns it from now on."""
+    if impl.get_runtime().prog is not None:
+        raise RuntimeError(
+            "ti.init() was called before taichi_raster.init(), which has to own Taichi's runtime; "
+            "remove that call and use taichi_raster.init(arch=..., precision=...) instead"
+        )
+    chosen = ("cuda" if _supported("cuda") else "cpu") if arch == "auto" else arch
+    if not _supported(chosen):
+        raise RuntimeError(f"arch: this machine has no working {chosen!r} backend")
+    ti.init(
+        arch=_ARCHES[chosen],
+        default_fp=ti.f32 if precision == "f32" else ti.f64,
+        default_ip=ti.i32,
+        fast_math=False,
+        # On a CPU, LLVM does the same again: only compilation would take longer.
+        advanced_optimization=chosen != "cpu",
+        cfg_optimization=chosen != "cpu",
+        short_circuit_operators=False,  # `and` as an expression: autodiff stacks branches
+        log_level=ti.WARN,
+    )
+    return Runtime(chosen, precision, deterministic, impl.get_runtime().prog)
+
+
+def runtime() -> Runtime:
+    """The runtime in force; initialises with the defaults if nothing did.
+
+    Raises:
+        RuntimeError: if somebody called ``ti.init`` or ``ti.reset`` since `init`, or in a child
+            that was forked off a process with a runtime.
+    """
+    owner.refuse_forked()
+    if _current is None:
+        with _initialising:  # another thread may have been quicker
+            return init() if _current is None else runtime()
+    if impl.get_runtime().prog is not _current._program:
+        raise RuntimeError(
+            "Taichi was re-initialised (ti.init or ti.reset) after taichi_raster.init(); that "
+            "frees the renderer's memory. Remove the other call: taichi_raster.init(arch=..., "
+            "precision=...) has to be the only one in a process"
+        )
+    return _current
+
+
+def _refuse_change(current: Runtime, arch: str, precision: str, deterministic: bool) -> None:
+    asked = (current.arch if arch == "auto" else arch, precision, deterministic)
+    have = (current.arch, current.precision, current.deterministic)
+    if asked != have:
+        raise RuntimeError(
+            f"taichi_raster already runs with arch={have[0]!r}, precision={have[1]!r}, "
+            f"deterministic={have[2]}; it cannot change to arch={asked[0]!r}, "
+            f"precision={asked[1]!r}, deterministic={asked[2]} in one process: start another"
+        )
+
+
+def _supported(arch: str) -> bool:
+    if arch == "cpu":
+        return True
+    try:
+        return bool(ti.lang.misc.is_arch_supported(_ARCHES[arch]))
+    except Exception:  # noqa: BLE001 - a driver that breaks while probed is not supported
+        return False

@@ -1,0 +1,56 @@
+"""Launches kernels without what Taichi works out anew, in Python, at each call.
+
+At every call Taichi looks up the kernel by its arguments, which takes five to ten times as long as
+the launch itself: 200 microseconds of a small render's few milliseconds, nine times over. A kernel
+whose arguments are all integers, and whose fields never change, is always the same one.
+"""
+
+from typing import Any
+
+import taichi as ti
+from taichi.lang import impl
+
+from taichi_raster.runtime.compile_notice import patience
+
+# Where the calls of Taichi's that are used below are known; others launch as usual.
+_KNOWN = ti.__version__[:2] == (1, 7)
+
+
+class Launcher:
+    """A kernel method of an object, whose arguments are integers, and that returns at most one."""
+
+    def __init__(self, method: Any, arch: str) -> None:
+        self._method = method
+        self._kernel: Any = None
+        self._used = False
+        self._direct = _KNOWN and arch == "cpu"  # elsewhere, results may have to be waited for
+
+    def __call__(self, *arguments: int) -> int:
+        if not self._direct:
+            return self._method(*arguments) if self._used else self._first(arguments)
+        if self._kernel is None:
+            with patience.while_compiling():
+                self._find(arguments)
+        context = self._kernel.make_launch_context()
+        for i, argument in enumerate(arguments):
+            context.set_arg_int((i,), argument)
+        self._program.launch_kernel(self._compiled, context)
+        return context.get_struct_ret_int((0,)) if self._returns else 0
+
+    def _first(self, arguments: tuple[int, ...]) -> int:
+        """A launch that compiles."""
+        with patience.while_compiling():
+            result = self._method(*arguments)
+        self._used = True
+        return result
+
+    def _find(self, arguments: tuple[int, ...]) -> None:
+        """The compiled kernel."""
+        kernel = self._method._primal
+        key = kernel.ensure_compiled(self._method._kernel_owner, *arguments)
+        self._program = impl.get_runtime().prog
+        self._returns = kernel.return_type is not None
+        self._compiled = self._program.compile_kernel(
+            self._program.config(), self._program.get_device_caps(), kernel.compiled_kernels[key]
+        )
+        self._kernel = kernel.compiled_kernels[key]

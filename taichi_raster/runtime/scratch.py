@@ -1,0 +1,192 @@
+"""The renderer's memory on the device: flat fields that grow by doubling.
+
+Fields rather than ndarrays, because autodiff through ndarray arguments is broken on Vulkan in
+Taichi 1.7.4 (taichi #8524). They are scratch: their contents belong to one call at a time. Only the
+thread that owns the runtime may touch them (see thread.py).
+Replacing a field makes the kernels that use it compile anew, so they start large: 85 MB in float32,
+for 58,000 faces with three colours, or 512 x 512 pixels.
+"""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import taichi as ti
+import torch
+from taichi.lang import impl
+
+from taichi_raster.runtime.device import Runtime
+
+_INITIAL = {
+    "x": 1 << 20, "x_dot": 1 << 20, "y": 1 << 21, "y_dot": 1 << 21,
+    "tile_begin": 1 << 16, "tile_faces": 1 << 21, "group_begin": 1 << 12,
+    "group_faces": 1 << 18, "limits": 1 << 10, "state": 1 << 20, "pixels": 1 << 18,
+    "layers": 1 << 20, "layer_depths": 1 << 20, "layer_covers": 1 << 20, "partials": 1 << 18,
+    "entries": 1 << 21, "entry_begin": 1 << 16, "cells": 1 << 12,
+}  # fmt: skip
+
+
+DIMS = 32  # sizes of a call that fit; see layout.Dim
+
+_NUMBERS: dict[Any, Any] = {ti.i32: ctypes.c_int32, ti.f32: ctypes.c_float, ti.f64: ctypes.c_double}
+
+# How many numbers each group of fields holds for one element: values, adjoints, mirrors.
+_ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 2, "cells": 4}
+
+
+def free_memory(arch: str) -> int | None:
+    """Bytes that a new field may take, where that can be told."""
+    if arch == "cuda":
+        return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":") for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None  # not Linux
+
+
+class Scratch:
+    """Fields by purpose.
+
+    Attributes:
+        dims, limits: the sizes and numbers of the call at hand (see layout.py).
+        x: inputs, flat, with adjoints; `x_still` mirrors them without; x_dot: their tangents.
+        y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
+        tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists;
+            group_begin, group_faces: likewise for groups of tiles.
+        state: what `Forward` finds for each pixel besides (see layout.State); nearest, top: faces.
+        partials: adjoints of a table's knots, from each run of faces.
+        cells: on a CPU, the weights of tables' cells: four fields that lie between one another.
+        layers, layer_depths, layer_covers: faces of each pixel, nearest first, their depths and
+            coverages there (negative of those that show their backs).
+        entries: listed pairs (see layout.Entry); entry_begin: where each face's begin.
+        views: on a CPU, the memory of each field and adjoint as an array; empty elsewhere.
+        version: rises whenever a field was replaced, so that kernels know to compile anew.
+    """
+
+    x: Any
+    x_still: Any
+    x_dot: Any
+    y: Any
+    y_dot: Any
+    tile_begin: Any
+    tile_faces: Any
+    group_begin: Any
+    group_faces: Any
+    limits: Any
+    state: Any
+    nearest: Any
+    top: Any
+    layers: Any
+    layer_depths: Any
+    layer_covers: Any
+    entries: Any
+    entry_begin: Any
+    partials: Any
+    cells: list[Any]
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._float = runtime.ti_float
+        self._arch = runtime.arch
+        self.views: dict[Any, np.ndarray] = {}
+        self._capacity: dict[str, int] = {}
+        self._trees: dict[str, object] = {}
+        self._fields: dict[str, list[Any]] = {}
+        self.version = 0
+        builder = ti.FieldsBuilder()
+        self.dims = ti.field(ti.i32)
+        builder.dense(ti.i, DIMS).place(self.dims)
+        builder.finalize()
+        self._share(self.dims, DIMS)
+        self.reserve(**dict.fromkeys(_INITIAL, 1))
+
+    def capacity(self, name: str) -> int:
+        """How many elements a named group of fields holds."""
+        return self._capacity[name]
+
+    def reserve(self, **sizes: int) -> None:
+        """Make room for at least `sizes` elements of each named group of fields."""
+        for name, size in sizes.items():
+            if size > self._capacity.get(name, 0):
+                self._grow(name, max(_INITIAL[name], 1 << (size - 1).bit_length()))
+
+    def _grow(self, name: str, capacity: int) -> None:
+        if capacity >= 1 << 31:
+            raise MemoryError(
+                f"one call needs {self._bytes(name, capacity) / 2**30:.0f} GiB for {name!r}, and "
+                "more than the 2^31 elements that Taichi can index: render fewer batch items, "
+                "pixels or channels at a time"
+            )
+        self._check_memory(name, capacity)
+        builder = ti.FieldsBuilder()
+        made = self._make(name)
+        fields = [field for group in made.values() for field in group]
+        if name == "cells":  # cell after cell, all four numbers of each: seen as the first field
+            builder.dense(ti.i, capacity).place(*fields)
+            placed, numbers = fields[:1], 4 * capacity
+        else:
+            placed, numbers = [*fields, *_adjoints(fields)], capacity
+            for field in placed:
+                builder.dense(ti.i, capacity).place(field)
+        try:
+            tree = builder.finalize()
+        except BaseException:  # what was there is still whole; Taichi must not finish it later
+            impl.get_runtime().unfinalized_fields_builder.pop(builder, None)
+            raise
+        if name in self._trees:
+            for field in self._fields[name]:
+                self.views.pop(field, None)
+            self._trees[name].destroy()  # type: ignore[attr-defined]
+        self._trees[name], self._fields[name], self._capacity[name] = tree, placed, capacity
+        for attribute, group in made.items():
+            setattr(self, attribute, group if name == "cells" else group[0])
+        for field in placed:
+            self._share(field, numbers)
+        self.version += 1
+
+    def _share(self, field: Any, capacity: int) -> None:
+        """On a CPU, see a field's memory as an array, so that copies need no kernel."""
+        if self._arch == "cpu":
+            number = _NUMBERS[field.dtype]
+            numbers = (number * capacity).from_address(_address(field))
+            self.views[field] = np.ctypeslib.as_array(numbers)
+
+    def _bytes(self, name: str, capacity: int) -> int:
+        width = 8 if self._float == ti.f64 else 4
+        return capacity * width * _ELEMENTS.get(name, 1)
+
+    def _check_memory(self, name: str, capacity: int) -> None:
+        """Refuse, before anything is allocated, what the machine cannot hold."""
+        needed = self._bytes(name, capacity)
+        free = free_memory(self._arch)
+        if free is not None and needed > free:
+            raise MemoryError(
+                f"one call needs about {needed / 2**30:.1f} GiB for {name!r}, and "
+                f"{free / 2**30:.1f} GiB are free: render fewer batch items, pixels or channels at "
+                "a time"
+            )
+
+    def _make(self, name: str) -> dict[str, list[ti.Field]]:
+        """The fields of a group, not placed yet, by the attributes that will hold them."""
+        if name == "x":
+            return {
+                "x": [ti.field(self._float, needs_grad=True)],
+                "x_still": [ti.field(self._float)],
+            }
+        if name == "cells":
+            return {"cells": [ti.field(self._float) for _ in range(4)]}
+        if name == "pixels":
+            return {"nearest": [ti.field(ti.i32)], "top": [ti.field(ti.i32)]}
+        integer = name.startswith(("tile", "group", "entr")) or name == "layers"
+        adjoint = name in ("y", "y_dot")
+        return {name: [ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)]}
+
+
+def _adjoints(fields: list[ti.Field]) -> list[ti.Field]:
+    return [field.grad for field in fields if field.grad is not None]
+
+
+@ti.kernel
+def _address(field: ti.template()) -> ti.u64:
+    return ti.get_addr(field, [0])

@@ -1,0 +1,1 @@
+"""What is rendered: meshes and their files, cameras, lights, attributes of faces."""

@@ -1,0 +1,250 @@
+"""What a face shows: values at its corners (a plain tensor), flat texels, or an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from taichi_raster.scene import gather
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceTexture:
+    """R x R flat texels on each face (Liu et al., ICCV 2019).
+
+    With barycentric coordinates w, i = floor(w0 R) and j = floor(w1 R), the texel is
+    ``texels[j, i]`` if (w0 + w1) R - i - j <= 1, else ``texels[R - 1 - j, R - 1 - i]``: the face is
+    cut into R * R equal triangles. Texels are flat, so colour has no gradient to where on the face
+    a pixel falls; `UVTexture` has.
+
+    Attributes:
+        texels: (B, F, R, R, C), or (1, F, R, R, C), which all batch items share.
+        corners: (B, F, 3, D) further channels, given at corners, that follow the texture's.
+
+    Raises:
+        TypeError, ValueError: for other shapes; the message names the argument.
+    """
+
+    texels: Float[Tensor, "B F R R C"]
+    corners: Float[Tensor, "B F 3 D"] | None = None
+
+    def __post_init__(self) -> None:
+        _check_tensor("texels", self.texels, 5, "(B, F, R, R, C)")
+        if self.texels.shape[2] != self.texels.shape[3]:
+            raise ValueError(f"texels: expected R x R texels, got {tuple(self.texels.shape)}")
+        _check_corners(self.corners)
+
+
+@dataclass(frozen=True, eq=False)
+class UVTexture:
+    """An image over texture coordinates, sampled bilinearly.
+
+    u points right and v up, each in [0, 1] over the image: v = 1 is its top row, as in OBJ files.
+    The centre of texel (row j, column i) is at u = (i + 1/2) / W, v = 1 - (j + 1/2) / H.
+
+    Attributes:
+        uv: (B, F, 3, 2) at face corners, or (1, F, 3, 2).
+        image: (B, H, W, C), or (1, H, W, C), which all batch items share.
+        wrap: beyond [0, 1], ``"clamp"`` to the edge or ``"repeat"``.
+        corners: (B, F, 3, D) further channels, given at corners, that follow the texture's.
+
+    Raises:
+        TypeError, ValueError: for other shapes or an unknown wrap; the message names the argument.
+    """
+
+    uv: Float[Tensor, "B F 3 2"]
+    image: Float[Tensor, "B H W C"]
+    wrap: str = "clamp"
+    corners: Float[Tensor, "B F 3 D"] | None = None
+
+    def __post_init__(self) -> None:
+        _check_tensor("uv", self.uv, 4, "(B, F, 3, 2)")
+        if self.uv.shape[2:] != (3, 2):
+            raise ValueError(f"uv: expected shape (B, F, 3, 2), got {tuple(self.uv.shape)}")
+        _check_tensor("image", self.image, 4, "(B, H, W, C)")
+        if self.wrap not in ("clamp", "repeat"):
+            raise ValueError(f"wrap: unknown {self.wrap!r}; known: clamp, repeat")
+        _check_corners(self.corners)
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """Attributes as the renderer packs them.
+
+    Attributes:
+        corners: (B, F, 3, D), D may be 0; uv: (B, F, 3, 2) or empty; texels: flat or empty.
+        texture: ``"none"``, ``"surface"``, ``"clamp"`` or ``"repeat"``.
+        channels: of the texture; 0 without one.
+        size: of the texture, (height, width).
+        stride: elements from one batch item's texture to the next, 0 if they share it.
+    """
+
+    corners: Tensor
+    uv: Tensor
+    texels: Tensor
+    texture: str = "none"
+    channels: int = 0
+    size: tuple[int, int] = (0, 0)
+    stride: int = 0
+
+    @property
+    def total(self) -> int:
+        """C, all channels."""
+        return self.channels + self.corners.shape[3]
+
+
+def appearance(
+    attributes: Tensor | SurfaceTexture | UVTexture | None, vertices: Tensor, fixed_order: bool
+) -> Appearance:
+    """Attributes checked against the faces they belong to, and packed.
+
+    With `fixed_order`, batch items get textures of their own, so that torch adds up their
+    gradients in a fixed order.
+    """
+    batch, faces = vertices.shape[:2]
+    nothing = vertices.new_empty(0)
+    if attributes is None:
+        return Appearance(vertices.new_empty(batch, faces, 3, 0), nothing, nothing)
+    if isinstance(attributes, Tensor):
+        return Appearance(attributes, nothing, nothing)
+    corners = attributes.corners
+    if corners is None:
+        corners = vertices.new_empty(batch, faces, 3, 0)
+    if isinstance(attributes, SurfaceTexture):
+        texels = attributes.texels
+        _check_lead("texels", texels, batch, faces)
+        shared = _shared(texels, batch, fixed_order)
+        size = (texels.shape[2], texels.shape[3])
+        texels = shared.reshape(-1)
+        stride = 0 if len(shared) == 1 else shared[0].numel()
+        return Appearance(corners, nothing, texels, "surface", shared.shape[-1], size, stride)
+    _check_lead("uv", attributes.uv, batch, faces)
+    image = attributes.image
+    if len(image) not in (1, batch):
+        raise ValueError(f"image: expected a batch of 1 or {batch}, got {len(image)}")
+    shared = _shared(image, batch, fixed_order)
+    stride = 0 if len(shared) == 1 else shared[0].numel()
+    uv = attributes.uv.expand(batch, -1, -1, -1)
+    size = (image.shape[1], image.shape[2])
+    return Appearance(
+        corners, uv, shared.reshape(-1), attributes.wrap, image.shape[3], size, stride
+    )
+
+
+def sample(
+    attributes: Tensor | SurfaceTexture | UVTexture,
+    faces: Int[Tensor, "B H W *K"],
+    weights: Float[Tensor, "B H W *K 3"],
+) -> Float[Tensor, "B H W *K C"]:
+    """Attributes at points given by face and barycentric weights, in torch.
+
+    For the few points that `hard_buffers` finds, say; -1 counts as face 0.
+
+    Args:
+        faces: (B, H, W) or (B, H, W, K) face indices.
+        weights: the same with a last axis of 3: what to mix the corners' values with.
+    """
+    if isinstance(attributes, Tensor):
+        return (weights[..., None] * of_faces(attributes, faces)).sum(-2)
+    if isinstance(attributes, SurfaceTexture):
+        channels = _surface_texel(attributes.texels, faces, weights)
+    else:
+        uv = attributes.uv.expand(len(faces), -1, -1, -1)
+        at = (weights[..., None] * of_faces(uv, faces)).sum(-2)
+        channels = _bilinear(attributes.image, at, attributes.wrap)
+    if attributes.corners is None:
+        return channels
+    return torch.cat([channels, sample(attributes.corners, faces, weights)], dim=-1)
+
+
+def of_faces(values: Float[Tensor, "B F *rest"], faces: Int[Tensor, "B *n"]) -> Tensor:
+    """The values of each listed face, (B, *n, *rest); of face 0 where there is none."""
+    items = torch.arange(len(faces), device=values.device)
+    items = items.view(-1, *([1] * (faces.ndim - 1)))
+    return gather.at(values.expand(len(faces), *values.shape[1:]), items, faces.clamp(min=0))
+
+
+def _surface_texel(texels: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
+    size = texels.shape[2]
+    u, v = weights[..., 0] * size, weights[..., 1] * size
+    i, j = (w.detach().floor().long().clamp(0, size - 1) for w in (u, v))
+    lower = u + v - i - j <= 1 + 1e-4  # as in the kernels: whole on an edge but for rounding
+    column, row = torch.where(lower, i, size - 1 - i), torch.where(lower, j, size - 1 - j)
+    items = torch.arange(len(faces), device=texels.device).view(-1, *([1] * (faces.ndim - 1)))
+    texels = texels.expand(len(faces), -1, -1, -1, -1)
+    return gather.at(texels, items, faces.clamp(min=0), row, column)
+
+
+def _bilinear(image: Tensor, uv: Tensor, wrap: str) -> Tensor:
+    """(B, *n, C) from (B or 1, H, W, C) at uv (B, *n, 2)."""
+    height, width = image.shape[1:3]
+    image = image.expand(len(uv), -1, -1, -1)
+    items = torch.arange(len(uv), device=uv.device).view(-1, *([1] * (uv.ndim - 2)))
+    (left, right, s), (top, bottom, t) = (
+        _between(uv[..., 0], width, wrap), _between(1 - uv[..., 1], height, wrap),
+    )  # fmt: skip
+    s, t = s[..., None], t[..., None]
+    upper = (1 - s) * gather.at(image, items, top, left) + s * gather.at(image, items, top, right)
+    lower = (1 - s) * gather.at(image, items, bottom, left) + s * gather.at(
+        image, items, bottom, right
+    )
+    return (1 - t) * upper + t * lower
+
+
+def _between(coordinate: Tensor, size: int, wrap: str) -> tuple[Tensor, Tensor, Tensor]:
+    """(lower texel, upper texel, fraction between)."""
+    if wrap == "repeat":
+        coordinate = coordinate - coordinate.detach().floor()
+    at = coordinate * size - 0.5
+    low = at.detach().clamp(-1, size).floor()
+    index = low.long()
+    if wrap == "repeat":
+        return index % size, (index + 1) % size, at - low
+    return index.clamp(0, size - 1), (index + 1).clamp(0, size - 1), (at - low).clamp(0, 1)
+
+
+def _shared(texture: Tensor, batch: int, fixed_order: bool) -> Tensor:
+    return texture.expand(batch, *texture.shape[1:]) if fixed_order else texture
+
+
+def _check_tensor(name: str, value: Tensor, rank: int, shape: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.ndim != rank or 0 in value.shape:
+        raise ValueError(f"{name}: expected shape {shape}, none 0, got {tuple(value.shape)}")
+
+
+def _check_corners(corners: Tensor | None) -> None:
+    if corners is not None:
+        _check_tensor("corners", corners, 4, "(B, F, 3, D)")
+
+
+def _check_lead(name: str, value: Tensor, batch: int, faces: int) -> None:
+    if value.shape[0] not in (1, batch) or value.shape[1] != faces:
+        raise ValueError(
+            f"{name}: expected {faces} faces and a batch of 1 or {batch}, got {tuple(value.shape)}"
+        )
+
+
+def tensors(attributes: Tensor | SurfaceTexture | UVTexture | None) -> dict[str, Tensor]:
+    """The tensors in attributes, by the names that users know them by."""
+    if attributes is None:
+        return {}
+    if isinstance(attributes, Tensor):
+        return {"face_attributes": attributes}
+    named = (
+        {"texels": attributes.texels}
+        if isinstance(attributes, SurfaceTexture)
+        else {"uv": attributes.uv, "image": attributes.image}
+    )
+    if attributes.corners is not None:
+        named["corners"] = attributes.corners
+    return named
+
+
+def is_attributes(value: object) -> bool:
+    """Whether the renderer takes this as attributes."""
+    return value is None or isinstance(value, Tensor | SurfaceTexture | UVTexture)

@@ -1,0 +1,70 @@
+"""Parameters of a softness as the kernels take them: one entry for each batch item, checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taichi_raster import checks
+from taichi_raster.runtime.transforms import moves, plain
+
+_POSITIVE = ("edge.scale", "edge.shape", "depth.gamma", "depth.shape")
+
+
+def for_views(state: Any, scenes: int, views: int) -> Any:
+    """A softness at one progress, (B / views,), for each batch item, (B,)."""
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    changed = {
+        name: repeated(name, value, 1 if name == "weights" else 0, scenes, views)
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+    return replace(state, **changed)
+
+
+def repeated(name: str, value: Tensor, dims: int, scenes: int, views: int) -> Tensor:
+    """`value`, which has `dims` dimensions of its own behind its batch, `views` times each."""
+    if value.ndim == dims or len(value) == 1:
+        return value
+    if len(value) != scenes:
+        raise ValueError(
+            f"{name}: expected one entry, or one for each of the {scenes} scenes (batch items / "
+            f"views), got shape {tuple(value.shape)}"
+        )
+    return value.repeat_interleave(views, dim=0)
+
+
+def weights(name: str, weights: Tensor | None, variant: Any, like: Tensor) -> Tensor:
+    """A network's weights as (B, P), checked; (B, 0) without a network."""
+    batch = len(like)
+    if weights is None:
+        return like.new_empty(batch, 0)
+    checks.weights(name, weights, batch, variant.network.size)
+    return weights.to(like).expand(batch, -1)
+
+
+def table(parameters: dict[str, Tensor], like: Tensor) -> Tensor:
+    """Per-item parameters as (B, len(parameters)) in the dtype and on the device of `like`,
+    checked."""
+    batch = len(like)
+    for name, value in parameters.items():
+        checks.fits_batch(name, value, batch)
+    if any(value.ndim > 0 or moves(value) for value in parameters.values()):
+        columns = [value.to(like).expand(batch) for value in parameters.values()]
+        found = torch.stack(columns, dim=1)
+    else:  # the same numbers for all: nothing for torch to follow
+        numbers = [float(value) for value in parameters.values()]
+        found = like.detach().new_tensor(numbers).expand(batch, -1)
+    low, high = torch.aminmax(plain(found).reshape(-1, len(parameters)), dim=0)
+    for (name, value), least, most in zip(
+        parameters.items(), low.tolist(), high.tolist(), strict=True
+    ):
+        positive = name in _POSITIVE
+        if not (math.isfinite(least) and math.isfinite(most) and (least > 0 or not positive)):
+            kind = "positive finite" if positive else "finite"
+            raise ValueError(f"{name}: expected {kind} values, got {plain(value).tolist()}")
+    return found

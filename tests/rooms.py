@@ -1,0 +1,114 @@
+"""What imports what: rooms (folders), floors and circles of the package.
+
+    python tests/rooms.py [ROOT]
+
+prints the floors of `taichi_raster`, `meta` and `tasks` below ROOT (by default this checkout): a
+module's floor is the length of the longest chain of imports below it. Imports for types alone,
+under `if TYPE_CHECKING`, do not count; those inside functions do.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("taichi_raster", "meta", "tasks")
+
+Graph = dict[str, set[str]]
+
+
+def imports(root: Path = ROOT, packages: tuple[str, ...] = PACKAGES) -> Graph:
+    """Each module, and the modules of the same packages that it imports."""
+    paths = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in packages
+        for path in sorted((root / package).rglob("*.py"))
+    }
+    graph: Graph = {}
+    for name, path in paths.items():
+        found = {
+            target if target in paths else target.rpartition(".")[0]
+            for target in _targets(ast.parse(path.read_text()))
+        }
+        graph[name] = {target for target in found if target in paths and target != name}
+    return graph
+
+
+def _targets(tree: ast.AST) -> Iterator[str]:
+    """The dotted names that a module imports; of `from a import b` it is a.b."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from _targets(other)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from _targets(node)
+
+
+def circles(graph: Graph) -> list[set[str]]:
+    """The sets of modules that import one another, directly or not (Tarjan's algorithm)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[set[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for target in sorted(graph[name]):
+            if target not in order:
+                visit(target)
+                low[name] = min(low[name], low[target])
+            elif target in stack:
+                low[name] = min(low[name], order[target])
+        if low[name] == order[name]:
+            at = stack.index(name)
+            members = set(stack[at:])
+            del stack[at:]
+            if len(members) > 1:
+                found.append(members)
+
+    for name in sorted(graph):
+        if name not in order:
+            visit(name)
+    return found
+
+
+def floors(graph: Graph) -> dict[str, int]:
+    """The floor of each module; those of a circle are taken together."""
+    together = {name: frozenset([name]) for name in graph}
+    for circle in circles(graph):
+        together |= dict.fromkeys(circle, frozenset(circle))
+    known: dict[frozenset[str], int] = {}
+
+    def floor(group: frozenset[str]) -> int:
+        if group not in known:
+            below = {together[target] for name in group for target in graph[name]} - {group}
+            known[group] = 1 + max((floor(each) for each in below), default=-1)
+        return known[group]
+
+    return {name: floor(together[name]) for name in graph}
+
+
+def main(root: Path) -> None:
+    graph = imports(root)
+    by_floor: dict[int, list[str]] = {}
+    for name, floor in floors(graph).items():
+        by_floor.setdefault(floor, []).append(name)
+    for floor in sorted(by_floor, reverse=True):
+        print(f"{floor:3d}  {' '.join(by_floor[floor])}")
+    found = circles(graph)
+    arrows = sum(map(len, graph.values()))
+    print(f"{len(graph)} modules, {arrows} imports, {len(by_floor)} floors, {len(found)} circles")
+    for circle in found:
+        print(f"circle: {' '.join(sorted(circle))}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)
