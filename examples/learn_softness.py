@@ -29,28 +29,28 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from meta.baselines import (
-    BaselineTuner,
-    Grid,
-    Rung,
-    TuningResult,
-    fixed_method,
-    ranking_markdown,
-    tuning_runs,
-)
-from meta.checkpoint import load_json, require_equal, save_json
 from meta.console import Clock, plan_table
 from meta.estimators import es_gradient
-from meta.evaluate import Evaluation, convergence, evaluate
-from meta.figures import Curves, convergence_figure, picture_grid, softness_figure, solving_gif
-from meta.method import Method
-from meta.outer import OuterLoss
-from meta.starts import KNOTS, learnable_schedules, learnable_shape
-from meta.stats import compare, markdown_table, rich_table, summarise
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings
-from meta.unroll import trajectory
-from meta.updates import Adam
+from meta.evaluation.evaluate import Evaluation, convergence, evaluate
+from meta.evaluation.stats import compare, markdown_table, rich_table, summarise
+from meta.inner.method import Method
+from meta.inner.unroll import trajectory
+from meta.inner.updates import Adam
+from meta.outer.checkpoint import load_json, require_equal, save_json
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.trainer import OuterTrainer
+from meta.search.fixed import Grid, fixed_method
+from meta.search.learnable import KNOTS, learnable_schedules, learnable_shape
+from meta.search.ranking import TuningResult, ranking_markdown
+from meta.search.tuner import BaselineTuner, Rung, tuning_runs
+from meta.study.figures import (
+    Curves,
+    convergence_figure,
+    picture_grid,
+    softness_figure,
+    solving_gif,
+)
 from tasks import Shape2D, Shape2DBatch
 
 CONSTANT, ANNEALED = "best constant", "best annealed"

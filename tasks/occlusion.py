@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from tasks.overlapping import overlapping_shapes, padded_fans
-from tasks.shape2d import mean_square, separated_colours
 from tasks.streams import Stream, instance_generators
+from tasks.triangles import mean_square, separated_colours
 
 NEAR, FAR = 1.0, 2.0
 EDGE_OF_RANGE = 0.01  # share of the depth range kept free at each end, against rounding

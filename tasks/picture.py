@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from tasks.picture_files import LoadedPicture, PathLike, load_picture, load_triangles
-from tasks.shape2d import (
+from tasks.streams import Stream, instance_generators
+from tasks.triangles import (
     RELABELLINGS,
     TRANSLATION,
     VERTEX_NOISE,
@@ -28,7 +29,6 @@ from tasks.shape2d import (
     triangle_outline,
     turned_to_front,
 )
-from tasks.streams import Stream, instance_generators
 
 UNIT = 1 / 4  # NDC for each unit of a vertex unknown, and of the vertex error
 NEAR, FAR = 0.5, 3.0

@@ -8,15 +8,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from meta.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from meta.distributed import Shard
 from meta.estimators import es_gradient, exact_gradient
-from meta.method import Method
-from meta.outer import Estimator, OuterGradient, OuterLoss
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
+from meta.outer.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from meta.outer.estimator import Estimator, OuterGradient, Shard
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.trainer import OuterTrainer
 from spread_program import PickedBatch, Toys, trainer
 from toy_tasks import Rate, ToyRenderer
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from meta.baselines import BaselineTuner, FixedSoftness, Grid, Rung, fixed_method, ranking_markdown
-from meta.checkpoint import CheckpointError
-from meta.study import finer_grid
-from meta.unroll import batch_parameters, unroll
-from meta.updates import Adam
+from meta.inner.unroll import batch_parameters, unroll
+from meta.inner.updates import Adam
+from meta.outer.checkpoint import CheckpointError
+from meta.search.fixed import FixedSoftness, Grid, finer_grid, fixed_method
+from meta.search.ranking import ranking_markdown
+from meta.search.tuner import BaselineTuner, Rung
 from spread_program import EdgeRenderer, PickedBatch, Toys
 from taichi_raster.softness import registry
 from tasks import Shape2D

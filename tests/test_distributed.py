@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import spread_program
-from meta.distributed import Shard, World, join
 from meta.estimators import es_gradient
-from meta.method import Method
-from meta.outer import OuterLoss
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.updates import Adam
+from meta.outer.distributed import World, join
+from meta.outer.estimator import Shard
+from meta.outer.loss import OuterLoss
 from spread_program import TRAININGS, Toys
 from toy_tasks import Rate, ToyRenderer
 

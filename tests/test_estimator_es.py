@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from meta.estimators import es_gradient, exact_gradient
-from meta.method import Method
-from meta.outer import OuterLoss
-from meta.updates import SGD
+from meta.inner.method import Method
+from meta.inner.updates import SGD
+from meta.outer.loss import OuterLoss
 from toy_tasks import One, Quadratic, QuadraticTask, ToyFamily, toy_method
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

@@ -3,9 +3,9 @@
 import pytest
 
 from meta.estimators import exact_gradient
-from meta.outer import OuterLoss
-from meta.unroll import unroll
-from meta.updates import SGD, Adam, Momentum
+from meta.inner.unroll import unroll
+from meta.inner.updates import SGD, Adam, Momentum
+from meta.outer.loss import OuterLoss
 from toy_tasks import ToyFamily, toy_method
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

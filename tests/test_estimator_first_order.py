@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from meta.estimators import first_order_gradient
-from meta.outer import OuterLoss
-from meta.unroll import unroll
+from meta.inner.unroll import unroll
+from meta.outer.loss import OuterLoss
 from toy_tasks import ToyFamily, toy_method
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from meta.estimators import first_order_gradient, learn_online, online_gradient
-from meta.method import Method
-from meta.outer import OuterLoss
-from meta.unroll import trajectory, unroll
-from meta.updates import SGD, Adam, Momentum
+from meta.inner.method import Method
+from meta.inner.unroll import trajectory, unroll
+from meta.inner.updates import SGD, Adam, Momentum
+from meta.outer.loss import OuterLoss
 from toy_tasks import Rate, ToyFamily, ToyRenderer, toy_method
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from meta.distributed import Shard
 from meta.estimators import es_gradient, exact_gradient, pes_gradient
-from meta.method import Method
-from meta.outer import OuterLoss
-from meta.unroll import unroll
-from meta.updates import SGD, Adam, Momentum
+from meta.inner.method import Method
+from meta.inner.unroll import unroll
+from meta.inner.updates import SGD, Adam, Momentum
+from meta.outer.estimator import Shard
+from meta.outer.loss import OuterLoss
 from toy_tasks import FixedRate, Quadratic, QuadraticTask, ToyFamily, toy_method
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from meta.estimators import exact_gradient, truncated_gradient
-from meta.method import Method
-from meta.outer import OuterLoss
-from meta.unroll import unroll, windows
-from meta.updates import SGD, Adam, Momentum
+from meta.inner.method import Method
+from meta.inner.unroll import unroll, windows
+from meta.inner.updates import SGD, Adam, Momentum
+from meta.outer.loss import OuterLoss
 from toy_tasks import (
     FixedRate,
     Quadratic,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from meta.estimators import ESTIMATORS
-from meta.outer import OuterLoss
+from meta.outer.loss import OuterLoss
 from toy_tasks import ToyFamily, toy_method
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

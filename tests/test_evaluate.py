@@ -5,9 +5,8 @@ import pytest
 import scipy.stats
 import torch
 
-from meta.evaluate import batches, candidate_errors, convergence, evaluate
-from meta.method import Method
-from meta.stats import (
+from meta.evaluation.evaluate import batches, candidate_errors, convergence, evaluate
+from meta.evaluation.stats import (
     Interval,
     bootstrap,
     compare,
@@ -15,8 +14,9 @@ from meta.stats import (
     rich_table,
     summarise,
 )
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
 from toy_tasks import Rate, ToyFamily, ToyRenderer
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

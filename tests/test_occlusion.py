@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from meta.method import Method
-from meta.protocol import TaskBatch, TaskFamily
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch, TaskFamily
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
 from tasks.occlusion import DISPLACEMENT, FAR, MARGIN, NEAR, POSITION_UNIT, Occlusion, depth_share
 from tasks.overlapping import (
     KINDS,

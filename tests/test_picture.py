@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 import taichi_raster as tr
-from meta.method import Method
-from meta.protocol import TaskBatch, TaskFamily
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch, TaskFamily
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
 from tasks.picture import COLOUR_NOISE, DEPTHS, FAR, UNIT, Picture
-from tasks.shape2d import TRANSLATION, VERTEX_NOISE
+from tasks.triangles import TRANSLATION, VERTEX_NOISE
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 

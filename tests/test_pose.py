@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from meta.method import Method
-from meta.protocol import TaskBatch, TaskFamily
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch, TaskFamily
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
 from tasks.pose import HALF_FOV, MARGIN, Pose
 from tasks.pose_meshes import FACES, KINDS, RADIUS, is_closed, random_body
 

@@ -18,7 +18,7 @@ from torch import nn
 
 import reconstruct as program
 import taichi_raster as tr
-from meta.checkpoint import CheckpointError, load_checkpoint
+from meta.outer.checkpoint import CheckpointError, load_checkpoint
 from tasks import reconstruction as rec
 from tasks.reconstruction.model import KIND, Decoder
 from tasks.reconstruction.softness import SoftnessSettings

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from meta.checkpoint import CheckpointError
+from meta.outer.checkpoint import CheckpointError
 from tasks.reconstruction import FAMILIES, DataSettings, NMRDataset, make_dataset, random_object
 from tasks.reconstruction.dataset import render_views
 from tasks.reconstruction.views import VIEWS, cameras

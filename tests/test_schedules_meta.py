@@ -7,21 +7,15 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from meta.baselines import (
-    BaselineTuner,
-    FixedSoftness,
-    Grid,
-    Rung,
-    fixed_method,
-    ranking_markdown,
-    tuning_runs,
-)
-from meta.checkpoint import CheckpointError
-from meta.evaluate import candidate_errors
-from meta.method import Method
-from meta.starts import KNOTS, learnable_schedules, learnable_shape, lr_knots, scale_knots
-from meta.unroll import batch_parameters, unroll
-from meta.updates import Adam
+from meta.evaluation.evaluate import candidate_errors
+from meta.inner.method import Method
+from meta.inner.unroll import batch_parameters, unroll
+from meta.inner.updates import Adam
+from meta.outer.checkpoint import CheckpointError
+from meta.search.fixed import FixedSoftness, Grid, fixed_method
+from meta.search.learnable import KNOTS, learnable_schedules, learnable_shape, lr_knots, scale_knots
+from meta.search.ranking import ranking_markdown
+from meta.search.tuner import BaselineTuner, Rung, tuning_runs
 from tasks import Shape2D
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
@@ -116,7 +110,7 @@ def test_the_amount_of_work_is_known_beforehand(monkeypatch):
         runs.append(len(candidates) * task.batch_size)
         return candidate_errors(method, candidates, task, *args, **options)
 
-    monkeypatch.setattr("meta.baselines.candidate_errors", counted)
+    monkeypatch.setattr("meta.search.tuner.candidate_errors", counted)
     tuner().run(quiet=True)
     assert sum(runs) == tuning_runs(GRID, RUNGS, 3)
 
@@ -133,13 +127,13 @@ def test_an_interrupted_tuning_goes_on_and_gives_the_same(tmp_path, monkeypatch)
 
     cache = tmp_path / "tuning.json"
     with monkeypatch.context() as patch:
-        patch.setattr("meta.baselines.candidate_errors", stopping)
+        patch.setattr("meta.search.tuner.candidate_errors", stopping)
         with pytest.raises(KeyboardInterrupt):
             tuner(cache=cache).run(quiet=True)
     assert json.loads(cache.read_text())["errors"]
     assert tuner(cache=cache, resume=True).run(quiet=True) == whole
     with monkeypatch.context() as patch:  # everything is known now
-        patch.setattr("meta.baselines.candidate_errors", lambda *_: pytest.fail("solved again"))
+        patch.setattr("meta.search.tuner.candidate_errors", lambda *_: pytest.fail("solved again"))
         assert tuner(cache=cache, resume=True).run(quiet=True) == whole
 
 

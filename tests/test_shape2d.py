@@ -8,16 +8,16 @@ import torch
 
 import taichi_raster as tr
 from meta.estimators import es_gradient
-from meta.evaluate import evaluate
-from meta.method import Method
-from meta.outer import OuterLoss
-from meta.protocol import TaskBatch, TaskFamily
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings
-from meta.unroll import unroll
-from meta.updates import SGD, Adam
+from meta.evaluation.evaluate import evaluate
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch, TaskFamily
+from meta.inner.unroll import unroll
+from meta.inner.updates import SGD, Adam
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.trainer import OuterTrainer
 from tasks import FAILURE_THRESHOLD, Shape2D
-from tasks.shape2d import MIN_GAP, RADII
+from tasks.triangles import MIN_GAP, RADII
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 

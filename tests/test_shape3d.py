@@ -8,10 +8,10 @@ import torch
 import trimesh
 
 import taichi_raster as tr
-from meta.method import Method
-from meta.protocol import TaskBatch, TaskFamily
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch, TaskFamily
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
 from taichi_raster.metrics import chamfer_distance, sample_surface, volume
 from tasks.shape3d import ELEVATIONS, FOV, VISIBLE_RADIUS, Shape3D
 from tasks.solids import KINDS, random_solid

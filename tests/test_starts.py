@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from meta.baselines import FixedSoftness, fixed_method
-from meta.starts import Learnable, learnable_method
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
+from meta.search.fixed import FixedSoftness, fixed_method
+from meta.search.learnable import Learnable, learnable_method
 from tasks import Shape2D
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

@@ -14,23 +14,15 @@ import torch
 
 import study as program
 import taichi_raster as tr
-from meta.baselines import FixedSoftness, Tuned
-from meta.evaluate import Evaluation
-from meta.method import Method
-from meta.report import problem_markdown
-from meta.study import (
-    ABLATION,
-    ANNEALED,
-    CONSTANT,
-    LEARNED,
-    WIDER,
-    StudyRun,
-    Training,
-    finer_grid,
-    judged_file,
-    moved,
-)
-from meta.training import TrainerSettings, TrainingResult, Validated
+from meta.evaluation.evaluate import Evaluation
+from meta.inner.method import Method
+from meta.outer.settings import TrainerSettings
+from meta.outer.state import TrainingResult, Validated
+from meta.search.fixed import FixedSoftness, finer_grid
+from meta.search.ranking import Tuned
+from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Training
+from meta.study.report import problem_markdown
+from meta.study.study import StudyRun, judged_file, moved
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(600)]
 
@@ -140,7 +132,7 @@ def test_only_what_fresh_tasks_confirm_is_kept(folder, better, monkeypatch):
     best = {name: Tuned(config, 0.0, 1, 0.0, 0.0, 0.0) for name in (ANNEALED, "logistic")}
     method = run.start(best, ABLATION)
     start = method.parameter_dict()
-    monkeypatch.setattr("meta.study.OuterTrainer", OneTry)
+    monkeypatch.setattr("meta.study.study.OuterTrainer", OneTry)
     monkeypatch.setattr(OneTry, "added", math.log(800) if better else -math.log(800))
     result = run.train(method, ABLATION)
     assert (result.confirmed.ratio.high < 1) == better
@@ -149,7 +141,7 @@ def test_only_what_fresh_tasks_confirm_is_kept(folder, better, monkeypatch):
     kept = start["lr.log_values"] + OneTry.added * better
     assert torch.equal(found["lr.log_values"], kept)
     assert (folder / "ablation" / "confirmed.json").is_file()
-    monkeypatch.setattr("meta.study.evaluate", None)  # what is there is not solved again
+    monkeypatch.setattr("meta.study.study.evaluate", None)  # what is there is not solved again
     method.load(start)
     assert run.train(method, ABLATION).confirmed == result.confirmed
 
@@ -219,6 +211,6 @@ def test_a_report_names_every_figure(folder):
 
 
 def _evaluation(folder, name):
-    from meta.evaluate import Evaluation
+    from meta.evaluation.evaluate import Evaluation
 
     return Evaluation.from_json(json.loads((folder / "judged" / name).read_text()))

@@ -9,13 +9,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from meta.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_atomically
 from meta.estimators import es_gradient, exact_gradient, first_order_gradient
-from meta.method import Method
-from meta.outer import Estimator, OuterGradient, OuterLoss
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.updates import Adam
+from meta.outer.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
+from meta.outer.estimator import Estimator, OuterGradient
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.trainer import OuterTrainer
 from toy_tasks import Rate, ToyFamily, ToyRenderer
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")

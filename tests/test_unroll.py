@@ -1,15 +1,15 @@
 """The inner loop: independent instances, equal with and without a graph, loud when it breaks."""
 
-import sys
+import importlib
 
 import pytest
 import torch
 from torch import nn
 
-from meta.method import Method
-from meta.recompute import graph_bytes, recomputed
-from meta.unroll import batch_parameters, trajectory, unroll
-from meta.updates import SGD, Adam, Momentum
+from meta.inner.method import Method
+from meta.inner.recompute import graph_bytes, recomputed
+from meta.inner.unroll import batch_parameters, trajectory, unroll
+from meta.inner.updates import SGD, Adam, Momentum
 from toy_tasks import Rate, ToyBatch, ToyFamily, ToyRenderer
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
@@ -62,7 +62,7 @@ def test_recomputing_changes_no_outer_gradient(task, rule):
 def test_as_many_graphs_are_kept_as_fit(task, monkeypatch):
     """Of eight steps: by default all, in no memory one, in between some."""
     method, made = toy_method(), []
-    module = sys.modules["meta.unroll"]  # the package exports a function of this name
+    module = importlib.import_module("meta.inner.unroll")
     monkeypatch.setattr(module, "recomputed", lambda *a: made.append(None) or recomputed(*a))
     first = unroll(method, task, create_graph=True, until=1)
     size = graph_bytes(first.params, (task.start(),))

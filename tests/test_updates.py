@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from meta.updates import SGD, Adam, Momentum, UpdateRule
+from meta.inner.updates import SGD, Adam, Momentum, UpdateRule
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meta.distributed import Shard, ShareGradient
-from meta.method import Method
-from meta.outer import OuterGradient, OuterLoss, estimator
-from meta.protocol import TaskBatch
-from meta.unroll import unroll
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch
+from meta.inner.unroll import unroll
+from meta.outer.estimator import OuterGradient, Shard, ShareGradient, estimator
+from meta.outer.loss import OuterLoss
 
 
 @estimator(

@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from meta.method import Method
-from meta.outer import OuterGradient, OuterLoss, estimator
-from meta.protocol import TaskBatch
-from meta.unroll import Record, check_finite
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch
+from meta.inner.unroll import Record, check_finite
+from meta.outer.estimator import OuterGradient, estimator
+from meta.outer.loss import OuterLoss
 
 
 @estimator(

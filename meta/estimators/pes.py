@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meta.distributed import Shard
 from meta.estimators.es import _estimate, _samples, _sigmas
-from meta.method import Method
-from meta.outer import OuterGradient, OuterLoss, estimator
-from meta.protocol import TaskBatch
-from meta.unroll import InnerRun, unroll, windows
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch
+from meta.inner.unroll import InnerRun, unroll, windows
+from meta.outer.estimator import OuterGradient, Shard, estimator
+from meta.outer.loss import OuterLoss
 
 
 @estimator(

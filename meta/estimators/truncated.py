@@ -18,11 +18,12 @@ from typing import Literal
 
 import torch
 
-from meta.method import Method
-from meta.outer import OuterGradient, OuterLoss, estimator
-from meta.protocol import TaskBatch
-from meta.unroll import InnerRun, Recompute, unroll
-from meta.unroll import windows as cut
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch
+from meta.inner.unroll import InnerRun, Recompute, unroll
+from meta.inner.unroll import windows as cut
+from meta.outer.estimator import OuterGradient, estimator
+from meta.outer.loss import OuterLoss
 
 
 @estimator(

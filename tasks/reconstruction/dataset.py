@@ -28,7 +28,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 import taichi_raster as tr
-from meta.checkpoint import load_json, require_equal, save_json, write_atomically
+from meta.outer.checkpoint import load_json, require_equal, save_json, write_atomically
 from tasks.reconstruction.nmr import SPLITS
 from tasks.reconstruction.parts import fitted
 from tasks.reconstruction.shapes import FAMILIES, random_object
@@ -136,7 +136,7 @@ def make_dataset(
     Raises:
         ValueError: naming a mesh file that cannot be used, or one class of two names.
         FileNotFoundError: if there is no such folder of meshes.
-        meta.checkpoint.CheckpointError: if `folder` holds a data set of other settings.
+        meta.CheckpointError: if `folder` holds a data set of other settings.
         RuntimeError: if a worker process died; what was finished stays.
     """
     settings = DataSettings() if settings is None else settings

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import taichi_raster as tr
-from meta.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from meta.outer.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tasks.reconstruction.views import IMAGE_SIZE
 
 KIND = "reconstruction model"
@@ -187,7 +187,7 @@ def load_model(path: Path) -> tuple[Reconstructor, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is none.
-        meta.checkpoint.CheckpointError: if it is damaged, or something else.
+        meta.CheckpointError: if it is damaged, or something else.
     """
     tensors, content = load_checkpoint(Path(path), KIND)
     try:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from meta.fixed import GAMMA_SHAPE
+from meta.search.fixed import GAMMA_SHAPE
 from taichi_raster.softness import registry
 from tasks.reconstruction.views import FAR, NEAR
 

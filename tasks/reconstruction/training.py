@@ -32,10 +32,10 @@ from rich.console import Console
 from torch import Tensor
 
 import taichi_raster as tr
-from meta.checkpoint import CheckpointError, load_checkpoint, require_equal, save_checkpoint
 from meta.console import progress_bar
-from meta.distributed import World
-from meta.training import Board, TrainingLog
+from meta.outer.checkpoint import CheckpointError, load_checkpoint, require_equal, save_checkpoint
+from meta.outer.distributed import World
+from meta.outer.log import Board, TrainingLog
 from tasks.reconstruction.dataset import voxel_rule
 from tasks.reconstruction.evaluation import evaluate
 from tasks.reconstruction.model import Reconstructor, save_model
@@ -130,7 +130,7 @@ class Trainer:
             model.safetensors and, for a softness that is learned, softening.safetensors; None
             writes nothing.
         validation: unseen objects, for `validate_every`.
-        world: the processes that share each batch (`meta.distributed.join()`); batch norm then
+        world: the processes that share each batch (`meta.join()`); batch norm then
             sees each share for itself, and gradients are averaged.
         device: of the network; the renderer runs where the runtime does.
         tensorboard: keep the log's numbers for TensorBoard too.

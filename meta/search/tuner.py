@@ -2,14 +2,14 @@
 
 A fixed softness is a distribution whose scale is constant or annealed (geometrically, from a start
 to an end), with a learning rate that is constant or falls tenfold over the last 15% of the run and,
-where asked, a temperature of the depth softmax (`meta.fixed`). The grid is thinned by successive
-halving, separately for the constant and the annealed, so that both classes get the same care: all
-configurations on a few tasks, the better ones on more. Whatever has been solved is kept in a file,
-so that an interrupted tuning goes on where it was.
+where asked, a temperature of the depth softmax (`meta.search.fixed`). Successive halving thins the
+grid: all configurations are tried on a few tasks, the better ones on more. Constant and annealed
+ones are thinned separately, so that both classes get the same care. A cache file holds every
+result, so that an interrupted tuning can be resumed.
 
 Configurations are ranked by the mean of log(error + floor), which is what the outer loop minimises
 too; failure rate, mean and median of the error are recorded beside it. Under `torchrun` the
-configurations are spread over processes (see `meta.distributed`), with the same result.
+configurations are spread over processes (see `meta.outer.distributed`), with the same result.
 """
 
 from __future__ import annotations
@@ -25,37 +25,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from meta.checkpoint import CheckpointError, describe, load_json, require_equal, save_json
 from meta.console import progress_bar
-from meta.distributed import World, world
-from meta.evaluate import candidate_errors
-from meta.fixed import (
-    DECAY_BEGINS,
-    DECAY_FACTOR,
-    LR_POSITIONS,
-    FixedSoftness,
-    Grid,
-    Renderer,
-    fixed_method,
-)
-from meta.protocol import TaskBatch, TaskFamily
-from meta.stats import ERROR_FLOOR, FAILURE_THRESHOLD
-from meta.updates import UpdateRule
-
-__all__ = [
-    "DECAY_BEGINS",
-    "DECAY_FACTOR",
-    "LR_POSITIONS",
-    "BaselineTuner",
-    "FixedSoftness",
-    "Grid",
-    "Rung",
-    "Tuned",
-    "TuningResult",
-    "fixed_method",
-    "ranking_markdown",
-    "tuning_runs",
-]
+from meta.evaluation.evaluate import candidate_errors
+from meta.evaluation.stats import ERROR_FLOOR, FAILURE_THRESHOLD
+from meta.inner.protocol import TaskBatch, TaskFamily
+from meta.inner.updates import UpdateRule
+from meta.outer.checkpoint import CheckpointError, describe, load_json, require_equal, save_json
+from meta.outer.distributed import World, world
+from meta.search.fixed import FixedSoftness, Grid, Renderer, fixed_method
+from meta.search.ranking import Tuned, TuningResult, figures
 
 logger = logging.getLogger(__name__)
 
@@ -70,46 +48,6 @@ class Rung:
     keep: int | None = None
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """A configuration and its figures on the first `tasks` tuning tasks; `score` ranks."""
-
-    config: FixedSoftness
-    tasks: int
-    score: float
-    failure_rate: float
-    mean: float
-    median: float
-
-
-@dataclass(frozen=True)
-class TuningResult:
-    """All configurations, those that were tried on most tasks first, best first among equals.
-
-    `floor` was added to errors before their logarithm was taken.
-    """
-
-    ranking: list[Tuned]
-    floor: float = ERROR_FLOOR
-
-    def best(self, among: Callable[[FixedSoftness], bool]) -> Tuned:
-        """The best of the configurations for which `among` holds; ValueError if there is none."""
-        for entry in self.ranking:
-            if among(entry.config):
-                return entry
-        raise ValueError("among: the grid has no such configuration")
-
-    @property
-    def best_constant(self) -> Tuned:
-        """The best configuration with a constant scale."""
-        return self.best(lambda config: not config.annealed)
-
-    @property
-    def best_annealed(self) -> Tuned:
-        """The best configuration with an annealed scale."""
-        return self.best(lambda config: config.annealed)
-
-
 @dataclass
 class BaselineTuner:
     """Tunes fixed softnesses on a family.
@@ -117,7 +55,7 @@ class BaselineTuner:
     Args:
         family: tasks; configurations are compared on batches 0, 1, ... of its tuning stream. Its
             `error_floor` and `failure_threshold` are used where it has them, else those of
-            `meta.stats`.
+            `meta.evaluation.stats`.
         renderer: makes a renderer of an edge softness, and of a depth softness too if the grid has
             `gammas`, e.g. `Shape2D.renderer`.
         rule, steps: the inner loop, as in `Method`.
@@ -242,7 +180,7 @@ class BaselineTuner:
         for config, batches in solved.items():
             by_batch = self._errors[config.key]
             errors = np.concatenate([by_batch[str(batch)] for batch in range(batches)])
-            entries.append(_figures(config, errors, self._floor, self._threshold))
+            entries.append(figures(config, errors, self._floor, self._threshold))
         return sorted(entries, key=lambda entry: (-entry.tasks, entry.score, entry.config.order))
 
     def _known(self) -> dict[str, dict[str, list[float]]]:
@@ -281,28 +219,3 @@ def tuning_runs(grid: Grid, rungs: Sequence[Rung], batch_size: int) -> int:
         runs += sum(classes) * (rung.batches - before) * batch_size
         before = rung.batches
     return runs
-
-
-def ranking_markdown(result: TuningResult, count: int = 12) -> str:
-    """The best `count` entries as a Markdown table."""
-    lines = [
-        f"| softness | tasks | mean log(error + {result.floor:g}) | failures % | mean | median |",
-        "|" + " --- |" * 6,
-    ]
-    for entry in result.ranking[:count]:
-        lines.append(
-            f"| {entry.config.title} | {entry.tasks} | {entry.score:.3f} | "
-            f"{100 * entry.failure_rate:.1f} | {entry.mean:.4f} | {entry.median:.4f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _figures(config: FixedSoftness, errors: np.ndarray, floor: float, threshold: float) -> Tuned:
-    return Tuned(
-        config=config,
-        tasks=len(errors),
-        score=float(np.log(errors + floor).mean()),
-        failure_rate=float((errors > threshold).mean()),
-        mean=float(errors.mean()),
-        median=float(np.median(errors)),
-    )

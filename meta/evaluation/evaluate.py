@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meta.method import Method
-from meta.protocol import Stream, TaskBatch, TaskFamily
-from meta.unroll import batch_parameters, unroll
+from meta.inner.method import Method
+from meta.inner.protocol import Stream, TaskBatch, TaskFamily
+from meta.inner.unroll import batch_parameters, unroll
 
 DoneCallback = Callable[[int], None]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from meta.evaluate import Evaluation, convergence
-from meta.figures import Curves, convergence_figure, picture_grid, softness_figure
-from meta.method import Method
-from meta.stats import Comparison, Summary, compare, markdown_table, summarise
-from meta.study import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem
-from meta.unroll import unroll
+from meta.evaluation.evaluate import Evaluation, convergence
+from meta.evaluation.stats import Comparison, Summary, compare, markdown_table, summarise
+from meta.inner.method import Method
+from meta.inner.unroll import unroll
+from meta.study.figures import Curves, convergence_figure, picture_grid, softness_figure
+from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem
 
 CONVERGENCE_COUNT = 24  # instances of convergence curves: every step of each is judged sharply
 IMAGE_FLOOR = 1e-6  # of image errors, whose squares are of the order of a pixel in 10,000

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 import taichi_raster as tr
-from meta.baselines import DECAY_BEGINS, DECAY_FACTOR, FixedSoftness
-from meta.method import Method
-from meta.updates import UpdateRule
+from meta.inner.method import Method
+from meta.inner.updates import UpdateRule
+from meta.search.fixed import DECAY_BEGINS, DECAY_FACTOR, FixedSoftness
 from taichi_raster.aggregation import generator
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.9, 0.95, 1.0)

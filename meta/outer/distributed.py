@@ -4,7 +4,7 @@ A script that `torchrun` starts N times becomes N ranks of one run, on one machi
 needs no change, but for `join()` as its first line:
 
     import meta, taichi_raster as tr
-    meta.distributed.join()
+    meta.join()
     tr.init(arch="cpu")
 
     torchrun --nproc-per-node 2 --max-restarts 3 train.py
@@ -27,7 +27,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -35,8 +35,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from meta.outer import OuterGradient
-from meta.protocol import TaskBatch
+from meta.outer.estimator import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -48,38 +47,6 @@ Result = TypeVar("Result")
 
 class WorkerLost(RuntimeError):
     """Another rank died, or did not come within the timeout; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which instances of a batch a process solves: their places among the `total`."""
-
-    instances: tuple[int, ...]
-    total: int
-
-    def of(self, task: TaskBatch) -> TaskBatch:
-        """These instances of the whole batch `task`, or itself if they are all of it."""
-        if self.instances == tuple(range(self.total)):
-            return task
-        if not hasattr(task, "select"):
-            raise TypeError(
-                f"task: {type(task).__name__} has no method select(instances: list[int]), which "
-                "solving a part of a batch needs (several processes, or nonfinite='skip')"
-            )
-        return task.select(list(self.instances))
-
-
-@dataclass(frozen=True)
-class ShareGradient(OuterGradient):
-    """An estimate from some instances, with what the figures of the whole batch are made of.
-
-    Attributes:
-        parts: tensors; their mean over shares, weighted by instances, is that of the whole.
-        figures: figures(parts, grads, instances) -> `info`, of the whole batch.
-    """
-
-    parts: dict[str, Tensor] = field(default_factory=dict)
-    figures: Callable[[dict[str, Tensor], dict[str, Tensor], int], dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)

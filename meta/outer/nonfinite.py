@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from meta.outer import OuterGradient
+from meta.outer.estimator import OuterGradient
 
 Result = TypeVar("Result")
 Instances = tuple[int, ...]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meta.method import Method
-from meta.protocol import TaskBatch
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch
 
 OuterKind: TypeAlias = Literal["soft", "sharp", "true"]
 
@@ -60,62 +59,3 @@ class OuterLoss:
     def of_error(self, error: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The transform alone."""
         return torch.log(error + self.floor) if self.transform == "log" else error
-
-
-@dataclass(frozen=True)
-class OuterGradient:
-    """An estimate: the mean outer loss, its gradient by parameter name, and figures worth logging.
-
-    Parameters that the estimator says nothing about are left out of `grads`.
-    """
-
-    loss: float
-    grads: dict[str, Tensor]
-    info: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Estimator:
-    """An outer-gradient function, its name, and the kinds of outer loss that it may use.
-
-    Call: estimator(method, task, outer, generator=..., **options) -> OuterGradient.
-    """
-
-    name: str
-    outer_kinds: frozenset[OuterKind]
-    function: Callable[..., OuterGradient]
-    why: str
-
-    def check(self, outer: OuterLoss) -> None:
-        """Raise ValueError unless this estimator can use `outer`."""
-        if outer.kind not in self.outer_kinds:
-            kinds = " or ".join(sorted(self.outer_kinds))
-            raise ValueError(
-                f"outer: the {self.name} estimator takes an outer loss of kind {kinds}, "
-                f"got {outer.kind!r}: {self.why}"
-            )
-
-    def __call__(
-        self,
-        method: Method,
-        task: TaskBatch,
-        outer: OuterLoss,
-        *,
-        generator: torch.Generator | None = None,
-        **options: Any,
-    ) -> OuterGradient:
-        self.check(outer)
-        if not method.learnable():
-            raise ValueError("method: it has no learnable parameter, so there is no outer gradient")
-        return self.function(method, task, outer, generator=generator, **options)
-
-
-def estimator(
-    name: str, outer_kinds: set[OuterKind], why: str
-) -> Callable[[Callable[..., OuterGradient]], Estimator]:
-    """Decorator that makes an `Estimator` of one function."""
-
-    def wrap(function: Callable[..., OuterGradient]) -> Estimator:
-        return Estimator(name, frozenset(outer_kinds), function, why)
-
-    return wrap

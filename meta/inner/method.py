@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from meta.protocol import Progress, TaskBatch
-from meta.updates import UpdateRule
+from meta.inner.protocol import Progress, TaskBatch
+from meta.inner.updates import UpdateRule
 
 
 class Method(nn.Module):
@@ -21,7 +21,7 @@ class Method(nn.Module):
 
     Args:
         renderer: handed to the task's loss; for images a `taichi_raster.SoftRasterizer`.
-        rule: an update rule of `meta.updates`, or any object with the same two functions.
+        rule: an update rule of `meta.inner.updates`, or any object with the same two functions.
         lr: module whose forward(progress) gives a 0-d or (B,) tensor: any `taichi_raster` schedule.
         steps: inner steps T, at least 1. Step t runs at progress t / T.
 

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
-from meta.method import Method
-from meta.protocol import TaskBatch
-from meta.recompute import (
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch
+from meta.inner.recompute import (
     Step,
     _put_together,
     _take_apart,

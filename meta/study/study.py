@@ -3,7 +3,7 @@
 Stages, each kept in files of its own, so that a stopped study goes on where it was:
 
 1. tune: every configuration of a grid of fixed softnesses, by successive halving, then a finer grid
-   around the best of each class (see `meta.baselines`), on the tuning stream;
+   around the best of each class (see `meta.search`), on the tuning stream;
    Where asked, a wider search then also tunes what the edge softness stands in: the T-conorm, and a
    temperature that is annealed too;
 2. learn: a softness that starts at the best fixed one, and the ablation: the same, with a logistic
@@ -19,7 +19,7 @@ import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,131 +27,21 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from meta.baselines import (
-    BaselineTuner,
-    FixedSoftness,
-    Grid,
-    Rung,
-    Tuned,
-    TuningResult,
-    fixed_method,
-    ranking_markdown,
-)
-from meta.checkpoint import describe, load_json, save_json
-from meta.distributed import world
 from meta.estimators import es_gradient
-from meta.evaluate import Evaluation, evaluate
-from meta.method import Method
-from meta.outer import Estimator, OuterLoss
-from meta.starts import Learnable, learnable_method
-from meta.stats import Comparison, compare
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings, TrainingResult, Validated, fingerprint
-from meta.updates import UpdateRule
+from meta.evaluation.evaluate import Evaluation, evaluate
+from meta.evaluation.stats import Comparison, compare
+from meta.inner.method import Method
+from meta.outer.checkpoint import describe, fingerprint, load_json, save_json
+from meta.outer.distributed import world
+from meta.outer.state import TrainingResult, Validated
+from meta.outer.trainer import OuterTrainer
+from meta.search.fixed import FixedSoftness, Grid, finer_grid, fixed_method
+from meta.search.learnable import Learnable, learnable_method
+from meta.search.ranking import Tuned, TuningResult, ranking_markdown
+from meta.search.tuner import BaselineTuner, Rung
+from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem, Study
 
-CONSTANT, ANNEALED = "best constant", "best annealed"
-WIDER = "best annealed, wider search"
-LEARNED, ABLATION = "learned", "learned schedules, logistic shape"
 CONFIRMATION = 2000  # the first batch of the tuning stream for it; validation begins at 1000
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Tasks that methods are compared on.
-
-    Args:
-        title: for tables.
-        family: has `renderer(edge, depth=..., alpha=...)`, `failure_threshold`, `error_floor` and
-            `error_name` beside what `meta.protocol` asks for.
-        steps: inner steps.
-        count: unseen instances.
-        batch_size: in which they are drawn and solved.
-        scale: the edge softness's scale is multiplied by this, for every method alike: where shapes
-            are a quarter as large as those that it was tuned or learned on, 1/4.
-    """
-
-    title: str
-    family: Any
-    steps: int
-    count: int = 128
-    batch_size: int = 64
-    scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class Training:
-    """How much is learned, and how.
-
-    Args:
-        learn: what is learnable; the ablation has its schedules alone.
-        settings, estimator, options, outer: of `OuterTrainer`.
-        rates: outer learning rates by the last word of a parameter's name ("weights",
-            "log_values", ...); `sigmas` likewise for an estimator that has them.
-        table: whether a learned shape is evaluated by a table (see `learnable_method`).
-        shape_options: of `tr.MLPSoftness`.
-        confirm: fresh tuning tasks that have to show what was learned to be better than its start
-            (the 95% interval of the ratio of their errors lies below 1): otherwise the start is
-            kept. Where little can be gained, the best of many iterates by a few validation tasks is
-            the luckiest one. 0 keeps the best validated.
-
-    Raises ValueError for a negative `confirm`.
-    """
-
-    learn: Learnable = field(default_factory=Learnable)
-    settings: TrainerSettings = field(default_factory=TrainerSettings)
-    estimator: Estimator = es_gradient
-    options: Mapping[str, Any] = field(default_factory=dict)
-    outer: OuterLoss = field(default_factory=OuterLoss)
-    rates: Mapping[str, float] = field(
-        default_factory=lambda: {"weights": 0.03, "progress_weights": 0.03, "log_values": 0.06}
-    )
-    sigmas: Mapping[str, float] | None = field(
-        default_factory=lambda: {"weights": 0.08, "progress_weights": 0.08, "log_values": 0.15}
-    )
-    table: bool = True
-    shape_options: Mapping[str, Any] = field(default_factory=dict)
-    confirm: int = 0
-
-    def __post_init__(self) -> None:
-        if self.confirm < 0:
-            raise ValueError(f"confirm must be >= 0, got {self.confirm}")
-
-
-@dataclass(frozen=True)
-class Study:
-    """Everything that decides a study's numbers.
-
-    Args:
-        name: of the study.
-        problem: what is learned on; its unseen tasks are of the stream "test".
-        transfers: what is judged on besides, by name.
-        rule: the inner update rule.
-        units: of the unknowns that it moves.
-        grid, rungs, tuning_batch: of `BaselineTuner`.
-        slow_grid: a smaller grid, for distributions whose kernels take many times as long; after
-            the first round, the best of each class goes on to the last at once.
-        wider_grid: of the wider search, whose best (of all annealed ones) learning starts at; None
-            for no wider search.
-        finer: whether the best of each class is tuned again on a finer grid around it.
-        gammas: temperatures of that finer grid; None where depth plays no part.
-        training: how the softness is learned.
-        max_batch: most inner runs side by side.
-    """
-
-    name: str
-    problem: Problem
-    rule: UpdateRule
-    units: str = ""
-    transfers: Mapping[str, Problem] = field(default_factory=dict)
-    grid: Grid = field(default_factory=Grid)
-    rungs: Sequence[Rung] = (Rung(1), Rung(4, 36), Rung(16, 6))
-    tuning_batch: int = 16
-    slow_grid: Grid | None = None
-    wider_grid: Grid | None = None
-    finer: bool = True
-    gammas: tuple[float, ...] | None = None
-    training: Training = field(default_factory=Training)
-    max_batch: int = 512
 
 
 class StudyRun:
@@ -359,30 +249,6 @@ def moved(method: Method, problem: Problem) -> Method:
             edge.scale.log_values += math.log(problem.scale)
     renderer = problem.family.renderer(edge, depth=old.depth, alpha=old.alpha)
     return Method(renderer, method.rule, method.lr, problem.steps)
-
-
-def finer_grid(config: FixedSoftness, gammas: tuple[float, ...] | None = None) -> Grid:
-    """A grid around a configuration: scales and learning rates a factor of 1.5 to both sides."""
-    near = (1 / 1.5, 1.0, 1.5)
-    last = config.gamma_end
-    if config.over:
-        tuned: Any = {"gammas": (), "over_gammas": (None,)}
-        if config.gamma is not None:
-            tuned["over_gammas"] = tuple(config.gamma * f for f in near)
-    elif config.gamma is not None and (last is not None or gammas is None):
-        tuned = {"gammas": tuple(config.gamma * f for f in near)}
-    else:
-        tuned = {"gammas": gammas}
-    return Grid(
-        distributions=(config.distribution,),
-        scales=tuple(config.start * f for f in near),
-        ends=tuple(config.end * f for f in near) if config.annealed else (),
-        lrs=tuple(config.lr * f for f in near),
-        decays=(config.decay,),
-        gamma_ends=() if last is None else tuple(last * f for f in near),
-        conorms=(config.conorm,),
-        **tuned,
-    )
 
 
 def _start_of(best: Mapping[str, Tuned]) -> str:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from meta.method import Method
-from meta.updates import UpdateRule
+from meta.inner.method import Method
+from meta.inner.updates import UpdateRule
 from taichi_raster.softness import registry
 
 DECAY_BEGINS = 0.85
@@ -227,3 +227,27 @@ def fixed_method(
 
 def _logs(values: Sequence[float]) -> Tensor:
     return torch.tensor([math.log(value) for value in values], dtype=torch.float64)
+
+
+def finer_grid(config: FixedSoftness, gammas: tuple[float, ...] | None = None) -> Grid:
+    """A grid around a configuration: scales and learning rates a factor of 1.5 to both sides."""
+    near = (1 / 1.5, 1.0, 1.5)
+    last = config.gamma_end
+    if config.over:
+        tuned: Any = {"gammas": (), "over_gammas": (None,)}
+        if config.gamma is not None:
+            tuned["over_gammas"] = tuple(config.gamma * f for f in near)
+    elif config.gamma is not None and (last is not None or gammas is None):
+        tuned = {"gammas": tuple(config.gamma * f for f in near)}
+    else:
+        tuned = {"gammas": gammas}
+    return Grid(
+        distributions=(config.distribution,),
+        scales=tuple(config.start * f for f in near),
+        ends=tuple(config.end * f for f in near) if config.annealed else (),
+        lrs=tuple(config.lr * f for f in near),
+        decays=(config.decay,),
+        gamma_ends=() if last is None else tuple(last * f for f in near),
+        conorms=(config.conorm,),
+        **tuned,
+    )

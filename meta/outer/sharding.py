@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meta.distributed import Shard, ShareGradient, World
-from meta.evaluate import candidate_errors
-from meta.method import Method
-from meta.nonfinite import Instances, Outcome, check_estimate, culprits, without_culprits
-from meta.outer import Estimator, OuterGradient, OuterLoss
-from meta.protocol import Stream, TaskBatch, TaskFamily
+from meta.evaluation.evaluate import candidate_errors
+from meta.inner.method import Method
+from meta.inner.protocol import Stream, TaskBatch, TaskFamily
+from meta.outer.distributed import World
+from meta.outer.estimator import Estimator, OuterGradient, Shard, ShareGradient
+from meta.outer.loss import OuterLoss
+from meta.outer.nonfinite import Instances, Outcome, check_estimate, culprits, without_culprits
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ iterate and the running average of iterates on the tuning stream, and keeps the 
 the start included. Every iteration can be the last: the state is in one checkpoint file, from which
 a run goes on as if it had never stopped, to the bit when the renderer is deterministic.
 
-Under `torchrun` the batches are spread over processes (see `meta.distributed`): all of them hold
-the same state, and rank 0 writes the files.
+Under `torchrun` the batches are spread over processes (see `meta.outer.distributed`). All ranks
+hold the same state, and rank 0 writes the files.
 """
 
 from __future__ import annotations
@@ -21,26 +21,19 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from meta.checkpoint import describe
 from meta.console import progress_bar
-from meta.distributed import WorkerLost, world
-from meta.method import Method
-from meta.outer import Estimator, OuterLoss
-from meta.outer_adam import OuterAdam, rate_by_name, rate_factor
-from meta.protocol import TaskFamily
-from meta.spread import Batch, spread_estimate, spread_scores
-from meta.training import (
-    Board,
-    TrainerSettings,
-    TrainingLog,
-    TrainingResult,
-    TrainingState,
-    Validated,
-    checksum,
-    digest,
-    fingerprint,
-    sigterm_as_exit,
-)
+from meta.inner.method import Method
+from meta.inner.protocol import TaskFamily
+from meta.outer.adam import OuterAdam, rate_by_name, rate_factor
+from meta.outer.checkpoint import checksum, describe, digest, fingerprint
+from meta.outer.distributed import WorkerLost, world
+from meta.outer.estimator import Estimator
+from meta.outer.interrupt import sigterm_as_exit
+from meta.outer.log import Board, TrainingLog
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.sharding import Batch, spread_estimate, spread_scores
+from meta.outer.state import TrainingResult, TrainingState, Validated
 
 
 class OuterTrainer:
@@ -50,7 +43,7 @@ class OuterTrainer:
         method: the method; `run` leaves it at the best validated parameters.
         family: tasks of streams "train" (to learn from) and "tune" (to validate on).
         outer: the outer loss. An estimator that cannot use it is refused.
-        estimator: one of `meta.estimators`, or any `meta.outer.Estimator`.
+        estimator: one of `meta.estimators`, or any `meta.Estimator`.
         options: options of the estimator, by name.
         settings: see `TrainerSettings`.
         folder: where "checkpoint.safetensors" and "log.jsonl" are written; None writes nothing.

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from meta.method import Method
-from meta.training import TrainerSettings
+from meta.inner.method import Method
+from meta.outer.settings import TrainerSettings
 
 
 class OuterAdam:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from meta.evaluate import Convergence
+from meta.evaluation.evaluate import Convergence
 
 TITLE_HEIGHT = 0.12  # of a panel of a GIF frame
 

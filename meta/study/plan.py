@@ -1,0 +1,119 @@
+"""What a study does: the problems it compares methods on, how it tunes and how it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from meta.estimators import es_gradient
+from meta.inner.updates import UpdateRule
+from meta.outer.estimator import Estimator
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.search.fixed import Grid
+from meta.search.learnable import Learnable
+from meta.search.tuner import Rung
+
+CONSTANT, ANNEALED = "best constant", "best annealed"
+WIDER = "best annealed, wider search"
+LEARNED, ABLATION = "learned", "learned schedules, logistic shape"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tasks that methods are compared on.
+
+    Args:
+        title: for tables.
+        family: has `renderer(edge, depth=..., alpha=...)`, `failure_threshold`, `error_floor` and
+            `error_name` beside what `meta.inner.protocol` asks for.
+        steps: inner steps.
+        count: unseen instances.
+        batch_size: in which they are drawn and solved.
+        scale: the edge softness's scale is multiplied by this, for every method alike: where shapes
+            are a quarter as large as those that it was tuned or learned on, 1/4.
+    """
+
+    title: str
+    family: Any
+    steps: int
+    count: int = 128
+    batch_size: int = 64
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """How much is learned, and how.
+
+    Args:
+        learn: what is learnable; the ablation has its schedules alone.
+        settings, estimator, options, outer: of `OuterTrainer`.
+        rates: outer learning rates by the last word of a parameter's name ("weights",
+            "log_values", ...); `sigmas` likewise for an estimator that has them.
+        table: whether a learned shape is evaluated by a table (see `learnable_method`).
+        shape_options: of `tr.MLPSoftness`.
+        confirm: fresh tuning tasks that have to show what was learned to be better than its start
+            (the 95% interval of the ratio of their errors lies below 1): otherwise the start is
+            kept. Where little can be gained, the best of many iterates by a few validation tasks is
+            the luckiest one. 0 keeps the best validated.
+
+    Raises ValueError for a negative `confirm`.
+    """
+
+    learn: Learnable = field(default_factory=Learnable)
+    settings: TrainerSettings = field(default_factory=TrainerSettings)
+    estimator: Estimator = es_gradient
+    options: Mapping[str, Any] = field(default_factory=dict)
+    outer: OuterLoss = field(default_factory=OuterLoss)
+    rates: Mapping[str, float] = field(
+        default_factory=lambda: {"weights": 0.03, "progress_weights": 0.03, "log_values": 0.06}
+    )
+    sigmas: Mapping[str, float] | None = field(
+        default_factory=lambda: {"weights": 0.08, "progress_weights": 0.08, "log_values": 0.15}
+    )
+    table: bool = True
+    shape_options: Mapping[str, Any] = field(default_factory=dict)
+    confirm: int = 0
+
+    def __post_init__(self) -> None:
+        if self.confirm < 0:
+            raise ValueError(f"confirm must be >= 0, got {self.confirm}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that decides a study's numbers.
+
+    Args:
+        name: of the study.
+        problem: what is learned on; its unseen tasks are of the stream "test".
+        transfers: what is judged on besides, by name.
+        rule: the inner update rule.
+        units: of the unknowns that it moves.
+        grid, rungs, tuning_batch: of `BaselineTuner`.
+        slow_grid: a smaller grid, for distributions whose kernels take many times as long; after
+            the first round, the best of each class goes on to the last at once.
+        wider_grid: of the wider search, whose best (of all annealed ones) learning starts at; None
+            for no wider search.
+        finer: whether the best of each class is tuned again on a finer grid around it.
+        gammas: temperatures of that finer grid; None where depth plays no part.
+        training: how the softness is learned.
+        max_batch: most inner runs side by side.
+    """
+
+    name: str
+    problem: Problem
+    rule: UpdateRule
+    units: str = ""
+    transfers: Mapping[str, Problem] = field(default_factory=dict)
+    grid: Grid = field(default_factory=Grid)
+    rungs: Sequence[Rung] = (Rung(1), Rung(4, 36), Rung(16, 6))
+    tuning_batch: int = 16
+    slow_grid: Grid | None = None
+    wider_grid: Grid | None = None
+    finer: bool = True
+    gammas: tuple[float, ...] | None = None
+    training: Training = field(default_factory=Training)
+    max_batch: int = 512
