@@ -104,11 +104,7 @@ def main(options: Options) -> None:
         method = run.start(best, name)
         trained[name] = method
         result = clock(name, lambda m=method, n=name: run.train(m, n, budget(options)))
-        notes.append(
-            f"{name}: validation {result.start_score:.3f} before, {result.best.score:.3f} after "
-            f"(the {result.best.source} at outer iteration {result.best.iteration} of "
-            f"{result.iteration})"
-        )
+        notes.append(f"{name}: {result.summary}")
         if result.confirmed is not None:
             notes[-1] += (
                 f"; errors of the best validated on {study.training.confirm} fresh tuning tasks "

@@ -27,7 +27,7 @@ from meta.evaluation.stats import (
     summarise,
 )
 from meta.inner.method import Method
-from meta.inner.protocol import TaskBatch, TaskFamily
+from meta.inner.protocol import StudyBatch, StudyFamily, TaskBatch, TaskFamily
 from meta.inner.unroll import InnerRun, batch_parameters, trajectory, unroll
 from meta.inner.updates import SGD, Adam, Momentum, UpdateRule
 from meta.outer.checkpoint import CheckpointError
@@ -67,6 +67,8 @@ __all__ = [
     "Rung",
     "Shard",
     "Study",
+    "StudyBatch",
+    "StudyFamily",
     "StudyRun",
     "Summary",
     "TaskBatch",

@@ -16,11 +16,12 @@ import study as program
 import taichi_raster as tr
 from meta.evaluation.evaluate import Evaluation
 from meta.inner.method import Method
+from meta.inner.protocol import StudyBatch, StudyFamily
 from meta.outer.settings import TrainerSettings
 from meta.outer.state import TrainingResult, Validated
 from meta.search.fixed import FixedSoftness, finer_grid
 from meta.search.ranking import Tuned
-from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Training
+from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem, Training
 from meta.study.report import problem_markdown
 from meta.study.study import StudyRun, judged_file, moved
 
@@ -214,3 +215,18 @@ def _evaluation(folder, name):
     from meta.evaluation.evaluate import Evaluation
 
     return Evaluation.from_json(json.loads((folder / "judged" / name).read_text()))
+
+
+@pytest.mark.parametrize("name", program.STUDIES)
+def test_the_families_of_studies_meet_what_studies_ask_for(name):
+    family = program.STUDIES[name](0).problem.family
+    assert isinstance(family, StudyFamily)
+    assert isinstance(family.sample(1, "test", 0), StudyBatch)
+
+
+def test_a_family_that_lacks_something_is_told_what():
+    class Bare:
+        def sample(self, batch_size, stream, index): ...
+
+    with pytest.raises(TypeError, match="^family: Bare lacks renderer, failure_threshold"):
+        Problem("bare", Bare(), 10)

@@ -1,7 +1,10 @@
-"""What meta-learning needs to know of a task: two small Protocols, met by structure alone.
+"""What meta-learning needs to know of a task: small Protocols, met by structure alone.
 
-A class of your own with these methods works everywhere in `meta`; nothing has to be inherited or
-registered. `B` is the number of instances in a batch; instances never influence one another.
+A class of your own with these methods works everywhere in `meta`. Nothing has to be inherited or
+registered. `TaskFamily` and `TaskBatch` are enough to solve tasks and to learn on them. A `Study`,
+which also tunes, compares and draws, asks for a `StudyFamily` and its `StudyBatch`.
+
+`B` is the number of instances in a batch. Instances never influence one another.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+import taichi_raster as tr
 
 Stream: TypeAlias = Literal["tune", "train", "test"]
 STREAMS: tuple[Stream, ...] = ("tune", "train", "test")
@@ -62,4 +67,62 @@ class TaskFamily(Protocol):
 
     def sample(self, batch_size: int, stream: Stream, index: int) -> TaskBatch:
         """Batch `index` (>= 0) of `stream`: a pure function of these and of the family's seed."""
+        ...
+
+
+@runtime_checkable
+class StudyBatch(TaskBatch, Protocol):
+    """A batch that can be shown: what a study's figures need beyond `TaskBatch`."""
+
+    @property
+    def target(self) -> Float[Tensor, "B H W C"]:
+        """The picture that each instance is to match, sharp, with values in [0, 1]."""
+        ...
+
+    def sharp_image(self, params: Float[Tensor, "B ..."]) -> Float[Tensor, "B H W C"]:
+        """Sharp picture of the unknowns, of the target's shape; free of the soft renderer."""
+        ...
+
+    def select(self, instances: list[int]) -> StudyBatch:
+        """The batch of these instances alone, in the order given."""
+        ...
+
+
+@runtime_checkable
+class StudyFamily(TaskFamily, Protocol):
+    """A family that a study can tune, learn and judge on: what it needs beyond `TaskFamily`.
+
+    The families of `tasks` meet it. `failure_threshold`, `error_floor` and `error_name` may be
+    class variables.
+    """
+
+    @property
+    def failure_threshold(self) -> float:
+        """True error above which an instance counts as failed; in units of the error, > 0."""
+        ...
+
+    @property
+    def error_floor(self) -> float:
+        """Added to a true error before its logarithm: what is too small to matter, > 0."""
+        ...
+
+    @property
+    def error_name(self) -> str:
+        """What the true error is, with its unit, for tables and axes: "vertex RMSE (NDC)"."""
+        ...
+
+    def renderer(
+        self,
+        edge: tr.EdgeSoftness,
+        depth: tr.DepthSoftness | None = None,
+        alpha: tr.TConorm | None = None,
+    ) -> tr.SoftRasterizer:
+        """The soft renderer of these tasks: their image size, background and clip depths.
+
+        `depth` and `alpha` left out are the family's own choice.
+        """
+        ...
+
+    def sample(self, batch_size: int, stream: Stream, index: int) -> StudyBatch:
+        """As `TaskFamily.sample`; its batches can be shown."""
         ...

@@ -117,6 +117,14 @@ class TrainingResult:
     history: list[dict[str, Any]] = field(repr=False)
     confirmed: Comparison | None = None
 
+    @property
+    def summary(self) -> str:
+        """The scores of the start and of the best in one phrase, for a log or a table."""
+        return (
+            f"validation {self.start_score:.3f} before, {self.best.score:.3f} after (the "
+            f"{self.best.source} at outer iteration {self.best.iteration} of {self.iteration})"
+        )
+
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import taichi_raster as tr
 from meta.estimators import es_gradient
+from meta.inner.method import Method
+from meta.inner.protocol import StudyFamily
 from meta.inner.updates import UpdateRule
 from meta.outer.estimator import Estimator
 from meta.outer.loss import OuterLoss
@@ -19,6 +22,8 @@ CONSTANT, ANNEALED = "best constant", "best annealed"
 WIDER = "best annealed, wider search"
 LEARNED, ABLATION = "learned", "learned schedules, logistic shape"
 
+_NEEDED = ("sample", "renderer", "failure_threshold", "error_floor", "error_name")
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -26,21 +31,30 @@ class Problem:
 
     Args:
         title: for tables.
-        family: has `renderer(edge, depth=..., alpha=...)`, `failure_threshold`, `error_floor` and
-            `error_name` beside what `meta.inner.protocol` asks for.
+        family: the tasks; any class that meets `StudyFamily`.
         steps: inner steps.
         count: unseen instances.
         batch_size: in which they are drawn and solved.
         scale: the edge softness's scale is multiplied by this, for every method alike: where shapes
             are a quarter as large as those that it was tuned or learned on, 1/4.
+
+    Raises TypeError, naming what the family lacks.
     """
 
     title: str
-    family: Any
+    family: StudyFamily
     steps: int
     count: int = 128
     batch_size: int = 64
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        missing = [name for name in _NEEDED if not hasattr(self.family, name)]
+        if missing:
+            raise TypeError(
+                f"family: {type(self.family).__name__} lacks {', '.join(missing)}, which a study "
+                "needs; see meta.StudyFamily"
+            )
 
 
 @dataclass(frozen=True)
@@ -117,3 +131,8 @@ class Study:
     gammas: tuple[float, ...] | None = None
     training: Training = field(default_factory=Training)
     max_batch: int = 512
+
+
+def soft_renderer(method: Method) -> tr.SoftRasterizer:
+    """The renderer of a study's method, which some `StudyFamily.renderer` has made."""
+    return cast(tr.SoftRasterizer, method.renderer)

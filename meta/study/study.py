@@ -21,12 +21,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
+import taichi_raster as tr
 from meta.estimators import es_gradient
 from meta.evaluation.evaluate import Evaluation, evaluate
 from meta.evaluation.stats import Comparison, compare
@@ -39,7 +40,16 @@ from meta.search.fixed import FixedSoftness, Grid, finer_grid, fixed_method
 from meta.search.learnable import Learnable, learnable_method
 from meta.search.ranking import Tuned, TuningResult, ranking_markdown
 from meta.search.tuner import BaselineTuner, Rung
-from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem, Study
+from meta.study.plan import (
+    ABLATION,
+    ANNEALED,
+    CONSTANT,
+    LEARNED,
+    WIDER,
+    Problem,
+    Study,
+    soft_renderer,
+)
 
 CONFIRMATION = 2000  # the first batch of the tuning stream for it; validation begins at 1000
 
@@ -150,11 +160,7 @@ class StudyRun:
         result = trainer.run(
             time_budget, self.console, self.quiet, description=f"{self.study.name}: {name}"
         )
-        self.console.print(
-            f"{name}: validation {result.start_score:.3f} before, {result.best.score:.3f} after "
-            f"(the {result.best.source} at outer iteration {result.best.iteration} of "
-            f"{result.iteration})"
-        )
+        self.console.print(f"{name}: {result.summary}")
         if training.confirm == 0:
             return result
         shown = world().from_main(lambda: self._confirm(method, start, folder))
@@ -241,12 +247,13 @@ class StudyRun:
 
 def moved(method: Method, problem: Problem) -> Method:
     """The same softness (scaled as `problem` says), learning rate and rule on another family."""
-    old: Any = method.renderer
+    old = soft_renderer(method)
     edge = old.edge
     if problem.scale != 1.0:
         edge = copy.deepcopy(edge)
+        scale = cast(tr.Knots, edge.scale)  # as every method of a study has it
         with torch.no_grad():
-            edge.scale.log_values += math.log(problem.scale)
+            scale.log_values.add_(math.log(problem.scale))
     renderer = problem.family.renderer(edge, depth=old.depth, alpha=old.alpha)
     return Method(renderer, method.rule, method.lr, problem.steps)
 
