@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import torch
 
 from meta.evaluation.evaluate import Evaluation, convergence
 from meta.evaluation.stats import Comparison, Summary, compare, markdown_table, summarise
 from meta.inner.method import Method
-from meta.inner.unroll import unroll
-from meta.study.figures import Curves, convergence_figure, picture_grid, softness_figure
-from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem
+from meta.inner.unroll import trajectory, unroll
+from meta.study.figures import (
+    Curves,
+    convergence_figure,
+    picture_grid,
+    softness_figure,
+    solving_gif,
+)
+from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem, soft_renderer
 
 CONVERGENCE_COUNT = 24  # instances of convergence curves: every step of each is judged sharply
 IMAGE_FLOOR = 1e-6  # of image errors, whose squares are of the order of a pixel in 10,000
@@ -42,20 +48,30 @@ def problem_markdown(problem: Problem, results: Mapping[str, Evaluation]) -> str
         markdown_table(*parameter_table(problem, results)),
     ]
     if {LEARNED, ABLATION} <= results.keys():
-        shape = compare(
-            LEARNED, results[LEARNED].errors, ABLATION, results[ABLATION].errors,
-            family.error_floor, family.failure_threshold,
-        )  # fmt: skip
-        lines.append(
-            f"Learned against {ABLATION}: ratio {shape.ratio.format(digits=3)}, wins % "
-            f"{shape.win_rate.format(100, 1)}, failures, more % "
-            f"{shape.failure_difference.format(100, 1)}, p {shape.p_value:.2g}.\n"
-        )
+        lines.append(shape_worth(problem, results) + "\n")
     lines.append(image_table(results))
     own = own_metrics(results)
     if own:
         lines.append(own)
     return "\n".join(lines)
+
+
+def shape_worth(problem: Problem, results: Mapping[str, Evaluation]) -> str:
+    """What the learned shape is worth: `LEARNED` against `ABLATION`, in one sentence."""
+    family = problem.family
+    shape = compare(
+        LEARNED,
+        results[LEARNED].errors,
+        ABLATION,
+        results[ABLATION].errors,
+        family.error_floor,
+        family.failure_threshold,
+    )
+    return (
+        f"Learned against {ABLATION}: ratio {shape.ratio.format(digits=3)}, wins % "
+        f"{shape.win_rate.format(100, 1)}, failures, more % "
+        f"{shape.failure_difference.format(100, 1)}, p {shape.p_value:.2g}."
+    )
 
 
 def parameter_table(
@@ -127,8 +143,8 @@ def own_metrics(results: Mapping[str, Evaluation]) -> str:
 
 def curves(method: Method, style: str | tuple[int, tuple[int, int]]) -> Curves:
     """A method as `softness_figure` shows it."""
-    edge: nn.Module = method.renderer.edge  # type: ignore[assignment]
-    return Curves(edge.value, edge.scale, method.lr, style)  # type: ignore[arg-type]
+    edge = soft_renderer(method).edge
+    return Curves(edge.value, edge.scale, method.lr, style)
 
 
 def draw_softnesses(path: Path, methods: Mapping[str, Method]) -> None:
@@ -158,6 +174,33 @@ def draw_pictures(
         columns[name] = picture
         columns[f"{name}: error"] = (picture - shown.target).abs()
     picture_grid(path, columns, [f"unseen {row}" for row in range(shown.batch_size)])
+
+
+def draw_solving(
+    path: Path, problem: Problem, methods: Mapping[str, Method], among: int = 32
+) -> tuple[int, int]:
+    """One unseen instance solved step by step, animated, beside its target.
+
+    It is the one, of the first `among` (or of as many as the problem has), whose true error under
+    the last method is the smallest against that under the first. Returns its index and the number
+    that it was chosen from.
+    """
+    count = min(problem.count, problem.batch_size, among)
+    task = problem.family.sample(count, "test", 0)
+    paths = {name: trajectory(method, task) for name, method in methods.items()}
+    with torch.no_grad():
+        ends = [
+            (task.true_error(unknowns[-1]) + problem.family.error_floor).log()
+            for unknowns in paths.values()
+        ]
+        chosen = int((ends[-1] - ends[0]).argmin())
+        shown = task.select([chosen])
+        films = {
+            name: shown.select([0] * len(unknowns)).sharp_image(unknowns[:, chosen])
+            for name, unknowns in paths.items()
+        }
+    solving_gif(path, {"target": shown.target[0], **films})
+    return chosen, count
 
 
 def _mean_of_finite(values: np.ndarray) -> str:
