@@ -19,7 +19,7 @@ from meta.inner.method import Method
 from meta.inner.protocol import StudyBatch, StudyFamily
 from meta.outer.settings import TrainerSettings
 from meta.outer.state import TrainingResult, Validated
-from meta.search.fixed import FixedSoftness, finer_grid
+from meta.search.fixed import FixedSoftness
 from meta.search.ranking import Tuned
 from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem, Training
 from meta.study.report import problem_markdown
@@ -27,7 +27,7 @@ from meta.study.study import StudyRun, judged_file, moved
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def run_program(out, *more):
@@ -150,22 +150,6 @@ def test_only_what_fresh_tasks_confirm_is_kept(folder, better, monkeypatch):
 def test_fewer_than_no_tasks_confirm_nothing():
     with pytest.raises(ValueError, match="^confirm"):
         Training(confirm=-1)
-
-
-def test_the_finer_grid_surrounds_a_configuration():
-    grid = finer_grid(FixedSoftness("cauchy", 0.1, 0.02, 0.06, True), (0.01, 0.1))
-    configs = grid.configurations()
-    assert {c.distribution for c in configs} == {"cauchy"} and {c.gamma for c in configs} == {
-        0.01, 0.1,
-    }  # fmt: skip
-    assert any(c.start == 0.1 and c.end == 0.02 and c.lr == 0.06 for c in configs)
-    assert finer_grid(FixedSoftness("cauchy", 0.1, 0.1, 0.06, True)).ends == ()
-    cold = FixedSoftness("cauchy", 0.1, 0.02, 0.06, True, 0.003)
-    assert cold in finer_grid(cold).configurations()  # at its own temperature
-    wide = FixedSoftness("cauchy", 0.1, 0.02, 0.06, True, 0.5, 0.1, ("yager", 1.0))
-    configs = finer_grid(wide, (0.01, 0.1)).configurations()
-    assert wide in configs and {c.conorm for c in configs} == {("yager", 1.0)}
-    assert len({c.gamma for c in configs}) == len({c.gamma_end for c in configs} - {None}) == 3
 
 
 def test_learning_starts_at_the_best_of_all_searches(folder):

@@ -20,7 +20,7 @@ from tasks.reconstruction.voxels import BOUNDS, voxelise
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 SETTINGS = DataSettings(("chair", "bottle"), (3, 1, 1), shard=2)
 
 

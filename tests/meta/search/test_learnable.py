@@ -9,13 +9,23 @@ import taichi_raster as tr
 from meta.inner.unroll import unroll
 from meta.inner.updates import Adam
 from meta.search.fixed import FixedSoftness, fixed_method
-from meta.search.learnable import Learnable, learnable_method
+from meta.search.learnable import (
+    KNOTS,
+    Learnable,
+    learnable_method,
+    learnable_schedules,
+    learnable_shape,
+    lr_knots,
+    scale_knots,
+)
 from tasks import Shape2D
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
 FAMILY = Shape2D(triangles=2, image_size=10)
 STEPS = 4
+ANNEALED = FixedSoftness("logistic", 0.16, 0.01, 0.1, True)
+CONSTANT = FixedSoftness("logistic", 0.05, 0.05, 0.06, False)
 LOGISTIC = FixedSoftness("logistic", 0.16, 0.02, 0.1, True, gamma=0.05)
 NOTHING = Learnable(shape=False, scale=False, lr=False)
 
@@ -137,3 +147,27 @@ def test_a_start_keeps_its_order_in_depth():
     assert (unroll(start(NOTHING, softmax), task).params - fixed).abs().max() > 1e-6
     with pytest.raises(ValueError, match="depth: a network starts as a softmax"):
         start(replace(NOTHING, depth=True), config)
+
+
+@pytest.mark.parametrize("start", [ANNEALED, CONSTANT], ids=lambda s: s.title)
+def test_learned_schedules_begin_exactly_as_the_hand_tuned_ones(start):
+    for u in torch.linspace(0, 1, 41, dtype=torch.float64):
+        scale = start.start * (start.end / start.start) ** float(u)
+        assert scale_knots(start)(u).item() == pytest.approx(scale, rel=1e-9)
+        rate = start.lr_schedule()(u).item()
+        assert lr_knots(start)(u).item() == pytest.approx(rate, rel=1e-9)
+    assert 0.85 in KNOTS
+
+
+@pytest.mark.parametrize("begin", [learnable_shape, learnable_schedules])
+def test_learning_begins_at_the_hand_tuned_softness(begin):
+    task = FAMILY.sample(6, "tune", 0)
+    method = begin(ANNEALED, FAMILY.renderer, Adam(), STEPS)
+    fixed = fixed_method(ANNEALED, FAMILY.renderer, Adam(), STEPS)
+    torch.testing.assert_close(
+        unroll(method, task).params, unroll(fixed, task).params, rtol=1e-6, atol=1e-7
+    )
+    learnable = {"renderer.edge.scale.log_values", "lr.log_values"}
+    if begin is learnable_shape:
+        learnable |= {"renderer.edge.weights"}
+    assert set(method.learnable()) == learnable

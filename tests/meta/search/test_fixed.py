@@ -1,34 +1,25 @@
-"""The search for fixed softnesses: distributions, depth temperatures, a family's own figures."""
+"""Fixed softnesses and their grids are what they say, and are solved side by side as alone."""
 
 import json
-import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from meta.inner.unroll import batch_parameters, unroll
 from meta.inner.updates import Adam
-from meta.outer.checkpoint import CheckpointError
 from meta.search.fixed import FixedSoftness, Grid, finer_grid, fixed_method
-from meta.search.ranking import ranking_markdown
-from meta.search.tuner import BaselineTuner, Rung
-from spread_program import EdgeRenderer, PickedBatch, Toys
+from meta.search.learnable import learnable_shape
 from taichi_raster.softness import registry
 from tasks import Shape2D
-from toy_tasks import ToyFamily
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
 NAMES = sorted(set(registry.known()) - {"heaviside"})
-GRID = Grid(("logistic",), (0.1, 0.4), (), (0.1,), (False,))
-
-
-def tuner(family=None, grid=GRID, **options):
-    return BaselineTuner(
-        family or Toys(), EdgeRenderer, Adam(), 5, grid, (Rung(1),), batch_size=4, **options
-    )
+FAMILY = Shape2D(triangles=2, image_size=10)
+STEPS = 6
+ANNEALED = FixedSoftness("logistic", 0.16, 0.01, 0.1, True)
+CONSTANT = FixedSoftness("logistic", 0.05, 0.05, 0.06, False)
 
 
 def test_configurations_without_a_temperature_keep_their_keys():
@@ -113,44 +104,6 @@ def test_softnesses_with_temperatures_solved_together_equal_those_solved_alone()
     assert not torch.allclose(together[:3], together[3:])
 
 
-def test_the_family_says_what_a_failure_is_and_what_is_small():
-    result = tuner().run(quiet=True)
-    assert result.floor == Toys.error_floor
-    for entry in result.ranking:
-        task = Toys().sample(4, "tune", 0)
-        method = fixed_method(entry.config, EdgeRenderer, Adam(), 5)
-        errors = task.true_error(unroll(method, task).params).numpy()
-        assert entry.score == pytest.approx(np.log(errors + Toys.error_floor).mean(), rel=1e-9)
-        assert entry.failure_rate == (errors > Toys.failure_threshold).mean()
-    assert "mean log(error + 0.01)" in ranking_markdown(result)
-    plain = tuner(ToyFamily()).run(quiet=True)
-    assert plain.floor == 1e-3 and "mean log(error + 0.001)" in ranking_markdown(plain)
-
-
-class Fragile(PickedBatch):
-    """Its loss is infinite where the scale is below 0.2."""
-
-    def loss(self, params, renderer, progress):
-        loss = super().loss(params, renderer, progress)
-        return torch.where(renderer.edge.scale(progress) < 0.2, torch.inf, loss)
-
-
-class FragileFamily(Toys):
-    def sample(self, batch_size, stream, index):
-        batch = super().sample(batch_size, stream, index)
-        return Fragile(batch.hidden, batch.initial)
-
-
-def test_a_configuration_that_diverges_comes_last_and_is_named(tmp_path, caplog):
-    cache = tmp_path / "tuning.json"
-    result = tuner(FragileFamily(), cache=cache).run(quiet=True)
-    assert [entry.config.start for entry in result.ranking] == [0.4, 0.1]
-    assert math.isfinite(result.ranking[0].score) and math.isinf(result.ranking[1].score)
-    assert result.ranking[1].failure_rate == 1
-    assert "logistic 0.1, lr 0.1 diverges on tuning batch 0" in caplog.text
-    assert tuner(FragileFamily(), cache=cache, resume=True).run(quiet=True) == result
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -168,14 +121,68 @@ def test_a_grid_out_of_range_is_refused_by_name(change, named):
         Grid(**change)
 
 
-@pytest.mark.parametrize("content", [{}, {"settings": None}])
-def test_a_cache_that_lacks_something_is_refused(tmp_path, content):
-    cache = tmp_path / "tuning.json"
-    tuner(cache=cache).run(quiet=True)
-    whole = json.loads(cache.read_text())
-    cache.write_text(json.dumps({"kind": whole["kind"], **content}))
-    with pytest.raises(CheckpointError, match="tuning.json"):
-        tuner(cache=cache, resume=True)
-    cache.write_text(json.dumps({"kind": whole["kind"], "settings": whole["settings"]}))
-    with pytest.raises(CheckpointError, match="holds no errors"):
-        tuner(cache=cache, resume=True)
+@pytest.mark.parametrize("u", [0.0, 0.3, 0.85, 0.9, 1.0])
+def test_a_policy_is_what_it_says(u):
+    at = torch.tensor(u, dtype=torch.float64)
+    scale = ANNEALED.edge().scale
+    assert scale(at).item() == pytest.approx(0.16 * (0.01 / 0.16) ** u)
+    tenfold = 0.1 * 10 ** -max(0.0, (u - 0.85) / 0.15)
+    assert ANNEALED.lr_schedule()(at).item() == pytest.approx(tenfold)
+    assert CONSTANT.edge().scale(at).item() == pytest.approx(0.05)
+    assert CONSTANT.lr_schedule()(at).item() == pytest.approx(0.06)
+
+
+def test_titles_tell_policies_apart():
+    assert ANNEALED.title == "logistic 0.16 -> 0.01, lr 0.1 decaying"
+    assert CONSTANT.title == "logistic 0.05, lr 0.06"
+
+
+def test_the_default_grid_is_as_large_as_a_careful_expert_would_try():
+    configs = Grid().configurations()
+    assert {c.distribution for c in configs} == {"logistic", "gaussian", "uniform"}
+    for annealed in (False, True):
+        ours = [c for c in configs if c.annealed is annealed]
+        assert len({c.start for c in ours}) >= 5 + (not annealed)
+        assert len({c.lr for c in ours}) >= 4 and {c.decay for c in ours} == {False, True}
+    assert len(set(configs)) == len(configs) == len({c.key for c in configs})
+
+
+def test_parameters_of_a_configuration_make_its_method():
+    task = FAMILY.sample(3, "tune", 0)
+    host = fixed_method(CONSTANT, FAMILY.renderer, Adam(), STEPS)
+    guest = fixed_method(ANNEALED, FAMILY.renderer, Adam(), STEPS)
+    parameters = {k: v.expand(3, -1) for k, v in ANNEALED.parameters().items()}
+    ours, alone = unroll(host, task, params=parameters).params, unroll(guest, task).params
+    torch.testing.assert_close(ours, alone, rtol=1e-9, atol=1e-12)
+
+
+def test_softnesses_rendered_together_equal_softnesses_rendered_alone():
+    task = FAMILY.sample(4, "tune", 1)
+    starts = [ANNEALED, FixedSoftness("logistic", 0.3, 0.02, 0.03, False)]
+    methods = [learnable_shape(s, FAMILY.renderer, Adam(), STEPS) for s in starts]
+    generator = torch.Generator().manual_seed(0)
+    for method in methods:
+        weights = method.renderer.edge.weights
+        with torch.no_grad():
+            weights += 0.3 * torch.randn(weights.shape, generator=generator, dtype=weights.dtype)
+    candidates = [method.parameter_dict() for method in methods]
+    run = unroll(methods[0], task.repeat(2), params=batch_parameters(candidates, 4))
+    for i, method in enumerate(methods):
+        alone = unroll(method, task).params
+        torch.testing.assert_close(run.params[4 * i : 4 * i + 4], alone, rtol=1e-9, atol=1e-12)
+
+
+def test_the_finer_grid_surrounds_a_configuration():
+    grid = finer_grid(FixedSoftness("cauchy", 0.1, 0.02, 0.06, True), (0.01, 0.1))
+    configs = grid.configurations()
+    assert {c.distribution for c in configs} == {"cauchy"} and {c.gamma for c in configs} == {
+        0.01, 0.1,
+    }  # fmt: skip
+    assert any(c.start == 0.1 and c.end == 0.02 and c.lr == 0.06 for c in configs)
+    assert finer_grid(FixedSoftness("cauchy", 0.1, 0.1, 0.06, True)).ends == ()
+    cold = FixedSoftness("cauchy", 0.1, 0.02, 0.06, True, 0.003)
+    assert cold in finer_grid(cold).configurations()  # at its own temperature
+    wide = FixedSoftness("cauchy", 0.1, 0.02, 0.06, True, 0.5, 0.1, ("yager", 1.0))
+    configs = finer_grid(wide, (0.01, 0.1)).configurations()
+    assert wide in configs and {c.conorm for c in configs} == {("yager", 1.0)}
+    assert len({c.gamma for c in configs}) == len({c.gamma_end for c in configs} - {None}) == 3

@@ -25,7 +25,7 @@ from tasks.reconstruction.softness import SoftnessSettings
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 TINY = rec.PRESETS["tiny"]
 
 
