@@ -1,9 +1,10 @@
 """Meta-learning for inverse rendering: an inner loop solves tasks, an outer loop improves it.
 
 A `Method` (renderer, update rule, learning-rate schedule, steps) solves a `TaskBatch` by `unroll`.
-An estimator gives the gradient of an `OuterLoss` with respect to all that is learnable about the
-method, and an `OuterTrainer` follows it. `evaluate` and `compare` tell what came of it, beside the
-fixed softnesses that a `BaselineTuner` finds. Tasks are anything that meets `TaskFamily`.
+An estimator gives the gradient of an `OuterLoss` with respect to the method's learnable parameters,
+and an `OuterTrainer` descends it. `evaluate` and `compare` measure the result against the fixed
+softnesses that a `BaselineTuner` finds. A `Study` does all of this for one family of tasks. Any
+class that meets `TaskFamily` is such a family.
 """
 
 from meta.estimators import (

@@ -1,8 +1,8 @@
 """The antithetic estimate that `es` and `pes` share: half differences of losses times directions.
 
-The run is cut into windows, and each has a fresh perturbation e_w ~ N(0, 1) of the parameters. Both
-members of a pair, at theta + sigma e and theta - sigma e, solve the same tasks, so that what is
-common to them cancels. With N pairs and the outer losses L at the ends of the judged windows,
+The run is cut into windows, each with a fresh perturbation e_w ~ N(0, 1) of the parameters. Both
+members of a pair, at theta + sigma e and theta - sigma e, solve the same tasks, so that what they
+have in common cancels. With N pairs and the outer losses L at the ends of the judged windows,
 
     g = 1 / (2 sigma N) sum_windows sum_pairs (e_1 + ... + e_w) (L+ - L-)
 

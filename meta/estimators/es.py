@@ -3,8 +3,8 @@
     g = E[ (L(theta + sigma e) - L(theta - sigma e)) / (2 sigma) * e ],   e ~ N(0, 1)
 
 (Rechenberg 1973; Salimans et al. 2017, arXiv:1703.03864). Both members of a pair solve the same
-tasks, so that what is common to them cancels. No derivative of the inner run is taken: chaos there
-costs variance, not infinity.
+tasks, so that what they have in common cancels. The inner run is not differentiated: where it is
+chaotic, the estimate is noisy, but does not explode.
 """
 
 from __future__ import annotations
@@ -44,13 +44,15 @@ def es_gradient(
         pairs: N >= 1.
         sigma: standard deviation of the perturbation (> 0), for all parameters or by name.
         directions: "shared": N directions, each tried on all B instances. "per_task": N * B
-            directions, each tried on one instance; the same cost, and never a larger variance.
+            directions, each tried on one instance, at the same cost and never a larger variance.
         max_batch: most inner runs side by side in memory; the estimate does not depend on it.
-        shard: which instances of a larger batch `task` holds. Directions are then drawn for all of
-            that batch, so that each instance meets its own, whoever solves it.
+        shard: which instances of a larger batch `task` holds. Directions are then drawn for that
+            whole batch, so that each instance has the same ones on any number of processes.
 
     `info` holds `es_std`, the standard deviation over pairs of half the difference in loss, and
     `es_noise`, the estimated standard error of the gradient in units of its norm.
+
+    Raises ValueError, naming the argument that is missing or out of range.
     """
     perturbation = Perturbation(pairs, sigma, directions, max_batch, shard)
     return antithetic_gradient(

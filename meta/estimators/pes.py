@@ -1,16 +1,16 @@
 """Persistent evolution strategies: evolution strategies on windows, without the bias of truncation.
 
-The run of each particle is cut into windows, each under a fresh perturbation e of the parameters.
-The outer loss at a window's end owes something to all the perturbations since the start, so that it
-is their sum xi, kept by the particle, that it is multiplied by:
+The run of each particle is cut into windows, each with a fresh perturbation e of the parameters.
+The outer loss at a window's end depends on all perturbations since the start, so it is multiplied
+by their sum xi:
 
     g = 1 / (2 sigma^2 N) sum_windows sum_particles xi (L+ - L-),   xi = sigma (e_1 + ... + e_w)
 
 (Vicol, Metz, Sohl-Dickstein, *Unbiased gradient estimation in unrolled computation graphs with
 persistent evolution strategies*, ICML 2021, arXiv:2112.13835, algorithm 2). It is unbiased for the
-total derivative of the loss smoothed by a perturbation of each window's own; its variance grows
-with the number of windows, and with one window it is plain `es`. The published use is to change
-the parameters between windows; here one call runs the whole horizon.
+total derivative of the loss that is smoothed by an independent perturbation of each window. Its
+variance grows with the number of windows; with one window it is plain `es`. The paper changes the
+parameters between windows; here one call runs the whole horizon.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def pes_gradient(
 
     `info` holds `pes_std`, the standard deviation over directions of half the difference in loss,
     and `pes_noise`, the estimated standard error of the gradient in units of its norm.
+
+    Raises ValueError, naming the argument that is missing or out of range.
     """
     if losses not in ("all", "last"):
         raise ValueError(f"losses: expected 'all' or 'last', got {losses!r}")

@@ -1,4 +1,4 @@
-"""How well methods solve tasks: per-instance results, one or many methods at a time."""
+"""Measure how well methods solve tasks: results of each instance, for one or many methods."""
 
 from __future__ import annotations
 
@@ -65,9 +65,11 @@ def evaluate(
 ) -> Evaluation:
     """Solve `count` instances of a stream and judge the ends.
 
-    The instances are batches `first_index`, `first_index + 1`, ... of `batch_size`: that number is
-    part of what the test set is, not only of how much memory it takes. `done` is called with the
-    number of inner runs finished since its last call.
+    The instances are the batches `first_index`, `first_index + 1`, ... of `batch_size`. The batch
+    size is therefore part of the test set's definition, not only a matter of memory. `done` is
+    called with the number of inner runs finished since its last call.
+
+    Raises ValueError for `count` or `batch_size` below 1.
     """
     errors, starts, metrics = [], [], []
     for task in batches(family, count, stream, batch_size, first_index):

@@ -1,4 +1,4 @@
-"""Figures with uncertainty: how good each method is, and how two compare on the same instances.
+"""Statistics with uncertainty: how good a method is, and how two compare on the same instances.
 
 All intervals are 95% percentile bootstrap intervals over instances, seeded. Comparisons are paired:
 an instance is resampled together with its results under both methods.

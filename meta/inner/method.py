@@ -1,7 +1,7 @@
 """A method: everything that decides how an inverse problem is solved, as one nn.Module.
 
-What is learnable about it is exactly its parameters that require grad: those of the renderer (its
-softness) under "renderer." and those of the learning-rate schedule under "lr.".
+Its learnable parameters are those that require grad: the renderer's (its softness), with names that
+begin with "renderer.", and the learning-rate schedule's, with "lr.".
 """
 
 from __future__ import annotations

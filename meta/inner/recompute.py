@@ -1,9 +1,9 @@
-"""One inner step as a function that keeps its inputs only, and runs again when differentiated.
+"""Checkpoint one inner step: keep its inputs alone, and run it again when it is differentiated.
 
 An unroll of such steps needs memory for the unknowns and the optimiser's state of each step,
-whatever the renderer and the number of pixels (checkpointing: Griewank and Walther 2000; Chen et
-al. 2016, arXiv:1604.06174), and one more inner run. Steps whose graph is kept spare that run:
-`graph_bytes` tells how many fit into a given memory.
+whatever the renderer and the number of pixels. It costs one more inner run (Griewank and Walther
+2000; Chen et al. 2016, arXiv:1604.06174). Steps that keep their graph save that run; `graph_bytes`
+measures how much memory one takes.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ Step: TypeAlias = Callable[
 def recomputed(
     step: Step, unknowns: Tensor, state: Any, parameters: dict[str, Tensor]
 ) -> tuple[Tensor, Any, Tensor]:
-    """What `step` returns, differentiable with respect to unknowns, state and parameters.
+    """Run `step`, differentiable with respect to unknowns, state and parameters.
 
     Args:
         step: a pure function: the same arguments give the same result. Its loss is not
             differentiated.
-        state: tensors, numbers and None, in any nest of tuples, lists, dicts and dataclasses.
+        state: tensors, numbers and None, nested in tuples, lists, dicts and dataclasses.
 
-    Raises TypeError for another state.
+    Raises TypeError if the state holds anything else.
     """
     leaves: list[Tensor] = []
-    shape = _take_apart(state, leaves)
+    shape = flatten_state(state, leaves)
     run = _Run(step, shape, len(leaves), list(parameters))
     unknowns, loss, *leaves = _Recomputed.apply(run, unknowns, *leaves, *parameters.values())
-    return unknowns, _put_together(run.shape_after, iter(leaves)), loss
+    return unknowns, unflatten_state(run.shape_after, iter(leaves)), loss
 
 
 class _Run:
@@ -49,12 +49,12 @@ class _Run:
 
     def __call__(self, tensors: list[Tensor], create_graph: bool) -> tuple[Tensor, ...]:
         unknowns, rest = tensors[0], tensors[1:]
-        state = _put_together(self.shape, iter(rest[: self.leaves]))
+        state = unflatten_state(self.shape, iter(rest[: self.leaves]))
         parameters = dict(zip(self.names, rest[self.leaves :], strict=True))
         with torch.enable_grad():
             unknowns, state, loss = self.step(unknowns, state, parameters, create_graph)
         after: list[Tensor] = []
-        self.shape_after = _take_apart(state, after)
+        self.shape_after = flatten_state(state, after)
         return unknowns, loss, *after
 
 
@@ -110,14 +110,14 @@ def graph_bytes(unknowns: Tensor, before: tuple[Tensor, ...]) -> int:
 
 
 def tensors_in(state: Any) -> tuple[Tensor, ...]:
-    """All tensors of a state; TypeError for one of another kind (see `recomputed`)."""
+    """All tensors of a state; TypeError if it holds what `recomputed` does not allow."""
     leaves: list[Tensor] = []
-    _take_apart(state, leaves)
+    flatten_state(state, leaves)
     return tuple(leaves)
 
 
 def _dense(tensor: Tensor) -> tuple[Tensor, ...]:
-    """The tensors that have the storage of one: itself, unless it is sparse."""
+    """The dense tensors that store one: itself, or the parts of a sparse tensor."""
     if tensor.layout == torch.strided:
         return (tensor,)
     if tensor.layout == torch.sparse_coo:
@@ -136,23 +136,23 @@ def _saved_by(node: Any) -> list[Tensor]:
 
 
 class _Leaf:
-    """Where a tensor was."""
+    """Stands for a tensor in a flattened state."""
 
 
-def _take_apart(state: Any, leaves: list[Tensor]) -> Any:
-    """The state with its tensors replaced; they go to `leaves`."""
+def flatten_state(state: Any, leaves: list[Tensor]) -> Any:
+    """The state with each tensor replaced by a `_Leaf`; the tensors are appended to `leaves`."""
     if isinstance(state, Tensor):
         leaves.append(state)
         return _Leaf()
     if state is None or isinstance(state, (bool, int, float, str)):
         return state
     if isinstance(state, (tuple, list)):
-        parts = [_take_apart(part, leaves) for part in state]
+        parts = [flatten_state(part, leaves) for part in state]
         return parts if isinstance(state, list) else tuple(parts)
     if isinstance(state, dict):
-        return {name: _take_apart(part, leaves) for name, part in state.items()}
+        return {name: flatten_state(part, leaves) for name, part in state.items()}
     if is_dataclass(state) and not isinstance(state, type):
-        named = {f.name: _take_apart(getattr(state, f.name), leaves) for f in fields(state)}
+        named = {f.name: flatten_state(getattr(state, f.name), leaves) for f in fields(state)}
         return replace(state, **named)
     raise TypeError(
         f"rule: its state holds a {type(state).__name__}; expected tensors and numbers, in "
@@ -160,16 +160,16 @@ def _take_apart(state: Any, leaves: list[Tensor]) -> Any:
     )
 
 
-def _put_together(shape: Any, leaves: Any) -> Any:
-    """The inverse of `_take_apart`."""
+def unflatten_state(shape: Any, leaves: Any) -> Any:
+    """The inverse of `flatten_state`: put the tensors of the iterator `leaves` back."""
     if isinstance(shape, _Leaf):
         return next(leaves)
     if isinstance(shape, (tuple, list)):
-        parts = [_put_together(part, leaves) for part in shape]
+        parts = [unflatten_state(part, leaves) for part in shape]
         return parts if isinstance(shape, list) else tuple(parts)
     if isinstance(shape, dict):
-        return {name: _put_together(part, leaves) for name, part in shape.items()}
+        return {name: unflatten_state(part, leaves) for name, part in shape.items()}
     if is_dataclass(shape) and not isinstance(shape, type):
-        named = {f.name: _put_together(getattr(shape, f.name), leaves) for f in fields(shape)}
+        named = {f.name: unflatten_state(getattr(shape, f.name), leaves) for f in fields(shape)}
         return replace(shape, **named)
     return shape

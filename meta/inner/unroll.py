@@ -15,26 +15,26 @@ from meta.inner.method import Method
 from meta.inner.protocol import TaskBatch
 from meta.inner.recompute import (
     Step,
-    _put_together,
-    _take_apart,
+    flatten_state,
     graph_bytes,
     recomputed,
     tensors_in,
+    unflatten_state,
 )
 
 Record: TypeAlias = Callable[[int, Tensor], None]
 Recompute: TypeAlias = bool | Literal["auto"]
 
 GRAPH_MEMORY = 2**29
-"""Bytes that the kept graphs of an unroll may take, where it is left to itself."""
+"""Bytes of step graphs that an unroll with recompute="auto" keeps."""
 
 
 @dataclass(frozen=True)
 class InnerRun:
     """Final unknowns (B, ...), and the loss of each instance before each step, (T, B).
 
-    A run may stop early, after `step` of the method's steps, and be gone on with: `state` is the
-    update rule's.
+    A run can stop early, after `step` of the method's steps; `unroll(after=...)` resumes it.
+    `state` is the update rule's.
     """
 
     params: Float[Tensor, "B ..."]
@@ -43,10 +43,10 @@ class InnerRun:
     step: int = 0
 
     def detached(self) -> InnerRun:
-        """The same place, cut off from how it was reached: what follows starts a new graph."""
+        """The same run without its graph: resuming it starts a new one."""
         leaves: list[Tensor] = []
-        shape = _take_apart(self.state, leaves)
-        state = _put_together(shape, iter([leaf.detach() for leaf in leaves]))
+        shape = flatten_state(self.state, leaves)
+        state = unflatten_state(shape, iter([leaf.detach() for leaf in leaves]))
         return replace(self, params=self.params.detach(), state=state)
 
 
@@ -65,21 +65,21 @@ def unroll(
     Args:
         method: the method; it is not changed.
         task: a batch of B instances. They do not influence one another: each descends its own loss.
-        create_graph: True keeps the whole run differentiable, with respect to the method's
-            parameters (or to `params`). False detaches every step, so that memory does not grow
-            with T, and takes no gradient with respect to the method, which is cheaper.
+        create_graph: True keeps the whole run differentiable with respect to the method's
+            parameters (or to `params`). False detaches every step: memory does not grow with T, and
+            nothing is differentiated with respect to the method.
         params: tensors in place of method parameters of the same names; each may have a leading
             batch dimension B (see `batch_parameters`), so that every instance is solved by a
             softness of its own. Names left out keep the method's own values.
-        recompute: with `create_graph`, True keeps each step's unknowns and optimiser state alone,
-            and runs the step again when it is differentiated: memory does not depend on the
-            renderer or its pixels. False keeps every step's graph: faster by an inner run. "auto"
-            keeps those of as many steps as fit into `GRAPH_MEMORY` (512 MiB), but at least that of
-            the first, and recomputes the rest. The derivatives are the same; those of recomputed
+        recompute: only with `create_graph`. True keeps each step's unknowns and optimiser state
+            alone, and runs the step again when it is differentiated. Memory then does not depend on
+            the renderer or its pixels. False keeps every step's graph, which saves that second run.
+            "auto" keeps the graphs of as many steps as fit into `GRAPH_MEMORY` (512 MiB), at least
+            the first, and recomputes the rest. The derivatives are the same. Those of recomputed
             steps cannot be differentiated again.
         record: called as record(t, unknowns) for t = 0 ... T, with detached unknowns (B, ...).
-        after: a run of the same instances that stopped early: go on where it did. With
-            `create_graph`, its graph is part of this run's, unless it is `detached`.
+        after: a run of the same instances that stopped early, to be resumed. With `create_graph`,
+            its graph is part of this run's, unless it is `detached`.
         until: stop before this step, T by default.
 
     Raises FloatingPointError, naming the step, when a loss or an unknown is not finite; ValueError

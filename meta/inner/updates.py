@@ -1,8 +1,8 @@
 """Functional update rules of the inner loop: differentiable, batched, never in place.
 
-Why not torch.optim with `differentiable=True`: it updates in place, and SGD's momentum buffer is
-detached there, so that its outer gradient is silently wrong. A rule here is a frozen set of numbers
-and one pure function,
+torch.optim with `differentiable=True` does not serve: it updates in place, and detaches SGD's
+momentum buffer, so that the outer gradient is silently wrong. A rule here is a frozen set of
+numbers and a pure function,
 
     state = rule.init(params)
     params, state = rule.step(params, grad, state, lr)
@@ -36,7 +36,7 @@ class UpdateRule(Protocol):
         state: Any,
         lr: float | Tensor,
     ) -> tuple[Float[Tensor, "B ..."], Any]:
-        """New params and new state; the arguments are left as they were."""
+        """New params and new state; the arguments are not changed."""
         ...
 
 

@@ -17,7 +17,7 @@ class OuterAdam:
 
     Args:
         rates: learning rate of each parameter.
-        state: what `state` of an earlier one gave, to go on from there; empty for a new one.
+        state: the `state()` of an earlier optimiser, to resume it; empty for a new one.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ def rate_by_name(method: Method, lr: float | Mapping[str, float]) -> dict[str, f
 
 
 def rate_factor(settings: TrainerSettings, iteration: int) -> float:
-    """What learning rates are multiplied by in an iteration."""
+    """The factor of all learning rates in an iteration: 1, or a cosine from 1 to 0."""
     if settings.lr_policy == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * iteration / settings.iterations))

@@ -1,8 +1,7 @@
 """Files that are either whole or absent: tensors as safetensors, the rest as JSON beside them.
 
-A file is written under another name, forced to disk and then renamed over the old one, so that a
-run killed at any moment leaves the old file or the new one. A digest of everything inside tells a
-damaged file from a good one.
+A file is written under another name, forced to disk and then renamed over the old one. A run that
+is killed at any moment leaves the old file or the new one. A digest detects damaged files.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class CheckpointError(ValueError):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file at `path` by `data`, or leave it as it was."""
+    """Replace the file at `path` by `data`; if that fails, the old file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -124,7 +123,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A short digest of a module's make and of its learnable values, equal across processes."""
+    """A short digest of a module's repr and parameters, equal across processes."""
     found = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(module)).encode())
     for name, value in module.named_parameters():
         found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -1,7 +1,7 @@
-"""More than one process: who takes part, who solves what, and how results come together.
+"""Spread a training or a search over several processes, started by torchrun.
 
-A script that `torchrun` starts N times becomes N ranks of one run, on one machine or several; it
-needs no change, but for `join()` as its first line:
+A script that `torchrun` starts N times becomes N ranks of one run, on one machine or several. Its
+only change is a call of `join()` before `taichi_raster.init`:
 
     import meta, taichi_raster as tr
     meta.join()
@@ -9,12 +9,12 @@ needs no change, but for `join()` as its first line:
 
     torchrun --nproc-per-node 2 --max-restarts 3 train.py
 
-Every rank draws the same batch, solves its share of the instances, and gets the mean of all, so
-that N processes do what one would, to rounding. Each has a Taichi runtime of its own: on a CPU
-`join` gives each its part of the cores, on a machine with several GPUs a GPU of its own.
+Every rank draws the same batch, solves its share of the instances, and gets the mean over all. N
+processes give the result of one, up to rounding. Each has its own Taichi runtime: on a CPU `join`
+gives it a part of the cores, on a machine with several GPUs its own GPU.
 
-Collectives raise `WorkerLost` when a rank has died or hangs. `torchrun --max-restarts` then starts
-all anew, and a trainer with `resume="auto"` goes on from its last checkpoint.
+Collectives raise `WorkerLost` when a rank has died or hangs. `torchrun --max-restarts` then
+restarts all ranks, and a trainer with `resume="auto"` resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Result = TypeVar("Result")
 
 
 class WorkerLost(RuntimeError):
-    """Another rank died, or did not come within the timeout; the message says what to do."""
+    """Another rank died or did not answer within the timeout; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class World:
     """The processes of a run: this one's rank, their number, and how long they wait (seconds).
 
     Every method but `shard` is collective: all ranks call it, in the same order. With one process
-    they do nothing. Only pickled objects of these processes travel, none from files.
+    they do nothing. Ranks exchange pickled objects of their own; none is read from a file.
     """
 
     rank: int = 0
@@ -89,7 +89,7 @@ class World:
         return things
 
     def from_main(self, function: Callable[[], Result]) -> Result:
-        """What `function` returns, or raises, on rank 0, where alone it is called."""
+        """Call `function` on rank 0 alone; every rank returns its result or raises its error."""
         if self.size == 1:
             return function()
         sent: list[Any] = [None]
@@ -106,7 +106,7 @@ class World:
         return result
 
     def raise_any(self, error: Exception | None) -> None:
-        """Raise on every rank what went wrong on any: there the error itself, elsewhere a copy."""
+        """Raise on every rank an error of any rank: there the error itself, elsewhere a copy."""
         errors = self.gather(_portable(error))
         if error is not None:
             raise error
@@ -163,11 +163,11 @@ _joined: World | None = None
 
 
 def join(timeout: float = TIMEOUT, backend: str | None = None) -> World:
-    """Take part in the run that `torchrun` started this process for; alone if it did not.
+    """Join the run that `torchrun` started this process for; without torchrun, a run of one.
 
-    Call it before `taichi_raster.init`, so that this process gets its part of the machine: its
-    share of the cores (unless TI_CPU_MAX_NUM_THREADS is set), or a GPU of its own. It may be called
-    again; `world` calls it where a script has not.
+    Call it before `taichi_raster.init`, so that this process gets its part of the machine: a share
+    of the cores (unless TI_CPU_MAX_NUM_THREADS is set), or its own GPU. Later calls return the same
+    `World`; `world` calls it if the script has not.
 
     Args:
         timeout: seconds that ranks wait for one another, > 0.
@@ -195,10 +195,10 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> World:
 
 
 def _leave() -> None:
-    """Join torch's communication threads while there is an interpreter.
+    """Join torch's communication threads before the interpreter shuts down.
 
-    One that still lets go of a tensor when the interpreter is taken down ends the process by
-    "terminate called without an active exception", and torchrun would start a finished run anew.
+    A thread that frees a tensor during shutdown ends the process with "terminate called without an
+    active exception", and torchrun would restart a finished run.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -214,10 +214,11 @@ def _started_by_torchrun() -> bool:
 
 
 def _fresh_store(store: dist.Store, rank: int, size: int, timeout: timedelta) -> dist.Store:
-    """A part of the store in which no earlier attempt has left its addresses.
+    """A part of the store without addresses of an earlier attempt.
 
-    torchrun may keep the store over restarts, and gloo would then call processes that are gone.
-    Rank 0 chooses a new name, and answers each rank under the name that this made up for itself.
+    torchrun may keep the store over restarts, and gloo would then connect to processes that no
+    longer exist. Rank 0 chooses a fresh prefix, and tells it to each rank under a key that the rank
+    made up itself.
     """
     own = uuid.uuid4().hex
     store.set(f"hello/{rank}", own)
@@ -244,7 +245,7 @@ def _fresh_store(store: dist.Store, rank: int, size: int, timeout: timedelta) ->
 
 
 def _take_part_of_machine(gpu: bool) -> None:
-    """Threads and GPU of this rank; what Taichi has already been started with stays."""
+    """Set the threads and the GPU of this rank; a Taichi that already runs keeps its own."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     has = getattr(os, "sched_getaffinity", None)  # not on every system
     threads = max(1, (len(has(0)) if has else os.cpu_count() or 1) // local)
@@ -270,7 +271,7 @@ def _device() -> torch.device:
 
 
 def _portable(error: Exception | None) -> Exception | None:
-    """The error as other ranks can raise it."""
+    """The error in a form that other ranks can raise."""
     if error is None:
         return None
     try:

@@ -1,7 +1,8 @@
-"""The contract of outer-gradient estimators: what they are given, and what they answer."""
+"""The interface of outer-gradient estimators: what they take and what they return."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,10 @@ from meta.outer.loss import OuterKind, OuterLoss
 
 @dataclass(frozen=True)
 class Estimator:
-    """An outer-gradient function, its name, and the kinds of outer loss that it may use.
+    """An outer-gradient function, its name, and the kinds of outer loss that it accepts.
 
-    Call: estimator(method, task, outer, generator=..., **options) -> OuterGradient.
+    It is called as ``estimator(method, task, outer, generator=..., **options)`` and returns an
+    `OuterGradient`. `why` completes the error for other kinds of outer loss.
     """
 
     name: str
@@ -34,6 +36,10 @@ class Estimator:
                 f"outer: the {self.name} estimator takes an outer loss of kind {kinds}, "
                 f"got {outer.kind!r}: {self.why}"
             )
+
+    def takes(self, keyword: str) -> bool:
+        """Whether the function has an option of this name."""
+        return keyword in inspect.signature(self.function).parameters
 
     def __call__(
         self,
@@ -53,7 +59,7 @@ class Estimator:
 def estimator(
     name: str, outer_kinds: set[OuterKind], why: str
 ) -> Callable[[Callable[..., OuterGradient]], Estimator]:
-    """Decorator that makes an `Estimator` of one function."""
+    """Decorator that turns a function into an `Estimator` that accepts `outer_kinds`."""
 
     def wrap(function: Callable[..., OuterGradient]) -> Estimator:
         return Estimator(name, frozenset(outer_kinds), function, why)
@@ -63,9 +69,9 @@ def estimator(
 
 @dataclass(frozen=True)
 class OuterGradient:
-    """An estimate: the mean outer loss, its gradient by parameter name, and figures worth logging.
+    """An estimate: the mean outer loss, its gradient by parameter name, and figures for the log.
 
-    Parameters that the estimator says nothing about are left out of `grads`.
+    `grads` leaves out parameters that the estimator has no gradient for.
     """
 
     loss: float
@@ -75,7 +81,7 @@ class OuterGradient:
 
 @dataclass(frozen=True)
 class ShareGradient(OuterGradient):
-    """An estimate from some instances, with what the figures of the whole batch are made of.
+    """An estimate from a part of a batch, with what gives the figures of the whole batch.
 
     Attributes:
         parts: tensors; their mean over shares, weighted by instances, is that of the whole.
@@ -88,13 +94,16 @@ class ShareGradient(OuterGradient):
 
 @dataclass(frozen=True)
 class Shard:
-    """Which instances of a batch a process solves: their places among the `total`."""
+    """Which instances of a batch a process solves: their indices among the `total`."""
 
     instances: tuple[int, ...]
     total: int
 
     def of(self, task: TaskBatch) -> TaskBatch:
-        """These instances of the whole batch `task`, or itself if they are all of it."""
+        """The part of the whole batch `task` that has these instances.
+
+        Raises TypeError if the task would need a method `select` and has none.
+        """
         if self.instances == tuple(range(self.total)):
             return task
         if not hasattr(task, "select"):

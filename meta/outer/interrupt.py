@@ -1,4 +1,4 @@
-"""Lets a training that is told to stop by SIGTERM save its state first."""
+"""Turn SIGTERM into an exception, so that a training can save its state first."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def sigterm_as_exit() -> Iterator[Callable[[], None]]:
-    """SIGTERM raises SystemExit(143) meanwhile, so that what is under way can still be saved.
+    """Within this context SIGTERM raises SystemExit(143), so that a state can still be saved.
 
-    Calling what the context gives makes it ignore SIGTERM from there on: while saving on the way
-    out. Only in the main thread, where alone signals are received; elsewhere it does nothing.
+    The context's value is a function; once called, further SIGTERMs are ignored, for use while
+    saving. Python delivers signals to the main thread alone: in another one this does nothing. The
+    earlier handler is restored at the end.
     """
     held = threading.Event()
     if threading.current_thread() is not threading.main_thread():

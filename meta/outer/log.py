@@ -26,7 +26,7 @@ class TrainingLog:
                 file.write(json.dumps(entry) + "\n")
 
     def restore(self, iteration: int) -> None:
-        """Read the file back as of `iteration`; later lines, and a torn one, are dropped."""
+        """Read the file up to `iteration`; later lines and a truncated one are dropped."""
         if self.path is None or not self.path.is_file():
             return
         self.entries = []
@@ -43,7 +43,7 @@ class TrainingLog:
 
 
 class Board:
-    """Numbers of the log for TensorBoard, in a folder; nothing if `folder` is None."""
+    """Writes the numbers of the log for TensorBoard to a folder; nothing if `folder` is None."""
 
     def __init__(self, folder: Path | None, iteration: int = 0):
         self._writer: Any = None
@@ -59,7 +59,7 @@ class Board:
         self._writer = SummaryWriter(str(folder), purge_step=iteration + 1)
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Show the numbers of a log entry, those of its parts as "part/name"."""
+        """Write the numbers of a log entry, those of a nested entry as "entry/name"."""
         if self._writer is None:
             return
         flat = {k: v for k, v in entry.items() if isinstance(v, int | float)}

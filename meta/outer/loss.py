@@ -1,4 +1,4 @@
-"""What the outer loop minimises, and the shape in which every estimator answers."""
+"""The outer loss: what the outer loop minimises, measured at the end of an inner run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class OuterLoss:
     """Judges the end of an inner run.
 
     Args:
-        kind: "true": distance to the hidden solution; "sharp": error between sharp renders; "soft":
-            the inner loss itself, by the renderer under training (a softness can learn to hide
-            errors from it, so only the published estimators, first-order and online, may use it).
-        transform: "log": log(error + floor), under which halving any error counts the same;
+        kind: "true": distance to the hidden solution. "sharp": error between sharp renders. "soft":
+            the inner loss itself, by the renderer under training. A softness can learn to hide
+            errors from "soft", so only the published estimators, first-order and online, accept it.
+        transform: "log": log(error + floor), under which halving any error counts the same.
             "identity": the error.
-        floor: error (in units of the error) below which there is nothing more to gain; > 0, used by
-            "log" only.
+        floor: errors far below it count as equal; in units of the error, > 0. "log" alone uses it.
+
+    Raises ValueError, naming the argument that is out of range.
     """
 
     kind: OuterKind = "true"
@@ -47,7 +48,7 @@ class OuterLoss:
     def per_instance(
         self, method: Method, task: TaskBatch, params: Float[Tensor, "B ..."]
     ) -> Float[Tensor, "B"]:
-        """Outer loss of each instance at unknowns `params`; differentiable."""
+        """Outer loss (B,) at unknowns `params` (B, ...); differentiable."""
         if self.kind == "true":
             error = task.true_error(params)
         elif self.kind == "sharp":
@@ -57,5 +58,5 @@ class OuterLoss:
         return self.of_error(error)
 
     def of_error(self, error: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """The transform alone."""
+        """The transform of errors, elementwise."""
         return torch.log(error + self.floor) if self.transform == "log" else error

@@ -1,7 +1,7 @@
-"""Which instances of a batch bring about a loss, an unknown or a gradient that is not finite.
+"""Find the instances of a batch whose loss, unknowns or gradient are not finite.
 
-Instances do not influence one another, so halves of a batch can be tried apart: a few more inner
-runs, and only when something has gone wrong. This works for any estimator and any task.
+Instances do not influence one another, so the halves of a batch can be tried apart. That takes a
+few more inner runs, and only where something has gone wrong. It works for any estimator and task.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Instances = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Outcome(Generic[Result]):
-    """A result without the instances in `bad`, and why these were left out; None if all are bad."""
+    """A result without the instances in `bad`, and why they were left out; None if all are bad."""
 
     result: Result | None
     bad: Instances = ()
@@ -32,10 +32,10 @@ class Outcome(Generic[Result]):
 def without_culprits(
     attempt: Callable[[Instances], Result], instances: Instances
 ) -> Outcome[Result]:
-    """`attempt` on as many of the instances as it does not raise FloatingPointError for.
+    """Run `attempt` on the instances for which it does not raise FloatingPointError.
 
     Args:
-        attempt: a pure function of the instances (a generator has to be set back by itself).
+        attempt: a pure function of the instances; it resets any generator that it uses.
     """
     bad: list[int] = []
     reason = ""
@@ -52,12 +52,12 @@ def without_culprits(
 def culprits(
     attempt: Callable[[Instances], object], instances: Instances, error: FloatingPointError
 ) -> Instances:
-    """The instances that `attempt` raises `error` for, by halving; all, if none does so alone."""
+    """The instances for which `attempt` raises `error`, by halving; all if none does so alone."""
     return tuple(_culprits(attempt, instances, error)[0])
 
 
 def check_estimate(name: str, estimate: OuterGradient) -> OuterGradient:
-    """The estimate itself; FloatingPointError, naming the parameter, unless it is finite."""
+    """Return the estimate; raise FloatingPointError, naming the parameter, unless it is finite."""
     for parameter, gradient in estimate.grads.items():
         if not bool(torch.isfinite(gradient).all()):
             raise FloatingPointError(

@@ -1,11 +1,10 @@
-"""A batch of an outer training, spread over processes: one estimate, or the losses of a validation.
+"""Spread a batch over processes: one outer gradient, or the losses of a validation.
 
-Instances for which something is not finite are named, and stop the run or are left out, as asked.
+Instances that are not finite are named. They stop the run or are left out, as the settings say.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batch:
-    """Batch `index` of a family's stream, and what to do about what is not finite in it."""
+    """Batch `index` of a family's stream, and what to do about instances that are not finite."""
 
     family: TaskFamily
     stream: Stream
@@ -48,7 +47,7 @@ class Batch:
         return task
 
     def named(self, instances: Instances) -> str:
-        """Where instances come from."""
+        """Instances by family, stream, batch and index, for messages."""
         shown = ", ".join(map(str, instances[:8])) + (", ..." if len(instances) > 8 else "")
         return f"{self.family!r}, stream {self.stream!r}, batch {self.index}, instance {shown}"
 
@@ -96,12 +95,12 @@ def spread_estimate(
 ) -> tuple[OuterGradient, Instances]:
     """The outer gradient of a batch, the same on every rank, and the instances left out of it.
 
-    An estimator with a keyword `shard` is told which instances of the batch it has: what it draws
-    for each of them is then the same on any number of ranks. Others draw by a generator of each
-    rank's own, if there are several.
+    An estimator with an option `shard` is told which instances of the batch it has, so that what
+    it draws for each of them is the same on any number of ranks. With other estimators, each of
+    several ranks has a generator of its own.
     """
     shard = world.shard(batch.size)
-    shares = takes_shard(estimator)
+    shares = estimator.takes("shard")
     own = generator if world.size == 1 or shares else _own_generator(generator, world.rank)
     before = own.get_state()
     outcome: Outcome[OuterGradient] = Outcome(None)
@@ -135,9 +134,9 @@ def spread_scores(
 ) -> tuple[list[float], int]:
     """Mean loss of each candidate over batches, the same on every rank; and the unsolved.
 
-    If these are to be skipped, an instance that some candidate does not solve to anything finite
-    counts for it with the loss of its start; where even that is not finite it is left out, for
-    every candidate. The number of such instances is returned.
+    If they are to be skipped, an instance that a candidate does not solve to anything finite counts
+    for that candidate with the loss of its start. Where even that is not finite, the instance is
+    left out for every candidate. The number of such instances is returned.
     """
     means: list[np.ndarray] = []
     unsolved = 0
@@ -154,11 +153,6 @@ def spread_scores(
         unsolved += len(batch.joined(world, outcome))
         means.append(np.nanmean(np.concatenate(world.gather(losses), axis=1), axis=1))
     return np.mean(means, axis=0).tolist(), unsolved
-
-
-def takes_shard(estimator: Estimator) -> bool:
-    """Whether the estimator's function has a keyword `shard`."""
-    return "shard" in inspect.signature(estimator.function).parameters
 
 
 def _losses(
@@ -246,7 +240,7 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _own_generator(common: torch.Generator, rank: int) -> torch.Generator:
-    """A generator of this rank's own; `common` moves on alike on every rank."""
+    """A generator of this rank's own; `common` advances equally on every rank."""
     seed = int(torch.randint(2**62, (), generator=common))
     own = torch.Generator()
     own.manual_seed(seed + rank)

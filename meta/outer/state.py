@@ -1,4 +1,4 @@
-"""What an outer training is made of between two iterations: its settings, its state, its log."""
+"""The state of an outer training between two iterations, as a checkpoint, and its result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that an outer training knows between two iterations."""
+    """The whole state of an outer training between two iterations."""
 
     iteration: int
     current: dict[str, Tensor]
@@ -44,7 +44,7 @@ class TrainingState:
     start_score: float = math.nan
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Write a checkpoint, atomically; `load` will insist on these `settings` (JSON)."""
+        """Write a checkpoint, atomically; `load` requires equal `settings` (JSON)."""
         tensors = {f"current/{k}": v for k, v in self.current.items()}
         tensors |= {f"average/{k}": v for k, v in self.average.items()}
         for name, parts in self.adam.items():
@@ -104,10 +104,10 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The best validated parameters, the score of the start, and how far the training came.
+    """The best validated parameters, the score of the start, and the iterations done.
 
-    `confirmed` compares them with the start on fresh tasks, where a study asked for that; the best
-    is the start itself then if they were not better.
+    `confirmed` compares them with the start on fresh tasks, if a study asked for that. If they are
+    not better, `best` is the start.
     """
 
     best: Validated

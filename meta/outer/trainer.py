@@ -1,9 +1,9 @@
 """The outer loop: Adam on a method's parameters along an estimated outer gradient.
 
-Training starts wherever the method stands (best: at a well-tuned baseline), validates both the
-iterate and the running average of iterates on the tuning stream, and keeps the best that it saw,
-the start included. Every iteration can be the last: the state is in one checkpoint file, from which
-a run goes on as if it had never stopped, to the bit when the renderer is deterministic.
+Training starts at the method's own parameters, best those of a well-tuned baseline. It validates
+the iterate and the running average of iterates on the tuning stream, and keeps the best of all, the
+start included. The state is one checkpoint file. A resumed run gives the same numbers as one that
+never stopped, to the bit if the renderer is deterministic.
 
 Under `torchrun` the batches are spread over processes (see `meta.outer.distributed`). All ranks
 hold the same state, and rank 0 writes the files.
@@ -47,9 +47,9 @@ class OuterTrainer:
         options: options of the estimator, by name.
         settings: see `TrainerSettings`.
         folder: where "checkpoint.safetensors" and "log.jsonl" are written; None writes nothing.
-        resume: True goes on from the checkpoint in `folder`; "auto" does so if there is one. With
-            False, one that is there is deleted.
-        validation: how the validation scores an end; OuterLoss("true") by default.
+        resume: True resumes from the checkpoint in `folder`; "auto" does so if there is one. False
+            deletes it.
+        validation: the outer loss that scores validations; OuterLoss("true") by default.
         tensorboard: also write the log's numbers to `folder`/tensorboard.
 
     Raises:
@@ -119,9 +119,9 @@ class OuterTrainer:
     ) -> TrainingResult:
         """Train to the end, or until `time_budget` seconds are over, checked between iterations.
 
-        The budget only stops a run: it changes no number, and the run can be resumed. Ctrl-C,
-        SIGTERM, the loss of another process and numbers that are not finite (FloatingPointError)
-        leave a checkpoint of the last whole iteration before they are raised.
+        The budget only stops a run: it changes no number, and the run can be resumed. After Ctrl-C,
+        SIGTERM, the loss of another process or numbers that are not finite (FloatingPointError), a
+        checkpoint of the last whole iteration is written before the exception is raised.
         """
         begin = time.monotonic()
         total = self.settings.iterations
@@ -261,7 +261,7 @@ class OuterTrainer:
         )
 
     def _begin(self, resume: bool | Literal["auto"]) -> None:
-        """Rank 0 looks for a checkpoint, and reads it or deletes what is there; all go from it."""
+        """Rank 0 reads the checkpoint, or deletes an old one; all ranks start from its state."""
         shapes = {name: tuple(value.shape) for name, value in self.method.learnable().items()}
 
         def look() -> TrainingState | None:

@@ -31,9 +31,9 @@ class FixedSoftness:
     """One configuration: scale start -> end (equal: constant; in NDC), learning rate, decay.
 
     `gamma` is the temperature of a softmax depth (see `tr.SoftmaxDepth`), constant or annealed to
-    `gamma_end`; None leaves the depth softness to the renderer. With `over` it is that of the order
-    of a `tr.OverDepth` instead, and None its hard order. `conorm` is a T-conorm and its p; None
-    leaves alpha to the renderer.
+    `gamma_end`; None leaves the depth softness to the renderer. With `over` it is the temperature
+    of the order of a `tr.OverDepth`, and None means a hard order. `conorm` is a T-conorm and its p;
+    None leaves alpha to the renderer.
     """
 
     distribution: str
@@ -78,7 +78,7 @@ class FixedSoftness:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What configurations that can be solved side by side have in common."""
+        """Equal for configurations that can be solved side by side."""
         return self.distribution, self.conorm, self.over, self.gamma is None
 
     @property
@@ -159,10 +159,12 @@ class Grid:
 
     `distributions` are any but "heaviside", which has no gradient. `gammas` are temperatures of the
     depth softmax; None leaves the depth softness to the renderer. `over_gammas` are those of a
-    `tr.OverDepth`, which is tried beside the softmax (instead, if `gammas` is empty); None among
-    them is the hard order. Each is constant, and is annealed to each lower of `gamma_ends`.
-    `conorms` are T-conorms with their p; None among them leaves
-    alpha to the renderer. Raises ValueError, naming what is empty, unknown or not positive.
+    `tr.OverDepth`, which is tried beside the softmax (instead of it, if `gammas` is empty); None
+    among them is the hard order. Each temperature is tried constant, and annealed to each lower one
+    of `gamma_ends`. `conorms` are T-conorms with their p; None among them leaves alpha to the
+    renderer.
+
+    Raises ValueError, naming the field that is empty, unknown or not positive.
     """
 
     distributions: tuple[str, ...] = ("logistic", "gaussian", "uniform")

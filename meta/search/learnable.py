@@ -1,4 +1,4 @@
-"""Where learning starts: a method that equals a hand-tuned one, with chosen parts learnable."""
+"""Make methods that start equal to a hand-tuned one, with chosen parts learnable."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ KNOTS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.9, 0.95, 1.0)
 GAMMA_KNOTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """The same for a depth softness's temperature."""
 DEFAULT_GAMMA = 1e-2
-"""Where a learned temperature starts, if the fixed softness does not say."""
+"""Where a learned temperature starts, if the fixed softness has none."""
 PROBABILISTIC_AT = {"hamacher": 1.0, "aczel_alsina": 1.0, "frank": 1.0}
 """The p at which a T-conorm is the probabilistic one, exactly."""
 
 RendererMaker = Callable[..., nn.Module]
-"""Called with an edge softness and, where these are learned, depth=... and alpha=...."""
+"""Called with an edge softness and, where these are not the family's own, depth and alpha."""
 
 
 @dataclass(frozen=True)
 class Learnable:
-    """What is learned, one switch each; everything else stays as in the fixed softness.
+    """Which parts of a method are learned; the others stay as in the fixed softness.
 
     Args:
         shape: the edge softness is an `MLPSoftness` that starts as the fixed distribution (exactly
             for a logistic, by regression for the others) instead of that distribution.
-        progress: and its shape depends on progress.
+        progress: its shape also depends on progress.
         scale: its scale is a schedule with learnable knots.
-        lr: and so is the inner learning rate.
-        gamma: and the temperature of the softmax over depth, or of the order of an `OverDepth`
-            (nothing, where that is hard). Where the fixed softness says nothing of depth, this and
-            `depth` start at a softmax of `DEFAULT_GAMMA`, whatever the renderer's own depth is.
+        lr: the inner learning rate is such a schedule.
+        gamma: the temperature of the softmax over depth is such a schedule, or that of the order of
+            an `OverDepth` (a hard order has none). If the fixed softness has no depth softness,
+            this and `depth` start at a softmax of `DEFAULT_GAMMA`, whatever the renderer's own is.
         depth: the depth softness is an `MLPDepth`, which starts as the softmax; not for `over`.
         conorm: name of a T-conorm whose p is learned: the fixed softness's own, or, where that
             leaves alpha to the renderer, one that can start as the probabilistic one ("hamacher",
@@ -75,13 +75,15 @@ def learnable_method(
     table: bool = False,
     **options: Any,
 ) -> Method:
-    """A method that solves tasks as `start` does, and has the parameters that `learn` names.
+    """A method that solves tasks as `start` does, with the learnable parts that `learn` names.
 
     Args:
-        table: evaluate a learned shape by a table of its knots (`tr.tabulate`), which is faster
-            where a pixel meets more than a few faces; its weights are learned through the table.
-        renderer: as a task family's `renderer`: called as renderer(edge), with depth and alpha as
-            keywords where `learn` or `start` has something to say about them.
+        start: the fixed softness.
+        renderer: as a task family's `renderer`: called as renderer(edge), with the keywords depth
+            and alpha if `learn` or `start` sets them.
+        rule, steps: the inner loop, as in `Method`.
+        table: evaluate a learned shape by a table (`tr.tabulate`), which is faster where a pixel
+            meets more than a few faces. Its weights are learned through the table.
         options: those of `tr.MLPSoftness`, for a learned shape.
     """
     learn = learn or Learnable()
@@ -101,12 +103,12 @@ def learnable_method(
 
 
 def scale_knots(start: FixedSoftness, knots: Sequence[float] = KNOTS) -> tr.Knots:
-    """The scale of a fixed softness, exactly, as a schedule with learnable knots."""
+    """The scale of a fixed softness as a schedule with learnable knots, exactly equal."""
     return tr.Knots([start.start * (start.end / start.start) ** u for u in knots], knots)
 
 
 def lr_knots(start: FixedSoftness, knots: Sequence[float] = KNOTS) -> tr.Knots:
-    """Its learning rate as such a schedule: exactly, if the place where decay begins is a knot."""
+    """Its learning rate as such a schedule, exactly equal if `DECAY_BEGINS` is a knot."""
     fall = DECAY_FACTOR if start.decay else 1.0
     fraction = [max(0.0, (u - DECAY_BEGINS) / (1 - DECAY_BEGINS)) for u in knots]
     return tr.Knots([start.lr * fall**f for f in fraction], knots)
@@ -142,7 +144,7 @@ def _edge(start: FixedSoftness, learn: Learnable, options: dict[str, Any]) -> tr
 
 
 def _alpha(start: FixedSoftness, learn: Learnable) -> tr.TConorm | None:
-    """None leaves it to the renderer."""
+    """The T-conorm to start at; None leaves it to the renderer."""
     if learn.conorm is None:
         return start.alpha()
     if start.conorm is not None and start.conorm[0] == learn.conorm:
@@ -159,7 +161,7 @@ def _alpha(start: FixedSoftness, learn: Learnable) -> tr.TConorm | None:
 
 
 def _depth(start: FixedSoftness, learn: Learnable) -> tr.DepthSoftness | None:
-    """None leaves it to the renderer."""
+    """The depth softness to start at; None leaves it to the renderer."""
     gamma = start.gamma
     if start.over and learn.depth:
         raise ValueError("depth: a network starts as a softmax, but the fixed softness has 'over'")

@@ -1,4 +1,4 @@
-"""What a careful expert would use: fixed softnesses, tuned by grid on the tuning stream.
+"""Tune fixed softnesses as a careful expert would: by a grid, on the tuning stream.
 
 A fixed softness is a distribution whose scale is constant or annealed (geometrically, from a start
 to an end), with a learning rate that is constant or falls tenfold over the last 15% of the run and,
@@ -64,7 +64,7 @@ class BaselineTuner:
         batch_size: tasks in a batch.
         max_batch: most inner runs side by side.
         cache: JSON file of results; None keeps them in memory only.
-        resume: use the results in `cache`, if it exists; otherwise they are thrown away.
+        resume: use the results in `cache`, if it exists; False overwrites them.
 
     A configuration under which some task of a batch becomes infinite or NaN counts as infinitely
     wrong on that batch, and is logged.
@@ -209,7 +209,7 @@ class BaselineTuner:
 
 
 def tuning_runs(grid: Grid, rungs: Sequence[Rung], batch_size: int) -> int:
-    """How many inner runs a tuning takes."""
+    """The number of inner runs that a tuning takes."""
     constant = [config for config in grid.configurations() if not config.annealed]
     classes = [len(constant), len(grid.configurations()) - len(constant)]
     runs, before = 0, 0

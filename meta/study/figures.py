@@ -1,4 +1,4 @@
-"""Pictures of a training and of what it is worth: curves, schedules, convergence, solved tasks."""
+"""Figures of methods and their results: softness curves, schedules, convergence, solved tasks."""
 
 from __future__ import annotations
 

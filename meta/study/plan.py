@@ -1,4 +1,4 @@
-"""What a study does: the problems it compares methods on, how it tunes and how it learns."""
+"""The plan of a study: the problems to compare methods on, the tuning and the learning."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Problem:
         steps: inner steps.
         count: unseen instances.
         batch_size: in which they are drawn and solved.
-        scale: the edge softness's scale is multiplied by this, for every method alike: where shapes
-            are a quarter as large as those that it was tuned or learned on, 1/4.
+        scale: factor of the edge softness's scale, for every method alike. Use 1/4 where shapes are
+            a quarter as large as those that it was tuned or learned on.
 
     Raises TypeError, naming what the family lacks.
     """
@@ -59,19 +59,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Training:
-    """How much is learned, and how.
+    """What is learned, and how.
 
     Args:
-        learn: what is learnable; the ablation has its schedules alone.
-        settings, estimator, options, outer: of `OuterTrainer`.
+        learn: what is learnable; the ablation learns its schedules alone.
+        settings, estimator, options, outer: as in `OuterTrainer`.
         rates: outer learning rates by the last word of a parameter's name ("weights",
-            "log_values", ...); `sigmas` likewise for an estimator that has them.
+            "log_values", ...).
+        sigmas: the same for the perturbations of an estimator that has them; None leaves them out.
         table: whether a learned shape is evaluated by a table (see `learnable_method`).
-        shape_options: of `tr.MLPSoftness`.
-        confirm: fresh tuning tasks that have to show what was learned to be better than its start
-            (the 95% interval of the ratio of their errors lies below 1): otherwise the start is
-            kept. Where little can be gained, the best of many iterates by a few validation tasks is
-            the luckiest one. 0 keeps the best validated.
+        shape_options: options of `tr.MLPSoftness`.
+        confirm: number of fresh tuning tasks on which the learned method must be better than its
+            start, or the start is kept: the 95% interval of the ratio of their errors must lie
+            below 1. It guards against the best of many iterates on few validation tasks being
+            merely the luckiest. 0 keeps the best validated.
 
     Raises ValueError for a negative `confirm`.
     """
@@ -98,23 +99,23 @@ class Training:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that decides a study's numbers.
+    """Everything that a study's numbers depend on.
 
     Args:
-        name: of the study.
-        problem: what is learned on; its unseen tasks are of the stream "test".
-        transfers: what is judged on besides, by name.
+        name: the study's name, in messages.
+        problem: the problem to learn on; its unseen tasks are of the stream "test".
         rule: the inner update rule.
-        units: of the unknowns that it moves.
-        grid, rungs, tuning_batch: of `BaselineTuner`.
-        slow_grid: a smaller grid, for distributions whose kernels take many times as long; after
-            the first round, the best of each class goes on to the last at once.
-        wider_grid: of the wider search, whose best (of all annealed ones) learning starts at; None
-            for no wider search.
+        units: units of the unknowns that the rule moves, for the softening's card.
+        transfers: further problems to judge on, by name.
+        grid, rungs, tuning_batch: as in `BaselineTuner`.
+        slow_grid: a smaller grid for distributions whose kernels are many times slower. Its best of
+            each class skips from the first round to the last.
+        wider_grid: grid of the wider search; None for none. Learning then starts at the best of all
+            annealed configurations.
         finer: whether the best of each class is tuned again on a finer grid around it.
-        gammas: temperatures of that finer grid; None where depth plays no part.
+        gammas: temperatures of that finer grid; None if depth plays no part.
         training: how the softness is learned.
-        max_batch: most inner runs side by side.
+        max_batch: most inner runs side by side (memory).
     """
 
     name: str

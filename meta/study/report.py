@@ -1,4 +1,4 @@
-"""What a study found, as Markdown and figures."""
+"""Report the results of a study as Markdown tables and figures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STYLES: dict[str, str | tuple[int, tuple[int, int]]] = {
 
 
 def problem_markdown(problem: Problem, results: Mapping[str, Evaluation]) -> str:
-    """A section: parameter errors, what the shape is worth, image errors, the family's own figures.
+    """A section: parameter errors, the shape's worth, image errors, the family's own metrics.
 
     Everything is compared with the best annealed fixed softness, on the same instances.
     """
@@ -90,7 +90,7 @@ def parameter_table(
 
 
 def score_card(problem: Problem, results: Mapping[str, Evaluation]) -> dict[str, object]:
-    """What a softening's card says of the learned method's unseen tasks: figures, rounded."""
+    """Figures of the learned method on unseen tasks, rounded, for a softening's card."""
     _, comparisons = parameter_table(problem, results)
     learned = next(c for c in comparisons if c.name == LEARNED)
     errors = results[LEARNED].errors
@@ -142,7 +142,7 @@ def own_metrics(results: Mapping[str, Evaluation]) -> str:
 
 
 def curves(method: Method, style: str | tuple[int, tuple[int, int]]) -> Curves:
-    """A method as `softness_figure` shows it."""
+    """The curves of a method for `softness_figure`."""
     edge = soft_renderer(method).edge
     return Curves(edge.value, edge.scale, method.lr, style)
 

@@ -1,16 +1,15 @@
-"""A study of one task family: tune fixed softnesses, learn one, judge all of them on unseen tasks.
+"""Run a study of one task family: tune fixed softnesses, learn one, judge all on unseen tasks.
 
-Stages, each kept in files of its own, so that a stopped study goes on where it was:
+Each stage keeps its results in files, so that a stopped study can be resumed:
 
-1. tune: every configuration of a grid of fixed softnesses, by successive halving, then a finer grid
-   around the best of each class (see `meta.search`), on the tuning stream;
-   Where asked, a wider search then also tunes what the edge softness stands in: the T-conorm, and a
-   temperature that is annealed too;
-2. learn: a softness that starts at the best fixed one, and the ablation: the same, with a logistic
-   shape that stays, by the same estimator with the same effort; where asked, each is kept only if
-   fresh tasks confirm that it is better than its start;
-3. judge: all methods on the same unseen tasks of the family, and of the families they are to
-   transfer to, which nothing has been tuned or trained on.
+1. tune: a grid of fixed softnesses by successive halving, then a finer grid around the best of each
+   class (see `meta.search`), on the tuning stream. An optional wider search also tunes the T-conorm
+   and an annealed temperature.
+2. learn: a softness that starts at the best fixed one; and the ablation, whose shape stays
+   logistic, by the same estimator with the same effort. Optionally, each is kept only if fresh
+   tasks confirm that it is better than its start.
+3. judge: all methods on the same unseen tasks, of the family itself and of those they are to
+   transfer to. Nothing has been tuned or trained on these tasks.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from rich.console import Console
 from torch import Tensor
 
 import taichi_raster as tr
-from meta.estimators import es_gradient
 from meta.evaluation.evaluate import Evaluation, evaluate
 from meta.evaluation.stats import Comparison, compare
 from meta.inner.method import Method
@@ -60,7 +58,7 @@ class StudyRun:
     Args:
         study: what to do.
         folder: where every stage keeps its files.
-        resume: go on with what is in `folder`, if anything is; otherwise it is overwritten stage by
+        resume: use the results in `folder`, if there are any; False overwrites them stage by
             stage.
         console, quiet: where progress is shown, and whether.
     """
@@ -79,9 +77,11 @@ class StudyRun:
     # Stage 1 --------------------------------------------------------------------------------------
 
     def tune(self) -> dict[str, Tuned]:
-        """The best fixed softnesses: `CONSTANT`, `ANNEALED`, `WIDER` where that was searched, and
-        "logistic", where the ablation starts: the best annealed logistic of the search (wider or
-        not) that found where learning starts.
+        """Stage 1. Returns the best fixed softnesses by name.
+
+        They are `CONSTANT`, `ANNEALED`, `WIDER` if there was a wider search, and "logistic", where
+        the ablation starts. "logistic" is the best annealed logistic of the search, wider or not,
+        that found where learning starts.
         """
         study = self.study
         results = [self._tuned(study.grid, study.rungs, "tuning")]
@@ -125,7 +125,7 @@ class StudyRun:
     # Stage 2 --------------------------------------------------------------------------------------
 
     def start(self, best: Mapping[str, Tuned], name: str) -> Method:
-        """Where `LEARNED` or `ABLATION` starts, on the study's own family."""
+        """The method at which `LEARNED` or `ABLATION` starts, on the study's own family."""
         training = self.study.training
         config = best[_start_of(best) if name == LEARNED else "logistic"].config
         learn, options = training.learn, dict(training.shape_options)
@@ -138,7 +138,7 @@ class StudyRun:
         return self._at(self.study.problem, config, learn, options)
 
     def train(self, method: Method, name: str, time_budget: float | None = None) -> TrainingResult:
-        """Learn all that is learnable about `method`, which is left at the best validated."""
+        """Stage 2: learn the parameters of `method`, which is left at the best validated ones."""
         training, names = self.study.training, list(method.learnable())
         folder = self.folder / ("learned" if name == LEARNED else "ablation")
         start = method.parameter_dict()
@@ -148,7 +148,7 @@ class StudyRun:
             max_batch=self.study.max_batch,
         )
         options = {**training.options}
-        if training.estimator is es_gradient:
+        if training.estimator.takes("max_batch"):
             options["max_batch"] = self.study.max_batch
         if training.sigmas is not None:
             options["sigma"] = {key: _by_last_word(training.sigmas, key) for key in names}
@@ -171,7 +171,7 @@ class StudyRun:
         return replace(result, best=best, confirmed=shown)
 
     def _confirm(self, method: Method, start: dict[str, Tensor], folder: Path) -> Comparison:
-        """What was learned against its start, on tuning tasks that no stage before has seen."""
+        """Compare what was learned with its start, on tuning tasks that no stage has used yet."""
         problem, path = self.study.problem, folder / "confirmed.json"
         learned = method.parameter_dict()
         settings = json.loads(json.dumps({
@@ -203,7 +203,7 @@ class StudyRun:
     def methods(
         self, best: Mapping[str, Tuned], trained: Mapping[str, Method], problem: Problem
     ) -> dict[str, Method]:
-        """Every method, as it solves `problem`: same softness and learning rate, its renderer."""
+        """Every method as it solves `problem`, with the renderer of that problem's family."""
         family, rule = problem.family, self.study.rule
         fixed = {
             name: fixed_method(best[name].config, family.renderer, rule, problem.steps)
@@ -213,7 +213,7 @@ class StudyRun:
         return {name: moved(method, problem) for name, method in (fixed | dict(trained)).items()}
 
     def judge(self, methods: Mapping[str, Method], problem: Problem) -> dict[str, Evaluation]:
-        """Solve the unseen tasks of `problem` with every method; again if it has changed since."""
+        """Stage 3: solve the unseen tasks of `problem` with every method that is new or changed."""
         results = {}
         for name, method in methods.items():
             path = judged_file(self.folder, problem, name)
@@ -246,7 +246,7 @@ class StudyRun:
 
 
 def moved(method: Method, problem: Problem) -> Method:
-    """The same softness (scaled as `problem` says), learning rate and rule on another family."""
+    """The method on another family; its softness is scaled by `problem.scale`."""
     old = soft_renderer(method)
     edge = old.edge
     if problem.scale != 1.0:
@@ -263,7 +263,7 @@ def _start_of(best: Mapping[str, Tuned]) -> str:
 
 
 def _best_of_each_class(results: Sequence[TuningResult]) -> dict[str, Tuned]:
-    """Of several searches; what was tried on more tasks goes first."""
+    """The best of several searches; configurations tried on more tasks rank first."""
     ranking = [entry for result in results for entry in result.ranking]
     merged = TuningResult(sorted(ranking, key=lambda entry: (-entry.tasks, entry.score)))
     best = {
@@ -291,7 +291,7 @@ def _by_last_word(values: Mapping[str, float], name: str) -> float:
 
 
 def judged_file(folder: Path, problem: Problem, method: str) -> Path:
-    """Where a study in `folder` keeps what a method solved."""
+    """The file in which a study in `folder` keeps the results of a method."""
     return Path(folder) / "judged" / f"{_file_name(problem.title)} {_file_name(method)}.json"
 
 
