@@ -1,8 +1,8 @@
 """Recover the vertices of a few flat triangles from one sharp picture of them.
 
-A hidden instance has K triangles of given colours and depths; the unknowns are their vertices in
+A hidden instance has K triangles of given colours and depths. The unknowns are their vertices in
 NDC, (B, K, 3, 2). The target is the sharp render of the hidden instance; the start is the hidden
-instance displaced. Small, fast, and hard in the way that matters: triangles hide one another, and a
+instance displaced. The task is small and fast, and still hard: triangles hide one another, and a
 descent that starts far away gets stuck.
 """
 
@@ -33,7 +33,7 @@ FAILURE_THRESHOLD = 0.1
 """Parameter error (NDC) above which an instance counts as stuck."""
 
 CENTRE = 0.4  # triangle centres are uniform in [-CENTRE, CENTRE]^2
-FIRST_DEPTH, DEPTH_STEP = 1.0, 0.5  # depths of a set are these, shuffled
+FIRST_DEPTH, DEPTH_STEP = 1.0, 0.5  # the K depths are 1, 1.5, 2, ..., in random order
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""Coloured triangles in the plane: how they are drawn at random, turned and compared.
-
-`Shape2D` and `Picture` share this.
-"""
+"""Draw, orient and compare random coloured triangles, for the families of flat shapes."""
 
 from __future__ import annotations
 
@@ -26,8 +23,8 @@ RELABELLINGS = tuple(itertools.permutations(range(3)))
 def turned_to_front(triangles: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B K 3 2"]:
     """The same triangles, all counter-clockwise.
 
-    The sharp renderer treats front and back faces apart where they overlap; turned to the front,
-    relabelling a triangle's vertices changes nothing.
+    The sharp renderer treats front and back faces separately where they overlap. Once turned to the
+    front, a triangle looks the same under any relabelling of its vertices.
     """
     x, y = triangles.detach().unbind(dim=-1)
     a, b = x - x[..., :1], y - y[..., :1]

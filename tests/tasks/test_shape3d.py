@@ -13,6 +13,7 @@ from meta.inner.protocol import TaskBatch, TaskFamily
 from meta.inner.unroll import unroll
 from meta.inner.updates import Adam
 from taichi_raster.metrics import chamfer_distance, sample_surface, volume
+from tasks import sphere
 from tasks.shape3d import ELEVATIONS, FOV, VISIBLE_RADIUS, Shape3D
 from tasks.solids import KINDS, random_solid
 
@@ -389,3 +390,11 @@ def test_descent_recovers_solids_from_colours():
     before, after = task.metrics(task.start()), task.metrics(found)
     for name in ("image_error", "parameter_error"):
         assert bool((after[name] < 0.75 * before[name]).all()), name
+
+
+def test_what_is_kept_between_tasks_can_be_trained_on_if_inference_asked_first():
+    sphere.template.cache_clear()
+    with torch.inference_mode():
+        kept = sphere.template(1, 1.0, 16, torch.float64)
+    tensors = [kept.mesh.vertices, kept.spread, kept.weights, *kept.laplacian.buffers()]
+    assert not any(tensor.is_inference() for tensor in tensors)
