@@ -145,7 +145,7 @@ def the_study(options: Options) -> meta.Study:
     family = Shape2D(options.triangles, image_size=options.image_size, seed=options.seed)
     rungs = [(1, None), (4, 36), (16, 6)] if options.long else [(1, None), (2, 36), (8, 6)]
     return meta.Study(
-        "learn_softness",
+        "Shape2D",
         meta.Problem("Unseen tasks", family, options.steps, options.unseen),
         meta.Adam(),
         units="NDC",

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 import taichi_raster as tr
+from tasks.copies import repeater
 from tasks.overlapping import overlapping_shapes, padded_fans
 from tasks.streams import Stream, instance_generators
 from tasks.triangles import mean_square, separated_colours
@@ -247,13 +248,8 @@ class OcclusionBatch:
             }
 
     def repeat(self, copies: int) -> OcclusionBatch:
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
-
-        def tile(tensor: Tensor) -> Tensor:
-            return tensor.repeat(copies, *[1] * (tensor.ndim - 1))
-
-        return self._mapped(tile, {"target": tile(self.target)})
+        repeat = repeater(copies)
+        return self._mapped(repeat, {"target": repeat(self.target)})
 
     def select(self, instances: list[int]) -> OcclusionBatch:
         """A batch of some of the instances, in the order given."""

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 import taichi_raster as tr
+from tasks.copies import repeater
 from tasks.picture_files import LoadedPicture, PathLike, load_picture, load_triangles
 from tasks.streams import Stream, instance_generators
 from tasks.triangles import (
@@ -303,13 +304,8 @@ class PictureBatch:
             return figures
 
     def repeat(self, copies: int) -> PictureBatch:
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
-
-        def tile(tensor: Tensor) -> Tensor:
-            return tensor.repeat(copies, *[1] * (tensor.ndim - 1))
-
-        return self._mapped(tile, {"target": tile(self.target)})
+        repeat = repeater(copies)
+        return self._mapped(repeat, {"target": repeat(self.target)})
 
     def select(self, instances: list[int]) -> PictureBatch:
         """A batch of some of the instances, in the order given."""

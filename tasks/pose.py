@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import taichi_raster as tr
+from tasks.copies import repeater
 from tasks.pose_meshes import is_closed, lit_colours, random_body
 from tasks.streams import Stream, instance_generators
 
@@ -364,10 +365,9 @@ class PoseBatch:
             }
 
     def repeat(self, copies: int) -> PoseBatch:
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
+        repeat = repeater(copies)
         _ = self.target, self.start_overlap  # rendered once, for all copies
-        return self._mapped(lambda tensor: tensor.repeat(copies, *[1] * (tensor.ndim - 1)))
+        return self._mapped(repeat)
 
     def select(self, instances: list[int]) -> PoseBatch:
         """A batch of some of the instances, in the order given."""

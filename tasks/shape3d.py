@@ -28,6 +28,7 @@ from taichi_raster.metrics import (
     voxelise,
 )
 from tasks import sphere
+from tasks.copies import repeater
 from tasks.pose_meshes import lit_colours
 from tasks.silhouettes import FAR, NEAR, counted, coverage, mean_iou, ramps, side_by_side
 from tasks.solids import random_solid
@@ -363,10 +364,9 @@ class Shape3DBatch:
             }
 
     def repeat(self, copies: int) -> Shape3DBatch:
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
+        repeat = repeater(copies)
         _ = self.silhouettes, self.target  # made once, before they are copied
-        return self._mapped(lambda tensor: tensor.repeat(copies, *[1] * (tensor.ndim - 1)))
+        return self._mapped(repeat)
 
     def select(self, instances: list[int]) -> Shape3DBatch:
         """A batch of some of the instances, in the order given."""
