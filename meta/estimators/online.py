@@ -40,9 +40,9 @@ def online_gradient(
 ) -> OuterGradient:
     """Mean over steps t < T of d(mean soft loss at step t)/d(the renderer's parameters).
 
-    The unknowns of each step count as given. The loss of step t is the inner one, at progress
+    The unknowns of each step count as constants. The loss of step t is the inner one, at progress
     t / T, under the transform of `outer`; `loss` is its mean over steps. Learning-rate parameters
-    are left out of `grads`. Draws nothing at random.
+    are left out of `grads`. Nothing is drawn at random.
     """
     learnable = _softness(method)
     totals = [torch.zeros_like(parameter) for parameter in learnable.values()]

@@ -72,7 +72,7 @@ def check_estimate(name: str, estimate: OuterGradient) -> OuterGradient:
 def _culprits(
     attempt: Callable[[Instances], object], instances: Instances, error: FloatingPointError
 ) -> tuple[list[int], str]:
-    """The bad among instances that fail together, and what is said about the first."""
+    """The bad ones among instances that fail together, and the message of the first."""
     if len(instances) == 1:  # copies of this one alone: their numbers would mislead
         return list(instances), re.sub(r" of instance [\d, .]*\(\d+ of \d+\)", "", str(error))
     middle = len(instances) // 2

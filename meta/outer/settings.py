@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Numbers of an outer training.
+    """Settings of an outer training.
 
     Args:
         iterations: outer steps, >= 1.
@@ -20,14 +20,15 @@ class TrainerSettings:
         clip: largest norm of the whole outer gradient; None for no clipping.
         average: decay in [0, 1) of the running average of iterates; 0 for none.
         validate_every: iterations between validations.
-        validation_batches, validation_batch_size, validation_index: validation tasks: so many
-            batches of the tuning stream, beginning at this index. The default keeps clear of the
-            first batches, on which a baseline was probably chosen.
+        validation_batches, validation_batch_size: number and size of the batches of the tuning
+            stream that a validation solves.
+        validation_index: the first of these batches. The default avoids the stream's beginning, on
+            which a baseline was probably tuned.
         checkpoint_every: iterations between checkpoints.
         seed: of the estimator's random directions.
         max_batch: most inner runs side by side in validation.
         nonfinite: what to do about an instance whose loss, unknowns or gradient become infinite or
-            NaN; it is named either way. "stop": raise FloatingPointError. "skip": leave it out of
+            NaN. It is always named. "stop": raise FloatingPointError. "skip": leave it out of
             the estimate (the task needs a method `select`), count it in the log, and stop only if
             more than half of a batch is like that; in a validation it counts with the loss of its
             start.

@@ -184,7 +184,7 @@ class Grid:
             registry.find(name)
         for conorm in self.conorms:
             if conorm is not None:
-                tr.TConorm(*conorm)  # raises ValueError for what there is not
+                tr.TConorm(*conorm)  # raises ValueError for an unknown one
         for field_name in ("scales", "ends", "lrs", "gammas", "gamma_ends", "over_gammas"):
             values = [v for v in getattr(self, field_name) or () if v is not None]
             if not all(math.isfinite(value) and value > 0 for value in values):
