@@ -107,7 +107,7 @@ def unrolled(arch: str, steps: int) -> dict[str, Any]:
     from fit_task import make_method, make_task
 
     import taichi_raster as tr
-    from meta.unroll import unroll
+    from meta.inner.unroll import unroll
     from scenes import timed
 
     tr.init(arch)

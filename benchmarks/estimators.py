@@ -30,8 +30,6 @@ from rich.console import Console
 from torch import Tensor
 
 import taichi_raster as tr
-from meta.baselines import FixedSoftness
-from meta.checkpoint import load_checkpoint, load_json, require_equal, save_json
 from meta.estimators import (
     es_gradient,
     exact_gradient,
@@ -40,14 +38,17 @@ from meta.estimators import (
     pes_gradient,
     truncated_gradient,
 )
-from meta.evaluate import candidate_errors, evaluate
-from meta.method import Method
-from meta.outer import Estimator, OuterLoss
-from meta.starts import learnable_shape
-from meta.stats import FAILURE_THRESHOLD
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings
-from meta.updates import Adam
+from meta.evaluation.evaluate import candidate_errors, evaluate
+from meta.evaluation.stats import FAILURE_THRESHOLD
+from meta.inner.method import Method
+from meta.inner.updates import Adam
+from meta.outer.checkpoint import load_checkpoint, load_json, require_equal, save_json
+from meta.outer.estimator import Estimator
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.trainer import OuterTrainer
+from meta.search.fixed import FixedSoftness
+from meta.search.learnable import learnable_shape
 from tasks import Shape2D
 
 matplotlib.use("Agg")

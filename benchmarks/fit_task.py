@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from meta.method import Method
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.updates import Adam
 from scenes import GAMMA, SCALE
 
 

@@ -28,12 +28,11 @@ from rich.console import Console
 from tyro.conf import Positional
 
 import taichi_raster as tr
-from meta.checkpoint import load_json, require_equal, save_json
-from meta.fixed import FixedSoftness, fixed_method
-from meta.method import Method
-from meta.training import fingerprint
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
+from meta.outer.checkpoint import fingerprint, load_json, require_equal, save_json
+from meta.search.fixed import FixedSoftness, fixed_method
 from tasks.pose import LARGEST_RADIUS, Pose
 
 RANGES = ((15.0, 35.0), (35.0, 55.0), (55.0, 75.0))

@@ -22,10 +22,11 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import study as program  # noqa: E402
 import taichi_raster as tr  # noqa: E402
-from meta.checkpoint import load_json  # noqa: E402
-from meta.evaluate import Evaluation  # noqa: E402
-from meta.stats import compare  # noqa: E402
-from meta.study import ABLATION, ANNEALED, LEARNED, WIDER, Problem, judged_file  # noqa: E402
+from meta.evaluation.evaluate import Evaluation  # noqa: E402
+from meta.evaluation.stats import compare  # noqa: E402
+from meta.outer.checkpoint import load_json  # noqa: E402
+from meta.study.plan import ABLATION, ANNEALED, LEARNED, WIDER, Problem  # noqa: E402
+from meta.study.study import judged_file  # noqa: E402
 
 MAIN = ("shape2d", "occlusion", "shape3d", "pose", "apart", "shaded", "solid")
 PAGE, HEAD = ROOT / "docs" / "results.md", ROOT / "docs" / "results_head.md"

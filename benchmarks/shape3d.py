@@ -26,15 +26,15 @@ from torch import Tensor
 from tyro.conf import Positional
 
 import taichi_raster as tr
-from meta.baselines import FixedSoftness, fixed_method
 from meta.estimators import ESTIMATORS
-from meta.evaluate import Evaluation, evaluate
-from meta.outer import OuterKind, OuterLoss
-from meta.starts import Learnable, learnable_method
-from meta.stats import compare
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings
-from meta.updates import Adam
+from meta.evaluation.evaluate import Evaluation, evaluate
+from meta.evaluation.stats import compare
+from meta.inner.updates import Adam
+from meta.outer.loss import OuterKind, OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.trainer import OuterTrainer
+from meta.search.fixed import FixedSoftness, fixed_method
+from meta.search.learnable import Learnable, learnable_method
 from tasks import Shape3D
 
 START = FixedSoftness("gaussian", 0.15, 0.01, 0.0133333, True)

@@ -32,7 +32,7 @@ from typing import Any
 
 import tyro
 
-from meta.checkpoint import load_json, require_equal, save_json
+from meta.outer.checkpoint import load_json, require_equal, save_json
 from tasks.reconstruction.curves import read_curve
 
 PROGRAM = Path(__file__).resolve().parent.parent / "examples" / "reconstruct.py"

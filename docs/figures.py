@@ -24,9 +24,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
 import taichi_raster as tr
-from meta.method import Method
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
 from tasks import Shape2D, Shape2DBatch
 
 DPI = 110

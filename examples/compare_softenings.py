@@ -29,12 +29,12 @@ from torch import Tensor
 
 import taichi_raster as tr
 from meta.console import progress_bar
-from meta.figures import picture_grid, solving_gif
-from meta.fixed import FixedSoftness, fixed_method
-from meta.method import Method
-from meta.stats import markdown_table, summarise
-from meta.unroll import trajectory
-from meta.updates import Adam
+from meta.evaluation.stats import markdown_table, summarise
+from meta.inner.method import Method
+from meta.inner.unroll import trajectory
+from meta.inner.updates import Adam
+from meta.search.fixed import FixedSoftness, fixed_method
+from meta.study.figures import picture_grid, solving_gif
 from tasks.shape2d import FAILURE_THRESHOLD, Shape2D, Shape2DBatch
 
 # Distribution, scale at the first and at the last step (NDC), learning rate, and that it decays.

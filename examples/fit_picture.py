@@ -33,7 +33,7 @@ from tyro.conf import Positional
 
 import taichi_raster as tr
 from meta.console import progress_bar
-from meta.figures import solving_gif
+from meta.study.figures import solving_gif
 from tasks.picture import FAR, NEAR, Picture, PictureBatch
 
 # Depth softness, and scales of the edges in NDC (the picture is 2 wide), at first and at last.

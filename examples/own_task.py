@@ -6,7 +6,7 @@
 The task here: a stretched and turned octagon is seen in one sharp silhouette; where is it, how long
 are its half-axes, and how is it turned? `Octagons` draws such problems, `OctagonBatch` is a number
 of them, and these two are all that `meta` needs: plain dataclasses with the methods of
-meta/protocol.py. Nothing is inherited, registered or edited.
+meta/inner/protocol.py. Nothing is inherited, registered or edited.
 
 Learning starts at an annealed logistic softness, and changes its shape, its scale and the learning
 rate, by evolution strategies. The start is the best of only ten that were tried by hand: for a
@@ -33,15 +33,15 @@ from torch import Tensor, nn
 import taichi_raster as tr
 from meta.console import Clock
 from meta.estimators import es_gradient
-from meta.evaluate import Evaluation, evaluate
-from meta.figures import picture_grid
-from meta.method import Method
-from meta.outer import OuterLoss
-from meta.stats import compare
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings
-from meta.unroll import unroll
-from meta.updates import Adam
+from meta.evaluation.evaluate import Evaluation, evaluate
+from meta.evaluation.stats import compare
+from meta.inner.method import Method
+from meta.inner.unroll import unroll
+from meta.inner.updates import Adam
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.trainer import OuterTrainer
+from meta.study.figures import picture_grid
 from tasks.streams import instance_generators
 
 SIZE = 16  # side of a picture in pixels

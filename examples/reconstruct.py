@@ -35,7 +35,7 @@ from tyro.conf import Positional, arg, subcommand
 
 import taichi_raster as tr
 from meta.console import progress_bar
-from meta.distributed import join
+from meta.outer.distributed import join
 from tasks import reconstruction as rec
 from tasks.reconstruction.curves import draw_curves
 from tasks.reconstruction.model import parameter_count

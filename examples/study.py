@@ -35,21 +35,24 @@ from rich.console import Console
 from tyro.conf import Positional
 
 import taichi_raster as tr
-from meta.baselines import Grid, Rung, Tuned
 from meta.console import Clock
-from meta.distributed import join, world
-from meta.method import Method
-from meta.report import (
+from meta.inner.method import Method
+from meta.inner.updates import Adam
+from meta.outer.distributed import join, world
+from meta.outer.settings import TrainerSettings
+from meta.search.fixed import Grid
+from meta.search.learnable import Learnable
+from meta.search.ranking import Tuned
+from meta.search.tuner import Rung
+from meta.study.plan import ABLATION, LEARNED, Problem, Study, Training
+from meta.study.report import (
     draw_convergence,
     draw_pictures,
     draw_softnesses,
     problem_markdown,
     score_card,
 )
-from meta.starts import Learnable
-from meta.study import ABLATION, LEARNED, Problem, Study, StudyRun, Training
-from meta.training import TrainerSettings
-from meta.updates import Adam
+from meta.study.study import StudyRun
 from taichi_raster.softness.distributions import registry
 from tasks import Occlusion, Picture, Pose, Shape2D, Shape3D
 
@@ -101,11 +104,7 @@ def main(options: Options) -> None:
         method = run.start(best, name)
         trained[name] = method
         result = clock(name, lambda m=method, n=name: run.train(m, n, budget(options)))
-        notes.append(
-            f"{name}: validation {result.start_score:.3f} before, {result.best.score:.3f} after "
-            f"(the {result.best.source} at outer iteration {result.best.iteration} of "
-            f"{result.iteration})"
-        )
+        notes.append(f"{name}: {result.summary}")
         if result.confirmed is not None:
             notes[-1] += (
                 f"; errors of the best validated on {study.training.confirm} fresh tuning tasks "

@@ -29,7 +29,7 @@ from torch import Tensor
 
 import taichi_raster as tr
 from meta.console import progress_bar
-from meta.figures import solving_gif
+from meta.study.figures import solving_gif
 from tasks.occlusion import FAR, NEAR, Occlusion, OcclusionBatch
 
 FRAMES = 40  # moments at which the depths are kept, for the film and the curves

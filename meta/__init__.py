@@ -1,14 +1,12 @@
 """Meta-learning for inverse rendering: an inner loop solves tasks, an outer loop improves it.
 
 A `Method` (renderer, update rule, learning-rate schedule, steps) solves a `TaskBatch` by `unroll`.
-An estimator gives the gradient of an `OuterLoss` with respect to all that is learnable about the
-method, and an `OuterTrainer` follows it. `evaluate` and `compare` tell what came of it, beside the
-fixed softnesses that a `BaselineTuner` finds. Tasks are anything that meets `TaskFamily`.
+An estimator gives the gradient of an `OuterLoss` with respect to the method's learnable parameters,
+and an `OuterTrainer` descends it. `evaluate` and `compare` measure the result against the fixed
+softnesses that a `BaselineTuner` finds. A `Study` does all of this for one family of tasks. Any
+class that meets `TaskFamily` is such a family.
 """
 
-from meta.baselines import BaselineTuner, FixedSoftness, Grid, Rung, fixed_method
-from meta.checkpoint import CheckpointError
-from meta.distributed import Shard, WorkerLost, World, join
 from meta.estimators import (
     ESTIMATORS,
     OnlineRun,
@@ -20,17 +18,31 @@ from meta.estimators import (
     pes_gradient,
     truncated_gradient,
 )
-from meta.evaluate import Convergence, Evaluation, convergence, evaluate
-from meta.method import Method
-from meta.outer import Estimator, OuterGradient, OuterLoss, estimator
-from meta.protocol import TaskBatch, TaskFamily
-from meta.starts import Learnable, learnable_method, learnable_schedules, learnable_shape
-from meta.stats import Comparison, Summary, compare, markdown_table, rich_table, summarise
-from meta.study import Problem, Study, StudyRun, Training
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings, TrainingResult
-from meta.unroll import InnerRun, batch_parameters, trajectory, unroll
-from meta.updates import SGD, Adam, Momentum, UpdateRule
+from meta.evaluation.evaluate import Convergence, Evaluation, convergence, evaluate
+from meta.evaluation.stats import (
+    Comparison,
+    Summary,
+    compare,
+    markdown_table,
+    rich_table,
+    summarise,
+)
+from meta.inner.method import Method
+from meta.inner.protocol import StudyBatch, StudyFamily, TaskBatch, TaskFamily
+from meta.inner.unroll import InnerRun, batch_parameters, trajectory, unroll
+from meta.inner.updates import SGD, Adam, Momentum, UpdateRule
+from meta.outer.checkpoint import CheckpointError
+from meta.outer.distributed import WorkerLost, World, join
+from meta.outer.estimator import Estimator, OuterGradient, Shard, estimator
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.state import TrainingResult
+from meta.outer.trainer import OuterTrainer
+from meta.search.fixed import FixedSoftness, Grid, fixed_method
+from meta.search.learnable import Learnable, learnable_method, learnable_schedules, learnable_shape
+from meta.search.tuner import BaselineTuner, Rung
+from meta.study.plan import Problem, Study, Training
+from meta.study.study import StudyRun
 
 __all__ = [
     "ESTIMATORS",
@@ -56,6 +68,8 @@ __all__ = [
     "Rung",
     "Shard",
     "Study",
+    "StudyBatch",
+    "StudyFamily",
     "StudyRun",
     "Summary",
     "TaskBatch",

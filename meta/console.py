@@ -1,4 +1,4 @@
-"""What a long program says while it runs: the plan, progress with the time left, the times."""
+"""Console output of long programs: the plan, progress bars, and the time of each stage."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Clock:
 
 
 def plan_table(title: str, runs: Mapping[str, int]) -> Table:
-    """The split of the work, stated before it begins: inner runs of each stage and their share."""
+    """A table of the inner runs of each stage and their share, to print before the work begins."""
     table = Table(title=title)
     table.add_column("stage")
     table.add_column("inner runs", justify="right")

@@ -1,4 +1,4 @@
-"""Families of inverse-rendering tasks, one a file; each meets the Protocols of `meta.protocol`."""
+"""Families of inverse-rendering tasks, one a file, which meet the Protocols of `meta`."""
 
 from tasks.occlusion import Occlusion, OcclusionBatch
 from tasks.picture import Picture, PictureBatch

@@ -1,8 +1,8 @@
 """Recover which shape lies in front of which from one sharp picture of overlapping shapes.
 
-A hidden instance has K flat convex shapes of given outlines and colours, each at one depth; the
-unknowns are the depths, and with `positions` also where the shapes are. A sharp picture does not
-change until two depths change places, so only a soft depth has gradients that reorder shapes.
+A hidden instance has K flat convex shapes of given outlines and colours, each at one depth. The
+unknowns are the depths and, with `positions`, the shapes' places. A sharp picture does not change
+until two shapes swap their depths, so only a soft depth has gradients that reorder shapes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 import taichi_raster as tr
+from tasks.copies import repeater
 from tasks.overlapping import overlapping_shapes, padded_fans
-from tasks.shape2d import mean_square, separated_colours
 from tasks.streams import Stream, instance_generators
+from tasks.triangles import mean_square, separated_colours
 
 NEAR, FAR = 1.0, 2.0
 EDGE_OF_RANGE = 0.01  # share of the depth range kept free at each end, against rounding
@@ -153,17 +154,17 @@ class OcclusionBatch:
     """B instances of `Occlusion`.
 
     Unknowns are the depths t, (B, K), or (x, y, t) of each shape, (B, K, 3). A depth unknown t is
-    any real number; its shape lies at `depth_share(t)` of the range from near to far, a sigmoid, so
-    that it never leaves the range and its gradient never dies. x and y, of a shape's centre, are in
-    units of 0.25 NDC: like depths, they start about one unit from where they belong.
+    any real number. Its shape lies at `depth_share(t)`, a sigmoid, of the range from near to far:
+    it never leaves the range, and its gradient never vanishes. x and y are those of the shape's
+    centre, in units of 0.25 NDC, so that they start about one unit from the truth, as depths do.
 
     Attributes:
         hidden, initial: (B, K, 3) as (x, y, t): a solution, and the start.
         corners: (B, F, 3, 2) the triangles' corners in NDC, relative to their shape's centre.
         owner: (B, F) the shape of each triangle, -1 for padding.
         colours: (B, K, 3) in [0, 1].
-        shown: (B, K, K) true at (i, k) where i is seen in front of k: all that the picture tells of
-            the depths.
+        shown: (B, K, K) true at (i, k) where i is seen in front of k. The picture determines the
+            order of these pairs, and nothing else about the depths.
         present: (B, K), false for padding.
     """
 
@@ -206,10 +207,10 @@ class OcclusionBatch:
     def true_error(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, "B"]:
         """Order error: the mean over `shown` pairs of log2(1 + h), h a hinge on the pair's depths.
 
-        h falls in proportion to the difference in depth, from 1 at a tie to 0 at a thousandth of
-        the depth range, and grows likewise in the wrong order; the logarithm, because a picture
-        tells the order, but not how far apart. So one wrong pair among ten is a failure. With
-        unknown positions their RMS distance to the hidden ones (NDC) is added.
+        h is linear in the difference in depth: 1 at a tie, 0 at a thousandth of the depth range in
+        the right order, above 1 in the wrong one. The logarithm is there because a picture
+        determines the order, but no distances. One wrong pair among ten is a failure. With unknown
+        positions, their RMS distance to the hidden ones (NDC) is added.
         """
         hinge = torch.log1p(torch.relu(1 - self._gaps(params) / MARGIN)) / math.log(2)
         error = self._over_pairs(hinge)
@@ -229,8 +230,8 @@ class OcclusionBatch:
         image_error;
         order_accuracy: share of the `shown` pairs in the right order; all_ordered: 1 where all are;
         depth_error: RMS difference to the hidden depths, as shares of the range, after the
-        increasing affine map that makes it smallest (depths that the picture does not tell count,
-        too, so it need not be 0 when all pairs are ordered);
+        increasing affine map that minimises it. It need not be 0 when all pairs are ordered, since
+        depths that the picture does not determine count, too;
         position_error: RMS distance of the shapes to the hidden ones (NDC).
         """
         with torch.no_grad():
@@ -247,13 +248,8 @@ class OcclusionBatch:
             }
 
     def repeat(self, copies: int) -> OcclusionBatch:
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
-
-        def tile(tensor: Tensor) -> Tensor:
-            return tensor.repeat(copies, *[1] * (tensor.ndim - 1))
-
-        return self._mapped(tile, {"target": tile(self.target)})
+        repeat = repeater(copies)
+        return self._mapped(repeat, {"target": repeat(self.target)})
 
     def select(self, instances: list[int]) -> OcclusionBatch:
         """A batch of some of the instances, in the order given."""
@@ -307,7 +303,7 @@ class OcclusionBatch:
         return tr.lift_triangles(xy, z), colours
 
     def _offsets(self, places: Tensor) -> Tensor:
-        """What to add to triangles' corners, (B, F, 1, 2), for shapes at `places`, (B, K, 2)."""
+        """Offsets of triangles' corners, (B, F, 1, 2), for shapes at `places`, (B, K, 2)."""
         return POSITION_UNIT * _of_owner(places, self.owner.clamp(min=0))
 
     def _cached(self, name: str, make: Callable[[], Tensor]) -> Tensor:

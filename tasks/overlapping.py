@@ -1,7 +1,7 @@
 """Random stacks of overlapping convex shapes, checked on a grid of points.
 
-Shapes are stacked from front to back. A shape behind all others changes nothing of what is seen of
-them, so each is drawn until it fits what lies in front of it, and an accepted one stays.
+Shapes are stacked from front to back. A shape behind all others does not change what is seen of
+them. So each shape is redrawn until it fits behind the accepted ones, which never change.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ CORNERS = {"triangle": 3, "quad": 4, "hexagon": 6, "disc": 8}
 RADII = (0.3, 0.55)  # of the ellipses that carry the corners
 BAR_LENGTHS, BAR_WIDTHS = (0.45, 0.7), (0.09, 0.14)  # half the sides of a thin bar
 CENTRE = 0.4  # centres of full-size shapes are uniform in [-CENTRE, CENTRE]^2
-ROOMY = 5  # so many shapes have full size; of more, each is smaller, so that all can be seen
+ROOMY = 5  # up to so many shapes have full size; if there are more, all are smaller
 
-GRID = 40  # what is seen is measured at GRID x GRID points of [-1, 1]^2
+GRID = 40  # visibility is measured at GRID x GRID points of [-1, 1]^2
 LEAST_SHOWN = 0.03  # area (NDC^2, at full size) on which one of a pair hides the other
 LEAST_SEEN = 0.3  # share of its own area on which a shape is seen
 TRIES = 10000

@@ -1,8 +1,8 @@
-"""Draw a whole picture with a hundred or more triangles: what `Shape2D` teaches, at a larger scale.
+"""Draw a whole picture with a hundred or more triangles: `Shape2D` at a larger scale.
 
-Either the picture is the sharp render of hidden triangles, which are to be recovered, or it is any
-image file, for which there is no true solution. Hidden triangles, and how far from them the start
-is, are those of `Shape2D` at a quarter of the size.
+The picture is either the sharp render of hidden triangles, which are to be recovered, or any image
+file, which has no true solution. Hidden triangles and their displacement at the start are those of
+`Shape2D` at a quarter of the size.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 import taichi_raster as tr
+from tasks.copies import repeater
 from tasks.picture_files import LoadedPicture, PathLike, load_picture, load_triangles
-from tasks.shape2d import (
+from tasks.streams import Stream, instance_generators
+from tasks.triangles import (
     RELABELLINGS,
     TRANSLATION,
     VERTEX_NOISE,
@@ -28,7 +30,6 @@ from tasks.shape2d import (
     triangle_outline,
     turned_to_front,
 )
-from tasks.streams import Stream, instance_generators
 
 UNIT = 1 / 4  # NDC for each unit of a vertex unknown, and of the vertex error
 NEAR, FAR = 0.5, 3.0
@@ -42,8 +43,8 @@ class Picture:
     """Family of pictures to be drawn with triangles; `sample` draws batches.
 
     Unknowns are one row for each triangle: (B, K, 6), its vertices x, y, x, y, x, y in units of 1/4
-    NDC, so that the learning rates of `Shape2D` suit; or, with `colours`, (B, K, 9), red, green and
-    blue behind them, 0 to 1 (nothing holds them there but the picture).
+    NDC, so that the learning rates of `Shape2D` suit. With `colours` they are (B, K, 9): red, green
+    and blue follow, 0 to 1 in the solution but not clamped.
 
     Args:
         triangles: K, or an inclusive range (low, high) from which each instance draws its number.
@@ -52,13 +53,13 @@ class Picture:
         images: paths of image files; instance i of a batch draws file i modulo their number. By
             default, None: the pictures are renders of hidden triangles.
         start_meshes: for each image the path of a .npy array (K, 3, C) of triangles to start from,
-            x and y first, fitted into the picture; their number takes the place of `triangles`, and
-            instances of one file then differ in the triangles' depths alone. By default, None:
-            random triangles, spread over the picture.
-        colours: each triangle's colour is unknown as well. Else it is given: the hidden triangle's
-            own, or, of an image file, the mean colour of what stands on its ground.
-        matte: the target of an image file has an alpha channel: the file's own or, where it has
-            none, the colour's distance from the ground: right for a logo, wrong for a photograph.
+            x and y first, which are fitted into the picture. Their number replaces `triangles`, and
+            instances of one file differ in the triangles' depths alone. By default, None: random
+            triangles, spread over the picture.
+        colours: whether each triangle's colour is unknown as well. Otherwise it is given: the
+            hidden triangle's own or, for an image file, the mean colour of its foreground.
+        matte: whether the target of an image file has an alpha channel: the file's own or, if it
+            has none, the colour's distance from the background. The latter suits logos, not photos.
         image_size: side of the square picture in pixels, or (H, W).
         seed: of the whole family; a batch is a function of (seed, stream, index, size) alone.
         dtype: of all tensors; the runtime's by default.
@@ -142,9 +143,9 @@ class Picture:
     ) -> tr.SoftRasterizer:
         """Soft renderer of this family's size and clip depths.
 
-        Its background is black; a batch takes its own grounds into account. The depth softness is
-        by default `OverDepth`: under a softmax, the faint rim of a near triangle outweighs what
-        fully covers a pixel behind it, the more so the smaller gamma is.
+        Its background is black; a batch adds its own background colours. The default depth softness
+        is `OverDepth`: under a softmax, the faint rim of a near triangle outweighs a triangle
+        behind it that fully covers the pixel, the more so the smaller gamma is.
         """
         depth = tr.OverDepth() if depth is None else depth
         return tr.SoftRasterizer(
@@ -188,7 +189,7 @@ class Picture:
         return _rows(triangles, colours), start, depth, colours, present
 
     def _draw_start(self, rng: np.random.Generator, i: int) -> tuple[np.ndarray, ...]:
-        """As `_draw_hidden`, for file i; what stands for the hidden instance is the start."""
+        """As `_draw_hidden`, for file i, with the start in place of the hidden instance."""
         if self._meshes:
             mesh = self._meshes[i % len(self._meshes)]
             count, high = len(mesh), max(map(len, self._meshes))
@@ -209,11 +210,11 @@ class PictureBatch:
     """B instances of `Picture`.
 
     Attributes:
-        hidden: (B, K, 9), the solution as the unknowns with colours; None for image files.
-        initial: (B, K, 9), the start likewise.
+        hidden: (B, K, 9), the solution, as unknowns with colours; None for image files.
+        initial: (B, K, 9), the start, as unknowns with colours.
         depth: (B, K).
-        colours: (B, K, 3) in [0, 1], where they are not unknown.
-        ground: (B, 3) what is seen beside the triangles.
+        colours: (B, K, 3) in [0, 1], used unless they are unknown.
+        ground: (B, 3), the background colour.
         present: (B, K), false for padding.
         drawn: (B, H, W, 4 or 3) the image files' pictures; None for hidden triangles.
     """
@@ -261,10 +262,10 @@ class PictureBatch:
     def true_error(self, params: Float[Tensor, "B K D"]) -> Float[Tensor, "B"]:
         """Hidden triangles: geometric mean over the present ones of their vertex RMSE, in NDC / 4.
 
-        Minimised over the six relabellings of each triangle, and with a floor of 1e-3 under the
-        logarithm. (The RMSE over all vertices, `metrics` has it, says only how far the few
-        triangles went astray that nothing in the picture holds.) For image files, whose true
-        solution nobody knows, it is the root of `image_error` instead.
+        It is minimised over the six relabellings of each triangle, and has a floor of 1e-3 under
+        the logarithm. The RMSE over all vertices (see `metrics`) would be dominated by the few
+        triangles that the picture does not constrain. Image files have no true solution: there it
+        is the root of `image_error`.
         """
         if self.hidden is None:
             return torch.sqrt(self.image_error(params) + 1e-24)
@@ -303,13 +304,8 @@ class PictureBatch:
             return figures
 
     def repeat(self, copies: int) -> PictureBatch:
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
-
-        def tile(tensor: Tensor) -> Tensor:
-            return tensor.repeat(copies, *[1] * (tensor.ndim - 1))
-
-        return self._mapped(tile, {"target": tile(self.target)})
+        repeat = repeater(copies)
+        return self._mapped(repeat, {"target": repeat(self.target)})
 
     def select(self, instances: list[int]) -> PictureBatch:
         """A batch of some of the instances, in the order given."""
@@ -350,8 +346,8 @@ class PictureBatch:
     def _faces(self, xy: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """Face vertices (B,K,3,3) and face attributes (B,K,3,3): colours relative to the ground.
 
-        Compositing is linear in colours: so black behind them, and the ground added to the picture,
-        is each instance's own ground behind them.
+        Compositing is linear in colours. So a black background with the ground added to the picture
+        equals each instance's own ground as the background.
         """
         colours = params[..., 6:] if self.family.colours else self.colours
         relative = (colours - self.ground[:, None])[:, :, None].expand(-1, -1, 3, -1)
@@ -392,7 +388,7 @@ def _spread_triangles(
 ) -> np.ndarray:
     """`high` triangles (high, 3, 2) in NDC; the first `count` are spread over the picture.
 
-    Each of them has its centre in a cell of its own of a grid that has few more cells than that.
+    Each of these has its centre in its own cell of a grid that has few more cells than `count`.
     """
     reach = REACH * half_sides
     rows = max(1, round(np.sqrt(count * reach[1] / reach[0])))

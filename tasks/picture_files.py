@@ -1,4 +1,4 @@
-"""Image files and start triangles from outside, as `Picture` takes them."""
+"""Read the image files and start triangles of `Picture`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MARGIN = 0.95  # start triangles from a file span this share of the picture at m
 
 @dataclass(frozen=True)
 class LoadedPicture:
-    """A picture on plain ground, all in [0, 1].
+    """A picture on a plain background, all values in [0, 1].
 
     Attributes:
         image: (H, W, 4) with its matte, or (H, W, 3) without.
-        ground: (3,), the colour behind it.
-        ink: (3,), the mean colour of what is drawn on the ground.
+        ground: (3,), the background colour.
+        ink: (3,), the mean colour of the foreground.
     """
 
     image: np.ndarray
@@ -30,14 +30,14 @@ class LoadedPicture:
 
 
 def load_picture(path: PathLike, size: tuple[int, int], matte: bool) -> LoadedPicture:
-    """An image file fitted into (H, W) pixels, with ground beside it where shapes differ.
+    """An image file fitted into (H, W) pixels, padded with its background colour.
 
-    A file with an alpha channel keeps it as the matte, and its ground is black. Else the ground is
-    the median colour of the file's border, and the matte each pixel's distance to it in colour,
-    relative to the largest: exact for drawings of one colour on plain ground. Without `matte`, a
-    picture is RGB alone.
+    A file with an alpha channel keeps it as the matte, and its background is black. Otherwise the
+    background is the median colour of the file's border, and the matte is each pixel's distance to
+    it in colour, relative to the largest. That is exact for drawings of one colour on a plain
+    background. Without `matte`, a picture is RGB alone.
 
-    Raises ValueError, naming `images`, for a file that is no image or shows one colour all over.
+    Raises ValueError, naming `images`, for a file that is no image or has one colour throughout.
     """
     try:
         with Image.open(path) as file:
@@ -68,8 +68,8 @@ def load_picture(path: PathLike, size: tuple[int, int], matte: bool) -> LoadedPi
 def load_triangles(path: PathLike, half_sides: np.ndarray) -> np.ndarray:
     """Triangles (K, 3, 2) in NDC from a .npy file of (K, 3, C) or (1, K, 3, C), C >= 2: x, y, ...
 
-    Moved and scaled, alike in x and y, to the largest size at which they lie within 95% of the
-    picture, whose half sides in NDC are `half_sides`, (x, y).
+    They are moved, and scaled equally in x and y, to the largest size at which they lie within 95%
+    of the picture, whose half sides in NDC are `half_sides`, (x, y).
 
     Raises ValueError, naming `start_meshes`, for a file of other content.
     """

@@ -1,14 +1,14 @@
 """Recover the pose of a camera from one picture of a known mesh: its silhouette, or shaded.
 
-The published experiment of Petersen et al. (GenDR, CVPR 2022), which Wu et al. (EGSR 2024) took
-over, is `Pose.published`. The camera orbits the mesh; unknown are its distance, elevation and
-azimuth, optionally its field of view, and, where the start's silhouette does not meet the target's
-at all (`overlap="none"`), where in the picture the mesh appears.
+`Pose.published` is the experiment of Petersen et al. (GenDR, CVPR 2022), which Wu et al. (EGSR
+2024) also use. The camera orbits the mesh. Its distance, elevation and azimuth are unknown, and
+optionally its field of view. If the silhouettes of start and target do not meet at all
+(`overlap="none"`), the place of the mesh in the picture is unknown, too.
 
 Angles are *relative to the truth*, as published: the mesh is first turned so that the true camera
-has elevation and azimuth 0. So the true elevation, drawn from N(0, 60 degrees) and often beyond 90,
-only turns the mesh (smoothly: no up vector flips), and no truth is near a pole, where azimuth means
-nothing.
+has elevation and azimuth 0. The true elevation, drawn from N(0, 60 degrees) and often beyond 90,
+thus only turns the mesh, and no up vector flips. No truth is near a pole, where azimuth is
+undefined.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import taichi_raster as tr
+from tasks.copies import repeater
 from tasks.pose_meshes import is_closed, lit_colours, random_body
 from tasks.streams import Stream, instance_generators
 
-# True and starting distances, uniform; those of "any" overlap are published. Farther away, two
-# meshes fit into the picture side by side.
+# Ranges of the true and starting distances, uniform; those of "any" overlap are published. With
+# "none" they are larger, so that two meshes fit into the picture side by side.
 TRUE_DISTANCE = {"any": (2.5, 4.0), "none": (6.0, 8.0)}
 START_DISTANCE = {"any": (2.0, 10.0), "none": (5.0, 10.0)}
 TRUE_SPREAD = 60.0  # standard deviation of the true elevation and azimuth in degrees; published
@@ -37,8 +38,8 @@ HALF_FOV = 20.0  # the true one, in degrees; published
 START_HALF_FOV = (10.0, 30.0)  # uniform; published
 MARGIN = 0.95  # where overlap is "none", meshes lie within this part of the picture
 
-# Unknown distances and half fields of view mean themselves between the inner two of these; beyond,
-# they approach the outer two smoothly. So no update can bring the camera into the mesh.
+# Unknown distances and half fields of view are taken as they are between the inner two of these.
+# Beyond, they approach the outer two smoothly, so that no update brings the camera into the mesh.
 DISTANCES = (1.6, 2.0, 10.0, 20.0)
 HALF_FOVS = (5.0, 10.0, 30.0, 45.0)
 LARGEST_RADIUS = 1.5  # of a mesh; less than DISTANCES[0] - NEAR
@@ -56,9 +57,9 @@ class Pose:
         "scaled":    log distance, radians, log tan h, NDC
         "published": scene units, degrees, degrees, hundredths of NDC
 
-    A step in any scaled unknown moves points of the picture by about that step times the mesh's
-    radius in the picture (the pan: by that step), so one Adam rate, about 0.05 to 0.1, suits all.
-    Published Adam rates, for the published units, are 0.3 to 0.5.
+    A step in a scaled unknown moves points of the picture by about that step times the mesh's
+    radius in the picture; a step in the pan moves them by that step. So one Adam rate, about 0.05
+    to 0.1, suits all. Published Adam rates, for the published units, are 0.3 to 0.5.
 
     Args:
         meshes: "procedural", a random body for each instance (`tasks.pose_meshes`); or one mesh for
@@ -66,12 +67,12 @@ class Pose:
         image: "silhouette", whose loss is 1 - intersection over union (published), or "shaded",
             whose loss is the mean squared difference of its colours alone.
         image_size: side of the square picture in pixels; published: 64.
-        unknown_fov: whether the field of view is unknown too. Perspective alone tells it from the
-            distance, so both are poorly determined then, but the angles are not.
+        unknown_fov: whether the field of view is unknown, too. Perspective alone distinguishes it
+            from the distance, so both are then poorly determined; the angles are not.
         start_angle: degrees in the (elevation, azimuth) plane from the truth to the start, drawn
             uniformly from (low, high), in a random direction; published: 15-35, 35-55 and 55-75.
-        overlap: "any": as published, the mesh is in the picture's middle; "none": it is anywhere,
-            and the start elsewhere, so that their silhouettes have no pixel in common.
+        overlap: "any": the mesh is in the middle of the picture, as published. "none": the mesh and
+            its start are at different places, so that their silhouettes have no pixel in common.
         distance, start_distance: (low, high) of the true and starting distances; None for
             `TRUE_DISTANCE` and `START_DISTANCE`. (At the farthest published start, 10, a procedural
             body is still seven pixels wide in a picture of 32, so the published range is kept.)
@@ -153,7 +154,7 @@ class Pose:
 
     @cached_property
     def closed(self) -> bool:
-        """Whether fronts alone show the silhouette; renderers then leave out backs."""
+        """Whether front faces alone show the whole silhouette; renderers then cull back faces."""
         return not isinstance(self.meshes, tr.Mesh) or is_closed(self.meshes)
 
     def sample(self, batch_size: int, stream: Stream, index: int) -> PoseBatch:
@@ -187,12 +188,13 @@ class Pose:
     ) -> tr.SoftRasterizer:
         """Soft renderer of this family's size and clip depths.
 
-        `depth` matters if shaded: by default `OverDepth`. Under a softmax of a small gamma, near
-        faces spread over the background, and most poses are missed; with a gamma of 1, as many are
-        found as with `OverDepth`, at twice the error.
+        `depth` matters only for shaded pictures, where its default is `OverDepth`. Under a softmax
+        with a small gamma, near faces spread over the background, and most poses are missed. With a
+        gamma of 1, as many are found as with `OverDepth`, at twice the error.
 
-        It leaves out fragments of less than 1e-3, which makes it 1.7 times faster and solves as
-        many, except where silhouettes do not overlap: there the far tails have the only gradient.
+        The renderer drops fragments below 1e-3, which makes it 1.7 times faster and solves as many
+        tasks. Where silhouettes do not overlap, only the far tails have a gradient, and it keeps
+        fragments down to 1e-6.
         """
         if depth is None and self.image == "shaded":
             depth = tr.OverDepth()
@@ -206,9 +208,9 @@ class Pose:
         return tr.SharpRasterizer(self.image_size, near=NEAR, far=FAR, cull_backfaces=self.closed)
 
     def views(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B 6"]:
-        """What unknowns stand for: distance, elevation, azimuth, half field of view, pan x and y.
+        """The views that unknowns mean: distance, elevation, azimuth, half field of view, pan x, y.
 
-        In scene units, degrees and NDC.
+        They are in scene units, degrees and NDC.
         """
         distance, elevation, azimuth, *rest = params.unbind(dim=-1)
         half = rest.pop(0) if self.unknown_fov else None
@@ -227,7 +229,7 @@ class Pose:
         return torch.stack([distance, elevation, azimuth, half, x, y], dim=-1)
 
     def unknowns(self, views: Float[Tensor, "B 6"]) -> Float[Tensor, "B K"]:
-        """The unknowns that stand for `views` whose distance and field of view are in range."""
+        """The unknowns that mean `views`, whose distance and field of view must be in range."""
         distance, elevation, azimuth, half, x, y = views.unbind(dim=-1)
         if self.units == "published":
             columns = [distance, elevation, azimuth, half, 100 * x, 100 * y]
@@ -269,8 +271,8 @@ class PoseBatch:
     """B instances of `Pose`.
 
     Attributes:
-        corners: (B, F, 3, 3) of the meshes' faces in the world; (1, F, 3, 3) for one shared mesh.
-        colours: of the corners likewise, RGB; None for silhouettes.
+        corners: (B, F, 3, 3), of the meshes' faces in the world; (1, F, 3, 3) for one shared mesh.
+        colours: RGB of the corners, of the same shape; None for silhouettes.
         frames: (B, 3, 3) rotations of the world that bring the true camera to elevation and azimuth
             0: rows right, up, backward.
         hidden, initial: (B, K), the solution and the start.
@@ -309,7 +311,7 @@ class PoseBatch:
     def loss(
         self, params: Float[Tensor, "B K"], renderer: nn.Module, progress: float | Tensor
     ) -> Float[Tensor, "B"]:
-        """Between the soft picture and the target: 1 - IoU of silhouettes, or MSE of colours."""
+        """1 - IoU of the soft silhouette and the target's, or MSE of their colours."""
         image = self.soft_image(params, renderer, progress)
         if self.colours is None:
             return tr.silhouette_iou_loss(image[..., 0], self.target[..., 0])
@@ -318,8 +320,9 @@ class PoseBatch:
     def true_error(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
         """Angle in degrees of the rotation between the orientations of the camera and the truth.
 
-        That of Rx(elevation) Ry(azimuth), cos(angle / 2) = cos(elevation / 2) cos(azimuth / 2): to
-        second order the root of elevation^2 + azimuth^2, of which the published criterion speaks.
+        The rotation is Rx(elevation) Ry(azimuth), with cos(angle / 2) = cos(elevation / 2)
+        cos(azimuth / 2). To second order the angle is the root of elevation^2 + azimuth^2, which
+        the published criterion uses.
         """
         half = torch.deg2rad(self.family.views(params)[:, 1:3]) / 2
         (sin_e, sin_a), (cos_e, cos_a) = half.sin().unbind(1), half.cos().unbind(1)
@@ -327,7 +330,7 @@ class PoseBatch:
         return torch.rad2deg(2 * torch.atan2(sine, (cos_e * cos_a).abs()))
 
     def image_error(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
-        """Of the sharp picture: 1 - IoU of silhouettes, or MSE of colours.
+        """1 - IoU of the sharp silhouette and the target's, or MSE of their colours.
 
         Here IoU is the sum of min(a, b) over that of max(a, b), which is 1 for equal coverages even
         where they are fractions.
@@ -335,13 +338,14 @@ class PoseBatch:
         return self._sharp_difference(self.sharp_image(params))
 
     def metrics(self, params: Float[Tensor, "B K"]) -> dict[str, Float[Tensor, "B"]]:
-        """Of each instance:
+        """Figures of each instance.
 
-        parameter_error: `true_error`, in degrees. failure: 1 where it is above 5.
-        image_error: see there. iou: of the sharp silhouettes.
-        published_success: 1 where elevation^2 + azimuth^2 < 5^2, in degrees, relative to the truth.
-        distance_error: in scene units; fov_error: of the whole field of view, in degrees;
-        pan_error: in NDC; the latter two are 0 where these are known.
+        parameter_error: `true_error`, in degrees; failure: 1 where it is above 5;
+        image_error: `image_error`; iou: of the sharp silhouettes;
+        published_success: 1 where elevation^2 + azimuth^2 < 5^2, in degrees, relative to the truth;
+        distance_error: in scene units;
+        fov_error: of the whole field of view, in degrees, 0 where it is known;
+        pan_error: in NDC, 0 where the pan is known;
         start_overlap: 1 where the silhouettes of start and truth overlap.
         """
         with torch.no_grad():
@@ -361,10 +365,9 @@ class PoseBatch:
             }
 
     def repeat(self, copies: int) -> PoseBatch:
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
+        repeat = repeater(copies)
         _ = self.target, self.start_overlap  # rendered once, for all copies
-        return self._mapped(lambda tensor: tensor.repeat(copies, *[1] * (tensor.ndim - 1)))
+        return self._mapped(repeat)
 
     def select(self, instances: list[int]) -> PoseBatch:
         """A batch of some of the instances, in the order given."""
@@ -407,7 +410,7 @@ class PoseBatch:
         return self._cache[name]
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> PoseBatch:
-        """Each instance's tensors changed; what all share is kept."""
+        """A batch with each instance's tensors changed; shared ones are kept."""
 
         shared = len(self.corners) != self.batch_size
 
@@ -426,13 +429,13 @@ class PoseBatch:
 
 
 def _iou(a: Float[Tensor, "B H W"], b: Float[Tensor, "B H W"]) -> Float[Tensor, "B"]:
-    """Of coverages; 0 where both are empty."""
+    """IoU of coverages; 0 where both are empty."""
     union = torch.maximum(a, b).sum(dim=(1, 2))
     return torch.minimum(a, b).sum(dim=(1, 2)) / torch.where(union > 0, union, 1.0)
 
 
 def _eased(x: Tensor, limits: tuple[float, ...]) -> Tensor:
-    """x between the inner two limits; beyond, smoothly towards the outer two: C1, rising."""
+    """x between the inner two limits; beyond, it rises smoothly (C1) towards the outer two."""
     low, first, last, high = limits
     below = low + (first - low) * torch.exp((x.clamp(max=first) - first) / (first - low))
     above = high - (high - last) * torch.exp((last - x.clamp(min=last)) / (high - last))

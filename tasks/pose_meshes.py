@@ -1,4 +1,4 @@
-"""What is seen in `tasks.pose`: random bodies whose pose a silhouette tells, and their light.
+"""The meshes of `tasks.pose`: random bodies whose silhouette determines their pose, and lights.
 
 A body is closed, without symmetry, and has `FACES` triangles. There are five kinds, in equal
 shares: a lumpy superellipsoid, a body with four limbs, two joined balls, a star and a wavy ring.
@@ -21,7 +21,7 @@ from torch import Tensor
 import taichi_raster as tr
 
 FACES = 160
-"""Triangles of every body: one number, so that bodies need no padding."""
+"""Triangles of every body; all have the same number, so that a batch needs no padding."""
 
 RADIUS = 0.85
 """Distance from the origin to a body's farthest vertex: it fits a picture from 2.5 away."""
@@ -32,7 +32,7 @@ LIGHTS = (
     tr.DirectionalLight((-0.5, 1.0, 0.3), (0.1, 0.6, 0.25)),
     tr.DirectionalLight((-0.3, -0.4, 1.0), (0.1, 0.2, 0.7)),
 )
-"""Fixed in the mesh's world, in three colours, so that a colour tells a normal."""
+"""Fixed in the mesh's world, in three colours, so that a colour determines a normal."""
 
 Body = tuple[np.ndarray, np.ndarray]  # vertices (V, 3), faces (F, 3)
 
@@ -55,7 +55,7 @@ def lit_colours(corners: Float[Tensor, "B F 3 3"]) -> Float[Tensor, "B F 3 3"]:
 
 
 def is_closed(mesh: tr.Mesh) -> bool:
-    """Whether a mesh is closed and wound outwards, so that its fronts alone show its silhouette."""
+    """Whether a mesh is closed and wound outwards, so that front faces show its silhouette."""
     import trimesh  # here, as it takes a third of a second
 
     surface = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
@@ -129,7 +129,8 @@ def _along(direction: np.ndarray) -> np.ndarray:
     return np.stack([direction, side, np.cross(direction, side)])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)
+@torch.inference_mode(False)
 def _ball(subdivisions: int) -> Body:
     return _plain(tr.icosphere(subdivisions))
 

@@ -1,16 +1,13 @@
 """Recover the vertices of a few flat triangles from one sharp picture of them.
 
-A hidden instance has K triangles of given colours and depths; the unknowns are their vertices in
+A hidden instance has K triangles of given colours and depths. The unknowns are their vertices in
 NDC, (B, K, 3, 2). The target is the sharp render of the hidden instance; the start is the hidden
-instance displaced. Small, fast, and hard in the way that matters: triangles hide one another, and a
+instance displaced. The task is small and fast, and still hard: triangles hide one another, and a
 descent that starts far away gets stuck.
 """
 
 from __future__ import annotations
 
-import colorsys
-import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -21,19 +18,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import taichi_raster as tr
+from tasks.copies import repeater
 from tasks.streams import Stream, instance_generators
+from tasks.triangles import (
+    RELABELLINGS,
+    TRANSLATION,
+    VERTEX_NOISE,
+    mean_square,
+    separated_colours,
+    triangle_outline,
+    turned_to_front,
+)
 
 FAILURE_THRESHOLD = 0.1
 """Parameter error (NDC) above which an instance counts as stuck."""
 
 CENTRE = 0.4  # triangle centres are uniform in [-CENTRE, CENTRE]^2
-RADII = (0.25, 0.55)  # circumradius of a triangle, uniform
-MIN_GAP = math.pi / 3  # smallest angle between two vertices, seen from the centre
-TRANSLATION = 0.3  # largest displacement of a whole triangle at the start, per coordinate
-VERTEX_NOISE = 0.15  # largest displacement of a vertex on top of it, per coordinate
-FIRST_DEPTH, DEPTH_STEP = 1.0, 0.5  # depths of a set are these, shuffled
-
-RELABELLINGS = tuple(itertools.permutations(range(3)))
+FIRST_DEPTH, DEPTH_STEP = 1.0, 0.5  # the K depths are 1, 1.5, 2, ..., in random order
 
 
 @dataclass(frozen=True)
@@ -213,13 +214,8 @@ class Shape2DBatch:
             }
 
     def repeat(self, copies: int) -> Shape2DBatch:
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
-
-        def tile(tensor: Tensor) -> Tensor:
-            return tensor.repeat(copies, *[1] * (tensor.ndim - 1))
-
-        return self._mapped(tile, {"target": tile(self.target)})
+        repeat = repeater(copies)
+        return self._mapped(repeat, {"target": repeat(self.target)})
 
     def select(self, instances: list[int]) -> Shape2DBatch:
         """A batch of some of the instances, in the order given."""
@@ -251,40 +247,3 @@ class Shape2DBatch:
         return tr.lift_triangles(params, self.depth), self.colours[:, :, None, :].expand(
             -1, -1, 3, -1
         )
-
-
-def turned_to_front(triangles: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B K 3 2"]:
-    """The same triangles, all counter-clockwise.
-
-    The sharp renderer treats front and back faces apart where they overlap; turned to the front,
-    relabelling a triangle's vertices changes nothing.
-    """
-    x, y = triangles.detach().unbind(dim=-1)
-    a, b = x - x[..., :1], y - y[..., :1]
-    back = a[..., 1] * b[..., 2] < a[..., 2] * b[..., 1]
-    return torch.where(back[..., None, None], triangles[:, :, [0, 2, 1]], triangles)
-
-
-def mean_square(
-    image: Float[Tensor, "B H W C"], target: Float[Tensor, "B H W C"]
-) -> Float[Tensor, "B"]:
-    """Mean squared difference of each picture of a batch, over its pixels and channels."""
-    squares = nn.functional.mse_loss(image, target, reduction="none")
-    return squares.flatten(1).mean(dim=1)
-
-
-def triangle_outline(rng: np.random.Generator) -> np.ndarray:
-    """Vertices (3, 2) on a circle about the origin, counter-clockwise, angles MIN_GAP apart."""
-    radius = rng.uniform(*RADII)
-    gaps = MIN_GAP + (2 * math.pi - 3 * MIN_GAP) * rng.dirichlet(np.ones(3))
-    angles = rng.uniform(0, 2 * math.pi) + np.cumsum(gaps)
-    return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-
-
-def separated_colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """`count` saturated colours (count, 3) with hues spread around the circle, in random order."""
-    spacing = 1 / count
-    hues = (rng.uniform() + spacing * (rng.permutation(count) + rng.uniform(-0.2, 0.2, count))) % 1
-    saturations, values = rng.uniform(0.85, 1, count), rng.uniform(0.85, 1, count)
-    colours = [colorsys.hsv_to_rgb(*hsv) for hsv in zip(hues, saturations, values, strict=True)]
-    return np.array(colours)

@@ -1,10 +1,10 @@
 """Deform a sphere into a solid that is known only by its silhouettes, or by shaded pictures.
 
 A hidden solid is seen from K directions at one elevation; its sharp silhouettes are the targets.
-The unknowns are offsets of a sphere's vertices, (B, V, 3), and what is descended is the silhouette
-IoU loss plus a Laplacian and a flattening term: the experiment of Liu et al. (ICCV 2019, SoftRas)
-as Wu et al. (EGSR 2024) measured it. With `image="shaded"` it is the colours alone that are
-compared: matt white solids under three fixed coloured lights, no masks given.
+The unknowns are offsets of a sphere's vertices, (B, V, 3). The loss is the silhouette IoU loss plus
+a Laplacian and a flattening term. This is the experiment of Liu et al. (ICCV 2019, SoftRas) as Wu
+et al. (EGSR 2024) measured it. With `image="shaded"` the loss compares colours alone: matt white
+solids under three fixed coloured lights, without masks.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from taichi_raster.fitting.metrics import (
     voxelise,
 )
 from tasks import sphere
+from tasks.copies import repeater
 from tasks.pose_meshes import lit_colours
 from tasks.silhouettes import FAR, NEAR, counted, coverage, mean_iou, ramps, side_by_side
 from tasks.solids import random_solid
@@ -60,12 +61,13 @@ class Shape3D:
         image_size: side of the square silhouettes in pixels.
         radius: of the target, from the middle of its bounding box, which is moved to the origin, to
             its farthest vertex, in world units; below 0.707, so that it is in the image.
-        smoothing: how far a pull on a vertex spreads, as in `SmoothOffsets`; 0 moves each alone.
+        smoothing: how far the gradient at a vertex spreads, as in `SmoothOffsets`; 0 for not at
+            all.
         laplacian, flattening: weights of these two terms, as published.
-        samples: points on each surface that the true error looks at.
-        cull_backfaces: the soft renderer leaves out faces that show their back: a third cheaper,
-            but alpha jumps where a face turns, and fits are worse (Chamfer distance 0.022 instead
-            of 0.015 on the coarse family).
+        samples: points on each surface from which the true error is measured.
+        cull_backfaces: whether the soft renderer culls back faces. That is a third cheaper, but
+            alpha jumps where a face turns, and fits are worse (Chamfer distance 0.022 instead of
+            0.015 on the coarse family).
         threshold: the soft renderer's; fragments of lower coverage are dropped.
         seed: of the whole family; a batch is a function of (seed, stream, index, size) alone.
         dtype: of all tensors; the runtime's by default.
@@ -141,8 +143,8 @@ class Shape3D:
         """One mesh from 24 views of 64 x 64 pixels by a sphere of 642 vertices (Wu et al. 2024).
 
         Published with it: Adam, learning rate 10^-1.25 to 10^-1.75, betas (0.5, 0.95), 100 steps.
-        The published unknowns keep each vertex in its octant; here `smoothing` has their part:
-        with each of 642 vertices on its own (0), the surface crumples before it has shrunk.
+        The published unknowns keep each vertex in its octant; here `smoothing` replaces that.
+        Without it (0), the surface crumples before it has shrunk.
         """
         return cls(
             (mesh,), "silhouette", elevation, views=24, subdivisions=3, image_size=64,
@@ -183,8 +185,8 @@ class Shape3D:
     ) -> tr.SoftRasterizer:
         """Soft renderer of this family's size and clip depths.
 
-        `depth` matters if shaded: by default `OverDepth`, since under a softmax near faces spread
-        over those behind them, and fits come out worse.
+        `depth` matters only for shaded pictures, where its default is `OverDepth`: under a softmax,
+        near faces spread over those behind them, and fits are worse.
         """
         if depth is None:
             shaded = self.image == "shaded"
@@ -250,9 +252,9 @@ class Shape3DBatch:
     def silhouettes(self) -> Float[Tensor, "B K H W"]:
         """Silhouettes of the hidden solids, the targets: the share of each pixel that they cover.
 
-        Counted, not by `Shape3D.sharp_renderer`: where faces are not much larger than a pixel, the
-        ramps of neighbours overlap just outside a silhouette, and on the coarse family that makes
-        it 8% too large, which would be the largest error of all.
+        They are counted from points, not drawn by `Shape3D.sharp_renderer`. Where faces are not
+        much larger than a pixel, that renderer's ramps overlap just outside a silhouette. On the
+        coarse family it comes out 8% too large.
         """
         return self._cached("silhouettes", lambda: self._shown(coverage, *self._solid))
 
@@ -295,8 +297,8 @@ class Shape3DBatch:
     ) -> Float[Tensor, "B"]:
         """Silhouette IoU loss, averaged over views, + Laplacian + flattening (Liu et al. 2019).
 
-        If shaded, squared differences of colours in all views over squares of the colours wanted
-        take the former's place.
+        If shaded, the squared differences of colours in all views, over the squares of the target's
+        colours, replace the IoU loss.
         """
         vertices, template = self.deformed(params), self.family.template
         image = self._soft(vertices, renderer, progress)
@@ -327,10 +329,10 @@ class Shape3DBatch:
         return (there + back) / 2
 
     def image_error(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B"]:
-        """Of the sharp renderer's pictures: 1 - IoU of silhouettes, averaged over views; if shaded,
-        the relative squared difference of colours, as in the loss. 0 for equal ones.
+        """1 - IoU of sharp silhouettes, averaged over views; 0 for equal ones.
 
-        The IoU of two coverages is the sum of their minima over that of their maxima.
+        The IoU of two coverages is the sum of their minima over that of their maxima. If shaded, it
+        is the relative squared difference of colours, as in the loss.
         """
         if self.family.image == "shaded":
             goal = self._cached("sharp", lambda: self._sharp(*self._solid))
@@ -362,10 +364,9 @@ class Shape3DBatch:
             }
 
     def repeat(self, copies: int) -> Shape3DBatch:
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
+        repeat = repeater(copies)
         _ = self.silhouettes, self.target  # made once, before they are copied
-        return self._mapped(lambda tensor: tensor.repeat(copies, *[1] * (tensor.ndim - 1)))
+        return self._mapped(repeat)
 
     def select(self, instances: list[int]) -> Shape3DBatch:
         """A batch of some of the instances, in the order given."""
@@ -473,7 +474,7 @@ def _check_closed(mesh: tr.Mesh) -> None:
 
 
 def _relative(image: Tensor, goal: Tensor) -> Float[Tensor, " B"]:
-    """Squared differences over the squares of what is wanted."""
+    """Squared differences over the squares of the goal, (B,)."""
     return (image - goal).square().flatten(1).sum(1) / goal.square().flatten(1).sum(1)
 
 

@@ -1,4 +1,4 @@
-"""Sharp pictures, counted, as targets; and silhouettes by ramps, which have slopes."""
+"""Sharp pictures by counting points, as targets; and silhouettes by ramps, which have gradients."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def counted(face_vertices: Tensor, size: int, colours: Tensor | None) -> Tensor:
 def ramps(face_vertices: Tensor, size: int) -> Float[Tensor, "BK H W"]:
     """Summed coverages of the front faces, at most 1: the alpha of `Shape3D.sharp_renderer`.
 
-    That composes its picture in torch, which is slow where many faces meet in a pixel. For
-    silhouettes the kernels can do it: a ramp one pixel wide is a uniform distribution, and Yager's
-    T-conorm with p = 1 is the clipped sum.
+    That renderer composes its picture in torch, which is slow where many faces meet in a pixel. For
+    silhouettes the kernels do the same: a ramp one pixel wide is a uniform distribution, and
+    Yager's T-conorm with p = 1 is the clipped sum.
     """
     renderer = tr.SoftRasterizer(
         size,
@@ -51,7 +51,7 @@ def ramps(face_vertices: Tensor, size: int) -> Float[Tensor, "BK H W"]:
 
 
 def mean_iou(fit: Tensor, goal: Tensor) -> Float[Tensor, " B"]:
-    """Of coverages (B, K, H, W): the sum of minima over that of maxima, averaged over views."""
+    """IoU of coverages (B, K, H, W): sum of minima over sum of maxima, averaged over views."""
     both = torch.minimum(fit, goal).sum(dim=(2, 3))
     either = torch.maximum(fit, goal).sum(dim=(2, 3))
     return (both / either).mean(dim=1)

@@ -1,4 +1,4 @@
-"""Random closed solids of eight kinds, none with a hole: what the tasks on 3D shapes recover."""
+"""Random closed solids of eight kinds, none with a hole: the hidden shapes of `Shape3D`."""
 
 from __future__ import annotations
 
@@ -90,6 +90,7 @@ KINDS: dict[str, Callable[[np.random.Generator], tr.Mesh]] = {
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)
 def _directions() -> tuple[ndarray, torch.Tensor]:
     sphere = tr.icosphere(2, dtype=torch.float64)
     return sphere.vertices.numpy(), sphere.faces

@@ -37,8 +37,12 @@ class Template:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def template(subdivisions: int, smoothing: float, samples: int, dtype: torch.dtype) -> Template:
-    """A sphere of radius `START_RADIUS`; equal arguments give the same object."""
+    """A sphere of radius `START_RADIUS`; equal arguments give the same object.
+
+    Its tensors outlive the call, so that they are never those of torch's inference mode.
+    """
     mesh = tr.icosphere(subdivisions, START_RADIUS, dtype)
     faces, count = mesh.faces, len(mesh.vertices)
     generator = torch.Generator().manual_seed(0)

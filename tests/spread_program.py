@@ -18,14 +18,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-import meta.distributed as distributed
-from meta.baselines import BaselineTuner, Grid, Rung
+import meta.outer.distributed as distributed
 from meta.estimators import ESTIMATORS
-from meta.method import Method
-from meta.outer import OuterLoss
-from meta.trainer import OuterTrainer
-from meta.training import TrainerSettings
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.updates import Adam
+from meta.outer.loss import OuterLoss
+from meta.outer.settings import TrainerSettings
+from meta.outer.trainer import OuterTrainer
+from meta.search.fixed import Grid
+from meta.search.tuner import BaselineTuner, Rung
 from toy_tasks import Rate, ToyBatch, ToyFamily, ToyRenderer
 
 ES = {"pairs": 3, "sigma": 0.1}

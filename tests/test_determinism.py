@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from taichi_raster.render import sharp
+from taichi_raster.render import sharp, soft
 
 SCRIPT = """
 import hashlib, sys
@@ -97,7 +97,7 @@ def test_a_fixed_order_on_a_gpu_changes_rounding_alone(
     found = {}
     for fixed in (False, True):
         asked = dataclasses.replace(tr.runtime(), deterministic=fixed)
-        for module in (rasterizer, sharp):
+        for module in (soft, sharp):
             monkeypatch.setattr(module, "runtime", lambda asked=asked: asked)
         found[fixed] = []
         for renderer in (*renderers, tr.SharpRasterizer(size)):

@@ -41,7 +41,7 @@ def same_logs() -> Iterator[None]:
     """A page may set the levels of loggers; the other tests want them as they were."""
     loggers = [
         logging.getLogger(name)
-        for name in ("taichi_raster", "taichi_raster.runtime.compile_notice")
+        for name in ("taichi_raster", "taichi_raster.compiling")
     ]
     levels = [logger.level for logger in loggers]
     yield

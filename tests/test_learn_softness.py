@@ -48,11 +48,24 @@ def test_it_states_its_plan_and_writes_all_that_it_promises(whole):
     out, printed = whole
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == FILES
     assert all((out / name).stat().st_size > 100 for name in FILES)
-    for text in ("inner runs", "share", "best constant", "best annealed", "Unseen tasks", "time:"):
+    for text in (
+        "inner runs",
+        "share",
+        "best constant",
+        "best annealed",
+        "Unseen tasks",
+        "What the shape is worth",
+        "time:",
+    ):
         assert text in printed
-    rows = [line.split(" | ")[0] for line in (out / "table.md").read_text().splitlines()[2:6]]
-    assert rows == ["| best constant", "| best annealed", "| learned schedule, logistic shape",
-                    "| learned"]  # fmt: skip
+    table = (out / "table.md").read_text().splitlines()
+    begin = next(i for i, line in enumerate(table) if line.startswith("| softness")) + 2
+    assert [line.split(" | ")[0] for line in table[begin : begin + 4]] == [
+        "| best constant",
+        "| best annealed",
+        "| learned",
+        "| learned schedules, logistic shape",
+    ]
 
 
 def test_a_run_killed_halfway_and_resumed_gives_the_same_table(whole, tmp_path):

@@ -295,7 +295,7 @@ def test_long_compilations_say_so_once_and_while_they_last(caplog) -> None:
             time.sleep(0.5)
             assert "compiling kernels" in caplog.text
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
-    assert caplog.records[0].name == "taichi_raster.runtime.compile_notice"
+    assert caplog.records[0].name == "taichi_raster.compiling"
 
 
 def test_short_compilations_say_nothing_until_they_add_up(caplog) -> None:
@@ -311,7 +311,7 @@ def test_short_compilations_say_nothing_until_they_add_up(caplog) -> None:
 
 @pytest.mark.parametrize("arch", ["cpu", "vulkan"])  # launched directly, or by Taichi
 def test_a_kernel_is_compiled_once_under_this_watch(arch, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(launcher, "patience", Patience(0.0))
+    monkeypatch.setattr("taichi_raster.runtime.launcher.patience", Patience(0.0))
     double = Launcher(Doubler().double, arch)
     assert [double(3), double(4)] == [6, 8]
     assert len(caplog.records) == 1

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from taichi_raster.render import soft
 from taichi_raster.scene import gather
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
@@ -210,7 +211,7 @@ def test_sorted_gradients_are_those_of_indexing(monkeypatch: pytest.MonkeyPatch)
     weights = torch.rand(2, 3, 3, generator=g, dtype=torch.float64)
     tangent = torch.rand(2, 4, 3, generator=g, dtype=torch.float64)
     asked = dataclasses.replace(tr.runtime(), deterministic=True)
-    monkeypatch.setattr(gathering, "runtime", lambda: asked)
+    monkeypatch.setattr(gather, "runtime", lambda: asked)
 
     def take(x: Tensor) -> Tensor:
         return gather.at(x, *index)
@@ -293,7 +294,7 @@ def test_a_fixed_order_gives_equal_bits_where_a_thread_takes_a_pair(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = dataclasses.replace(tr.runtime(), deterministic=True)
-    monkeypatch.setattr(rasterizer, "runtime", lambda: asked)
+    monkeypatch.setattr(soft, "runtime", lambda: asked)
     vertices, colours = scene(9, 60)
     leaves = [t.requires_grad_() for t in (vertices, colours)]
     renderer = tr.SoftRasterizer(

@@ -9,7 +9,7 @@ import torch
 
 import own_task
 import taichi_raster as tr
-from meta.protocol import TaskBatch, TaskFamily
+from meta.inner.protocol import TaskBatch, TaskFamily
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 

@@ -44,7 +44,7 @@ assert (meta.MINE, tasks.MINE) == ("my meta", "my tasks")
 
 import taichi_raster.meta as learning
 import taichi_raster.tasks as families
-from taichi_raster.meta.updates import Adam
+from taichi_raster.meta.inner.updates import Adam
 from taichi_raster.tasks import Shape2D
 
 for module in (learning, families):
@@ -68,7 +68,7 @@ FIRST = """
 import sys
 import taichi_raster.{0}
 import taichi_raster.tasks.reconstruction.training as training
-from taichi_raster.meta import checkpoint
+from taichi_raster.meta.outer import checkpoint
 import meta
 import tasks
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from meta.method import Method
-from meta.updates import Adam
+from meta.inner.method import Method
+from meta.inner.updates import Adam
 
 STREAMS = ("tune", "train", "test")
 

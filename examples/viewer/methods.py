@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 import taichi_raster as tr
-from meta.fixed import DECAY_FACTOR, GAMMA_SHAPE, LR_POSITIONS
-from meta.updates import SGD, Adam, Momentum, UpdateRule
+from meta.inner.updates import SGD, Adam, Momentum, UpdateRule
+from meta.search.fixed import DECAY_FACTOR, GAMMA_SHAPE, LR_POSITIONS
 from taichi_raster.softness.conorm import generator
 from taichi_raster.softness.distributions import registry
 from viewer.families import Family

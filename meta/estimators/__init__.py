@@ -1,4 +1,4 @@
-"""Outer-gradient estimators: one function a file, one signature, each naming its outer losses."""
+"""Outer-gradient estimators, one a file, all with the same signature."""
 
 from meta.estimators.es import es_gradient
 from meta.estimators.exact import exact_gradient

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import torch
 
-from meta.method import Method
-from meta.outer import OuterGradient, OuterLoss, estimator
-from meta.protocol import TaskBatch
-from meta.unroll import unroll
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch
+from meta.inner.unroll import unroll
+from meta.outer.estimator import OuterGradient, estimator
+from meta.outer.loss import OuterLoss
 
 
 @estimator(

@@ -1,13 +1,13 @@
 """Online learning of a softness: scene and softness descend the same soft loss, step by step.
 
 `learn_online` is the published joint run: one set of softness parameters, shared by all instances,
-moves at every inner step. `online_gradient` is what such a run adds up, for an outer loop: the mean
-over the steps of the soft loss's gradient at that step's unknowns.
+moves at every inner step. `online_gradient` offers the same gradient to an outer loop: the mean
+over all steps of the soft loss's gradient at that step's unknowns.
 
-Both are biased, as descent on the outer loss: nothing is differentiated through the trajectory, so
-that a softness is not told where it leads the scene, only how well it explains the target from
-where the scene is; early steps, whose unknowns are wrong, say as much as the last ones. A softness
-can lower this loss by hiding errors.
+Both are biased as descent on the outer loss, since nothing is differentiated through the
+trajectory. The softness learns how well it explains the target from where the scene is, not where
+it leads the scene. Early steps, whose unknowns are still wrong, weigh as much as the last ones. A
+softness can also lower this loss by hiding errors.
 
 Source: Wu, Mailee, Montazeri, Ritschel, *Learning to Rasterize Differentiably*, CGF 43 (2024).
 """
@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from meta.method import Method
-from meta.outer import OuterGradient, OuterLoss, estimator
-from meta.protocol import TaskBatch
-from meta.unroll import Record, check_finite
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch
+from meta.inner.unroll import Record, check_finite
+from meta.outer.estimator import OuterGradient, estimator
+from meta.outer.loss import OuterLoss
 
 
 @estimator(
@@ -39,9 +40,9 @@ def online_gradient(
 ) -> OuterGradient:
     """Mean over steps t < T of d(mean soft loss at step t)/d(the renderer's parameters).
 
-    The unknowns of each step count as given. The loss of step t is the inner one, at progress
+    The unknowns of each step count as constants. The loss of step t is the inner one, at progress
     t / T, under the transform of `outer`; `loss` is its mean over steps. Learning-rate parameters
-    are left out of `grads`. Draws nothing at random.
+    are left out of `grads`. Nothing is drawn at random.
     """
     learnable = _softness(method)
     totals = [torch.zeros_like(parameter) for parameter in learnable.values()]
@@ -81,14 +82,14 @@ def learn_online(
 
     At step t the unknowns move by the method's rule and learning rate, as in `unroll`, and the
     renderer's learnable parameters by torch.optim.Adam, both along the gradient of the same soft
-    loss: each instance its own for its unknowns, the mean over instances for the softness. The
-    method keeps the learned softness. Draws nothing at random.
+    loss: that of each instance for its unknowns, the mean over instances for the softness. The
+    method keeps the learned softness. Nothing is drawn at random.
 
     Args:
         method: its learning-rate schedule is used, not learned.
         lr: Adam's learning rate (> 0) for the softness, for all parameters or by name.
         betas: Adam's.
-        from_step: first step (in [0, T)) at which the softness moves: the late unfreezing.
+        from_step: first step, in [0, T), at which the softness moves; it is frozen before.
         record: called as record(t, unknowns) for t = 0 ... T, with detached unknowns (B, ...); the
             method then has the softness of that time.
 

@@ -1,13 +1,12 @@
 """Truncated unrolls: reverse mode through the steps of one window at a time.
 
-The run is cut into windows. At the end of each the outer loss is taken, and differentiated through
-the steps of that window alone: the unknowns and the optimiser's state at its start count as given
-(Werbos 1990, *Backpropagation through time*). What is missing, and the bias is exactly that, is
-what the parameters did to the window's start in earlier steps (Tallec and Ollivier 2017,
-arXiv:1705.08209). For schedules that matters: a step is judged by how the end of its own window
-looks, which favours learning rates that are too small too early (Wu et al. 2018, *Understanding
-short-horizon bias in stochastic meta-optimization*, arXiv:1803.02021). In return gradients can
-explode over K steps only, not over T.
+The run is cut into windows. The outer loss at the end of each is differentiated through the steps
+of that window alone: the unknowns and the optimiser's state at its start count as constants (Werbos
+1990, *Backpropagation through time*). The estimate lacks the influence of the parameters on that
+start through earlier steps, and this is its bias (Tallec and Ollivier 2017, arXiv:1705.08209). It
+matters for schedules: a step is judged at the end of its own window, which favours learning rates
+that are too small too early (Wu et al. 2018, *Understanding short-horizon bias in stochastic
+meta-optimization*, arXiv:1803.02021). In return, gradients can explode over K steps only, not T.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from typing import Literal
 
 import torch
 
-from meta.method import Method
-from meta.outer import OuterGradient, OuterLoss, estimator
-from meta.protocol import TaskBatch
-from meta.unroll import InnerRun, Recompute, unroll
-from meta.unroll import windows as cut
+from meta.inner.method import Method
+from meta.inner.protocol import TaskBatch
+from meta.inner.unroll import InnerRun, Recompute, unroll
+from meta.inner.unroll import windows as cut
+from meta.outer.estimator import OuterGradient, estimator
+from meta.outer.loss import OuterLoss
 
 
 @estimator(

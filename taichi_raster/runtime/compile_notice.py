@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("taichi_raster.compiling")  # a name that users silence it by
 
 
 class Patience:

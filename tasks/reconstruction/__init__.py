@@ -1,9 +1,9 @@
-"""A network that makes a mesh of one image, trained through the soft renderer alone.
+"""Single-view reconstruction: a network that predicts a mesh from one image.
 
-The application of Liu et al. (ICCV 2019, SoftRas) and of those after them, end to end: the data set
-in its published format (`nmr`), or one made here (`dataset`, `shapes`); the network (`model`); the
-training (`training`, `softness`); the evaluation (`evaluation`, `sheet`). See
-`examples/reconstruct.py`.
+It is trained through the soft renderer alone, as by Liu et al. (ICCV 2019, SoftRas) and their
+successors. The parts are the data set in its published format (`nmr`), or one made here (`dataset`,
+`shapes`); the network (`model`); the training (`training`, `softness`); and the evaluation
+(`evaluation`, `sheet`). See `examples/reconstruct.py`.
 """
 
 from tasks.reconstruction.dataset import DataSettings, make_dataset, render_views, voxel_rule

@@ -1,4 +1,4 @@
-"""Training curves of several runs: the voxel IoU of unseen objects, by steps and by time."""
+"""Draw training curves of several runs: voxel IoU of unseen objects, over steps and over time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy import ndarray
 
 
 def read_curve(log: Path) -> tuple[ndarray, ndarray, ndarray]:
-    """Steps, seconds of training and voxel IoU of a log.jsonl, where it was validated.
+    """Steps, seconds of training and voxel IoU at each validation in a log.jsonl.
 
     Raises:
         FileNotFoundError: if there is no such log.
@@ -32,7 +32,7 @@ def read_curve(log: Path) -> tuple[ndarray, ndarray, ndarray]:
 
 
 def draw_curves(path: Path, groups: Mapping[str, Sequence[Path]]) -> bool:
-    """A line for each group of runs, their mean, over the range of its runs, such as seeds.
+    """Draw each group of runs (such as seeds) as its mean and range.
 
     Returns:
         Whether there was anything to draw: validated steps in every run.

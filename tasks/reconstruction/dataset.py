@@ -1,8 +1,8 @@
-"""Making a data set in the published format: from procedural families, or from files of meshes.
+"""Make a data set in the published format, from procedural families or from mesh files.
 
-The work is cut into shards of a few objects; each is a file that is whole or absent, so that a run
-killed at any moment goes on where it was. Processes share the shards. When all of a class are
-there, they become its two .npz files, uncompressed, so that these can be memory-mapped.
+The work is cut into shards of a few objects. Each is a file that is whole or absent, so that a run
+killed at any moment can be resumed. Several processes share the shards. The complete shards of a
+class become its two .npz files, which are uncompressed, so that they can be memory-mapped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 import taichi_raster as tr
-from meta.checkpoint import load_json, require_equal, save_json, write_atomically
+from meta.outer.checkpoint import load_json, require_equal, save_json, write_atomically
 from tasks.reconstruction.nmr import SPLITS
 from tasks.reconstruction.parts import fitted
 from tasks.reconstruction.shapes import FAMILIES, random_object
@@ -46,19 +46,19 @@ LIGHTS = (
 """Fixed in the world."""
 
 Report = Callable[[int, int], None]
-"""Called with the numbers of shards that are done, and of all."""
+"""Called with the number of shards done, and the number of all shards."""
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What a data set is made of; equal settings give equal files.
+    """Settings of a data set; equal settings give equal files.
 
     Args:
-        families: of `FAMILIES`; each is a class. Not used where there are meshes.
+        families: names in `FAMILIES`, each of which becomes a class; ignored if there are meshes.
         counts: objects of each family in train, val and test.
         meshes: a folder of mesh files (OBJ, OFF, PLY, STL, glTF): each folder in it is a class,
             with all mesh files below; files beside them are a class of the folder's name.
-        shares: of a class's files that go to train, val and test.
+        shares: fractions of a class's files for train, val and test.
         voxels: which rule makes the voxels (see `voxels`): "inside", for closed meshes, or
             "published".
         skip_bad: leave out mesh files that cannot be used, instead of stopping.
@@ -93,7 +93,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class Shard:
-    """A few objects of a class and split: their numbers, or the files of their meshes."""
+    """A few objects of a class and split, by their numbers or by their mesh files."""
 
     class_id: str
     split: str
@@ -102,13 +102,13 @@ class Shard:
     files: tuple[str, ...] = ()
 
     def path(self, folder: Path) -> Path:
-        """Where it is kept until its class is complete."""
+        """The file that holds it until its class is complete."""
         return folder / ".shards" / f"{self.class_id}_{self.split}_{self.index:05d}.npz"
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a run of `make_dataset` left.
+    """The result of `make_dataset`.
 
     Attributes:
         counts: objects of each class and split, by "class_split".
@@ -125,18 +125,18 @@ def make_dataset(
     workers: int = 0,
     report: Report | None = None,
 ) -> Made:
-    """Write a data set in the published format into `folder`, or what is missing of it.
+    """Write a data set in the published format into `folder`, or its missing part.
 
     Args:
-        folder: made if it is not there. A description, dataset.json, is kept in it.
+        folder: created if missing. It also holds a description, dataset.json.
         settings: what to make.
-        workers: processes; 0 for none but this one, whose runtime is then used.
-        report: told about the progress.
+        workers: worker processes; 0 does the work in this process, with its runtime.
+        report: called with the progress.
 
     Raises:
         ValueError: naming a mesh file that cannot be used, or one class of two names.
         FileNotFoundError: if there is no such folder of meshes.
-        meta.checkpoint.CheckpointError: if `folder` holds a data set of other settings.
+        meta.CheckpointError: if `folder` holds a data set of other settings.
         RuntimeError: if a worker process died; what was finished stays.
     """
     settings = DataSettings() if settings is None else settings
@@ -163,9 +163,9 @@ def make_dataset(
 
 
 def render_views(mesh: tr.Mesh) -> UInt8[ndarray, "24 4 64 64"]:
-    """RGBA of a mesh in the 24 views: flat-shaded colours over black, and how much it covers.
+    """RGBA of a mesh in the 24 views: flat-shaded colours over black, and coverage.
 
-    Sharp, by counting 16 points in each pixel: a ramp over distance, as `SharpRasterizer` has it,
+    Coverage is counted at 16 points in each pixel. The ramp over distance of `SharpRasterizer`
     would make silhouettes too large where faces are about as small as pixels.
     """
     dtype = tr.runtime().dtype
@@ -253,7 +253,7 @@ def mesh_classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def _describe(folder: Path, settings: DataSettings, plan: list[Shard]) -> None:
-    """Write dataset.json, or compare it."""
+    """Write dataset.json, or compare an existing one with these settings."""
     wanted: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
     if settings.meshes is None:
         for unused in ("meshes", "shares", "skip_bad"):
@@ -309,7 +309,7 @@ def _work(
 
 
 def _start_worker() -> None:
-    """In a new process: one thread, as there are other workers for the other cores."""
+    """Set up a new process: with one thread, since other workers use the other cores."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TI_CPU_MAX_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
@@ -317,7 +317,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End a worker whose parent was killed; it would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -352,8 +352,7 @@ def _make(shard: Shard, folder: Path, settings: DataSettings) -> None:
 def _meshes(
     shard: Shard, settings: DataSettings, skipped: dict[str, str]
 ) -> Iterator[tuple[tr.Mesh, str]]:
-    """The shard's meshes and what they are called; those of files that cannot be read go to
-    `skipped`, if that is allowed."""
+    """The shard's meshes and their names. Unreadable files go to `skipped`, if that is allowed."""
     label = zlib.crc32(f"{shard.class_id} {shard.split}".encode())
     for number in shard.objects:
         rng = np.random.default_rng([settings.seed, label, number])
@@ -370,7 +369,7 @@ def _meshes(
 
 
 def voxel_rule(folder: Path) -> Rule:
-    """How the voxels of a data set were made: "published", unless `make_dataset` says otherwise."""
+    """The voxel rule of a data set: "published", unless its dataset.json names another."""
     path = folder / "dataset.json"
     if not path.is_file():
         return "published"
@@ -378,7 +377,7 @@ def voxel_rule(folder: Path) -> Rule:
 
 
 def _merge(folder: Path, class_id: str, split: str, shards: list[Path]) -> None:
-    """The class's two files from its shards, piece by piece; then what they say of dataset.json."""
+    """Write the class's counts to dataset.json, then its two files, piece by piece."""
     skipped: dict[str, str] = {}
     counts = []
     for path in shards:
@@ -411,7 +410,7 @@ def _add(content: dict[str, Any], key: str, entries: Mapping[str, Any]) -> None:
 
 
 def _write_npz(path: Path, pieces: Iterable[ndarray], shape: tuple[int, ...], dtype: Any) -> None:
-    """An .npz of one array, arr_0, stored as it is; renamed into place when it is complete."""
+    """Write an uncompressed .npz of one array, arr_0; it is renamed into place when complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     header = {
         "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape,

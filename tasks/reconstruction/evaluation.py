@@ -1,7 +1,7 @@
-"""How good reconstructions are: voxel IoU, silhouettes from other views, and what anyone can guess.
+"""Evaluate reconstructions: voxel IoU, silhouettes from other views, and mean-shape baselines.
 
-The voxel IoU at 32^3 is what the literature reports: of every object, from each of its 24 views,
-averaged within a class, and then over classes.
+The literature reports the voxel IoU at 32^3: of every object from each of its 24 views, averaged
+within a class, and then over classes.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from tasks.reconstruction.voxels import Rule, voxelise
 from tasks.silhouettes import coverage, mean_iou
 
 HELD_OUT = (3, 9, 15, 21)
-"""From the input's view to the others whose silhouettes are compared: 45, 135, ... degrees."""
+"""Offsets from the input's view to those whose silhouettes are compared: 45, 135, ... degrees."""
 
 THRESHOLDS = tuple(np.arange(1, 20) / 20)
-"""Of a mean shape: the share of objects that a voxel must belong to."""
+"""Candidate thresholds of a mean shape: the share of objects that a voxel must belong to."""
 
 Report = Callable[[str, int, int], None]
-"""Called with a class, and the numbers of its images that are done, and of all."""
+"""Called with a class, the number of its images done, and the number of all."""
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Means of a class.
+    """Mean scores of a class.
 
     Attributes:
         voxel_iou: of the 32^3 voxels.
-        silhouette_iou: of sharp silhouettes from views that were not the input; NaN if not asked.
-        images: that were reconstructed.
+        silhouette_iou: of sharp silhouettes from views other than the input; NaN if not measured.
+        images: number of images reconstructed.
     """
 
     voxel_iou: float
@@ -74,14 +74,14 @@ def evaluate(
 
     Args:
         model: images (B, 4, H, W) to vertices (B, V, 3), with the attribute `faces`.
-        data: the objects; their images at the size that the model sees.
-        rule: how the meshes become voxels: as those of the data did (see `voxels`).
-        views: that are the input, in turn.
-        held_out: by how many views the silhouettes that are compared are farther on.
-        objects: of each class, spread evenly; all by default.
+        data: the objects, with images of the model's input size.
+        rule: how meshes are voxelised; the same as for the data (see `voxels`).
+        views: the input views, each in turn.
+        held_out: offsets from the input view to those whose silhouettes are compared.
+        objects: objects of each class, spread evenly; all by default.
         batch: images at a time.
         device: of the model.
-        report: told about the progress.
+        report: called with the progress.
     """
     model.eval()
     faces = model.faces
@@ -127,11 +127,11 @@ def silhouettes(
 
 @dataclass(frozen=True)
 class MeanShapes:
-    """What can be said without looking at the image: the mean of the training objects, cut.
+    """Scores of baselines that ignore the image: thresholded means of the training objects.
 
     Attributes:
-        overall: one shape for all classes.
-        by_class: one for each, for whoever knows the class.
+        overall: of one shape for all classes.
+        by_class: of one shape for each class, which assumes that the class is known.
     """
 
     overall: Scores
@@ -139,11 +139,11 @@ class MeanShapes:
 
 
 def mean_shapes(train: NMRDataset, data: NMRDataset, objects: int | None = None) -> MeanShapes:
-    """The scores on `data` of mean shapes of `train`, each cut where it is best on `train`.
+    """The scores on `data` of mean shapes of `train`.
 
-    A voxel belongs to a mean shape if it does to more than a threshold of the training objects; the
-    threshold is that of the highest mean IoU with these. Silhouettes likewise, for each view.
-    `objects` bounds those of each class.
+    A voxel belongs to a mean shape if it belongs to more than a threshold of the training objects.
+    The threshold is the one with the highest mean IoU on these. Silhouettes are treated in the same
+    way, for each view. `objects` limits the objects of each class.
 
     Raises:
         ValueError: if `train` lacks a class of `data`.
@@ -195,7 +195,7 @@ def _all_silhouettes(
 
 
 def _best_cut(classes: Sequence[Float[Tensor, "N K D"]]) -> Bool[Tensor, "K D"]:
-    """The mean of the classes' means, cut at the threshold that suits all of them best."""
+    """The mean of the classes' means, at the threshold with the best mean IoU over all of them."""
     mean = torch.stack([shapes.mean(dim=0) for shapes in classes]).mean(dim=0)
     cuts = torch.stack([mean > t for t in THRESHOLDS])
     ious = torch.stack([_ious(shapes, cuts).mean(dim=(1, 2)) for shapes in classes])

@@ -1,6 +1,6 @@
 """The network of Liu et al. (ICCV 2019, SoftRas): from an image to the vertices of a sphere.
 
-The encoder makes a code of the image; the decoder moves a sphere's vertices by it. Either can be
+The encoder maps the image to a code; the decoder maps the code to a deformed sphere. Either can be
 any other `nn.Module` of the same signature.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import taichi_raster as tr
-from meta.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from meta.outer.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tasks.reconstruction.views import IMAGE_SIZE
 
 KIND = "reconstruction model"
@@ -34,7 +34,7 @@ class ModelSettings:
         encoder: "published", or "timm:NAME" for a network of that library, untrained.
         channels: of the first convolution; the others have two and four times as many.
         hidden: width of the encoder's linear layers.
-        code: what the encoder gives.
+        code: length of the encoder's output.
         decoder_hidden: width of the decoder's first layer; the second has twice as many.
         subdivisions: of the sphere: 1, 2, 3 are 42, 162, 642 vertices.
     """
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A code to the vertices of a deformed sphere, each in its octant around a moving centroid.
+    """Maps a code to a deformed sphere, each vertex in its octant around a moving centroid.
 
     With b the coordinates of a sphere of radius 1/2, o the offsets and c = tanh of the centroid,
 
@@ -127,7 +127,7 @@ class Reconstructor(nn.Module):
     Args:
         encoder: (B, 4, H, W) to (B, code).
         decoder: (B, code) to (B, V, 3), in the world of `views`, with the attribute `faces`.
-        settings: what they were built from, for files; None for modules of your own.
+        settings: the settings that they were built from, for saving; None for your own modules.
 
     Attributes:
         faces: (F, 3), of all its meshes.
@@ -153,8 +153,8 @@ def build_model(settings: ModelSettings, seed: int = 0) -> Reconstructor:
     """A new network, whose random numbers depend on `seed` alone.
 
     Raises:
-        ImportError: for an encoder of timm, where that is not installed.
-        ValueError: for one that timm does not know.
+        ImportError: for an encoder of timm, if timm is not installed.
+        ValueError: for an encoder that timm does not know.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -168,7 +168,7 @@ def build_model(settings: ModelSettings, seed: int = 0) -> Reconstructor:
 def save_model(
     path: Path, model: Reconstructor, card: dict[str, Any] | None = None, half: bool = False
 ) -> None:
-    """Write weights and sizes, atomically; `half` in 16 bits a number, which halves the file.
+    """Write weights and sizes, atomically; `half` stores float16, which halves the file.
 
     Raises:
         ValueError: for a model that was not made by `build_model`.
@@ -187,7 +187,7 @@ def load_model(path: Path) -> tuple[Reconstructor, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is none.
-        meta.checkpoint.CheckpointError: if it is damaged, or something else.
+        meta.CheckpointError: if it is damaged or not a model.
     """
     tensors, content = load_checkpoint(Path(path), KIND)
     try:
@@ -201,7 +201,7 @@ def load_model(path: Path) -> tuple[Reconstructor, dict[str, Any]]:
 
 
 def parameter_count(modules: Sequence[nn.Module]) -> int:
-    """Numbers that are learned."""
+    """The number of learned parameters."""
     return sum(p.numel() for module in modules for p in module.parameters())
 
 

@@ -5,8 +5,8 @@ For each class and split (train, val, test) two files:
     <class id>_<split>_images.npz   uint8 (N, 24, 4, 64, 64): RGBA of N objects in 24 views
     <class id>_<split>_voxels.npz   (N, 32, 32, 32): 0 or 1, see `voxels`
 
-Its 13 classes hold about 44 thousand objects: 17 GB of images, too many for most memories. They are
-memory-mapped, so that a batch costs the disk 16 KB an image. Nothing is ever downloaded.
+Its 13 classes hold about 44 thousand objects: 17 GB of images, more than most memories. They are
+memory-mapped, so that a batch reads 16 KB an image from disk. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class NMRDataset:
         folder: where the files are.
         split: "train", "val" or "test".
         classes: class ids; all that the folder has, sorted, by default.
-        image_size: of what is handed out, a divisor of 64: pixels are averaged.
-        cache: a folder where compressed files may be unpacked once.
-        in_memory: or unpack them into memory.
-        verify: read all files once and compare their checksums.
+        image_size: of the images returned, a divisor of 64; pixels are averaged.
+        cache: a folder into which compressed files are unpacked once.
+        in_memory: whether to unpack them into memory instead.
+        verify: whether to read all files once and compare their checksums.
 
     Attributes:
         classes: class ids.
@@ -120,7 +120,7 @@ class NMRDataset:
         return sum(self.counts.values())
 
     def name(self, class_id: str) -> str:
-        """What a class is called."""
+        """The name of a class; its id if it has none."""
         return CLASS_NAMES.get(class_id, class_id)
 
     def images(
@@ -151,8 +151,9 @@ class NMRDataset:
     def pairs(self, size: int, seed: int, step: int, share: Sequence[int] | None = None) -> Pairs:
         """Batch `step`: a function of (seed, step) alone.
 
-        As published: each object's class is drawn first, all alike; then the object, and two views,
-        which may be the same. `share` are the places in the batch to be read; all by default.
+        As published, each object's class is drawn first, all with equal probability; then the
+        object; then two views, which may be the same. `share` names the places in the batch to be
+        read; all by default.
         """
         rng = np.random.default_rng([seed, step])
         classes = rng.integers(len(self.classes), size=size)
@@ -173,7 +174,7 @@ class NMRDataset:
     ) -> Iterator[tuple[Int[ndarray, "B"], Int[ndarray, "B"]]]:
         """Batches of (objects, views): every object of a class, in each of the views.
 
-        `objects` stops after so many, spread evenly over the class.
+        `objects` limits the number of objects, which are then spread evenly over the class.
         """
         count = self.counts[class_id]
         chosen = np.arange(count)

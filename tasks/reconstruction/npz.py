@@ -1,7 +1,7 @@
-"""One array in an .npz file, without loading it, and without trusting the file.
+"""Memory-map the array of an .npz file, without trusting the file.
 
-An .npz is a zip archive of .npy files. A member that is stored as it is can be memory-mapped where
-it lies; a compressed one has to be unpacked first, which takes space: only where that is allowed.
+An .npz is a zip archive of .npy files. An uncompressed member can be memory-mapped in place. A
+compressed one has to be unpacked first, which takes space, and is done only where that is allowed.
 Nothing is ever unpickled.
 """
 
@@ -47,7 +47,7 @@ class Member:
 
     @property
     def nbytes(self) -> int:
-        """Of the array."""
+        """Bytes of the array."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
@@ -79,18 +79,18 @@ def find_member(path: Path) -> Member:
 def open_array(
     path: Path, cache: Path | None = None, in_memory: bool = False, wanted: str = "array"
 ) -> np.ndarray:
-    """The array of an .npz file, read-only; what of it is in memory is up to the operating system.
+    """The array of an .npz file, read-only and, if possible, memory-mapped.
 
     Args:
         path: the .npz file.
-        cache: folder where a compressed array may be unpacked, once, to a file of its own.
-        in_memory: or unpacked into memory, each time.
-        wanted: what the array is called in errors.
+        cache: folder into which a compressed array is unpacked once, as a file of its own.
+        in_memory: whether to unpack it into memory instead, each time.
+        wanted: the array's name in errors.
 
     Raises:
         FileNotFoundError: if there is no such file.
         DataFileError: for a damaged file (see `find_member`), or a compressed one where neither
-            `cache` nor `in_memory` allows to unpack it; the message says how much space it takes.
+            `cache` nor `in_memory` allows unpacking it; the message says how much space that takes.
     """
     member = find_member(path)
     if member.offset is not None:

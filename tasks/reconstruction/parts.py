@@ -1,4 +1,4 @@
-"""Building blocks of the procedural objects: closed, coloured parts, and how they become a mesh."""
+"""Building blocks of procedural objects: closed, coloured parts, and their assembly to a mesh."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def loft(rings: ndarray) -> Part:
 
 
 def outwards(part: Part) -> Part:
-    """The part with its faces turned, if it is inside out."""
+    """The part, with its faces flipped if it is inside out."""
     vertices, faces = part
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     return (vertices, faces if (a * np.cross(b, c)).sum() >= 0 else faces[:, ::-1])
 
 
 def box(low: Numbers, high: Numbers, top: Numbers = (1.0, 1.0), lean: Numbers = (0.0, 0.0)) -> Part:
-    """From corner to corner; `top` scales its upper side in x and z, `lean` moves it."""
+    """A box from corner to corner; `top` scales its upper side in x and z, `lean` moves it."""
     low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     middle, half = (low + high) / 2, (high - low) / 2
     square = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]], dtype=float)
@@ -56,7 +56,7 @@ def box(low: Numbers, high: Numbers, top: Numbers = (1.0, 1.0), lean: Numbers = 
 
 
 def tube(points: Points, radii: Numbers, around: int = 12) -> Part:
-    """Round sections of these radii around a chain of points."""
+    """A tube of round sections of these radii around a chain of points."""
     places = np.asarray(points, dtype=float)
     ahead = np.gradient(places, axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
@@ -83,7 +83,7 @@ def revolved(
 
 
 def mirrored(part: Part) -> Part:
-    """The part on the other side of the plane x = 0."""
+    """The part mirrored in the plane x = 0."""
     vertices, faces = part
     return vertices * [-1, 1, 1], faces[:, ::-1]
 
@@ -127,7 +127,7 @@ def assembled(parts: Sequence[tuple[Part, ndarray]]) -> tr.Mesh:
 
 
 def fitted(mesh: tr.Mesh) -> tr.Mesh:
-    """Centred at the origin, its bounding box's diagonal 1: as the models of ShapeNet are."""
+    """The mesh centred at the origin, with a bounding box of diagonal 1, as ShapeNet's models."""
     centred = tr.normalise(mesh, half_extent=0.5)
     box_size = centred.vertices.amax(dim=0) - centred.vertices.amin(dim=0)
     return tr.normalise(mesh, half_extent=0.5 / float(box_size.norm()))

@@ -1,4 +1,4 @@
-"""Sizes of networks and trainings under a name."""
+"""Named presets of networks and trainings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.reconstruction.training import TrainSettings
 
 @dataclass(frozen=True)
 class Preset:
-    """A network and how it is trained."""
+    """Settings of a network and of its training."""
 
     model: ModelSettings
     training: TrainSettings

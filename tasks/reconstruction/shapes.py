@@ -1,4 +1,4 @@
-"""Ten families of procedural objects, each with many free numbers: what `make_dataset` draws from.
+"""Ten families of procedural objects, each with many random parameters, for `make_dataset`.
 
 All are unions of closed parts, stand upright along y, and face +z. Lengths in here are arbitrary:
 `assembled` centres an object and scales its bounding box to a diagonal of 1.

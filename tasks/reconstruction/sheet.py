@@ -1,4 +1,4 @@
-"""Contact sheets: the input, the mesh that was made of it, and the truth."""
+"""Draw contact sheets: the input, the predicted mesh, and the truth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.reconstruction.nmr import NMRDataset
 from tasks.reconstruction.views import FAR, NEAR, VIEWS, cameras
 
 TURNS = (0, 5, 14)
-"""From the input's view to those in which meshes are shown: 0, 75 and 210 degrees."""
+"""Offsets from the input's view to those in which meshes are shown: 0, 75 and 210 degrees."""
 
 LIGHTS = (tr.AmbientLight(0.35), tr.DirectionalLight((0.3, 1.0, 0.4), 0.65))
 CLAY = (0.55, 0.7, 0.92)
@@ -25,7 +25,7 @@ CLAY = (0.55, 0.7, 0.92)
 def picture(
     vertices: Float[Tensor, "V 3"], faces: Tensor, views: Sequence[int], size: int = 96
 ) -> Float[Tensor, "K H W 3"]:
-    """A mesh of clay on white, in some views."""
+    """Sharp pictures of a mesh, shaded in one colour on white, in K views."""
     dtype = tr.runtime().dtype
     count = len(views)
     places = vertices.detach().cpu().to(dtype)[None].expand(count, -1, -1)
@@ -55,7 +55,7 @@ def draw_sheet(
     view: int = 2,
     device: str | torch.device = "cpu",
 ) -> None:
-    """Objects of all classes in turn, a row each: input, mesh in three views, truth in the same."""
+    """One object a row, classes in turn: input, mesh in three views, truth in the same views."""
     model.eval()
     faces = model.faces
     assert isinstance(faces, Tensor)
@@ -76,7 +76,7 @@ def draw_sheet(
 
 
 def draw_prediction(path: Path, image: Float[Tensor, "4 H W"], model: nn.Module) -> Tensor:
-    """The input and the mesh made of it in three views; returns its vertices, (V, 3)."""
+    """Draw the input and its mesh in three views; returns the mesh's vertices, (V, 3)."""
     model.eval()
     faces = model.faces
     assert isinstance(faces, Tensor)

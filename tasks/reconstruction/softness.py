@@ -1,9 +1,9 @@
-"""The softness of the renderer that is trained through: fixed, learned along, or given.
+"""Build the soft renderer of a training: its softness is fixed, learned jointly, or from a file.
 
-* ``fixed``: a distribution, of a scale that is constant, anneals, or drops once, as published.
-* ``learned``: a network for the edge, and its scale, learned along with the reconstruction by the
-  gradients of the same loss; frozen before a late part of the training (Wu et al., EGSR 2024).
-* ``softening``: a `taichi_raster.Softening` from a file, learned elsewhere, frozen.
+* ``fixed``: a distribution whose scale is constant, anneals, or drops once (published).
+* ``learned``: a network for the edge, with its scale. It is learned jointly with the reconstruction
+  by the same loss, and frozen until a late part of the training (Wu et al., EGSR 2024).
+* ``softening``: a frozen `taichi_raster.Softening` from a file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from meta.fixed import GAMMA_SHAPE
+from meta.search.fixed import GAMMA_SHAPE
 from taichi_raster.softness.distributions import registry
 from tasks.reconstruction.views import FAR, NEAR
 
@@ -31,17 +31,19 @@ class SoftnessSettings:
         kind: "fixed", "learned" or "softening".
         edge: the distribution; for "learned", the one that the network starts as.
         scale: in NDC (squared NDC, if squared); by default 1e-4 if squared, else 0.01.
-        scale_end: the scale anneals to it; None for none.
-        squared: F sees the squared distance, as in SoftRas; for "fixed" alone.
-        drop: without scale_end, the scale is multiplied by this ...
-        drop_at: ... from this progress on: as published, 0.3 at 150 of 250 thousand steps.
-        shape: of the gamma distributions.
+        scale_end: the scale to anneal to; None for no annealing.
+        squared: whether F takes the squared distance, as in SoftRas; only for "fixed".
+        drop: factor of the scale from progress `drop_at` on, without `scale_end`.
+        drop_at: progress in [0, 1]; published: a factor of 0.3 at 150 of 250 thousand steps.
+        shape: shape of the gamma distributions.
         conorm, conorm_p: the T-conorm, and its parameter if it has one.
-        file: of the softening.
-        unfreeze: the progress from which "learned" is learned.
-        lr: the learning rate that it is learned with.
-        threshold: of the renderer: fragments of lower coverage are dropped; 0 for brute force,
-            where every pixel meets every face.
+        file: file of the softening.
+        unfreeze: progress in [0, 1] from which "learned" is learned.
+        lr: learning rate of the softness.
+        threshold: the renderer's; fragments of lower coverage are dropped. 0 is brute force: every
+            pixel meets every face.
+
+    Raises ValueError, naming the argument that is missing or out of range.
     """
 
     kind: Literal["fixed", "learned", "softening"] = "fixed"
@@ -101,12 +103,12 @@ class Drop(tr.Schedule):
 
 @dataclass(frozen=True)
 class Softness:
-    """What `build_softness` makes.
+    """A renderer and the learnable part of its softness.
 
     Attributes:
         renderer: the renderer.
-        learnable: what is learned along; empty for a fixed softness. Its parameters are frozen.
-        edge: the edge softness, as files keep it.
+        learnable: the modules to be learned, frozen at first; empty for a fixed softness.
+        edge: the edge softness, for saving.
     """
 
     renderer: tr.SoftRasterizer

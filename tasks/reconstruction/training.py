@@ -1,13 +1,13 @@
-"""Training through the soft renderer: pairs of views, four cross renders, no shape is ever shown.
+"""Train a reconstruction network through the soft renderer, from silhouettes alone.
 
-Two images a and b of an object give two meshes; each is rendered from both views, and all four
+Two images a and b of an object give two meshes. Each is rendered from both views, and all four
 silhouettes are compared with those of the images (Liu et al., ICCV 2019):
 
     loss = mean of the four IoU losses + 5e-3 Laplacian + 5e-4 flattening.
 
-A batch is a function of the seed and the step, and all that a step depends on is in the checkpoint:
-a run that is killed and resumed ends with the same numbers as one that was not (on one machine,
-with a deterministic runtime and as many threads).
+A batch is a function of the seed and the step, and the checkpoint holds everything else that a step
+depends on. A run that is killed and resumed ends with the same numbers as one that was not, on one
+machine with a deterministic runtime and equally many threads.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from rich.console import Console
 from torch import Tensor
 
 import taichi_raster as tr
-from meta.checkpoint import CheckpointError, load_checkpoint, require_equal, save_checkpoint
 from meta.console import progress_bar
-from meta.distributed import World
-from meta.training import Board, TrainingLog
+from meta.outer.checkpoint import CheckpointError, load_checkpoint, require_equal, save_checkpoint
+from meta.outer.distributed import World
+from meta.outer.log import Board, TrainingLog
 from tasks.reconstruction.dataset import voxel_rule
 from tasks.reconstruction.evaluation import evaluate
 from tasks.reconstruction.model import Reconstructor, save_model
@@ -45,12 +45,12 @@ from tasks.reconstruction.views import cameras
 
 KIND = "reconstruction training"
 PARTS = ("data", "network", "renderer", "regularisers", "optimiser")
-"""What a step's time is split into; forward and backward together."""
+"""The parts of a step's time; forward and backward together."""
 
 
 @dataclass(frozen=True)
 class PartTime:
-    """Seconds by the clock, and of all cores together: on a busy machine, the latter tell more."""
+    """Wall-clock seconds, and CPU seconds of all cores, which are steadier on a busy machine."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -61,16 +61,18 @@ class TrainSettings:
     """How a network is trained; the published numbers by default.
 
     Args:
-        steps: in all. Progress is step / steps.
+        steps: number of steps. Progress is step / steps.
         batch_size: objects in a step, each in two views.
-        lr: Adam's learning rate, ...
-        lr_drop, lr_drop_at: ... multiplied by the one from the other progress on.
+        lr: Adam's learning rate.
+        lr_drop, lr_drop_at: factor of the learning rate, and the progress from which it applies.
         laplacian, flattening: weights of these two terms.
         seed: of the network's start and of the batches.
         log_every: steps that a line of the log covers.
         save_every: steps between checkpoints.
         validate_every: steps between voxel IoUs of unseen objects; 0 for never.
-        validate_objects: of each class; their views are 0, 6, 12 and 18.
+        validate_objects: unseen objects of each class, in views 0, 6, 12 and 18.
+
+    Raises ValueError, naming the argument that is out of range.
     """
 
     steps: int = 250_000
@@ -101,7 +103,7 @@ class TrainSettings:
                 raise ValueError(f"{name}: must be at least 0, got {getattr(self, name)}")
 
     def rate(self, progress: float) -> float:
-        """The learning rate."""
+        """The learning rate at a progress in [0, 1]."""
         return self.lr * (self.lr_drop if progress >= self.lr_drop_at else 1.0)
 
 
@@ -113,7 +115,7 @@ def cross_renders(
     renderer: tr.SoftRasterizer,
     progress: float,
 ) -> Float[Tensor, "4B H W"]:
-    """Silhouettes of the meshes of a, then of b, from the views of a; then both from those of b."""
+    """Silhouettes of the meshes of a, then b, from the views of a; then of both from those of b."""
     camera = cameras(torch.cat([views_a, views_a, views_b, views_b]), vertices)
     seen = camera.project(torch.cat([vertices, vertices]))
     return renderer.silhouette(tr.gather_faces(seen, faces), progress)
@@ -125,15 +127,16 @@ class Trainer:
     Args:
         model: from `build_model`, or any module with `faces` that gives vertices for images.
         data: the training objects, handed out at the size that the model sees and renders.
-        settings, softness: see there.
-        folder: of log.jsonl, checkpoint.safetensors, and, whenever a run ends or is stopped,
-            model.safetensors and, for a softness that is learned, softening.safetensors; None
-            writes nothing.
+        settings: of the training.
+        softness: of the renderer; the published one by default.
+        folder: of log.jsonl and checkpoint.safetensors. When a run ends or is stopped, it also gets
+            model.safetensors and, for a learned softness, softening.safetensors. None writes
+            nothing.
         validation: unseen objects, for `validate_every`.
-        world: the processes that share each batch (`meta.distributed.join()`); batch norm then
-            sees each share for itself, and gradients are averaged.
+        world: the processes that share each batch (`meta.join()`). Batch norm then acts on each
+            share separately, and gradients are averaged.
         device: of the network; the renderer runs where the runtime does.
-        tensorboard: keep the log's numbers for TensorBoard too.
+        tensorboard: whether to write the log's numbers for TensorBoard, too.
 
     Raises:
         ValueError: if there are no objects for `validate_every`, or fewer objects in a batch than
@@ -205,8 +208,8 @@ class Trainer:
         """Train to the end, or until time or `steps` (of this call) are over, or SIGINT or SIGTERM.
 
         Args:
-            resume: go on from the checkpoint; "auto" if there is one. Without it, a folder that
-                holds one is refused.
+            resume: resume from the checkpoint; "auto" does so if there is one. With False, a folder
+                that holds one is refused.
             minutes, steps: of this call; then a checkpoint is written.
             console, quiet: of the progress bar.
 
@@ -264,7 +267,7 @@ class Trainer:
         save_checkpoint(self.checkpoint_path, tensors, content)
 
     def measure(self, steps: int) -> dict[str, PartTime]:
-        """How long a step takes, by `PARTS`: the mean of so many steps, after two that warm up.
+        """The time of a step by `PARTS`: the mean of `steps` steps, after two to warm up.
 
         The steps train, but nothing is logged or written.
         """
@@ -369,7 +372,7 @@ class Trainer:
         self._summed = 0
 
     def _export(self) -> None:
-        """The files that go on to be used, as of this step."""
+        """Write the trained model and softness of this step for use elsewhere."""
         if self.folder is None or not self.world.is_main:
             return
         card = {
@@ -404,7 +407,7 @@ class Trainer:
         self.log.restore(self.step)
 
     def _settings(self) -> dict[str, Any]:
-        """All that the numbers depend on, but the code."""
+        """Everything that the numbers depend on, except the code."""
         settings = asdict(self.settings)
         for harmless in ("log_every", "save_every", "validate_every", "validate_objects"):
             del settings[harmless]
@@ -435,7 +438,7 @@ class Trainer:
         return {f"{k}.{name}": p for k, m in modules.items() for name, p in m.named_parameters()}
 
     def _average_buffers(self) -> None:
-        """The running statistics of batch norm, of which each process has its own."""
+        """Average the running statistics of batch norm over processes."""
         if self.world.size == 1:
             return
         buffers = {
@@ -458,7 +461,7 @@ class Trainer:
 
     @contextmanager
     def _batches(self, last: int) -> Iterator[Any]:
-        """A function that gives the next batch; another thread reads the one after it meanwhile."""
+        """A function that returns the next batch, while another thread reads the one after it."""
         with ThreadPoolExecutor(1) as pool:
             coming: Future[Pairs] = pool.submit(self._fetch, self.step)
 
@@ -493,9 +496,10 @@ class Trainer:
 
 @contextmanager
 def _stops() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event, so that a step is never cut in two; a second one kills.
+    """Within this context SIGINT and SIGTERM set the event, so that a step is always finished.
 
-    Only in the main thread, where alone signals are received; elsewhere nothing happens.
+    A second signal raises KeyboardInterrupt. Python delivers signals to the main thread alone: in
+    another one this does nothing. The earlier handlers are restored at the end.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""The cameras of the published data set, and what of the world they and its voxels see.
+"""The 24 cameras of the published data set.
 
 24 views from one distance and one elevation; view v has azimuth -15 v degrees. Those pictures come
 from a left-handed world whose azimuth 0 looks along +z; ours is the same with z negated, so that

@@ -1,7 +1,7 @@
-"""Voxels as the published data set stores them, and two rules for what is inside.
+"""Voxelise meshes as the published data set does, by one of two rules for what is inside.
 
 Stored voxels are (32, 32, 32), indexed by y, x and z of our world. The publication compares a mesh
-to them after v -> 31 v + 16, which puts the mesh's coordinates in units of voxels: so they span
+to them after v -> 31 v + 16, which gives its coordinates in units of voxels. The voxels thus span
 -16/31 to 16/31 along each axis.
 
 * ``"inside"``: a voxel counts when its centre is inside (winding number not 0). For closed surfaces
@@ -67,7 +67,7 @@ def _touched_or_enclosed(corners: Float[Tensor, "F 3 3"]) -> Bool[Tensor, "32 32
 
 
 def _crossings(flat: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the lines through whole numbers meet triangles, (F, 3, 2) and (F, 3): lines, depths."""
+    """Where lines at integer points meet triangles (F, 3, 2) of depths (F, 3): lines and depths."""
     lines, depths = [], []
     low = np.maximum(np.ceil(flat.min(axis=1)).astype(int), 0)
     high = np.minimum(np.floor(flat.max(axis=1)).astype(int), SIZE - 1)

@@ -1,0 +1,1 @@
+"""How well methods solve tasks, and statistics that compare them."""

@@ -1,0 +1,1 @@
+"""Fixed softnesses as an expert sets them, how they are tuned, and where learning starts."""

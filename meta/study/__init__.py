@@ -1,0 +1,1 @@
+"""Studies: tune, learn and judge softnesses on a family, and report what was found."""
