@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_raster import attributes
 from taichi_raster.runtime import Runtime
 
 
@@ -56,37 +55,6 @@ def vertices(face_vertices: Any, settings: Runtime) -> None:
             f"{name}: CUDA tensors need taichi_raster.init(arch='cuda'), but arch is "
             f"{settings.arch!r}; move them to the CPU"
         )
-
-
-def corner_attributes(name: str, value: Tensor, face_vertices: Tensor) -> None:
-    """The shape of attributes at face corners."""
-    if value.ndim != 4 or value.shape[2] != 3:
-        raise ValueError(f"{name}: expected shape (B, F, 3, C), got {tuple(value.shape)}")
-    if face_vertices.shape[:2] != value.shape[:2]:
-        raise ValueError(
-            f"{name}: expected {tuple(face_vertices.shape[:2])} batch items and faces as "
-            f"in face_vertices, got {tuple(value.shape[:2])}"
-        )
-    if value.shape[3] == 0:
-        raise ValueError(f"{name}: expected at least one channel")
-
-
-def appearance(face_attributes: Any, face_vertices: Tensor, settings: Runtime) -> None:
-    """Shapes, dtypes, devices and finiteness of everything in a renderer's attributes."""
-    if not attributes.is_attributes(face_attributes):
-        raise TypeError(
-            "face_attributes: expected a torch.Tensor, a SurfaceTexture, a UVTexture or None, got "
-            f"{type(face_attributes).__name__}"
-        )
-    for name, value in attributes.tensors(face_attributes).items():
-        if name in ("face_attributes", "corners"):
-            corner_attributes(name, value, face_vertices)
-        values(name, value, settings)
-        if value.device != face_vertices.device:
-            raise ValueError(
-                f"{name}: on {value.device}, but face_vertices is on "
-                f"{face_vertices.device}; move them to one device"
-            )
 
 
 def values(name: str, value: Tensor, settings: Runtime) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_raster import per_item
+from taichi_raster.derivatives import moves
 from taichi_raster.runtime import runtime
 
 
 def at(values: Tensor, *index: Tensor) -> Tensor:
     """values[index], differentiable as often as wanted; `index` are integers >= 0 that broadcast,
     for the first dimensions of `values`."""
-    if not (runtime().deterministic and per_item.moves(values) and values.numel() > 0):
+    if not (runtime().deterministic and moves(values) and values.numel() > 0):
         return values[index]
     index = torch.broadcast_tensors(*index)
     place = torch.zeros_like(index[0])

@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.derivatives import moves
 
 _POSITIVE = ("edge.scale", "edge.shape", "depth.gamma", "depth.shape")
-
-
-def moves(part: Tensor) -> bool:
-    """Whether a part has derivatives, reverse or forward."""
-    return part.requires_grad or torch.autograd.forward_ad.unpack_dual(part).tangent is not None
 
 
 def for_views(state: Any, scenes: int, views: int) -> Any:

@@ -12,9 +12,16 @@ from torch import Tensor, nn
 
 from taichi_raster import checks, per_item
 from taichi_raster.aggregation import TConorm
-from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appearance
+from taichi_raster.attributes import (
+    Appearance,
+    SurfaceTexture,
+    UVTexture,
+    appearance,
+    check_attributes,
+)
 from taichi_raster.autograd import Evaluate, PixelSums
 from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, OverDepth, SoftmaxDepth
+from taichi_raster.derivatives import moves
 from taichi_raster.engine import Sums, engine
 from taichi_raster.layout import Call, DepthVariant, Hides, Part, Slot, State, Variant
 from taichi_raster.measures import PairMeasures
@@ -136,7 +143,7 @@ class SoftRasterizer(nn.Module):
             MemoryError: for more than this machine or Taichi can hold; the message says how much.
         """
         checks.vertices(face_vertices, runtime())
-        checks.appearance(face_attributes, face_vertices, runtime())
+        check_attributes(face_attributes, face_vertices, runtime())
         if not self.unclipped_alpha:
             checks.visible(face_vertices, self.near, self.far)
         shown = appearance(face_attributes, face_vertices, runtime().deterministic)
@@ -172,7 +179,7 @@ class SoftRasterizer(nn.Module):
         """
         checks.vertices(primals[0], runtime())
         checks.instance("face_attributes", primals[1], Tensor)
-        checks.appearance(primals[1], primals[0], runtime())
+        check_attributes(primals[1], primals[0], runtime())
         for name, primal, tangent in zip(
             ("vertices", "attributes"), primals, tangents, strict=True
         ):
@@ -278,7 +285,7 @@ class SoftRasterizer(nn.Module):
 
     def _behind(self, background: Tensor, like: Tensor) -> Tensor | None:
         """The background at full size, channels first; None where it is still and zero."""
-        if background.ndim == 0 and not per_item.moves(background) and float(background) == 0:
+        if background.ndim == 0 and not moves(background) and float(background) == 0:
             return None
         if background.ndim >= 3:
             for axis in (-3, -2):
@@ -324,7 +331,7 @@ class SoftRasterizer(nn.Module):
         height, width = (side * self.antialias for side in self.image_size)
         cutoff = _FAR_AWAY if self.cutoff is None else self.cutoff
         call = Call(
-            self._variant(shown, [*map(per_item.moves, parts)]), batch, n_faces, height, width,
+            self._variant(shown, [*map(moves, parts)]), batch, n_faces, height, width,
             tuple(part.numel() for part in parts), self.near, self.far, self.threshold, cutoff,
             min(edge.reach, cutoff, _FAR_AWAY), runtime().deterministic,
             (*shown.size, shown.stride),

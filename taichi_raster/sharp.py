@@ -19,6 +19,7 @@ from taichi_raster.attributes import (
     SurfaceTexture,
     UVTexture,
     appearance,
+    check_attributes,
     of_faces,
     sample,
 )
@@ -76,7 +77,7 @@ class SharpRasterizer(nn.Module):
     ) -> Float[Tensor, "B H W C+1"]:
         """Render a batch; inputs, output and errors are those of `SoftRasterizer.forward`."""
         checks.vertices(face_vertices, runtime())
-        checks.appearance(face_attributes, face_vertices, runtime())
+        check_attributes(face_attributes, face_vertices, runtime())
         checks.visible(face_vertices, self.near, self.far)
         shown = appearance(face_attributes, face_vertices, fixed_order=False)
         size = (len(face_vertices), *self.image_size)

@@ -244,6 +244,36 @@ def test_the_renderer_stands_alone_and_meta_knows_no_tasks() -> None:
     assert not [file for file, names in imports("meta").items() if "tasks" in names]
 
 
+def _imports_at_once(path: Path, modules: dict[str, Path]) -> set[str]:
+    """The modules that are imported while `path` is: not those inside functions, or for types."""
+    found: set[str] = set()
+    pending: list[ast.AST] = [*ast.parse(path.read_text()).body]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {part if part in modules else str(node.module) for part in parts}
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            pending += [*node.body, *node.orelse]
+        elif isinstance(node, ast.Try):
+            pending += node.body
+    return found & set(modules)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    paths = (ROOT / "taichi_raster").rglob("*.py")
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in paths
+    }
+    left = {name: _imports_at_once(path, modules) for name, path in modules.items()}
+    while leaves := {name for name, needed in left.items() if not needed & set(left)}:
+        left = {name: needed for name, needed in left.items() if name not in leaves}
+    assert not left, f"these import each other: {sorted(left)}"
+
+
 def test_the_longer_names_are_the_very_same_modules() -> None:
     from taichi_raster.tasks.shape2d import Shape2D
 
