@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.clipping import clip_near
 from taichi_raster.faces import check_faces, gather_faces, lift_triangles
+from taichi_raster.precision import product
 from taichi_raster.views import look_at, orbit
 
 __all__ = [
@@ -61,6 +63,7 @@ class Camera:
     view: Float[Tensor, "B 4 4"]
 
     def __post_init__(self) -> None:
+        checks.floats("view", self.view)
         if self.view.ndim != 3 or self.view.shape[1:] != (4, 4):
             raise ValueError(f"view: must be (B, 4, 4), got {tuple(self.view.shape)}")
         _check_finite("view", self.view)
@@ -73,7 +76,7 @@ class Camera:
     def eye(self) -> Float[Tensor, "B 3"]:
         """Where the cameras stand in the world."""
         rotation, translation = self.view[:, :3, :3], self.view[:, :3, 3:]
-        return -(rotation.mT @ translation)[..., 0]
+        return -product(rotation.mT, translation)[..., 0]
 
     def towards_eye(self, points: Float[Tensor, "B *n 3"]) -> Float[Tensor, "B *n 3"]:
         """From world points to the eye, of any length: what a highlight or a back side depends on.
@@ -85,6 +88,7 @@ class Camera:
     def to_camera(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """World points to camera space: x right, y up, z forward."""
         batch = len(self.view)
+        checks.floats("vertices", vertices)
         if vertices.ndim != 3 or vertices.shape[2] != 3:
             raise ValueError(f"vertices: must be (B, V, 3), got {tuple(vertices.shape)}")
         if batch != 1 and vertices.shape[0] not in (1, batch):
@@ -93,7 +97,7 @@ class Camera:
                 f"got {vertices.shape[0]}"
             )
         view = self.view.to(vertices)
-        return vertices @ view[:, :3, :3].mT + view[:, None, :3, 3]
+        return product(vertices, view[:, :3, :3].mT) + view[:, None, :3, 3]
 
     def project(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """World points to (x, y, z): x and y in NDC, z the distance along the view axis.

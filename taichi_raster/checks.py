@@ -10,6 +10,8 @@ from torch import Tensor
 
 from taichi_raster.runtime import Runtime
 
+_COARSE = (torch.float16, torch.bfloat16)
+
 
 def positive(name: str, value: Any) -> float:
     """`value` as a float, if it is a positive finite number."""
@@ -57,12 +59,32 @@ def vertices(face_vertices: Any, settings: Runtime) -> None:
         )
 
 
+def tensor(name: str, value: Any) -> Tensor:
+    """`value`, if it is a tensor that is not too coarse for geometry."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.dtype in _COARSE:
+        raise TypeError(
+            f"{name}: expected float32 or float64, got {value.dtype}, which is too coarse for "
+            f"geometry; convert it, with {name}.float() (torch.autocast makes such tensors)"
+        )
+    return value
+
+
+def floats(name: str, value: Any) -> Tensor:
+    """`value`, if it is a tensor of float32 or float64."""
+    if not tensor(name, value).is_floating_point():
+        raise TypeError(f"{name}: expected float32 or float64, got {value.dtype}")
+    return value
+
+
 def values(name: str, value: Tensor, settings: Runtime) -> None:
     """The dtype of the runtime, and nothing infinite."""
     if value.dtype != settings.dtype:
         raise TypeError(
             f"{name}: expected {settings.dtype}, as set by taichi_raster.init(precision="
-            f"{settings.precision!r}), got {value.dtype}"
+            f"{settings.precision!r}), got {value.dtype}; convert it, with "
+            f"{name}.to({settings.dtype})"
         )
     finite("an infinite or NaN value", name, value)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from taichi_raster.mesh import Mesh
+from taichi_raster.precision import product
 
 
 class SmoothOffsets(nn.Module):
@@ -50,7 +51,7 @@ class SmoothOffsets(nn.Module):
 
     def forward(self) -> Float[Tensor, "V 3"]:
         """The vertices as they are now."""
-        return self.start + self.spread @ self.offsets
+        return self.start + product(self.spread, self.offsets)
 
 
 class UniformAdam:

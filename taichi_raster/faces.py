@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
+
 
 def gather_faces(
     vertices: Float[Tensor, "B V C"], faces: Int[Tensor, "*B F 3"]
@@ -23,6 +25,7 @@ def gather_faces(
         ValueError: for other shapes, or indices outside [0, V).
         TypeError: if `faces` does not hold integers.
     """
+    checks.tensor("vertices", vertices)
     if vertices.ndim != 3:
         raise ValueError(f"vertices: must be (B, V, C), got {tuple(vertices.shape)}")
     batch, count, channels = vertices.shape
@@ -49,6 +52,8 @@ def lift_triangles(
     Raises:
         ValueError: for other shapes, or a depth that is not positive.
     """
+    checks.floats("xy", xy)
+    checks.tensor("depth", depth)
     if xy.ndim != 4 or xy.shape[2:] != (3, 2):
         raise ValueError(f"xy: must be (B, F, 3, 2), got {tuple(xy.shape)}")
     if depth.shape not in (xy.shape[:2], xy.shape[1:2]):

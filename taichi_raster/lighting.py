@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.faces import gather_faces
 from taichi_raster.normals import face_normals, unit, vertex_normals
 
@@ -99,6 +100,8 @@ def illuminate(
         ValueError: if the eye is missing, shapes do not match, or a direction is 0.
         TypeError: for something else than a light.
     """
+    for name, value in (("albedo", albedo), ("normals", normals), ("positions", positions)):
+        checks.floats(name, value)
     if normals.shape != positions.shape or normals.shape[:-1] != albedo.shape[:-1]:
         raise ValueError(
             f"normals: must be of the shape of positions {tuple(positions.shape)} and like albedo "
@@ -199,6 +202,7 @@ def shade_image(
     Positions and colours of soft pixels are mixtures with the background's 0: they are divided by
     alpha, which is exact where a pixel sees one surface, and the lit colour is composited by alpha.
     """
+    checks.floats("image", image)
     channels = image.shape[-1] - 7
     if channels < 1:
         raise ValueError(f"image: expected at least 8 channels, got {image.shape[-1]}")

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from taichi_raster import checks
 from taichi_raster.faces import check_faces
 from taichi_raster.normals import unit
+from taichi_raster.precision import product
 
 
 def silhouette_iou_loss(
@@ -84,7 +86,7 @@ class LaplacianLoss(nn.Module):
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
         _check_vertices(vertices, self.matrix.shape[0])
         columns = vertices.transpose(0, 1).flatten(1)
-        differences = torch.sparse.mm(self.matrix.to(vertices.dtype), columns)
+        differences = product(self.matrix.to(vertices.dtype), columns)
         return differences.square().sum(0).reshape(len(vertices), 3).sum(1)
 
 
@@ -231,6 +233,8 @@ def _hinges(faces: Tensor) -> Tensor:
 
 
 def _check_same(predicted: Tensor, target: Tensor, rank: int | None, layout: str) -> None:
+    checks.tensor("predicted", predicted)
+    checks.tensor("target", target)
     if predicted.ndim < 2 or (rank is not None and predicted.ndim != rank):
         raise ValueError(f"predicted: must be {layout}, got {tuple(predicted.shape)}")
     if predicted.shape != target.shape:
@@ -241,5 +245,6 @@ def _check_same(predicted: Tensor, target: Tensor, rank: int | None, layout: str
 
 
 def _check_vertices(vertices: Tensor, count: int) -> None:
+    checks.floats("vertices", vertices)
     if vertices.ndim != 3 or vertices.shape[1:] != (count, 3):
         raise ValueError(f"vertices: must be (B, {count}, 3), got {tuple(vertices.shape)}")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.attributes import UVTexture
 from taichi_raster.faces import check_faces, gather_faces
 
@@ -37,8 +38,7 @@ class Mesh:
     colours: Float[Tensor, "V C"] | None = None
 
     def __post_init__(self) -> None:
-        if not self.vertices.is_floating_point():
-            raise TypeError(f"vertices: must hold floats, got {self.vertices.dtype}")
+        checks.floats("vertices", self.vertices)
         if self.vertices.ndim != 2 or self.vertices.shape[1] != 3:
             raise ValueError(f"vertices: must be (V, 3), got {tuple(self.vertices.shape)}")
         if not bool(self.vertices.isfinite().all()):

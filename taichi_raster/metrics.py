@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.faces import gather_faces
+from taichi_raster.precision import product
 
 _PAIRS_AT_ONCE = 300_000  # of points and faces: what fits the cache, which is fastest
 _SQUARED_ZERO = 1e-24  # keeps the slope of a root finite at a distance of zero
@@ -228,7 +230,7 @@ def _nearest_face(points: Tensor, corners: Tensor, padding: Tensor | None) -> In
 
     def dot(vectors: Tensor) -> Tensor:
         """(p - a) . vectors, (B, N, F)."""
-        return points @ vectors.mT - (a * vectors).sum(dim=-1)[:, None]
+        return product(points, vectors.mT) - (a * vectors).sum(dim=-1)[:, None]
 
     along, across, height = dot(ab), dot(ac), dot(normal)
     squares = ((ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1))
@@ -283,6 +285,7 @@ def _parts(batch: int, pairs: int) -> Iterator[slice]:
 
 
 def _check_points(name: str, points: Tensor) -> None:
+    checks.floats(name, points)
     if points.ndim != 3 or points.shape[2] != 3 or points.shape[1] == 0:
         raise ValueError(f"{name}: must be (B, N, 3) with N >= 1, got {tuple(points.shape)}")
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.faces import gather_faces
 
 
@@ -17,7 +18,7 @@ def face_normals(corners: Float[Tensor, "B F 3 3"]) -> Float[Tensor, "B F 3"]:
 
     A triangle without area has normal 0, and no gradient.
     """
-    return unit(_double_areas(corners))
+    return unit(_double_areas(checks.floats("corners", corners)))
 
 
 def vertex_normals(

@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from taichi_raster import checks
+from taichi_raster.precision import product
+
 _Vector = Tensor | Sequence[float]
 
 
@@ -75,7 +78,7 @@ def orbit(
 
 def _view_matrix(eye: Tensor, right: Tensor, up: Tensor, forward: Tensor) -> Tensor:
     rotation = torch.stack([right, up, forward], dim=1)
-    translation = -rotation @ eye[..., None]
+    translation = -product(rotation, eye[..., None])
     last = eye.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(eye), 1, 4)
     return torch.cat([torch.cat([rotation, translation], dim=2), last], dim=1)
 
@@ -86,8 +89,8 @@ def _broadcast(numbers: tuple[str, ...] = (), **values: float | _Vector) -> list
     All come in the widest of the tensors' dtypes, or torch's default where there is no tensor.
     """
     dtype = None
-    for value in values.values():
-        if isinstance(value, Tensor) and value.is_floating_point():
+    for name, value in values.items():
+        if isinstance(value, Tensor) and checks.tensor(name, value).is_floating_point():
             dtype = value.dtype if dtype is None else torch.promote_types(dtype, value.dtype)
     device = next((v.device for v in values.values() if isinstance(v, Tensor)), None)
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster.architecture import Architecture
+from taichi_raster.precision import product
 
 
 def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:
@@ -60,7 +61,7 @@ def network_logit_and_slope(net: Architecture, theta: Tensor, x: Tensor) -> tupl
     for layer, (inputs, outputs) in enumerate(net.fans):
         start = net.offsets[layer]
         matrix = theta[..., start : start + inputs * outputs].unflatten(-1, (outputs, inputs))
-        h, slope = h @ matrix.mT, slope @ matrix.mT
+        h, slope = product(torch.stack([h, slope]), matrix.mT)
         if net.bias:
             h = h + theta[..., None, start + inputs * outputs : net.offsets[layer + 1]]
         if layer == len(net.widths):
