@@ -74,8 +74,7 @@ def _check(corners: Tensor, attributes: tuple[Tensor, ...], near: float) -> None
         raise ValueError(f"corners: must be (B, F, 3, 3), got {tuple(corners.shape)}")
     if not bool(corners.isfinite().all()):
         raise ValueError("corners: must be finite, got NaN or infinite positions")
-    if not 0 < near < float("inf"):
-        raise ValueError(f"near: must be positive and finite, got {near}")
+    checks.positive("near", near)
     for values in attributes:
         checks.tensor("attributes", values)
         if values.ndim != 4 or values.shape[:3] != corners.shape[:3]:

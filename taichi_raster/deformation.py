@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from taichi_raster import checks
 from taichi_raster.mesh import Mesh
 from taichi_raster.precision import product
 
@@ -36,7 +37,8 @@ class SmoothOffsets(nn.Module):
 
     def __init__(self, mesh: Mesh, smoothing: float) -> None:
         super().__init__()
-        if not 0 <= smoothing < math.inf:
+        checks.instance("mesh", mesh, Mesh)
+        if not 0 <= checks.number("smoothing", smoothing) < math.inf:
             raise ValueError(f"smoothing: must be finite and not negative, got {smoothing}")
         count = len(mesh.vertices)
         adjacent = torch.zeros(count, count, dtype=torch.float64, device=mesh.vertices.device)

@@ -27,7 +27,7 @@ from taichi_raster.layout import Call, DepthVariant, Hides, Part, Slot, State, V
 from taichi_raster.measures import PairMeasures
 from taichi_raster.over import mean_colours
 from taichi_raster.runtime import runtime
-from taichi_raster.schedule import as_progress
+from taichi_raster.schedule import as_progress, hold
 from taichi_raster.softness import registry
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
 
@@ -77,6 +77,8 @@ class SoftRasterizer(nn.Module):
         >>> rgba = renderer(face_vertices, face_attributes)  # (B, 64, 64, C + 1)
     """
 
+    background: Tensor
+
     def __init__(
         self,
         image_size: int | tuple[int, int] = 64,
@@ -98,10 +100,13 @@ class SoftRasterizer(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
-        self.edge = checks.instance("edge", edge or Distribution("logistic"), EdgeSoftness)
-        self.depth = checks.instance("depth", depth or SoftmaxDepth(), DepthSoftness)
-        self.alpha = checks.instance("alpha", alpha or TConorm(), TConorm)
-        self.background = checks.background(background)
+        edge = Distribution("logistic") if edge is None else edge
+        depth = SoftmaxDepth() if depth is None else depth
+        alpha = TConorm() if alpha is None else alpha
+        self.edge = checks.instance("edge", edge, EdgeSoftness)
+        self.depth = checks.instance("depth", depth, DepthSoftness)
+        self.alpha = checks.instance("alpha", alpha, TConorm)
+        hold(self, "background", checks.background(background))
         self.near, self.far = checks.depth_range(near, far)
         self.cull_backfaces = checks.flag("cull_backfaces", cull_backfaces)
         self.perspective_correct = checks.flag("perspective_correct", perspective_correct)

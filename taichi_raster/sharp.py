@@ -26,6 +26,7 @@ from taichi_raster.attributes import (
 from taichi_raster.engine import engine
 from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Hides, Slot, Variant
 from taichi_raster.runtime import runtime
+from taichi_raster.schedule import hold
 
 
 class SharpRasterizer(nn.Module):
@@ -50,6 +51,8 @@ class SharpRasterizer(nn.Module):
         TypeError, ValueError: for arguments out of range; the message names the argument.
     """
 
+    background: Tensor
+
     def __init__(
         self,
         image_size: int | tuple[int, int] = 64,
@@ -63,7 +66,7 @@ class SharpRasterizer(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
-        self.background = checks.background(background)
+        hold(self, "background", checks.background(background))
         self.near, self.far = checks.depth_range(near, far)
         self.cull_backfaces = checks.flag("cull_backfaces", cull_backfaces)
         self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
