@@ -188,6 +188,8 @@ NUMBERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "shift": (lambda n: tr.Distribution("logistic", shift=n).shift.value, HALF),
     "squared": (lambda n: tr.Distribution("logistic", squared=n).squared, YES),
     "gamma": (lambda n: tr.SoftmaxDepth(n).gamma.value, HALF),
+    "background_z": (lambda n: tr.SoftmaxDepth(background_z=n).background_z, HALF),
+    "p": (lambda n: tr.TConorm("yager", n).at(torch.ones(())), HALF),
     "widths": (lambda n: tr.MLPDepth([n, n]).network, FOUR),
     "steps": (lambda n: tr.Softening(tr.Distribution("logistic"), steps=n).steps, FOUR),
     "progress": (lambda n: tr.Softening(

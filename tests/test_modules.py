@@ -22,8 +22,9 @@ import taichi_raster as tr
 from meta import Adam, Method, TaskBatch, TaskFamily, UpdateRule
 from taichi_raster import _declaring, launching
 from taichi_raster.compiling import Patience
+from taichi_raster.deformation import SmoothOffsets
 from taichi_raster.launching import Launcher
-from taichi_raster.schedule import as_progress
+from taichi_raster.schedule import as_progress, as_shift
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
@@ -88,6 +89,85 @@ def test_numbers_that_are_not_learnable_are_arguments_and_not_state() -> None:
     edge = tr.Distribution("logistic", scale)
     assert not tr.SoftRasterizer(8, edge, background=(0.1, 0.2)).state_dict()
     assert edge.scale(as_progress(None, 1)) is scale
+
+
+def _holding_tensors() -> list[nn.Module]:
+    """Modules that were given tensors wherever they take some."""
+    value = torch.tensor([0.3, 0.4], dtype=torch.float64)
+    mesh = tr.icosphere(0, dtype=torch.float64)
+    return [
+        tr.Constant(value), tr.Geometric(value, value / 2), tr.Knots([0.1, 0.2]),
+        as_shift("shift", -value), tr.TConorm("yager", value), tr.TConorm(),
+        tr.SoftmaxDepth(value, value), tr.DistributionDepth("gamma", value, value, value, value),
+        tr.MLPDepth(gamma=value, background_z=value), tr.OverDepth(value), tr.HardDepth(),
+        tr.Distribution("gamma", value, False, value, value), tr.MLPSoftness(scale=value),
+        tr.SoftRasterizer(8, background=value), tr.SharpRasterizer(8, background=value),
+        tr.Softening(tr.Distribution("logistic", value), lr=value),
+        SmoothOffsets(mesh, 1.0), tr.LaplacianLoss(mesh.faces, 12),
+        tr.FlatteningLoss(mesh.faces, 12), tr.NormalConsistencyLoss(mesh.faces, 12),
+        tr.EdgeLengthLoss(mesh.faces, 12),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", _holding_tensors(), ids=lambda m: type(m).__name__)
+def test_every_tensor_of_a_module_moves_with_it(module: nn.Module) -> None:
+    for part in module.modules():
+        assert not [name for name, value in vars(part).items() if isinstance(value, Tensor)]
+    learnable = list(module.parameters())
+    moved = copy.deepcopy(module).to("meta")
+    held = [*moved.parameters(), *moved.buffers()]
+    assert all(value.device.type == "meta" for value in held)
+    assert len(list(moved.parameters())) == len(learnable)
+
+
+P_OF = {"yager": 1.5, "schweizer_sklar": -0.7, "hamacher": 0.0}
+
+
+@pytest.mark.parametrize("name", P_OF)
+def test_the_parameter_of_a_conorm_is_a_schedule(name: str) -> None:
+    for value in (P_OF[name], torch.tensor(P_OF[name]), nn.Parameter(torch.tensor(P_OF[name]))):
+        alpha = tr.TConorm(name, value)
+        assert isinstance(alpha.p, tr.Schedule) and alpha.at(torch.ones(())) == P_OF[name]
+        own = [value] if isinstance(value, nn.Parameter) else []
+        assert [*map(id, alpha.parameters())] == [*map(id, own)]
+        assert list(alpha.state_dict()) == ["p.value"] * len(own)
+    assert isinstance(tr.TConorm().p, tr.Schedule)
+
+
+class _Falling(tr.Schedule):
+    def forward(self, u: Tensor) -> Tensor:
+        return -1 - u
+
+
+def test_a_negative_parameter_may_follow_progress() -> None:
+    alpha = tr.TConorm("schweizer_sklar", _Falling())
+    assert float(alpha.at(torch.tensor(0.5))) == -1.5
+
+
+def test_state_dicts_with_the_parameter_itself_still_load() -> None:
+    def make(p: float) -> tr.SoftRasterizer:
+        return tr.SoftRasterizer(8, alpha=tr.TConorm("yager", nn.Parameter(torch.tensor(p))))
+
+    renderer = make(1.5)
+    renderer.load_state_dict({"alpha.p": torch.tensor(2.5)})
+    assert float(renderer.alpha.at(torch.ones(()))) == 2.5
+    alone = make(1.5).alpha
+    alone.load_state_dict({"p": torch.tensor(2.5)})
+    assert alone.state_dict() == {"p.value": torch.tensor(2.5)}
+
+
+@pytest.mark.parametrize("learnable", [True, False])
+def test_pickles_with_the_parameter_itself_still_load(learnable: bool) -> None:
+    value = torch.tensor(1.5)
+    old = tr.TConorm("yager", 2.0)
+    del old._modules["p"]  # as it was before p was always a schedule
+    if learnable:
+        old._parameters["p"] = nn.Parameter(value)
+    else:
+        old.__dict__["p"] = value
+    found = pickle.loads(pickle.dumps(old))
+    assert float(found.at(torch.ones(()))) == 1.5
+    assert list(found.state_dict()) == (["p.value"] if learnable else [])
 
 
 @pytest.mark.parametrize("make", [learned, fixed])
