@@ -3,34 +3,67 @@
 from __future__ import annotations
 
 import math
+import numbers
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.transforms import plain
-from taichi_raster.scene import attributes
+
+_COARSE = (torch.float16, torch.bfloat16)
+_FLOATS: dict[Any, torch.dtype] = {np.float32: torch.float32, np.float64: torch.float64}
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a number of Python's or NumPy's, and not a truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether `value` is an integer of Python's or NumPy's, and not a truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def number(name: str, value: Any) -> float:
+    """`value` as a float, if it is a number."""
+    if not is_number(value):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    return float(value)
 
 
 def positive(name: str, value: Any) -> float:
     """`value` as a float, if it is a positive finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{name}: expected a positive finite number, got {value}")
-    return float(value)
+    found = number(name, value)
+    if not math.isfinite(found) or found <= 0:
+        raise ValueError(f"{name}: must be positive and finite, got {value}")
+    return found
+
+
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """`value` as an int, if it is a whole number in this range."""
+    if not is_whole(value):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    if value < least or (most is not None and value > most):
+        bounds = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name}: must be {bounds}, got {value}")
+    return int(value)
 
 
 def image_size(value: Any) -> tuple[int, int]:
     """(height, width) from an int or a pair of ints."""
-    pair = (value, value) if isinstance(value, int) else value
-    is_pair = isinstance(pair, tuple | list) and len(pair) == 2
-    if not is_pair or not all(type(v) is int for v in pair):
+    pair = (value, value) if is_whole(value) else value
+    is_pair = isinstance(pair, tuple | list | np.ndarray) and len(pair) == 2
+    if not is_pair or not all(map(is_whole, pair)):
         raise TypeError(f"image_size: expected an int or (height, width), got {value!r}")
     if pair[0] <= 0 or pair[1] <= 0:
         raise ValueError(f"image_size: expected positive sizes, got {value!r}")
-    return pair[0], pair[1]
+    return int(pair[0]), int(pair[1])
 
 
 def depth_range(near: Any, far: Any) -> tuple[float, float]:
@@ -59,35 +92,55 @@ def vertices(face_vertices: Any, settings: Runtime) -> None:
         )
 
 
-def corner_attributes(name: str, value: Tensor, face_vertices: Tensor) -> None:
-    """The shape of attributes at face corners."""
-    if value.ndim != 4 or value.shape[2] != 3:
-        raise ValueError(f"{name}: expected shape (B, F, 3, C), got {tuple(value.shape)}")
-    if face_vertices.shape[:2] != value.shape[:2]:
-        raise ValueError(
-            f"{name}: expected {tuple(face_vertices.shape[:2])} batch items and faces as "
-            f"in face_vertices, got {tuple(value.shape[:2])}"
-        )
-    if value.shape[3] == 0:
-        raise ValueError(f"{name}: expected at least one channel")
-
-
-def appearance(face_attributes: Any, face_vertices: Tensor, settings: Runtime) -> None:
-    """Shapes, dtypes, devices and finiteness of everything in a renderer's attributes."""
-    if not attributes.is_attributes(face_attributes):
+def tensor(name: str, value: Any) -> Tensor:
+    """`value`, if it is a tensor that is not too coarse for geometry."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.dtype in _COARSE:
         raise TypeError(
-            "face_attributes: expected a torch.Tensor, a SurfaceTexture, a UVTexture or None, got "
-            f"{type(face_attributes).__name__}"
+            f"{name}: expected float32 or float64, got {value.dtype}, which is too coarse for "
+            f"geometry; convert it, with {name}.float() (torch.autocast makes such tensors)"
         )
-    for name, value in attributes.tensors(face_attributes).items():
-        if name in ("face_attributes", "corners"):
-            corner_attributes(name, value, face_vertices)
-        values(name, value, settings)
-        if value.device != face_vertices.device:
-            raise ValueError(
-                f"{name}: on {value.device}, but face_vertices is on "
-                f"{face_vertices.device}; move them to one device"
-            )
+    return value
+
+
+def floats(name: str, value: Any) -> Tensor:
+    """`value`, if it is a tensor of float32 or float64."""
+    if not tensor(name, value).is_floating_point():
+        raise TypeError(f"{name}: expected float32 or float64, got {value.dtype}")
+    return value
+
+
+def array(
+    name: str,
+    value: Any,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """A number, a sequence of numbers, an array of NumPy's or a tensor, as a tensor of floats.
+
+    Without a `dtype`, floating-point tensors and arrays keep theirs, and all else gets torch's
+    default. Derivatives of tensors are kept, also of those in a flat sequence.
+    """
+    if isinstance(value, Tensor):
+        if tensor(name, value).is_complex() or value.dtype == torch.bool:
+            raise TypeError(f"{name}: expected numbers, got {value.dtype}")
+        kept = value.dtype if value.is_floating_point() else torch.get_default_dtype()
+        return value.to(dtype=dtype or kept, device=device or value.device)
+    if isinstance(value, Sequence) and any(isinstance(part, Tensor) for part in value):
+        device = device or next(part.device for part in value if isinstance(part, Tensor))
+        parts = [array(name, part, dtype, device) for part in value]
+        return torch.stack(torch.broadcast_tensors(*parts), dim=-1)
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        found = np.asarray(None)
+    if found.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected a number, numbers or a tensor, got {value!r}")
+    if dtype is None:
+        own = found.dtype.type if isinstance(value, np.ndarray | np.generic) else None
+        dtype = _FLOATS.get(own, torch.get_default_dtype())
+    return torch.tensor(found.astype(np.float64), dtype=dtype, device=device)
 
 
 def values(name: str, value: Tensor, settings: Runtime) -> None:
@@ -95,7 +148,8 @@ def values(name: str, value: Tensor, settings: Runtime) -> None:
     if value.dtype != settings.dtype:
         raise TypeError(
             f"{name}: expected {settings.dtype}, as set by taichi_raster.init(precision="
-            f"{settings.precision!r}), got {value.dtype}"
+            f"{settings.precision!r}), got {value.dtype}; convert it, with "
+            f"{name}.to({settings.dtype})"
         )
     finite("an infinite or NaN value", name, value)
 
@@ -132,12 +186,7 @@ def background(
     value: Any, channels: int | None = None, size: tuple[int, ...] | None = None
 ) -> Tensor:
     """A background as a tensor: 0-d, (C,), (H, W, C) or (B, H, W, C); size is (B, H, W)."""
-    try:
-        tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"background: expected a number, numbers or a tensor, got {value!r}"
-        ) from None
+    tensor = value if isinstance(value, Tensor) else array("background", value, torch.float64)
     if tensor.ndim not in (0, 1, 3, 4) or not tensor.is_floating_point():
         raise ValueError(
             "background: expected a number, (C,), (H, W, C) or (B, H, W, C), got shape "
@@ -165,9 +214,9 @@ def choice(name: str, value: Any, *known: str) -> str:
 
 
 def flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
-    return value
+    return bool(value)
 
 
 def instance(name: str, value: Any, *kinds: type) -> Any:
@@ -177,10 +226,17 @@ def instance(name: str, value: Any, *kinds: type) -> Any:
     return value
 
 
+def path(name: str, value: Any) -> Path:
+    """A file's path, from a text or a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
+    return Path(value)
+
+
 def count(name: str, value: Any) -> int:
-    if type(value) is not int or value < 1:
+    if not is_whole(value) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}")
-    return value
+    return int(value)
 
 
 def scenes(batch: int, views: Any) -> int:
@@ -197,7 +253,7 @@ def fits_batch(name: str, value: Tensor, batch: int) -> None:
 
 
 def fraction(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
     return float(value)
 

@@ -39,10 +39,7 @@ def name(page: Path) -> str:
 @pytest.fixture
 def same_logs() -> Iterator[None]:
     """A page may set the levels of loggers; the other tests want them as they were."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("taichi_raster", "taichi_raster.compiling")
-    ]
+    loggers = [logging.getLogger(name) for name in ("taichi_raster", "taichi_raster.compiling")]
     levels = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, levels, strict=True):

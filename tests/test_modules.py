@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from meta import Adam, Method, TaskBatch, TaskFamily, UpdateRule
+from taichi_raster.fitting.deformation import SmoothOffsets
 from taichi_raster.runtime import fast_import
 from taichi_raster.runtime.compile_notice import Patience
 from taichi_raster.runtime.launcher import Launcher
-from taichi_raster.softness.schedule import as_progress
+from taichi_raster.softness.schedule import as_progress, as_shift
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
@@ -94,6 +95,85 @@ def test_numbers_that_are_not_learnable_are_arguments_and_not_state() -> None:
     edge = tr.Distribution("logistic", scale)
     assert not tr.SoftRasterizer(8, edge, background=(0.1, 0.2)).state_dict()
     assert edge.scale(as_progress(None, 1)) is scale
+
+
+def _holding_tensors() -> list[nn.Module]:
+    """Modules that were given tensors wherever they take some."""
+    value = torch.tensor([0.3, 0.4], dtype=torch.float64)
+    mesh = tr.icosphere(0, dtype=torch.float64)
+    return [
+        tr.Constant(value), tr.Geometric(value, value / 2), tr.Knots([0.1, 0.2]),
+        as_shift("shift", -value), tr.TConorm("yager", value), tr.TConorm(),
+        tr.SoftmaxDepth(value, value), tr.DistributionDepth("gamma", value, value, value, value),
+        tr.MLPDepth(gamma=value, background_z=value), tr.OverDepth(value), tr.HardDepth(),
+        tr.Distribution("gamma", value, False, value, value), tr.MLPSoftness(scale=value),
+        tr.SoftRasterizer(8, background=value), tr.SharpRasterizer(8, background=value),
+        tr.Softening(tr.Distribution("logistic", value), lr=value),
+        SmoothOffsets(mesh, 1.0), tr.LaplacianLoss(mesh.faces, 12),
+        tr.FlatteningLoss(mesh.faces, 12), tr.NormalConsistencyLoss(mesh.faces, 12),
+        tr.EdgeLengthLoss(mesh.faces, 12),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", _holding_tensors(), ids=lambda m: type(m).__name__)
+def test_every_tensor_of_a_module_moves_with_it(module: nn.Module) -> None:
+    for part in module.modules():
+        assert not [name for name, value in vars(part).items() if isinstance(value, Tensor)]
+    learnable = list(module.parameters())
+    moved = copy.deepcopy(module).to("meta")
+    held = [*moved.parameters(), *moved.buffers()]
+    assert all(value.device.type == "meta" for value in held)
+    assert len(list(moved.parameters())) == len(learnable)
+
+
+P_OF = {"yager": 1.5, "schweizer_sklar": -0.7, "hamacher": 0.0}
+
+
+@pytest.mark.parametrize("name", P_OF)
+def test_the_parameter_of_a_conorm_is_a_schedule(name: str) -> None:
+    for value in (P_OF[name], torch.tensor(P_OF[name]), nn.Parameter(torch.tensor(P_OF[name]))):
+        alpha = tr.TConorm(name, value)
+        assert isinstance(alpha.p, tr.Schedule) and alpha.at(torch.ones(())) == P_OF[name]
+        own = [value] if isinstance(value, nn.Parameter) else []
+        assert [*map(id, alpha.parameters())] == [*map(id, own)]
+        assert list(alpha.state_dict()) == ["p.value"] * len(own)
+    assert isinstance(tr.TConorm().p, tr.Schedule)
+
+
+class _Falling(tr.Schedule):
+    def forward(self, u: Tensor) -> Tensor:
+        return -1 - u
+
+
+def test_a_negative_parameter_may_follow_progress() -> None:
+    alpha = tr.TConorm("schweizer_sklar", _Falling())
+    assert float(alpha.at(torch.tensor(0.5))) == -1.5
+
+
+def test_state_dicts_with_the_parameter_itself_still_load() -> None:
+    def make(p: float) -> tr.SoftRasterizer:
+        return tr.SoftRasterizer(8, alpha=tr.TConorm("yager", nn.Parameter(torch.tensor(p))))
+
+    renderer = make(1.5)
+    renderer.load_state_dict({"alpha.p": torch.tensor(2.5)})
+    assert float(renderer.alpha.at(torch.ones(()))) == 2.5
+    alone = make(1.5).alpha
+    alone.load_state_dict({"p": torch.tensor(2.5)})
+    assert alone.state_dict() == {"p.value": torch.tensor(2.5)}
+
+
+@pytest.mark.parametrize("learnable", [True, False])
+def test_pickles_with_the_parameter_itself_still_load(learnable: bool) -> None:
+    value = torch.tensor(1.5)
+    old = tr.TConorm("yager", 2.0)
+    del old._modules["p"]  # as it was before p was always a schedule
+    if learnable:
+        old._parameters["p"] = nn.Parameter(value)
+    else:
+        old.__dict__["p"] = value
+    found = pickle.loads(pickle.dumps(old))
+    assert float(found.at(torch.ones(()))) == 1.5
+    assert list(found.state_dict()) == (["p.value"] if learnable else [])
 
 
 @pytest.mark.parametrize("make", [learned, fixed])
@@ -248,6 +328,36 @@ def test_the_renderer_stands_alone_and_meta_knows_no_tasks() -> None:
         )
         assert not (names & {"meta", "tasks"}) - own, file
     assert not [file for file, names in imports("meta").items() if "tasks" in names]
+
+
+def _imports_at_once(path: Path, modules: dict[str, Path]) -> set[str]:
+    """The modules that are imported while `path` is: not those inside functions, or for types."""
+    found: set[str] = set()
+    pending: list[ast.AST] = [*ast.parse(path.read_text()).body]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {part if part in modules else str(node.module) for part in parts}
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            pending += [*node.body, *node.orelse]
+        elif isinstance(node, ast.Try):
+            pending += node.body
+    return found & set(modules)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    paths = (ROOT / "taichi_raster").rglob("*.py")
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in paths
+    }
+    left = {name: _imports_at_once(path, modules) for name, path in modules.items()}
+    while leaves := {name for name, needed in left.items() if not needed & set(left)}:
+        left = {name: needed for name, needed in left.items() if name not in leaves}
+    assert not left, f"these import each other: {sorted(left)}"
 
 
 def test_the_longer_names_are_the_very_same_modules() -> None:

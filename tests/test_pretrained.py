@@ -88,6 +88,19 @@ def test_a_softening_renders_the_same_bits_after_a_file(name: str, tmp_path: Pat
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("p", [torch.tensor([0.5, 3.0]).double(), parameter(0.7)])
+def test_files_with_a_conorms_parameter_itself_still_load(
+    p: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    softening = tr.Softening(tr.Distribution("logistic"), alpha=tr.TConorm("frank", p))
+    old = lambda alpha: ({"name": alpha.name, "p": "number"}, {"p": alpha.p.value})  # noqa: E731
+    monkeypatch.setattr("taichi_raster.softening_storage._stored_alpha", old)
+    tr.save_softening(tmp_path / "old.safetensors", softening)
+    alpha = tr.load_softening(tmp_path / "old.safetensors").alpha
+    assert isinstance(alpha.p, tr.Schedule) and torch.equal(alpha.at(torch.ones(())), p)
+    assert len(list(alpha.parameters())) == isinstance(p, nn.Parameter)
+
+
 def test_parts_that_share_a_tensor_can_be_saved(tmp_path: Path) -> None:
     shared = torch.tensor(0.1, dtype=torch.float64)
     softening = tr.Softening(tr.Distribution("logistic", shared), tr.SoftmaxDepth(shared, shared))

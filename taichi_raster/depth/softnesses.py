@@ -19,7 +19,7 @@ from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.distributions.log_cdf import log_cdf
 from taichi_raster.softness.edge import as_shape
 from taichi_raster.softness.network import architecture, network_logit, random_weights
-from taichi_raster.softness.schedule import Schedule, as_schedule, as_shift
+from taichi_raster.softness.schedule import Schedule, as_finite, as_schedule, as_shift, hold
 
 
 @dataclass(frozen=True)
@@ -118,20 +118,17 @@ class OverDepth(DepthSoftness):
 class _SmoothDepth(DepthSoftness):
     """What the soft ones share: a temperature, and where the background lies."""
 
+    background_z: Tensor
+
     def __init__(
         self, gamma: float | Tensor | Schedule = 1e-2, background_z: float | Tensor = 2e-3
     ) -> None:
         super().__init__()
         self.gamma = as_schedule("gamma", gamma)
-        value = (
-            background_z
-            if isinstance(background_z, Tensor)
-            else torch.tensor(background_z, dtype=torch.float64)
-        )
-        valid = value.is_floating_point() and value.ndim <= 1 and bool(torch.isfinite(value).all())
-        if not valid or not bool((value >= 0).all()):
-            raise ValueError(f"background_z: expected finite values >= 0, got {background_z}")
-        self.background_z = value
+        value = as_finite("background_z", background_z)
+        if not bool((value.detach() >= 0).all()):
+            raise ValueError(f"background_z: expected finite values >= 0, got {value.tolist()}")
+        hold(self, "background_z", value)
 
     def at(self, u: Tensor) -> DepthState:
         gamma = self.gamma(u)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from taichi_raster import checks
+from taichi_raster.runtime.precision import product
 from taichi_raster.scene.mesh import Mesh
 
 
@@ -35,7 +37,8 @@ class SmoothOffsets(nn.Module):
 
     def __init__(self, mesh: Mesh, smoothing: float) -> None:
         super().__init__()
-        if not 0 <= smoothing < math.inf:
+        checks.instance("mesh", mesh, Mesh)
+        if not 0 <= checks.number("smoothing", smoothing) < math.inf:
             raise ValueError(f"smoothing: must be finite and not negative, got {smoothing}")
         count = len(mesh.vertices)
         adjacent = torch.zeros(count, count, dtype=torch.float64, device=mesh.vertices.device)
@@ -50,7 +53,7 @@ class SmoothOffsets(nn.Module):
 
     def forward(self) -> Float[Tensor, "V 3"]:
         """The vertices as they are now."""
-        return self.start + self.spread @ self.offsets
+        return self.start + product(self.spread, self.offsets)
 
 
 class UniformAdam:

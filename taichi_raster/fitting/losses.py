@@ -5,10 +5,14 @@ Each returns one value for each batch item, (B,), and is differentiable twice.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from taichi_raster import checks
+from taichi_raster.runtime.precision import product
 from taichi_raster.scene.faces import check_faces
 from taichi_raster.scene.normals import unit
 
@@ -66,8 +70,8 @@ class LaplacianLoss(nn.Module):
 
     def __init__(self, faces: Int[Tensor, "F 3"], vertex_count: int) -> None:
         super().__init__()
-        check_faces(faces, vertex_count)
-        edges = _undirected_edges(faces.long()).unique(dim=0)
+        faces = _checked(faces, vertex_count)
+        edges = _undirected_edges(faces).unique(dim=0)
         edges = edges[edges[:, 0] != edges[:, 1]]
         i, j = torch.cat([edges, edges.flip(1)]).unbind(1)
         degree = torch.zeros(vertex_count, dtype=torch.float64, device=faces.device)
@@ -84,7 +88,7 @@ class LaplacianLoss(nn.Module):
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
         _check_vertices(vertices, self.matrix.shape[0])
         columns = vertices.transpose(0, 1).flatten(1)
-        differences = torch.sparse.mm(self.matrix.to(vertices.dtype), columns)
+        differences = product(self.matrix.to(vertices.dtype), columns)
         return differences.square().sum(0).reshape(len(vertices), 3).sum(1)
 
 
@@ -113,12 +117,10 @@ class FlatteningLoss(nn.Module):
         self, faces: Int[Tensor, "F 3"], vertex_count: int, smallest: float = 1e-5
     ) -> None:
         super().__init__()
-        check_faces(faces, vertex_count)
-        if not 0 < smallest < float("inf"):
-            raise ValueError(f"smallest: must be positive and finite, got {smallest}")
+        faces = _checked(faces, vertex_count)
         self.vertex_count = vertex_count
-        self.smallest = smallest
-        self.register_buffer("hinges", _hinges(faces.long()), persistent=False)
+        self.smallest = checks.positive("smallest", smallest)
+        self.register_buffer("hinges", _hinges(faces), persistent=False)
 
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
         _check_vertices(vertices, self.vertex_count)
@@ -158,9 +160,9 @@ class NormalConsistencyLoss(nn.Module):
 
     def __init__(self, faces: Int[Tensor, "F 3"], vertex_count: int) -> None:
         super().__init__()
-        check_faces(faces, vertex_count)
+        faces = _checked(faces, vertex_count)
         self.vertex_count = vertex_count
-        self.register_buffer("hinges", _hinges(faces.long()), persistent=False)
+        self.register_buffer("hinges", _hinges(faces), persistent=False)
 
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
         _check_vertices(vertices, self.vertex_count)
@@ -194,11 +196,12 @@ class EdgeLengthLoss(nn.Module):
         self, faces: Int[Tensor, "F 3"], vertex_count: int, target: float | None = 0.0
     ) -> None:
         super().__init__()
-        check_faces(faces, vertex_count)
+        faces = _checked(faces, vertex_count)
+        target = None if target is None else checks.number("target", target)
         if target is not None and not 0 <= target < float("inf"):
             raise ValueError(f"target: must be finite and at least 0, or None, got {target}")
         self.vertex_count, self.target = vertex_count, target
-        edges = _undirected_edges(faces.long()).unique(dim=0)
+        edges = _undirected_edges(faces).unique(dim=0)
         self.register_buffer("edges", edges, persistent=False)
 
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
@@ -211,6 +214,10 @@ class EdgeLengthLoss(nn.Module):
         length = torch.where(some, square, torch.ones_like(square)).sqrt() * some
         target = length.mean(1, keepdim=True) if self.target is None else self.target
         return (length - target).square().mean(1)
+
+
+def _checked(faces: Any, vertex_count: int) -> Int[Tensor, "F 3"]:
+    return check_faces(faces, checks.whole("vertex_count", vertex_count, 1))
 
 
 def _undirected_edges(faces: Tensor) -> Tensor:
@@ -231,6 +238,8 @@ def _hinges(faces: Tensor) -> Tensor:
 
 
 def _check_same(predicted: Tensor, target: Tensor, rank: int | None, layout: str) -> None:
+    checks.tensor("predicted", predicted)
+    checks.tensor("target", target)
     if predicted.ndim < 2 or (rank is not None and predicted.ndim != rank):
         raise ValueError(f"predicted: must be {layout}, got {tuple(predicted.shape)}")
     if predicted.shape != target.shape:
@@ -241,5 +250,6 @@ def _check_same(predicted: Tensor, target: Tensor, rank: int | None, layout: str
 
 
 def _check_vertices(vertices: Tensor, count: int) -> None:
+    checks.floats("vertices", vertices)
     if vertices.ndim != 3 or vertices.shape[1:] != (count, 3):
         raise ValueError(f"vertices: must be (B, {count}, 3), got {tuple(vertices.shape)}")

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from taichi_raster.scene.faces import gather_faces
+from taichi_raster import checks
+from taichi_raster.runtime.precision import product
+from taichi_raster.scene.faces import as_indices, gather_faces
 
 _PAIRS_AT_ONCE = 300_000  # of points and faces: what fits the cache, which is fastest
 _SQUARED_ZERO = 1e-24  # keeps the slope of a root finite at a distance of zero
@@ -62,13 +64,14 @@ def surface_distance(
         ValueError: for other shapes.
     """
     _check_points("points", points)
+    faces = as_indices("faces", faces)
     corners = gather_faces(vertices, faces)
     if len(corners) != len(points):
         raise ValueError(
             f"vertices: has batch {len(corners)} where points has {len(points)}; give one surface "
             "for each set of points"
         )
-    padding = None if faces.ndim == 2 else (faces < 0).any(dim=2)
+    padding = None if faces.ndim == 2 else (faces < 0).any(dim=2).to(points.device)
     with torch.no_grad():
         found = [
             _nearest_face(points[part], corners[part], None if padding is None else padding[part])
@@ -95,8 +98,8 @@ def sample_surface(
     Raises:
         ValueError: for other shapes, a count below 1, or a surface without area.
     """
-    if count < 1:
-        raise ValueError(f"count: must be at least 1, got {count}")
+    count = checks.whole("count", count, 1)
+    checks.instance("generator", generator, torch.Generator)
     corners = gather_faces(vertices, faces)
     with torch.no_grad():
         a, b, c = corners.double().unbind(dim=2)
@@ -155,12 +158,14 @@ def voxelise(
         ValueError: for other shapes, an empty cube, or an open surface: one with an edge that its
             faces do not pass equally often in both directions.
     """
-    low, high = bounds
-    if resolution < 1:
-        raise ValueError(f"resolution: must be at least 1, got {resolution}")
+    resolution = checks.whole("resolution", resolution, 1)
+    if len(bounds) != 2:
+        raise ValueError(f"bounds: must be (low, high) with low < high, got {bounds}")
+    low, high = (checks.number("bounds", value) for value in bounds)
     if not low < high:
         raise ValueError(f"bounds: must be (low, high) with low < high, got {bounds}")
-    corners = gather_faces(vertices.detach(), faces).double()
+    faces = as_indices("faces", faces)
+    corners = gather_faces(checks.floats("vertices", vertices).detach(), faces).double()
     _check_closed(faces, vertices.shape[1])
     side = (high - low) / resolution
     centres = low + side * (torch.arange(resolution, dtype=torch.float64) + 0.5).to(corners)
@@ -181,7 +186,7 @@ def voxel_iou(a: Bool[Tensor, "B *rest"], b: Bool[Tensor, "B *rest"]) -> Float[T
         TypeError: unless both hold booleans.
     """
     for name, voxels in (("a", a), ("b", b)):
-        if voxels.dtype != torch.bool:
+        if checks.tensor(name, voxels).dtype != torch.bool:
             raise TypeError(f"{name}: must hold booleans, got {voxels.dtype}")
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"b: must have the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}")
@@ -228,7 +233,7 @@ def _nearest_face(points: Tensor, corners: Tensor, padding: Tensor | None) -> In
 
     def dot(vectors: Tensor) -> Tensor:
         """(p - a) . vectors, (B, N, F)."""
-        return points @ vectors.mT - (a * vectors).sum(dim=-1)[:, None]
+        return product(points, vectors.mT) - (a * vectors).sum(dim=-1)[:, None]
 
     along, across, height = dot(ab), dot(ac), dot(normal)
     squares = ((ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1))
@@ -283,6 +288,7 @@ def _parts(batch: int, pairs: int) -> Iterator[slice]:
 
 
 def _check_points(name: str, points: Tensor) -> None:
+    checks.floats(name, points)
     if points.ndim != 3 or points.shape[2] != 3 or points.shape[1] == 0:
         raise ValueError(f"{name}: must be (B, N, 3) with N >= 1, got {tuple(points.shape)}")
 
@@ -290,7 +296,7 @@ def _check_points(name: str, points: Tensor) -> None:
 def _check_closed(faces: Tensor, vertex_count: int) -> None:
     """Raise unless every edge is passed equally often in both directions."""
     batch = faces[None] if faces.ndim == 2 else faces
-    start, end = batch.long(), batch.long().roll(-1, dims=2)
+    start, end = batch, batch.roll(-1, dims=2)
     low, high = torch.minimum(start, end), torch.maximum(start, end)
     item = torch.arange(len(batch), device=faces.device)[:, None, None]
     key = (item * vertex_count + low.clamp(min=0)) * vertex_count + high.clamp(min=0)

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.depth.softnesses import DepthSoftness, HardDepth, SoftmaxDepth
 from taichi_raster.render.soft import SoftRasterizer
 from taichi_raster.softness.conorm import TConorm
@@ -70,7 +71,7 @@ def gendr(
     """
     if aggr_rgb_func not in _DEPTHS:
         raise ValueError(f"aggr_rgb_func: unknown {aggr_rgb_func!r}; known: {', '.join(_DEPTHS)}")
-    if dist_eps < 1:
+    if checks.number("dist_eps", dist_eps) < 1:
         raise ValueError(f"dist_eps: expected at least 1, got {dist_eps}")
     name = _ALIASES.get(dist_func, dist_func)
     edge = Distribution(
@@ -126,7 +127,7 @@ def softras(
     ):  # fmt: skip
         if value not in known:
             raise ValueError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
-    if not 0 < dist_eps < 0.5:
+    if not 0 < checks.number("dist_eps", dist_eps) < 0.5:
         raise ValueError(f"dist_eps: expected a number in (0, 1/2), got {dist_eps}")
     return SoftRasterizer(
         image_size, edges[dist_func](), _depth(aggr_func_rgb, gamma_val, eps),
@@ -142,4 +143,4 @@ def _depth(name: str, gamma: float | Tensor, eps: float) -> DepthSoftness:
 
 
 def _largest(scale: float | Tensor) -> float:
-    return float(torch.as_tensor(scale).detach().max())
+    return float(checks.array("scale", scale, torch.float64).detach().max())

@@ -87,9 +87,9 @@ class Softening(nn.Module):
         )
         self.alpha = checks.instance("alpha", TConorm() if alpha is None else alpha, TConorm)
         self.lr = None if lr is None else as_schedule("lr", lr)
-        if steps is not None and (type(steps) is not int or steps < 1):
+        if steps is not None and (not checks.is_whole(steps) or steps < 1):
             raise ValueError(f"steps: expected a whole number >= 1 or None, got {steps!r}")
-        self.steps = steps
+        self.steps = None if steps is None else int(steps)
         self.card: dict[str, Any] = dict(
             checks.instance("card", {} if card is None else card, dict)
         )
@@ -173,10 +173,8 @@ def _shape_and_shift(softness: Distribution | DistributionDepth) -> str:
     return shape + ("" if none else f", shift {_text(shift)}")
 
 
-def _text(value: Schedule | Tensor) -> str:
+def _text(value: Schedule) -> str:
     """A schedule as its values at the start and the end of the run."""
-    if isinstance(value, Tensor):
-        return _numbers(value)
     if isinstance(value, Constant | Shift):
         return _numbers(value.value)
     start, end = (_numbers(value(as_progress(u, 1))) for u in (0.0, 1.0))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from taichi_raster.depth.softnesses import (
     DepthSoftness,
@@ -162,8 +161,6 @@ def _stored_alpha(alpha: TConorm) -> Stored:
         raise TypeError(f"alpha: cannot save a {type(alpha).__name__}")
     if alpha.generator.domain is None:
         return {"name": alpha.name}, {}
-    if isinstance(alpha.p, Tensor):
-        return {"name": alpha.name, "p": "number"}, {"p": alpha.p}
     kinds, tensors = stored_schedules(alpha, "alpha", "p")
     return {"name": alpha.name, **kinds}, tensors
 
@@ -172,7 +169,7 @@ def _built_alpha(entry: Entry) -> TConorm:
     name = entry.get("name", str)
     p = None
     if generator(name).domain is not None:
-        numeric = entry.get("p", str) == "number"
+        numeric = entry.get("p", str) == "number"  # as files had a constant p at first
         p = entry.tensor("p") if numeric else built_schedule(entry, "p", signed=True)
     alpha = TConorm(name, p)
     alpha.at(torch.zeros(()))

@@ -22,9 +22,11 @@ from taichi_raster.scene.attributes import (
     SurfaceTexture,
     UVTexture,
     appearance,
+    check_attributes,
     of_faces,
     sample,
 )
+from taichi_raster.softness.schedule import hold
 
 
 class SharpRasterizer(nn.Module):
@@ -49,6 +51,8 @@ class SharpRasterizer(nn.Module):
         TypeError, ValueError: for arguments out of range; the message names the argument.
     """
 
+    background: Tensor
+
     def __init__(
         self,
         image_size: int | tuple[int, int] = 64,
@@ -62,7 +66,7 @@ class SharpRasterizer(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
-        self.background = checks.background(background)
+        hold(self, "background", checks.background(background))
         self.near, self.far = checks.depth_range(near, far)
         self.cull_backfaces = checks.flag("cull_backfaces", cull_backfaces)
         self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
@@ -76,7 +80,7 @@ class SharpRasterizer(nn.Module):
     ) -> Float[Tensor, "B H W C+1"]:
         """Render a batch; inputs, output and errors are those of `SoftRasterizer.forward`."""
         checks.vertices(face_vertices, runtime())
-        checks.appearance(face_attributes, face_vertices, runtime())
+        check_attributes(face_attributes, face_vertices, runtime())
         checks.visible(face_vertices, self.near, self.far)
         shown = appearance(face_attributes, face_vertices, fixed_order=False)
         size = (len(face_vertices), *self.image_size)

@@ -25,12 +25,18 @@ from taichi_raster.render.over import mean_colours
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.layout import Call, DepthVariant, Hides, Part, Slot, State, Variant
-from taichi_raster.scene.attributes import Appearance, SurfaceTexture, UVTexture, appearance
+from taichi_raster.scene.attributes import (
+    Appearance,
+    SurfaceTexture,
+    UVTexture,
+    appearance,
+    check_attributes,
+)
 from taichi_raster.softness import parameters
 from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
-from taichi_raster.softness.schedule import as_progress
+from taichi_raster.softness.schedule import as_progress, hold
 
 _FAR_AWAY = 1e30  # stands for an infinite distance in the kernels
 
@@ -78,6 +84,8 @@ class SoftRasterizer(nn.Module):
         >>> rgba = renderer(face_vertices, face_attributes)  # (B, 64, 64, C + 1)
     """
 
+    background: Tensor
+
     def __init__(
         self,
         image_size: int | tuple[int, int] = 64,
@@ -99,10 +107,13 @@ class SoftRasterizer(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
-        self.edge = checks.instance("edge", edge or Distribution("logistic"), EdgeSoftness)
-        self.depth = checks.instance("depth", depth or SoftmaxDepth(), DepthSoftness)
-        self.alpha = checks.instance("alpha", alpha or TConorm(), TConorm)
-        self.background = checks.background(background)
+        edge = Distribution("logistic") if edge is None else edge
+        depth = SoftmaxDepth() if depth is None else depth
+        alpha = TConorm() if alpha is None else alpha
+        self.edge = checks.instance("edge", edge, EdgeSoftness)
+        self.depth = checks.instance("depth", depth, DepthSoftness)
+        self.alpha = checks.instance("alpha", alpha, TConorm)
+        hold(self, "background", checks.background(background))
         self.near, self.far = checks.depth_range(near, far)
         self.cull_backfaces = checks.flag("cull_backfaces", cull_backfaces)
         self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
@@ -144,7 +155,7 @@ class SoftRasterizer(nn.Module):
             MemoryError: for more than this machine or Taichi can hold; the message says how much.
         """
         checks.vertices(face_vertices, runtime())
-        checks.appearance(face_attributes, face_vertices, runtime())
+        check_attributes(face_attributes, face_vertices, runtime())
         if not self.unclipped_alpha:
             checks.visible(face_vertices, self.near, self.far)
         shown = appearance(face_attributes, face_vertices, runtime().deterministic)
@@ -180,7 +191,7 @@ class SoftRasterizer(nn.Module):
         """
         checks.vertices(primals[0], runtime())
         checks.instance("face_attributes", primals[1], Tensor)
-        checks.appearance(primals[1], primals[0], runtime())
+        check_attributes(primals[1], primals[0], runtime())
         for name, primal, tangent in zip(
             ("vertices", "attributes"), primals, tangents, strict=True
         ):

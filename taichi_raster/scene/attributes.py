@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
+from taichi_raster.runtime.device import Runtime
 from taichi_raster.scene import gather
 
 
@@ -245,6 +247,35 @@ def tensors(attributes: Tensor | SurfaceTexture | UVTexture | None) -> dict[str,
     return named
 
 
-def is_attributes(value: object) -> bool:
-    """Whether the renderer takes this as attributes."""
-    return value is None or isinstance(value, Tensor | SurfaceTexture | UVTexture)
+def check_attributes(attributes: object, face_vertices: Tensor, settings: Runtime) -> None:
+    """Shapes, dtypes, devices and finiteness of everything in a renderer's attributes.
+
+    Raises:
+        TypeError, ValueError: naming the tensor that is wrong.
+    """
+    if not (attributes is None or isinstance(attributes, Tensor | SurfaceTexture | UVTexture)):
+        raise TypeError(
+            "face_attributes: expected a torch.Tensor, a SurfaceTexture, a UVTexture or None, got "
+            f"{type(attributes).__name__}"
+        )
+    for name, value in tensors(attributes).items():
+        if name in ("face_attributes", "corners"):
+            _check_corner_values(name, value, face_vertices)
+        checks.values(name, value, settings)
+        if value.device != face_vertices.device:
+            raise ValueError(
+                f"{name}: on {value.device}, but face_vertices is on "
+                f"{face_vertices.device}; move them to one device"
+            )
+
+
+def _check_corner_values(name: str, value: Tensor, face_vertices: Tensor) -> None:
+    if value.ndim != 4 or value.shape[2] != 3:
+        raise ValueError(f"{name}: expected shape (B, F, 3, C), got {tuple(value.shape)}")
+    if face_vertices.shape[:2] != value.shape[:2]:
+        raise ValueError(
+            f"{name}: expected {tuple(face_vertices.shape[:2])} batch items and faces as "
+            f"in face_vertices, got {tuple(value.shape[:2])}"
+        )
+    if value.shape[3] == 0:
+        raise ValueError(f"{name}: expected at least one channel")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.scene.mesh import Mesh
 
 
@@ -47,7 +48,9 @@ def collate(meshes: Sequence[Mesh]) -> MeshBatch:
     Raises:
         ValueError: if there is none, or they differ in dtype or device.
     """
-    if not meshes:
+    for mesh in meshes:
+        checks.instance("meshes", mesh, Mesh)
+    if len(meshes) == 0:
         raise ValueError("meshes: expected at least one")
     kinds = {(mesh.vertices.dtype, mesh.vertices.device) for mesh in meshes}
     if len(kinds) > 1:

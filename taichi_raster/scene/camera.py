@@ -7,12 +7,15 @@ is counter-clockwise to the eye is counter-clockwise in NDC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
+from taichi_raster.runtime.precision import product
 from taichi_raster.scene.clipping import clip_near
 from taichi_raster.scene.faces import check_faces, gather_faces, lift_triangles
 from taichi_raster.scene.views import look_at, orbit
@@ -61,6 +64,7 @@ class Camera:
     view: Float[Tensor, "B 4 4"]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "view", checks.array("view", self.view))
         if self.view.ndim != 3 or self.view.shape[1:] != (4, 4):
             raise ValueError(f"view: must be (B, 4, 4), got {tuple(self.view.shape)}")
         _check_finite("view", self.view)
@@ -73,7 +77,7 @@ class Camera:
     def eye(self) -> Float[Tensor, "B 3"]:
         """Where the cameras stand in the world."""
         rotation, translation = self.view[:, :3, :3], self.view[:, :3, 3:]
-        return -(rotation.mT @ translation)[..., 0]
+        return -product(rotation.mT, translation)[..., 0]
 
     def towards_eye(self, points: Float[Tensor, "B *n 3"]) -> Float[Tensor, "B *n 3"]:
         """From world points to the eye, of any length: what a highlight or a back side depends on.
@@ -85,6 +89,7 @@ class Camera:
     def to_camera(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """World points to camera space: x right, y up, z forward."""
         batch = len(self.view)
+        checks.floats("vertices", vertices)
         if vertices.ndim != 3 or vertices.shape[2] != 3:
             raise ValueError(f"vertices: must be (B, V, 3), got {tuple(vertices.shape)}")
         if batch != 1 and vertices.shape[0] not in (1, batch):
@@ -93,7 +98,7 @@ class Camera:
                 f"got {vertices.shape[0]}"
             )
         view = self.view.to(vertices)
-        return vertices @ view[:, :3, :3].mT + view[:, None, :3, 3]
+        return product(vertices, view[:, :3, :3].mT) + view[:, None, :3, 3]
 
     def project(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """World points to (x, y, z): x and y in NDC, z the distance along the view axis.
@@ -155,7 +160,7 @@ class PerspectiveCamera(Camera):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fov = torch.as_tensor(self.fov, dtype=torch.float64)
+        fov = checks.array("fov", self.fov, torch.float64)
         if fov.ndim > 1 or (fov.ndim == 1 and len(fov) != len(self.view)):
             raise ValueError(
                 f"fov: must be a number or (B,) = ({len(self.view)},), got {tuple(fov.shape)}"
@@ -165,7 +170,7 @@ class PerspectiveCamera(Camera):
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         x, y, z = points.unbind(-1)
-        fov = torch.as_tensor(self.fov, dtype=points.dtype, device=points.device)
+        fov = _like("fov", self.fov, points)
         half_side = torch.tan(torch.deg2rad(fov) / 2)
         divisor = z.clamp_min(_SMALLEST_DIVISOR) * half_side.reshape(-1, 1)
         return torch.stack([x / divisor, y / divisor, z], dim=-1)
@@ -196,18 +201,18 @@ class PinholeCamera(Camera):
         super().__post_init__()
         for name in ("focal", "principal"):
             _check_pair(name, getattr(self, name), len(self.view))
-        if not bool((torch.as_tensor(self.focal) > 0).all()):
+        if not bool((checks.array("focal", self.focal) > 0).all()):
             raise ValueError(f"focal: must be positive, got {self.focal}")
-        skew = torch.as_tensor(self.skew)
+        skew = checks.array("skew", self.skew)
         if skew.shape not in ((), (1,), (len(self.view),)):
             raise ValueError(f"skew: must be a number or (B,), got {tuple(skew.shape)}")
         _check_finite("skew", skew)
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         x, y, z = points.unbind(-1)
-        fx, fy = _columns(self.focal, points)
-        px, py = _columns(self.principal, points)
-        skew = torch.as_tensor(self.skew, dtype=points.dtype, device=points.device).reshape(-1, 1)
+        fx, fy = _columns("focal", self.focal, points)
+        px, py = _columns("principal", self.principal, points)
+        skew = _like("skew", self.skew, points).reshape(-1, 1)
         divisor = z.clamp_min(_SMALLEST_DIVISOR)
         return torch.stack([(fx * x + skew * y) / divisor + px, fy * y / divisor + py, z], dim=-1)
 
@@ -233,7 +238,7 @@ class OrthographicCamera(Camera):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        batch, extent = len(self.view), torch.as_tensor(self.half_extent)
+        batch, extent = len(self.view), checks.array("half_extent", self.half_extent)
         if extent.shape not in ((), (1,), (batch,), (1, 2), (batch, 2)):
             raise ValueError(
                 f"half_extent: must be a number, (B,) or (B, 2), got {tuple(extent.shape)}"
@@ -247,10 +252,9 @@ class OrthographicCamera(Camera):
         return torch.broadcast_tensors(over_batch(-self.view[:, 2, :3], points), points)[0]
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
-        extent = torch.as_tensor(self.half_extent, dtype=points.dtype, device=points.device)
+        extent = _like("half_extent", self.half_extent, points)
         extent = extent[:, None] if extent.ndim == 2 else extent.reshape(-1, 1, 1)
-        centre = torch.as_tensor(self.centre, dtype=points.dtype, device=points.device)
-        centre = centre.reshape(-1, 1, 2)
+        centre = _like("centre", self.centre, points).reshape(-1, 1, 2)
         return torch.cat([(points[..., :2] - centre) / extent, points[..., 2:]], dim=-1)
 
 
@@ -259,14 +263,18 @@ def over_batch(vectors: Float[Tensor, "B 3"], points: Float[Tensor, "B *n 3"]) -
     return vectors.to(points).reshape(len(vectors), *[1] * (points.ndim - 2), vectors.shape[-1])
 
 
-def _columns(pair: Tensor | tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor]:
+def _like(name: str, value: float | Tensor | Sequence[float], points: Tensor) -> Tensor:
+    return checks.array(name, value, points.dtype, points.device)
+
+
+def _columns(name: str, pair: Tensor | tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor]:
     """(2,) or (B, 2) as two (1, 1) or (B, 1)."""
-    tensor = torch.as_tensor(pair, dtype=like.dtype, device=like.device)
+    tensor = _like(name, pair, like)
     return tensor[..., 0].reshape(-1, 1), tensor[..., 1].reshape(-1, 1)
 
 
 def _check_pair(name: str, value: Tensor | tuple[float, float], batch: int) -> None:
-    tensor = torch.as_tensor(value)
+    tensor = checks.array(name, value)
     if tensor.shape not in ((2,), (1, 2), (batch, 2)):
         raise ValueError(f"{name}: must be (2,) or (B, 2), got {tuple(tensor.shape)}")
     _check_finite(name, tensor)

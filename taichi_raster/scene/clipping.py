@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
+
 
 @dataclass(frozen=True, eq=False)
 class ClippedFaces:
@@ -67,13 +69,14 @@ def clip_near(
 
 
 def _check(corners: Tensor, attributes: tuple[Tensor, ...], near: float) -> None:
+    checks.floats("corners", corners)
     if corners.ndim != 4 or corners.shape[2:] != (3, 3):
         raise ValueError(f"corners: must be (B, F, 3, 3), got {tuple(corners.shape)}")
     if not bool(corners.isfinite().all()):
         raise ValueError("corners: must be finite, got NaN or infinite positions")
-    if not 0 < near < float("inf"):
-        raise ValueError(f"near: must be positive and finite, got {near}")
+    checks.positive("near", near)
     for values in attributes:
+        checks.tensor("attributes", values)
         if values.ndim != 4 or values.shape[:3] != corners.shape[:3]:
             raise ValueError(
                 f"attributes: must be (B, F, 3, C) as corners, {tuple(corners.shape[:3])}, got "

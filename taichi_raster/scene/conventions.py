@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.scene.camera import Camera, OrthographicCamera, PerspectiveCamera, PinholeCamera
+from taichi_raster.scene.views import broadcast
 
 
 def from_intrinsics(
     view: Float[Tensor, "B 4 4"],
-    matrix: Float[Tensor, "*B 3 3"] | Sequence[float | Tensor],
+    matrix: Float[Tensor, "*B 3 3"] | np.ndarray | Sequence[float | Tensor | Sequence[float]],
     image_size: int | tuple[int, int],
     first_centre: float = 0.5,
 ) -> PinholeCamera:
@@ -27,7 +29,8 @@ def from_intrinsics(
     Args:
         view: (B, 4, 4) from `look_at` or `orbit`.
         matrix: (3, 3) or (B, 3, 3), [[fx, s, cx], [0, fy, cy], [0, 0, 1]], for u right and v down;
-            or fx, fy, cx, cy: four numbers, or tensors, 0-d or (B,).
+            or fx, fy, cx, cy: four numbers, or tensors, 0-d or (B,). Tensors, arrays of NumPy's
+            and lists will do, here as for views and rotations.
         image_size: pixels, one number or (height, width).
         first_centre: u and v of the first pixel's centre: 0.5 where 0 is the image's border, 0
             where pixels have whole coordinates (OpenCV's own calibration).
@@ -36,17 +39,20 @@ def from_intrinsics(
         ValueError: for another shape.
     """
     height, width, short = _sizes(image_size)
+    view, first_centre = checks.array("view", view), checks.number("first_centre", first_centre)
     skew: float | Tensor
-    if isinstance(matrix, Tensor):
+    if _are_four(matrix):
+        parts = [checks.array("matrix", part, view.dtype, view.device) for part in matrix]
+        (fx, fy, cx, cy), skew = torch.broadcast_tensors(*parts), 0.0
+    else:
+        matrix = checks.array("matrix", matrix, None if _has_floats(matrix) else view.dtype)
         if matrix.shape[-2:] != (3, 3) or matrix.ndim not in (2, 3):
-            raise ValueError(f"matrix: must be (3, 3) or (B, 3, 3), got {tuple(matrix.shape)}")
+            raise ValueError(
+                "matrix: must be (3, 3), (B, 3, 3) or fx, fy, cx, cy, got shape "
+                f"{tuple(matrix.shape)}"
+            )
         (fx, fy), (cx, cy) = (matrix[..., [0, 1], i].unbind(-1) for i in ([0, 1], [2, 2]))
         skew = -matrix[..., 0, 1] * (2 / short)
-    else:
-        if len(matrix) != 4:
-            raise ValueError(f"matrix: must be (B, 3, 3) or fx, fy, cx, cy, got {matrix}")
-        numbers = [torch.as_tensor(v, dtype=view.dtype, device=view.device) for v in matrix]
-        (fx, fy, cx, cy), skew = torch.broadcast_tensors(*numbers), 0.0
     u, v = cx + (0.5 - first_centre), cy + (0.5 - first_centre)
     principal = torch.stack([(2 * u - width) / short, (height - 2 * v) / short], dim=-1)
     return PinholeCamera(view, torch.stack([fx, fy], dim=-1) * (2 / short), principal, skew)
@@ -55,7 +61,7 @@ def from_intrinsics(
 def from_opencv(
     rotation: Float[Tensor, "B 3 3"],
     translation: Float[Tensor, "B 3"],
-    matrix: Float[Tensor, "*B 3 3"] | Sequence[float | Tensor],
+    matrix: Float[Tensor, "*B 3 3"] | np.ndarray | Sequence[float | Tensor | Sequence[float]],
     image_size: int | tuple[int, int],
     first_centre: float = 0.0,
 ) -> PinholeCamera:
@@ -91,6 +97,7 @@ def from_opengl(
     Raises:
         ValueError: for another shape, or a projection that is not of that form.
     """
+    view, projection = checks.array("view", view), checks.array("projection", projection)
     for name, matrix in (("view", view), ("projection", projection)):
         if matrix.shape[-2:] != (4, 4) or matrix.ndim not in (2, 3):
             raise ValueError(f"{name}: must be (B, 4, 4), got {tuple(matrix.shape)}")
@@ -136,22 +143,24 @@ def from_pytorch3d(
         ValueError: unless one of fov and focal_length is given; if image_size is missing; for
             other shapes.
     """
+    rotation = checks.array("rotation", rotation)
     view = _rigid(rotation.mT, translation, (-1.0, 1.0, 1.0))
     if (fov is None) == (focal_length is None):
         raise ValueError("fov, focal_length: give one of them")
 
-    def like_view(value: object) -> Tensor:
-        return torch.as_tensor(value, dtype=view.dtype, device=view.device)
+    def like_view(name: str, value: object) -> Tensor:
+        return checks.array(name, value, view.dtype, view.device)
 
     if fov is not None:
-        if not isinstance(aspect_ratio, Tensor) and aspect_ratio == 1:
+        if checks.is_number(aspect_ratio) and aspect_ratio == 1:
             return PerspectiveCamera(view, fov)
-        fy = 1 / torch.tan(torch.deg2rad(like_view(fov)) / 2)
-        fx = fy / like_view(aspect_ratio)
+        fy = 1 / torch.tan(torch.deg2rad(like_view("fov", fov)) / 2)
+        fx = fy / like_view("aspect_ratio", aspect_ratio)
         return PinholeCamera(view, torch.stack(torch.broadcast_tensors(fx, fy), dim=-1))
-    focal, point = like_view(focal_length), like_view(principal_point)
+    focal = like_view("focal_length", focal_length)
+    point = like_view("principal_point", principal_point)
     focal = focal if focal.ndim == 2 else focal[..., None].expand(*focal.shape, 2)
-    if in_ndc:
+    if checks.flag("in_ndc", in_ndc):
         return PinholeCamera(view, focal, point * point.new_tensor([-1.0, 1.0]))
     if image_size is None:
         raise ValueError("image_size: is needed for a focal length in pixels")
@@ -172,17 +181,23 @@ def from_softras(
     faces that wind counter-clockwise to the eye are clockwise in their images. `viewing_angle` is
     half the field of view.
     """
-    values = [torch.as_tensor(v) for v in (distance, elevation, azimuth)]
-    dtype = next((v.dtype for v in values if v.is_floating_point()), torch.get_default_dtype())
-    shape = torch.broadcast_shapes((1,), *(v.shape for v in values))
-    d, e, a = (v.to(dtype).expand(shape) for v in values)
+    d, e, a = (
+        part[:, 0]
+        for part in broadcast(
+            numbers=("distance", "elevation", "azimuth"),
+            distance=distance,
+            elevation=elevation,
+            azimuth=azimuth,
+        )
+    )
     e, a = torch.deg2rad(e), torch.deg2rad(a)
     forward = -torch.stack([e.cos() * a.sin(), e.sin(), -e.cos() * a.cos()], dim=-1)
     right = torch.stack([a.cos(), torch.zeros_like(a), a.sin()], dim=-1)
     up = torch.linalg.cross(forward, right)
     rotation = torch.stack([right, up, forward], dim=1)
     return PerspectiveCamera(
-        _rigid(rotation, torch.stack([0 * d, 0 * d, d], dim=-1)), 2 * torch.as_tensor(viewing_angle)
+        _rigid(rotation, torch.stack([0 * d, 0 * d, d], dim=-1)),
+        2 * checks.array("viewing_angle", viewing_angle),
     )
 
 
@@ -190,6 +205,8 @@ def _rigid(
     rotation: Tensor, translation: Tensor, signs: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> Tensor:
     """(B, 4, 4) of (B, 3, 3) and (B, 3), with some of the camera's axes turned round."""
+    rotation = checks.array("rotation", rotation)
+    translation = checks.array("translation", translation, rotation.dtype)
     if rotation.ndim != 3 or rotation.shape[1:] != (3, 3):
         raise ValueError(f"rotation: must be (B, 3, 3), got {tuple(rotation.shape)}")
     if translation.shape != rotation.shape[:2]:
@@ -201,6 +218,23 @@ def _rigid(
     top = flip * torch.cat([rotation, translation[..., None]], dim=-1)
     last = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
     return torch.cat([top, last], dim=1)
+
+
+def _are_four(matrix: object) -> bool:
+    """Whether an argument is fx, fy, cx, cy, and not a matrix."""
+    if isinstance(matrix, Tensor | np.ndarray):
+        return tuple(matrix.shape) == (4,)
+    return (
+        isinstance(matrix, Sequence)
+        and len(matrix) == 4
+        and all(
+            part.ndim <= 1 if isinstance(part, Tensor) else np.ndim(part) <= 1 for part in matrix
+        )
+    )
+
+
+def _has_floats(matrix: object) -> bool:
+    return isinstance(matrix, Tensor) and matrix.is_floating_point()
 
 
 def _has_form(matrix: Tensor, *rows: str) -> bool:

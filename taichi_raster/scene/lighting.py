@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.scene.faces import gather_faces
 from taichi_raster.scene.normals import face_normals, unit, vertex_normals
 
@@ -99,19 +100,22 @@ def illuminate(
         ValueError: if the eye is missing, shapes do not match, or a direction is 0.
         TypeError: for something else than a light.
     """
+    for name, value in (("albedo", albedo), ("normals", normals), ("positions", positions)):
+        checks.floats(name, value)
     if normals.shape != positions.shape or normals.shape[:-1] != albedo.shape[:-1]:
         raise ValueError(
             f"normals: must be of the shape of positions {tuple(positions.shape)} and like albedo "
             f"{tuple(albedo.shape)}, got {tuple(normals.shape)}"
         )
-    shines = isinstance(material.specular, Tensor | Sequence) or material.specular != 0
+    shines = not (checks.is_number(material.specular) and material.specular == 0)
     if eye is None and (shines or material.two_sided):
         raise ValueError("eye: is needed for highlights and for two-sided materials")
-    to_eye = None if eye is None else unit(_spread(eye, normals) - positions)
+    to_eye = None if eye is None else unit(_spread("eye", eye, normals) - positions)
     if material.two_sided:
         assert to_eye is not None
         facing = (normals * to_eye).sum(-1, keepdim=True)
         normals = torch.where(facing < 0, -normals, normals)
+    shininess = _spread("shininess", material.shininess, positions)
     diffuse = torch.zeros_like(albedo)
     highlight = torch.zeros_like(albedo)
     for light in lights:
@@ -125,8 +129,8 @@ def illuminate(
             assert to_eye is not None
             half = (normals * unit(towards + to_eye)).sum(-1, keepdim=True)
             lit = (cosine > 0) & (half > 0)
-            strength = _power(torch.where(lit, half, torch.ones_like(half)), material.shininess)
-            shine = _spread(material.specular, positions) * strength * colour
+            strength = torch.where(lit, half, torch.ones_like(half)).log() * shininess
+            shine = _spread("specular", material.specular, positions) * strength.exp() * colour
             highlight = highlight + torch.where(lit, shine, torch.zeros_like(shine))
     return albedo * diffuse + highlight
 
@@ -199,6 +203,7 @@ def shade_image(
     Positions and colours of soft pixels are mixtures with the background's 0: they are divided by
     alpha, which is exact where a pixel sees one surface, and the lit colour is composited by alpha.
     """
+    checks.floats("image", image)
     channels = image.shape[-1] - 7
     if channels < 1:
         raise ValueError(f"image: expected at least 8 channels, got {image.shape[-1]}")
@@ -207,7 +212,7 @@ def shade_image(
     solid = image[..., :-1] / torch.where(some, alpha, torch.ones_like(alpha))
     albedo, normals, positions = solid.split([channels, 3, 3], dim=-1)
     lit = illuminate(albedo, unit(normals), positions, lights, eye, material)
-    behind = torch.as_tensor(background, dtype=image.dtype, device=image.device)
+    behind = checks.array("background", background, image.dtype, image.device)
     weight = torch.where(some, alpha, torch.zeros_like(alpha))
     return torch.cat([weight * lit + (1 - weight) * behind, alpha], dim=-1)
 
@@ -216,28 +221,24 @@ def _arriving(light: Light, positions: Tensor) -> tuple[Tensor, Tensor | None]:
     """A light's colour at points, and the unit direction towards it; None from everywhere."""
     if not isinstance(light, AmbientLight | DirectionalLight | PointLight):
         raise TypeError(f"lights: expected lights, got a {type(light).__name__}")
-    colour = _spread(light.colour, positions)
+    colour = _spread("colour", light.colour, positions)
     if isinstance(light, AmbientLight):
         return colour, None
     if isinstance(light, DirectionalLight):
-        direction = _spread(light.direction, positions)
+        direction = _spread("direction", light.direction, positions)
         if not bool((direction.norm(dim=-1) > 0).all()):
             raise ValueError("direction: must not be 0")
         return colour, unit(direction)
-    offset = _spread(light.position, positions) - positions
+    offset = _spread("position", light.position, positions) - positions
     a, b, c = light.attenuation
     square = offset.square().sum(-1, keepdim=True)
     distance = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
     return colour / (a + b * distance + c * square), unit(offset)
 
 
-def _spread(value: Colour, like: Tensor) -> Tensor:
+def _spread(name: str, value: Colour, like: Tensor) -> Tensor:
     """A number, (D,) or (B, D), ready to broadcast against (B, *n, D)."""
-    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    tensor = checks.array(name, value, like.dtype, like.device)
     if tensor.ndim == 2:
         return tensor.reshape(len(tensor), *([1] * (like.ndim - 2)), tensor.shape[1])
     return tensor
-
-
-def _power(base: Tensor, exponent: float | Tensor) -> Tensor:
-    return torch.exp(torch.log(base) * exponent)

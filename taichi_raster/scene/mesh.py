@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.scene.attributes import UVTexture
 from taichi_raster.scene.faces import check_faces, gather_faces
 
@@ -18,7 +19,8 @@ class Mesh:
 
     Attributes:
         vertices: (V, 3) finite positions in world units, float32 or float64.
-        faces: (F, 3) int64 indices into `vertices`, F >= 1, counter-clockwise from outside.
+        faces: (F, 3) indices into `vertices`, F >= 1, counter-clockwise from outside: int64, made
+            from a tensor or an array of NumPy's, of any integer type, or from lists.
         uv: (T, 2) texture coordinates, u right and v up, or None.
         uv_faces: (F, 3) indices into `uv`; where there is `uv` alone, the faces' own.
         texture: (H, W, C) an image in [0, 1], row 0 on top, or None.
@@ -26,7 +28,7 @@ class Mesh:
 
     Raises:
         ValueError: for other shapes, values that are not finite, or indices out of range.
-        TypeError: if `vertices` does not hold floats, or `faces` does not hold integers.
+        TypeError: if `vertices` is not a tensor of floats, or `faces` does not hold integers.
     """
 
     vertices: Float[Tensor, "V 3"]
@@ -37,15 +39,15 @@ class Mesh:
     colours: Float[Tensor, "V C"] | None = None
 
     def __post_init__(self) -> None:
-        if not self.vertices.is_floating_point():
-            raise TypeError(f"vertices: must hold floats, got {self.vertices.dtype}")
+        checks.floats("vertices", self.vertices)
         if self.vertices.ndim != 2 or self.vertices.shape[1] != 3:
             raise ValueError(f"vertices: must be (V, 3), got {tuple(self.vertices.shape)}")
         if not bool(self.vertices.isfinite().all()):
             raise ValueError("vertices: must be finite, got NaN or infinite positions")
-        check_faces(self.faces, len(self.vertices))
+        object.__setattr__(self, "faces", check_faces(self.faces, len(self.vertices)))
         self._check_texture()
         if self.colours is not None:
+            checks.floats("colours", self.colours)
             shape = tuple(self.colours.shape)
             if self.colours.ndim != 2 or shape[0] != len(self.vertices) or shape[1] == 0:
                 raise ValueError(f"colours: must be (V, C), V = {len(self.vertices)}, got {shape}")
@@ -55,18 +57,19 @@ class Mesh:
             if self.uv_faces is not None:
                 raise ValueError("uv_faces: needs uv")
             return
+        checks.floats("uv", self.uv)
         if self.uv.ndim != 2 or self.uv.shape[1] != 2 or not bool(self.uv.isfinite().all()):
             raise ValueError(f"uv: must be (T, 2) and finite, got {tuple(self.uv.shape)}")
-        index = self.faces if self.uv_faces is None else self.uv_faces
+        index = check_faces(
+            self.faces if self.uv_faces is None else self.uv_faces, len(self.uv), "uv_faces"
+        )
         if index.shape != self.faces.shape:
             raise ValueError(
                 f"uv_faces: must be {tuple(self.faces.shape)}, got {tuple(index.shape)}"
             )
-        try:
-            check_faces(index, len(self.uv))
-        except ValueError as error:
-            raise ValueError(f"uv_{error}") from None
-        if self.texture is not None and self.texture.ndim != 3:
+        if self.uv_faces is not None:
+            object.__setattr__(self, "uv_faces", index)
+        if self.texture is not None and checks.floats("texture", self.texture).ndim != 3:
             raise ValueError(f"texture: must be (H, W, C), got {tuple(self.texture.shape)}")
 
     def corner_uv(self) -> Float[Tensor, "1 F 3 2"]:
@@ -113,9 +116,8 @@ def normalise(mesh: Mesh, radius: float | None = None, half_extent: float | None
     if radius is not None and half_extent is not None:
         raise ValueError("radius, half_extent: give one of them, not both")
     name, size = ("half_extent", half_extent) if half_extent is not None else ("radius", radius)
-    size = 1.0 if size is None else size
-    if not 0 < size < float("inf"):
-        raise ValueError(f"{name}: must be positive and finite, got {size}")
+    checks.instance("mesh", mesh, Mesh)
+    size = 1.0 if size is None else checks.positive(name, size)
     low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
     centred = mesh.vertices - (low + high) / 2
     present = centred.abs().amax() if name == "half_extent" else centred.norm(dim=1).amax()
@@ -129,6 +131,7 @@ def subdivide(mesh: Mesh) -> Mesh:
 
     The old vertices come first, so `vertices[:V]` is unchanged; winding is kept.
     """
+    checks.instance("mesh", mesh, Mesh)
     edges = mesh.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).sort(dim=1).values
     unique, index = edges.unique(dim=0, return_inverse=True)
     midpoints = mesh.vertices[unique].mean(dim=1)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.scene.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def load_mesh(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) 
     """
     import trimesh
 
-    path = Path(path)
+    path = checks.path("path", path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such mesh file")
     _check_text(path)
@@ -138,7 +139,8 @@ def save_mesh(path: str | os.PathLike[str], mesh: Mesh) -> None:
     """
     import trimesh
 
-    path = Path(path)
+    path = checks.path("path", path)
+    checks.instance("mesh", mesh, Mesh)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: there is no such folder")
     kind = path.suffix.lower().lstrip(".")

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from taichi_raster.scene.faces import gather_faces
+from taichi_raster import checks
+from taichi_raster.scene.faces import as_indices, gather_faces
 
 
 def face_normals(corners: Float[Tensor, "B F 3 3"]) -> Float[Tensor, "B F 3"]:
@@ -17,7 +18,7 @@ def face_normals(corners: Float[Tensor, "B F 3 3"]) -> Float[Tensor, "B F 3"]:
 
     A triangle without area has normal 0, and no gradient.
     """
-    return unit(_double_areas(corners))
+    return unit(_double_areas(checks.floats("corners", corners)))
 
 
 def vertex_normals(
@@ -35,15 +36,15 @@ def vertex_normals(
     Raises:
         ValueError: for another weighting, or shapes that `gather_faces` refuses.
     """
-    if weighting not in ("area", "angle"):
-        raise ValueError(f"weighting: unknown {weighting!r}; known: area, angle")
+    checks.choice("weighting", weighting, "area", "angle")
+    faces = as_indices("faces", faces)
     corners = gather_faces(vertices, faces)
     normals = _double_areas(corners)[:, :, None].expand_as(corners)
     if weighting == "angle":
         normals = unit(normals) * _angles(corners)[..., None]
     # Padding counts as vertex 0, to which it adds nothing.
     lead = 1 if faces.ndim == 2 else len(faces)
-    index = faces.clamp(min=0).reshape(lead, -1, 1).to(vertices.device, torch.int64)
+    index = faces.clamp(min=0).reshape(lead, -1, 1).to(vertices.device)
     flat = normals.reshape(len(vertices), -1, 3)
     total = torch.zeros_like(vertices).scatter_add(1, index.expand_as(flat), flat)
     return unit(total)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.scene.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def icosphere(
     """
     import trimesh
 
-    if not 0 <= subdivisions <= 7:
-        raise ValueError(f"subdivisions: must be 0 to 7, got {subdivisions}")
+    subdivisions = checks.whole("subdivisions", subdivisions, 0, 7)
     _check_sizes(radius=radius)
     return _from_trimesh(trimesh.creation.icosphere(subdivisions, radius), dtype)
 
@@ -289,11 +289,9 @@ def _tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
 
 def _check_sizes(**sizes: float) -> None:
     for name, size in sizes.items():
-        if not 0 < size < math.inf:
-            raise ValueError(f"{name}: must be positive and finite, got {size}")
+        checks.positive(name, size)
 
 
 def _check_counts(**counts: tuple[int, int]) -> None:
     for name, (count, least) in counts.items():
-        if count < least:
-            raise ValueError(f"{name}: must be at least {least}, got {count}")
+        checks.whole(name, count, least)

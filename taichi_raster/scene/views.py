@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from taichi_raster import checks
+from taichi_raster.runtime.precision import product
+
 _Vector = Tensor | Sequence[float]
 
 
@@ -27,7 +30,7 @@ def look_at(
         ValueError: for another shape, if `eye` is at `target`, or if `up` is parallel to the view
             direction (looking straight down: use `orbit`, or another `up`).
     """
-    eye, target, up = _broadcast(eye=eye, target=target, up=up)
+    eye, target, up = broadcast(eye=eye, target=target, up=up)
     forward = target - eye
     if not bool((forward.norm(dim=-1) > 0).all()):
         raise ValueError("eye: must not be at target")
@@ -56,7 +59,7 @@ def orbit(
     Raises:
         ValueError: for another shape or a distance that is not positive.
     """
-    radius, theta, phi, centre = _broadcast(
+    radius, theta, phi, centre = broadcast(
         numbers=("distance", "elevation", "azimuth"),
         distance=distance,
         elevation=elevation,
@@ -75,25 +78,25 @@ def orbit(
 
 def _view_matrix(eye: Tensor, right: Tensor, up: Tensor, forward: Tensor) -> Tensor:
     rotation = torch.stack([right, up, forward], dim=1)
-    translation = -rotation @ eye[..., None]
+    translation = -product(rotation, eye[..., None])
     last = eye.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(eye), 1, 4)
     return torch.cat([torch.cat([rotation, translation], dim=2), last], dim=1)
 
 
-def _broadcast(numbers: tuple[str, ...] = (), **values: float | _Vector) -> list[Tensor]:
+def broadcast(numbers: tuple[str, ...] = (), **values: float | _Vector) -> list[Tensor]:
     """Vectors, (3,) or (B, 3), as (B, 3), and those named in `numbers`, 0-d or (B,), as (B, 1).
 
     All come in the widest of the tensors' dtypes, or torch's default where there is no tensor.
     """
     dtype = None
-    for value in values.values():
-        if isinstance(value, Tensor) and value.is_floating_point():
+    for name, value in values.items():
+        if isinstance(value, Tensor) and checks.tensor(name, value).is_floating_point():
             dtype = value.dtype if dtype is None else torch.promote_types(dtype, value.dtype)
     device = next((v.device for v in values.values() if isinstance(v, Tensor)), None)
 
     columns = {}
     for name, value in values.items():
-        tensor = torch.as_tensor(value, dtype=dtype or torch.get_default_dtype(), device=device)
+        tensor = checks.array(name, value, dtype or torch.get_default_dtype(), device)
         if name in numbers:
             if tensor.ndim > 1:
                 raise ValueError(f"{name}: must be a number or (B,), got {tuple(tensor.shape)}")

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from taichi_raster import checks
+
 _METADATA = "taichi_raster"
 _DTYPES = (torch.float32, torch.float64)
 _TYPES = {str: "a text", bool: "true or false", int: "a whole number", dict: "an object",
@@ -88,7 +90,7 @@ def write(path: str | Path, description: Mapping[str, Any], tensors: Mapping[str
         FileNotFoundError: if its folder does not exist.
         ValueError: for a tensor that is not finite, or a description that JSON cannot hold.
     """
-    target = Path(path)
+    target = checks.path("path", path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: no folder at {target.parent}")
     learned = sorted(name for name, value in tensors.items() if isinstance(value, nn.Parameter))
@@ -120,7 +122,7 @@ def reading(path: str | Path, what: str, *formats: str) -> Iterator[Entry]:
         ValueError: naming the file, for one that is damaged, of another format, or for anything
             that is refused while it is open.
     """
-    source = Path(path)
+    source = checks.path("path", path)
     if not source.is_file():
         raise FileNotFoundError(f"path: no {what} file at {source}")
     try:

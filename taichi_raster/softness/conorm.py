@@ -30,7 +30,7 @@ from taichi_raster.maths.dual import (
     select,
     upto,
 )
-from taichi_raster.softness.schedule import Schedule
+from taichi_raster.softness.schedule import Constant, Schedule, Shift, as_shift
 
 _LARGEST_ODDS = 60.0  # log(a / s) beyond which a fragment covers its pixel fully to any precision
 _LARGEST_FACTOR = 28.0  # the same, where derivatives hold the third power of the odds in float32
@@ -192,7 +192,10 @@ class TConorm(nn.Module):
             (p > 0), ``"dombi"`` (p > 0), ``"schweizer_sklar"`` (p < 0), ``"max"``: the largest a;
             or ``"hard"``: 1 where any a exceeds 1/2, without gradient.
         p: the parameter of those that have one: a number, a tensor (0-d or (B,); an `nn.Parameter`
-            is learned) or a `Schedule` (positive p only).
+            is learned) or a `Schedule`.
+
+    Attributes:
+        p: the parameter as a `Schedule`; 1 where there is none.
 
     Raises:
         ValueError: for an unknown name (the message lists the known ones), a p that the T-conorm
@@ -209,14 +212,8 @@ class TConorm(nn.Module):
             raise ValueError(f"p: the T-conorm {name!r} has no parameter")
         if domain is not None and p is None:
             raise ValueError(f"p: the T-conorm {name!r} needs a parameter, {domain[0]}")
-        if isinstance(p, bool) or not isinstance(p, int | float | Tensor | Schedule | None):
-            raise TypeError(f"p: expected a number or a tensor, got {type(p).__name__}")
-        self.p = (
-            p
-            if isinstance(p, Tensor | Schedule)
-            else torch.tensor(1.0 if p is None else p, dtype=torch.float64)
-        )
-        if not isinstance(p, Schedule):
+        self.p = as_shift("p", 1.0 if p is None else p)
+        if isinstance(self.p, Constant | Shift):
             self.at(torch.ones(()))
 
     @property
@@ -226,7 +223,7 @@ class TConorm(nn.Module):
 
     def at(self, u: Tensor) -> Tensor:
         """p at progress `u`, 0-d or (B,); 1 where there is none."""
-        p = self.p(u) if isinstance(self.p, Schedule) else self.p
+        p = self.p(u)
         domain = self.generator.domain
         ok = p.is_floating_point() and p.ndim <= 1 and bool(torch.isfinite(p.detach()).all())
         if domain is not None and not (ok and bool(domain[1](p.detach()).all())):
@@ -245,6 +242,17 @@ class TConorm(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "p" not in self._modules:  # pickled when p could be a tensor
+            held: dict[str, Any] = self._parameters if "p" in self._parameters else self.__dict__
+            self.p = as_shift("p", held.pop("p"))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if f"{prefix}p" in state_dict:  # saved when p could be a parameter
+            state_dict[f"{prefix}p.value"] = state_dict.pop(f"{prefix}p")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def _expm1_ratio(x: Tensor) -> Tensor:

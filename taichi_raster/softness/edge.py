@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from taichi_raster import checks
 from taichi_raster.runtime.layout import EdgeVariant
 from taichi_raster.runtime.transforms import plain
 from taichi_raster.softness.distributions import registry
@@ -88,9 +89,7 @@ class Distribution(EdgeSoftness):
     ) -> None:
         super().__init__()
         registry.find(name)
-        if not isinstance(squared, bool):
-            raise TypeError(f"squared: expected True or False, got {squared!r}")
-        self.variant = EdgeVariant(name, None, squared)
+        self.variant = EdgeVariant(name, None, checks.flag("squared", squared))
         self.scale = as_schedule("scale", scale)
         self.shape = as_shape(name, shape)
         self.shift = as_shift("shift", shift)
@@ -126,10 +125,10 @@ class Distribution(EdgeSoftness):
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
         u = as_progress(progress, 1)
-        d = torch.as_tensor(d, dtype=torch.float64)
+        d = checks.array("d", d, torch.float64)
         sign = -1 if self.formulas.mirrored else 1
         along = d * d.abs() if self.squared else d
-        points = along / self.scale(u).detach() + sign * self.shift(u).detach()
+        points = along / self.scale(u).detach().to(d) + sign * self.shift(u).detach().to(d)
         shape = float(self.shape(u).detach()) if self.formulas.shaped else None
         return formulas_at(self.distribution, points.reshape(-1), shape)[0].view(points.shape)
 

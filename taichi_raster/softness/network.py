@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.runtime.network_shape import Architecture
+from taichi_raster.runtime.precision import product
 
 
 def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:
@@ -19,18 +21,18 @@ def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) 
     Raises:
         TypeError, ValueError: if it is impossible; the message names the argument.
     """
-    if not isinstance(widths, Sequence) or isinstance(widths, str):
+    if not isinstance(widths, Sequence | np.ndarray) or isinstance(widths, str):
         raise TypeError(f"widths: expected a list of integers, got {widths!r}")
-    sizes = tuple(widths)
-    if not sizes or not all(type(w) is int and 1 <= w <= 16 for w in sizes):
+    sizes = tuple(int(w) if checks.is_whole(w) else 0 for w in widths)
+    if not sizes or not all(1 <= w <= 16 for w in sizes):
         raise ValueError(f"widths: expected integers from 1 to 16, got {widths}")
+    residual, bias = checks.flag("residual", residual), checks.flag("bias", bias)
     if residual and (len(sizes) < 2 or sizes[0] != sizes[-1]):
         raise ValueError(
             "residual: needs at least two hidden layers, the first as wide as the last, got widths "
             f"{sizes}; or pass residual=False"
         )
-    if input not in ("asinh", "plain"):
-        raise ValueError(f"input: unknown {input!r}; known: asinh, plain")
+    checks.choice("input", input, "asinh", "plain")
     return Architecture(sizes, residual, bias, input == "asinh")
 
 
@@ -61,7 +63,7 @@ def network_logit_and_slope(net: Architecture, theta: Tensor, x: Tensor) -> tupl
     for layer, (inputs, outputs) in enumerate(net.fans):
         start = net.offsets[layer]
         matrix = theta[..., start : start + inputs * outputs].unflatten(-1, (outputs, inputs))
-        h, slope = h @ matrix.mT, slope @ matrix.mT
+        h, slope = product(torch.stack([h, slope]), matrix.mT)
         if net.bias:
             h = h + theta[..., None, start + inputs * outputs : net.offsets[layer + 1]]
         if layer == len(net.widths):

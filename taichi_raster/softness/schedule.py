@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from taichi_raster import checks
+
 
 class Schedule(nn.Module):
     """A value as a function of progress: ``schedule(u)`` is 0-d or (B,)."""
@@ -25,15 +27,17 @@ class Constant(Schedule):
 
     Args:
         value: positive number or tensor, 0-d or (B,). An `nn.Parameter` is registered, any other
-            tensor is kept by reference and never detached.
+            tensor is kept by reference and never detached (a buffer outside the state dict).
 
     Raises:
         ValueError: if a number is not positive and finite.
     """
 
+    value: Tensor
+
     def __init__(self, value: float | Tensor) -> None:
         super().__init__()
-        self.value = _as_value("value", value)
+        hold(self, "value", _as_value("value", value))
 
     def forward(self, u: Tensor) -> Tensor:
         return self.value
@@ -49,10 +53,13 @@ class Geometric(Schedule):
         start, end: positive numbers or tensors, 0-d or (B,), as for `Constant`.
     """
 
+    start: Tensor
+    end: Tensor
+
     def __init__(self, start: float | Tensor, end: float | Tensor) -> None:
         super().__init__()
-        self.start = _as_value("start", start)
-        self.end = _as_value("end", end)
+        hold(self, "start", _as_value("start", start))
+        hold(self, "end", _as_value("end", end))
 
     def forward(self, u: Tensor) -> Tensor:
         start, end = self.start.log(), self.end.log()
@@ -86,11 +93,11 @@ class Knots(Schedule):
         positions: Sequence[float] | Float[Tensor, " K"] | None = None,
     ) -> None:
         super().__init__()
-        knots = torch.as_tensor(values, dtype=torch.float64)
+        knots = checks.array("values", values, torch.float64)
         if knots.ndim != 1 or len(knots) == 0 or not _all_positive(knots):
             raise ValueError(f"values: expected a list of positive numbers, got {values}")
         places = torch.linspace(0, 1, len(knots)) if positions is None else positions
-        places = torch.as_tensor(places, dtype=torch.float64)
+        places = checks.array("positions", places, torch.float64)
         ascending = bool((places[1:] > places[:-1]).all())
         if places.shape != knots.shape or not ascending or places[0] < 0 or places[-1] > 1:
             raise ValueError(
@@ -133,11 +140,11 @@ def as_schedule(name: str, value: float | Tensor | Schedule) -> Schedule:
 class Shift(Schedule):
     """A constant of either sign, given like `Constant`'s value."""
 
+    value: Tensor
+
     def __init__(self, value: float | Tensor) -> None:
         super().__init__()
-        self.value = _as_tensor("value", value)
-        if not bool(torch.isfinite(self.value.detach()).all()):
-            raise ValueError(f"value: expected finite values, got {self.value.tolist()}")
+        hold(self, "value", as_finite("value", value))
 
     def forward(self, u: Tensor) -> Tensor:
         return self.value
@@ -164,12 +171,32 @@ def as_progress(progress: float | Tensor | None, batch: int) -> Tensor:
     """
     if progress is None:
         return torch.ones((), dtype=torch.float64)
-    u = torch.as_tensor(progress).to(torch.float64)
+    u = checks.array("progress", progress, torch.float64)
     if u.shape not in ((), (batch,)):
         raise ValueError(f"progress: expected a number or shape ({batch},), got {tuple(u.shape)}")
     if not bool(((u >= 0) & (u <= 1)).all()):
         raise ValueError("progress: expected values in [0, 1]")
     return u
+
+
+def hold(module: nn.Module, name: str, value: Tensor) -> None:
+    """Keep a tensor that a user gave where `module.to` finds it, without copying it.
+
+    A parameter is one of the module's own; anything else is a buffer outside its state dict, as
+    what is not learned is an argument.
+    """
+    if isinstance(value, nn.Parameter):
+        module.register_parameter(name, value)
+    else:
+        module.register_buffer(name, value, persistent=False)
+
+
+def as_finite(name: str, value: float | Tensor) -> Tensor:
+    """A finite number or tensor, 0-d or (B,), as a tensor of floats."""
+    tensor = _as_tensor(name, value)
+    if not bool(torch.isfinite(tensor.detach()).all()):
+        raise ValueError(f"{name}: expected finite values, got {tensor.tolist()}")
+    return tensor
 
 
 def _as_value(name: str, value: float | Tensor) -> Tensor:
@@ -180,11 +207,14 @@ def _as_value(name: str, value: float | Tensor) -> Tensor:
 
 
 def _as_tensor(name: str, value: float | Tensor) -> Tensor:
-    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
+    if not isinstance(value, Tensor) and not checks.is_number(value):
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
-    tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    tensor = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
     if tensor.ndim > 1 or not tensor.is_floating_point():
-        raise ValueError(f"{name}: expected a floating-point scalar or (B,), got {tensor.shape}")
+        raise ValueError(
+            f"{name}: expected a floating-point number or (B,), got {tensor.dtype} of shape "
+            f"{tuple(tensor.shape)}"
+        )
     return tensor
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from taichi_raster import checks
 from taichi_raster.softness import archive
 from taichi_raster.softness.archive import Entry
 from taichi_raster.softness.distributions import registry
@@ -48,8 +49,9 @@ def save_softness(
         ValueError: for values that are not finite, or notes that JSON cannot hold.
         FileNotFoundError: if the folder does not exist.
     """
+    notes = {} if notes is None else checks.instance("notes", notes, dict)
     description, tensors = stored_edge(edge)
-    archive.write(path, {"format": SOFTNESS, "edge": description, "notes": notes or {}}, tensors)
+    archive.write(path, {"format": SOFTNESS, "edge": description, "notes": notes}, tensors)
 
 
 def load_softness(path: str | Path) -> EdgeSoftness:
