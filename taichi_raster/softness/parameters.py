@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from taichi_raster import checks
-from taichi_raster.runtime.transforms import moves, plain
+from taichi_raster.runtime.transforms import mapped, moves, plain
 
 _POSITIVE = ("edge.scale", "edge.shape", "depth.gamma", "depth.shape")
 
@@ -53,7 +53,7 @@ def table(parameters: dict[str, Tensor], like: Tensor) -> Tensor:
     batch = len(like)
     for name, value in parameters.items():
         checks.fits_batch(name, value, batch)
-    if any(value.ndim > 0 or moves(value) for value in parameters.values()):
+    if any(value.ndim > 0 or moves(value) or mapped(value) for value in parameters.values()):
         columns = [value.to(like).expand(batch) for value in parameters.values()]
         found = torch.stack(columns, dim=1)
     else:  # the same numbers for all: nothing for torch to follow
