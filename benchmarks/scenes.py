@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.render.sharp import nearest_point, pixel_centres
+from taichi_raster.render.nearest import nearest_point, pixel_centres
 
 SCALE, GAMMA, CUTOFF = 0.01, 0.01, 0.2
 

@@ -21,14 +21,12 @@ Conventions, for everything in this package:
 from taichi_raster.runtime import fast_import
 
 with fast_import.quickly():
-    from taichi_raster.depth.softnesses import (
-        DepthSoftness,
-        DistributionDepth,
-        HardDepth,
-        MLPDepth,
-        OverDepth,
-        SoftmaxDepth,
-    )
+    from taichi_raster.depth.base import DepthSoftness
+    from taichi_raster.depth.distribution import DistributionDepth
+    from taichi_raster.depth.hard import HardDepth
+    from taichi_raster.depth.mlp import MLPDepth
+    from taichi_raster.depth.over import OverDepth
+    from taichi_raster.depth.softmax import SoftmaxDepth
     from taichi_raster.engine.engine import derivatives_by
     from taichi_raster.fitting.losses import (
         EdgeLengthLoss,

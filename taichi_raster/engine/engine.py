@@ -438,8 +438,7 @@ def refuse_what_autodiff_cannot(call: Call, on_gpu: bool) -> None:
         raise NotImplementedError(
             "derivatives_by('autodiff') cannot follow a table's look-up; use closed forms"
         )
-    names = (call.variant.edge.distribution, call.variant.depth.distribution)
-    if any(name is not None and registry.find(name).shaped for name in names):
+    if registry.find(call.variant.edge.distribution).shaped or call.variant.depth.looped:
         raise NotImplementedError(
             "derivatives_by('autodiff') cannot follow the gamma distributions' loops; use closed "
             "forms"

@@ -72,7 +72,7 @@ class Forward(TileKernels):
         self.add_alpha(m, f, sums)
         if self.coloured:
             shown = let(f.counts & f.visible) if self.unclipped_alpha else f.counts
-            (self.replace_colour if self.hard else self.add_colour)(m, f, shown, sums)
+            (self.replace_colour if self.nearest_alone else self.add_colour)(m, f, shown, sums)
 
     @traced
     def add_alpha(self, m: Meeting, f: Fragment, sums: Pixel) -> None:
@@ -113,7 +113,7 @@ class Forward(TileKernels):
     def add_colour(self, m: Meeting, f: Fragment, shown: Any, sums: Pixel) -> None:
         """Add a fragment, with weights relative to the largest so far."""
         largest = sums.largest.value
-        if self.depth.softmax:
+        if self.depth.relative:
             key, inverse = raw(f.z_norm), 1.0 / raw(self.parameter(m.b, Slot.GAMMA))
         else:
             key, inverse = let(raw(self.depth.at(self, m.b, f.z_norm, 0.0).l)), 1.0
@@ -133,16 +133,16 @@ class Forward(TileKernels):
         """Write the sums, all colour weights relative to what makes them add up to 1."""
         background = element(self.limits, b + Limit.COUNT)
         largest = maximum(sums.largest.value, background)
-        base = 0.0 if self.depth.softmax else largest
         shrink: Any = 1.0
-        if self.coloured and not self.hard:
-            inverse = 1.0 / raw(self.parameter(b, Slot.GAMMA)) if self.depth.softmax else 1.0
+        if self.depth is not None:
+            relative = self.depth.relative
+            inverse = 1.0 / raw(self.parameter(b, Slot.GAMMA)) if relative else 1.0
             shrink = let(exp((sums.largest.value - largest) * inverse))
             weight = sums.weight.value * shrink + exp((background - largest) * inverse)
             norm = maximum(weight, 1e-30)
             shrink = shrink / norm
-            set_to(self.kept(State.REFERENCE, q), largest if self.depth.softmax else 0.0)
-            set_to(self.kept(State.OFFSET, q), base + log(norm))
+            set_to(self.kept(State.REFERENCE, q), largest if relative else 0.0)
+            set_to(self.kept(State.OFFSET, q), (0.0 if relative else largest) + log(norm))
         sizes = [sums.total.value, sums.weight.value * shrink]
         sizes += [colour.value * shrink for colour in sums.colour]
         for plane, value in enumerate(sizes):

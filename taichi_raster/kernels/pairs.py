@@ -8,7 +8,7 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
-from taichi_raster.kernels.softness import DepthWeight, EdgeTerms
+from taichi_raster.kernels.softness import EdgeTerms, network_at
 from taichi_raster.kernels.textures import sampler
 from taichi_raster.maths import geometry
 from taichi_raster.maths.arithmetic import clamp
@@ -50,7 +50,7 @@ class PairKernels:
     def __init__(self, variant: Variant, scratch: Scratch, runtime: Runtime) -> None:
         self.variant = variant
         self.edge = EdgeTerms(variant.edge, self.autodiff)
-        self.depth = DepthWeight(variant.depth, self.autodiff)
+        self.depth: Any = variant.depth.log_weight
         self.shared_sizes = {
             Part.EDGE_WEIGHTS: 0 if variant.edge.network is None else variant.edge.network.size,
             Part.DEPTH_WEIGHTS: size_of(variant.depth.network),
@@ -59,13 +59,10 @@ class PairKernels:
         self.conorm = conorm.generator(variant.conorm)
         self.sampler = sampler(variant)
         self.spread = SPREAD if runtime.arch == "cpu" else 1
-        self.hard = variant.depth.kind == "hard"
-        self.coloured = variant.depth.kind != "none"
+        self.nearest_alone = variant.depth.colour == "nearest"
+        self.coloured = variant.depth.colour != "none"
         self.channels = variant.channels
-        self.loops = any(
-            name is not None and registry.find(name).shaped
-            for name in (variant.edge.distribution, variant.depth.distribution)
-        )
+        self.loops = registry.find(variant.edge.distribution).shaped or variant.depth.looped
         self.perspective = variant.perspective and not variant.orthographic
         self.cull = variant.cull
         self.clockwise = variant.clockwise
@@ -185,6 +182,11 @@ class PairKernels:
         """One of the `size` elements of a part that a batch item has."""
         held = self.held.get((part, i))
         return self.load(part, b * size + i) if held is None else held
+
+    @traced
+    def network(self, shape: Architecture | Table, part: int, b: Any, x: Number) -> Any:
+        """The tape of a network at x, whose weights lie in a part of the inputs."""
+        return network_at(self, shape, part, b, x)
 
     @traced
     def face_index(self, b: Any, face: Any) -> Any:

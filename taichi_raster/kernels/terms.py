@@ -22,7 +22,7 @@ class TermKernels(TileKernels):
             return [self.alpha_term(m, f), 0.0]
         weight = self.colour_weight(m, f)
         colours = [weight * colour for colour in self.colours(m, f.mixing)]
-        return [self.alpha_term(m, f), 0.0 if self.hard else weight, *colours]
+        return [self.alpha_term(m, f), 0.0 if self.nearest_alone else weight, *colours]
 
     @traced
     def alpha_term(self, m: Meeting, f: Fragment) -> Number:
@@ -34,7 +34,7 @@ class TermKernels(TileKernels):
 
     @traced
     def colour_weight(self, m: Meeting, f: Fragment) -> Number:
-        if self.hard:
+        if self.nearest_alone:
             return Number(ti.select(element(self.nearest, m.q) == m.face.index, 1.0, 0.0))
         l = self.depth.at(self, m.b, f.z_norm, self.kept(State.REFERENCE, m.q)).l  # noqa: E741
         return f.edge.f * self.relative_weight(m, f, l)

@@ -175,7 +175,7 @@ class Pull(FaceKernels):
     def pull_colour(self, m: Meeting, f: Fragment, sink: Sink) -> tuple[Any, Any, Vector, Vector]:
         """The adjoints of u, of the shape, of barycentric coordinates and of corners' depths."""
         bars = [let(element(self.y.grad, self.place(2 + c, m.q))) for c in range(self.channels)]
-        if self.hard:
+        if self.nearest_alone:
             weight = Number(ti.select(element(self.nearest, m.q) == m.face.index, 1.0, 0.0))
             u_bar, k_bar, z_bar = 0.0, 0.0, 0.0
         else:

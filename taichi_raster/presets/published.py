@@ -28,7 +28,9 @@ import torch
 from torch import Tensor
 
 from taichi_raster import checks
-from taichi_raster.depth.softnesses import DepthSoftness, HardDepth, SoftmaxDepth
+from taichi_raster.depth.base import DepthSoftness
+from taichi_raster.depth.hard import HardDepth
+from taichi_raster.depth.softmax import SoftmaxDepth
 from taichi_raster.render.soft import SoftRasterizer
 from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.edge import Distribution

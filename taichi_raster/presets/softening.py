@@ -13,25 +13,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from taichi_raster import checks
-from taichi_raster.depth.softnesses import (
-    DepthSoftness,
-    DistributionDepth,
-    HardDepth,
-    MLPDepth,
-    OverDepth,
-    SoftmaxDepth,
-)
+from taichi_raster.depth.base import DepthSoftness
+from taichi_raster.depth.softmax import SoftmaxDepth
 from taichi_raster.render.soft import SoftRasterizer
 from taichi_raster.softness.conorm import TConorm
-from taichi_raster.softness.edge import Distribution, EdgeSoftness
-from taichi_raster.softness.mlp import MLPSoftness
+from taichi_raster.softness.edge import EdgeSoftness
 from taichi_raster.softness.schedule import (
-    Constant,
-    Knots,
     Schedule,
-    Shift,
     as_progress,
     as_schedule,
+    describe,
 )
 from taichi_raster.softness.table import TabulatedSoftness
 
@@ -132,63 +123,13 @@ class Softening(nn.Module):
 
     def _parts(self) -> dict[str, str]:
         return {
-            "edge": _edge_text(self.edge) + ("" if self.table is None else ", by a table"),
-            "depth": _depth_text(self.depth),
+            "edge": self.edge.describe() + ("" if self.table is None else ", by a table"),
+            "depth": self.depth.describe(),
             "alpha": self.alpha.name
-            + ("" if self.alpha.generator.domain is None else f", p {_text(self.alpha.p)}"),
-            "lr": "none" if self.lr is None else _text(self.lr),
+            + ("" if self.alpha.generator.domain is None else f", p {describe(self.alpha.p)}"),
+            "lr": "none" if self.lr is None else describe(self.lr),
             "steps": "any" if self.steps is None else str(self.steps),
         }
-
-
-def _edge_text(edge: EdgeSoftness) -> str:
-    if isinstance(edge, MLPSoftness):
-        moving = "" if edge.progress_weights is None else ", moving with progress"
-        return f"network {_widths(edge.network.widths)}{moving}, scale {_text(edge.scale)}"
-    if isinstance(edge, Distribution):
-        squared = ", squared" if edge.squared else ""
-        return f"{edge.distribution}{squared}, scale {_text(edge.scale)}{_shape_and_shift(edge)}"
-    return f"{type(edge).__name__}, scale {_text(edge.scale)}"
-
-
-def _depth_text(depth: DepthSoftness) -> str:
-    if isinstance(depth, HardDepth):
-        return "hard"
-    if isinstance(depth, OverDepth):
-        return "over, in order" if depth.gamma is None else f"over, gamma {_text(depth.gamma)}"
-    if not isinstance(depth, SoftmaxDepth | DistributionDepth | MLPDepth):
-        return type(depth).__name__
-    gamma = f"gamma {_text(depth.gamma)}"
-    if isinstance(depth, MLPDepth):
-        return f"network {_widths(depth.network.widths)}, {gamma}"
-    if isinstance(depth, DistributionDepth):
-        return f"{depth.formulas.name}, {gamma}{_shape_and_shift(depth)}"
-    return f"softmax, {gamma}"
-
-
-def _shape_and_shift(softness: Distribution | DistributionDepth) -> str:
-    shape = f", shape {_text(softness.shape)}" if softness.formulas.shaped else ""
-    shift = softness.shift
-    none = isinstance(shift, Shift) and not bool(shift.value.detach().any())
-    return shape + ("" if none else f", shift {_text(shift)}")
-
-
-def _text(value: Schedule) -> str:
-    """A schedule as its values at the start and the end of the run."""
-    if isinstance(value, Constant | Shift):
-        return _numbers(value.value)
-    start, end = (_numbers(value(as_progress(u, 1))) for u in (0.0, 1.0))
-    knots = f" by {len(value.positions)} knots" if isinstance(value, Knots) else ""
-    return f"{start} -> {end}{knots}"
-
-
-def _numbers(values: Tensor) -> str:
-    texts = [f"{v:.4g}" for v in values.detach().reshape(-1).tolist()]
-    return texts[0] if values.ndim == 0 else f"({', '.join(texts)})"
-
-
-def _widths(widths: tuple[int, ...]) -> str:
-    return "-".join(map(str, (1, *widths, 1)))
 
 
 def _plain(value: Any) -> str:

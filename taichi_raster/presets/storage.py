@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from taichi_raster.depth.softnesses import (
-    DepthSoftness,
-    DistributionDepth,
-    HardDepth,
-    MLPDepth,
-    OverDepth,
-    SoftmaxDepth,
-)
+from taichi_raster.depth.base import KINDS, DepthSoftness
 from taichi_raster.presets.softening import Softening
 from taichi_raster.softness import archive
 from taichi_raster.softness.archive import Entry
 from taichi_raster.softness.conorm import TConorm, generator
-from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.edge import EdgeSoftness
 from taichi_raster.softness.storage import (
     SOFTENING,
@@ -29,7 +20,6 @@ from taichi_raster.softness.storage import (
     Stored,
     built_edge,
     built_schedule,
-    fill_parameters,
     stored_edge,
     stored_schedules,
 )
@@ -104,54 +94,18 @@ def _built_table(file: Entry, edge: EdgeSoftness) -> EdgeSoftness:
 
 
 def _stored_depth(depth: DepthSoftness) -> Stored:
-    if type(depth) is HardDepth:
-        return {"kind": "hard"}, {}
-    if type(depth) is OverDepth:
-        if depth.gamma is None:
-            return {"kind": "over", "gamma": None}, {}
-        kinds, tensors = stored_schedules(depth, "depth", "gamma")
-        return {"kind": "over"} | kinds, tensors
-    description: dict[str, Any] = {"kind": "softmax"}
-    names = ["gamma"]
-    if type(depth) is DistributionDepth:
-        description = {"kind": "distribution", "name": depth.formulas.name}
-        names = ["gamma", "shift", *(["shape"] if depth.formulas.shaped else [])]
-    elif type(depth) is MLPDepth:
-        net = depth.network
-        description = {"kind": "mlp", "widths": list(net.widths)}
-        description |= {"residual": net.residual, "bias": net.bias}
-    elif type(depth) is not SoftmaxDepth:
+    kind = depth.kind
+    if kind is None or KINDS[kind] is not type(depth):  # a subclass may do something else
         raise TypeError(f"depth: cannot save a {type(depth).__name__}")
-    kinds, tensors = stored_schedules(depth, "depth", *names)
-    tensors |= dict(depth.named_parameters(recurse=False))
-    return description | kinds, tensors | {"background_z": depth.background_z}
+    description, tensors = depth.stored()
+    return {"kind": kind} | description, tensors
 
 
 def _built_depth(entry: Entry) -> DepthSoftness:
     kind = entry.get("kind", str)
-    depth: DepthSoftness
-    if kind == "hard":
-        depth = HardDepth()
-    elif kind == "over":
-        hard = entry.description.get("gamma", 0) is None
-        depth = OverDepth(None if hard else built_schedule(entry, "gamma"))
-    elif kind in ("softmax", "distribution", "mlp"):
-        shared = built_schedule(entry, "gamma"), entry.tensor("background_z")
-        if kind == "softmax":
-            depth = SoftmaxDepth(*shared)
-        elif kind == "distribution":
-            name = entry.get("name", str)
-            shape = built_schedule(entry, "shape") if registry.find(name).shaped else None
-            shift = built_schedule(entry, "shift", signed=True)
-            depth = DistributionDepth(name, *shared, shape, shift)
-        else:
-            flags = entry.get("residual", bool), entry.get("bias", bool)
-            depth = MLPDepth(entry.get("widths", list), *flags, *shared)
-            fill_parameters(entry, depth, "weights")
-    else:
-        raise ValueError(
-            f"depth.kind: unknown {kind!r}; known: hard, over, softmax, distribution, mlp"
-        )
+    if kind not in KINDS:
+        raise ValueError(f"depth.kind: unknown {kind!r}; known: {', '.join(sorted(KINDS))}")
+    depth = KINDS[kind].built(entry)
     entry.all_taken()
     return depth
 

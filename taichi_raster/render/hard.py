@@ -10,9 +10,10 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.engine.engine import engine
-from taichi_raster.render.sharp import nearest_point, pixel_centres
+from taichi_raster.render.nearest import nearest_point, pixel_centres
+from taichi_raster.render.packing import Softness, View, pack, without_attributes
 from taichi_raster.runtime.device import runtime
-from taichi_raster.runtime.layout import Call, DepthVariant, EdgeVariant, Slot, Variant
+from taichi_raster.runtime.layout import DepthVariant
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,20 +53,18 @@ def hard_buffers(
     checks.choice("front", front, "ccw", "cw")
     checks.vertices(face_vertices, runtime())
     checks.visible(face_vertices, near, far)
-    variant = Variant(
-        EdgeVariant("uniform"), DepthVariant("hard"), corners=0, perspective=False,
-        cull=checks.flag("cull_backfaces", cull_backfaces), clockwise=front == "cw",
-        orthographic=checks.flag("orthographic", orthographic),
-    )  # fmt: skip
-    batch, n_faces = face_vertices.shape[:2]
-    table = face_vertices.new_ones(batch, Slot.COUNT)
-    table[:, Slot.SHIFT] = 0
+    view = View(
+        *size,
+        near,
+        far,
+        checks.flag("cull_backfaces", cull_backfaces),
+        front,
+        checks.flag("orthographic", orthographic),
+    )
+    still = face_vertices.detach()
     # The softness plays no part: what is inside has F >= 1/2, and nothing else is asked for.
-    call = Call(
-        variant, batch, n_faces, *size, (face_vertices.numel(), 0, 0, 0, 0, 0, table.numel()),
-        near, far, 0.0, 0.0, 1e-6, runtime().deterministic,
-    )  # fmt: skip
-    x = torch.cat([face_vertices.detach().reshape(-1), table.reshape(-1)])
+    softness = Softness.none(still, DepthVariant("nearest"), reach=1e-6, cutoff=0.0)
+    call, x = pack(still, without_attributes(still), view, softness)
     return _describe(face_vertices, engine().nearest(call, x).long(), orthographic)
 
 

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from taichi_raster import checks
 from taichi_raster.engine.engine import engine
+from taichi_raster.render.nearest import nearest_point, pixel_centres
+from taichi_raster.render.packing import FAR_AWAY, Softness, View, pack, without_attributes
 from taichi_raster.runtime.device import runtime
-from taichi_raster.runtime.layout import Call, DepthVariant, EdgeVariant, Hides, Slot, Variant
+from taichi_raster.runtime.layout import DepthVariant, Hides
 from taichi_raster.scene.attributes import (
     SurfaceTexture,
     UVTexture,
@@ -113,59 +115,15 @@ class SharpRasterizer(nn.Module):
 
     def _layers(self, vertices: Tensor) -> Int[Tensor, "B H W K"]:
         """Which faces each pixel sees, nearest first, -1 where there are no more."""
-        batch, n_faces = vertices.shape[:2]
-        height, width = self.image_size
-        half_pixel = 1 / min(height, width)
-        variant = Variant(
-            EdgeVariant("uniform"), DepthVariant("none"), cull=self.cull_backfaces,
-            clockwise=self.front == "cw", orthographic=self.orthographic,
-        )  # fmt: skip
-        table = vertices.new_ones(batch, Slot.COUNT)
-        table[:, Slot.SCALE] = half_pixel
-        table[:, Slot.SHIFT] = 0
-        sizes = (vertices.numel(), 0, 0, 0, 0, 0, table.numel())
-        call = Call(
-            variant, batch, n_faces, height, width, sizes, self.near, self.far, 0.0, 1e30,
-            half_pixel, runtime().deterministic,
-        )  # fmt: skip
-        x = torch.cat([vertices.reshape(-1), table.reshape(-1)])
+        half_pixel = 1 / min(self.image_size)
+        view = View(
+            *self.image_size,
+            self.near,
+            self.far,
+            self.cull_backfaces,
+            self.front,
+            self.orthographic,
+        )
+        softness = Softness.none(vertices, DepthVariant("none"), half_pixel, FAR_AWAY)
+        call, x = pack(vertices, without_attributes(vertices), view, softness)
         return engine().layers(call, x, Hides.SUM).long()
-
-
-def pixel_centres(height: int, width: int) -> Float[Tensor, "H W 2"]:
-    """Pixel centres in NDC: x right, y up, in units of half the shorter side; row 0 is the top."""
-    short = min(height, width)
-    x = (2 * torch.arange(width, dtype=torch.float64) + 1 - width) / short
-    y = (height - 1 - 2 * torch.arange(height, dtype=torch.float64)) / short
-    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
-
-
-def nearest_point(
-    points: Float[Tensor, "*n 2"], triangles: Float[Tensor, "*n 3 2"]
-) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n 3"]]:
-    """Signed distance to each triangle (positive inside), and its nearest point's barycentrics."""
-    # Coordinates and corners first: sums of two or three numbers each take torch far longer.
-    x, y = (triangles[..., i].movedim(-1, 0).contiguous() for i in (0, 1))  # (3, *n)
-    edge_x, edge_y = x.roll(-1, dims=0) - x, y.roll(-1, dims=0) - y
-    offset_x, offset_y = points[..., 0] - x, points[..., 1] - y
-    length2 = edge_x.square() + edge_y.square()
-    is_point = length2 < 1e-20
-    t = (offset_x * edge_x + offset_y * edge_y) / torch.where(is_point, 1.0, length2)
-    t = torch.where(is_point, 0.0, t.clamp(0, 1))
-    foot2 = (offset_x - t * edge_x).square() + (offset_y - t * edge_y).square()
-    first, second, third = foot2.detach()
-    which = torch.where(second <= third, 1, 2)
-    which = torch.where(first <= torch.minimum(second, third), 0, which)[None]
-    distance2, t = foot2.gather(0, which)[0], t.gather(0, which)
-    cross = edge_x * offset_y - edge_y * offset_x
-    area = cross.sum(0)
-    solid = area.abs() > 1e-6 * length2.amax(0)
-    turned = cross.detach() * torch.where(area >= 0, 1.0, -1.0)
-    inside = solid & (turned.amin(0) >= 0)
-    apart = distance2 > 0
-    distance = torch.where(apart, distance2, 1.0).sqrt() * apart
-    distance = torch.where(inside, distance, -distance)
-    along = torch.zeros_like(cross).scatter(0, which, 1 - t)
-    along = along.scatter(0, (which + 1) % 3, t)
-    within = cross.roll(-1, dims=0) / torch.where(solid, area, 1.0)
-    return distance, torch.where(inside, within, along).movedim(0, -1)

@@ -11,20 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from taichi_raster import checks
-from taichi_raster.depth.softnesses import (
-    DepthSoftness,
-    DepthState,
-    HardDepth,
-    OverDepth,
-    SoftmaxDepth,
-)
+from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours
+from taichi_raster.depth.over import Fragments, OverDepth
+from taichi_raster.depth.softmax import SoftmaxDepth
 from taichi_raster.engine.autograd import Evaluate, PixelSums
 from taichi_raster.engine.engine import Sums, by_autodiff, engine
 from taichi_raster.engine.fragments import PairMeasures
-from taichi_raster.render.over import mean_colours
+from taichi_raster.engine.soft_order import through_softly
+from taichi_raster.render.packing import Softness, View, pack, without_attributes
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
-from taichi_raster.runtime.layout import Call, DepthVariant, Hides, Part, Slot, State, Variant
+from taichi_raster.runtime.layout import Hides, Slot, State
 from taichi_raster.scene.attributes import (
     Appearance,
     SurfaceTexture,
@@ -37,8 +34,6 @@ from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
 from taichi_raster.softness.schedule import as_progress, hold
-
-_FAR_AWAY = 1e30  # stands for an infinite distance in the kernels
 
 
 class SoftRasterizer(nn.Module):
@@ -120,7 +115,7 @@ class SoftRasterizer(nn.Module):
         self.front = checks.choice("front", front, "ccw", "cw")
         self.barycentrics = checks.choice("barycentrics", barycentrics, "nearest", "clipped")
         self.unclipped_alpha = checks.flag("unclipped_alpha", unclipped_alpha)
-        self._check_over()
+        self._check_fragments()
         self.orthographic = checks.flag("orthographic", orthographic)
         self.antialias = checks.count("antialias", antialias)
         self.threshold = checks.fraction("threshold", threshold)
@@ -223,79 +218,118 @@ class SoftRasterizer(nn.Module):
     ) -> Tensor:
         """The image at full size, before antialiasing averages it."""
         batch = len(vertices)
-        in_order = isinstance(self.depth, OverDepth) and attributes is not None
-        coloured = shown
-        if in_order:  # alpha alone at first
-            self._check_over()  # again: the parts of a renderer may be replaced
-            shown = appearance(None, vertices, runtime().deterministic)
-        edge, depth = self.edge.at(u, self.threshold), self.depth.at(u)
-        p = self.alpha.at(u)
+        self._check_fragments()  # again: the parts of a renderer may be replaced
+        edge, depth, p = self._at(u, batch // views, views)
+        softness = Softness.of(
+            vertices,
+            (self.edge.variant, edge),
+            (self.depth.variant, depth),
+            (self.alpha.generator.name, p),
+            self.threshold,
+            self.cutoff,
+        )
+        by_fragments = self.depth.by_fragments and attributes is not None
+        if by_fragments or shown.total == 0:  # alpha alone, at first
+            summed, sums_shown = softness.of_alpha(), without_attributes(vertices)
+        else:
+            summed, sums_shown = softness, shown
+        call, x = pack(vertices, sums_shown, self._view(), summed)
+        checks.fits_batch("depth.background_z", depth.background_z, batch)
+        floor = self.depth.background(depth, batch).to(vertices)
+        self._refuse_mapped(x, depth, floor, by_fragments)
+        work = PixelSums(call, engine().ticket(), floor.detach(), by_autodiff())
+        sums = Sums(*Evaluate.apply(x, work))
+        total, weight, colours = sums.y.split([1, 1, sums_shown.total])
+        alpha = self._resolve(total[0], sums.state, softness.parameters[:, Slot.P])
+        if attributes is None:
+            return alpha[..., None]
+        behind = self._behind(background, alpha)
+        if by_fragments:
+            colour = alpha * self._of_fragments(vertices, shown, softness, depth, work, x)
+            if behind is not None:
+                colour = colour + (1 - alpha) * behind
+        else:
+            found = PixelColours(
+                weight, colours, sums.state[State.OFFSET], sums.state[State.REFERENCE]
+            )
+            colour = self.depth.compose(found, depth, floor, behind)
+        return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
+
+    def _at(self, u: Tensor, scenes: int, views: int) -> tuple[EdgeState, DepthState, Tensor]:
+        """Edge, depth and the T-conorm's p at progress `u`, one entry for each batch item."""
+        edge, depth, p = self.edge.at(u, self.threshold), self.depth.at(u), self.alpha.at(u)
         if views > 1:
-            scenes = batch // views
             edge, depth = (parameters.for_views(state, scenes, views) for state in (edge, depth))
             p = parameters.repeated("alpha.p", p, 0, scenes, views)
-        call, x, table = self._pack(vertices, shown, edge, depth, p)
-        checks.fits_batch("depth.background_z", depth.background_z, batch)
-        if in_order and (transforms.mapped(x) or transforms.mapped(depth.gamma)):
+        return edge, depth, p
+
+    def _view(self) -> View:
+        height, width = (side * self.antialias for side in self.image_size)
+        return View(
+            height,
+            width,
+            self.near,
+            self.far,
+            self.cull_backfaces,
+            self.front,
+            self.orthographic,
+            self.perspective_correct,
+            self.barycentrics,
+            self.unclipped_alpha,
+        )
+
+    def _check_fragments(self) -> None:
+        """Colours of fragments are laid over the background by alpha: both see the same faces."""
+        if not self.depth.by_fragments:
+            return
+        name = type(self.depth).__name__
+        if self.barycentrics == "clipped":
+            raise ValueError(f"barycentrics: 'clipped' is not for {name}, which knows 'nearest'")
+        if self.unclipped_alpha:
+            raise ValueError(f"unclipped_alpha: not for {name}, whose colours go by alpha")
+
+    def _refuse_mapped(
+        self, x: Tensor, depth: DepthState, floor: Tensor, by_fragments: bool
+    ) -> None:
+        """What `torch.vmap` cannot go through."""
+        if by_fragments and (transforms.mapped(x) or transforms.mapped(depth.gamma)):
             raise NotImplementedError(
-                "torch.vmap over the scene is not available for OverDepth: put the mapped axis "
-                "into the batch"
+                f"torch.vmap over the scene is not available for {type(self.depth).__name__}: put "
+                "the mapped axis into the batch"
             )
-        if isinstance(self.depth, SoftmaxDepth):
-            floor = depth.background_z.to(vertices).expand(batch)
-        else:
-            floor = self.depth.background(depth, batch).to(vertices)
         if transforms.mapped(floor):
             raise NotImplementedError(
                 "torch.vmap over the background's depth or weight is not available: put the "
                 "mapped axis into the batch (background_z of shape (B,))"
             )
-        work = PixelSums(call, engine().ticket(), floor.detach(), by_autodiff())
-        sums = Sums(*Evaluate.apply(x, work))
-        total, weight, colours = sums.y.split([1, 1, shown.total])
-        alpha = self._resolve(total[0], sums.state, table[:, Slot.P])
-        if in_order:
-            colour = self._over(vertices, coloured, edge, depth, p, work, x)
-            behind = self._behind(background, alpha)
-            image = alpha[..., None] * colour
-            if behind is not None:
-                image = image + (1 - alpha[..., None]) * behind.movedim(0, -1)
-            return torch.cat([image, alpha[..., None]], dim=-1)
-        if shown.total == 0:
-            return alpha[..., None]
-        gamma = depth.gamma.to(vertices).expand(batch)[:, None, None]
-        behind = self._behind(background, alpha)
-        colour = self._colour(weight, colours, sums.state, gamma, floor[:, None, None], behind)
-        return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
 
-    def _check_over(self) -> None:
-        """`OverDepth` lays its colours over the background by alpha, so both see the same faces."""
-        if not isinstance(self.depth, OverDepth):
-            return
-        if self.barycentrics == "clipped":
-            raise ValueError("barycentrics: 'clipped' is not for OverDepth, which knows 'nearest'")
-        if self.unclipped_alpha:
-            raise ValueError("unclipped_alpha: not for OverDepth, whose colours go by alpha")
-
-    def _over(
-        self, vertices: Tensor, shown: Appearance, edge: EdgeState, depth: DepthState, p: Tensor,
-        sums: PixelSums, x: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """The mean colour of each pixel's fragments, (B, H, W, C); alpha is of `sums` at `x`."""
-        assert isinstance(self.depth, OverDepth)
+    def _of_fragments(
+        self,
+        vertices: Tensor,
+        shown: Appearance,
+        softness: Softness,
+        state: DepthState,
+        sums: PixelSums,
+        x: Tensor,
+    ) -> Tensor:
+        """The mean colour of each pixel's fragments, (C, B, H, W); alpha is of `sums` at `x`."""
+        depth = self.depth
+        assert isinstance(depth, OverDepth)
         # In a soft order, what is behind may be in front.
-        hides = Hides.PRODUCT if self.depth.gamma is None else Hides.NOTHING
+        hides = Hides.PRODUCT if depth.gamma is None else Hides.NOTHING
         listing = engine().listing(sums.call, sums.ticket, x.detach(), sums.background, hides)
-        call, packed, _ = self._pack(vertices, shown, edge, depth, p)
-        # The T-conorm is of no account: so all share the kernels.
-        call = replace(call, variant=replace(call.variant, conorm="probabilistic"))
+        # The kernels do not look at the T-conorm, so that all T-conorms share them.
+        call, packed = pack(
+            vertices, shown, self._view(), replace(softness, conorm="probabilistic")
+        )
         measured, _ = Evaluate.apply(packed, PairMeasures(call, listing, by_autodiff()))
-        gamma = None
-        if self.depth.gamma is not None:
-            gamma = depth.gamma.to(vertices).expand(len(vertices)) * (self.far - self.near)
-            gamma = gamma.repeat_interleave(call.height * call.width)
-        colours = mean_colours(measured, listing.slots, listing.depth, call.pixels, gamma)
-        return colours.unflatten(1, (call.batch, call.height, call.width)).movedim(0, -1)
+        gamma = state.gamma.to(vertices).expand(len(vertices)) * (self.far - self.near)
+        colours = depth.mean_colours(
+            Fragments(measured, listing.slots, listing.depth, call.pixels),
+            gamma.repeat_interleave(call.height * call.width),
+            through_softly,
+        )
+        return colours.unflatten(1, (call.batch, call.height, call.width))
 
     def _resolve(self, total: Tensor, state: Tensor, p: Tensor) -> Tensor:
         """Alpha from the T-conorm's sum."""
@@ -315,61 +349,3 @@ class SoftRasterizer(nn.Module):
         background = background.to(like)
         lead = background.reshape((1,) * (4 - background.ndim) + background.shape)
         return lead.movedim(-1, 0)
-
-    def _colour(
-        self, weight: Tensor, colours: Tensor, state: Tensor, gamma: Tensor, floor: Tensor,
-        background: Tensor | None,
-    ) -> Tensor:  # fmt: skip
-        """The composited attributes, channels first, from the per-pixel sums."""
-        if isinstance(self.depth, HardDepth):
-            return colours if background is None else colours + (1 - weight) * background
-        if isinstance(self.depth, SoftmaxDepth):
-            floor = (floor - state[State.REFERENCE]) / gamma
-        rest = torch.exp(floor - state[State.OFFSET])
-        if background is not None:
-            colours = colours + rest * background
-        return colours * (weight + rest).reciprocal()
-
-    def _pack(
-        self, vertices: Tensor, shown: Appearance, edge: EdgeState, depth: DepthState, p: Tensor
-    ) -> tuple[Call, Tensor, Tensor]:
-        """The call, its inputs in one flat vector, and the parameters among these, (B, n)."""
-        batch, n_faces = vertices.shape[:2]
-        table = parameters.table(
-            {
-                "edge.scale": edge.scale, "edge.shape": edge.shape, "edge.shift": edge.shift,
-                "alpha.p": p, "depth.gamma": depth.gamma, "depth.shape": depth.shape,
-                "depth.shift": depth.shift,
-            },
-            vertices,
-        )  # fmt: skip
-        edge_weights, depth_weights = (
-            parameters.weights(f"{name}.weights", state.weights, softness.variant, vertices)
-            for name, state, softness in (("edge", edge, self.edge), ("depth", depth, self.depth))
-        )
-        parts = [
-            vertices, shown.corners, shown.uv, shown.texels, edge_weights, depth_weights, table,
-        ]  # fmt: skip
-        height, width = (side * self.antialias for side in self.image_size)
-        cutoff = _FAR_AWAY if self.cutoff is None else self.cutoff
-        call = Call(
-            self._variant(shown, [*map(transforms.moves, parts)]), batch, n_faces, height, width,
-            tuple(part.numel() for part in parts), self.near, self.far, self.threshold, cutoff,
-            min(edge.reach, cutoff, _FAR_AWAY), runtime().deterministic,
-            (*shown.size, shown.stride),
-        )  # fmt: skip
-        flat = [part.reshape(-1) for part in parts if part.numel() > 0]
-        return call, torch.cat(flat), table
-
-    def _variant(self, shown: Appearance, moves: list[bool]) -> Variant:
-        depth = self.depth.variant if shown.total else DepthVariant("none")
-        appearance_moves = any(moves[Part.CORNERS : Part.TEXELS + 1])
-        # A render without derivatives shares the kernels of one with respect to vertices.
-        vertices_move = moves[Part.VERTICES] or not any(moves)
-        return Variant(
-            self.edge.variant, depth, self.alpha.generator.name, shown.corners.shape[3],
-            shown.texture, shown.channels, self.perspective_correct, self.cull_backfaces,
-            self.front == "cw", self.barycentrics == "clipped", self.unclipped_alpha,
-            self.orthographic,
-            (vertices_move, appearance_moves, any(moves[Part.EDGE_WEIGHTS :])),
-        )  # fmt: skip

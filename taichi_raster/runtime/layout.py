@@ -11,6 +11,7 @@ attributes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from taichi_raster.runtime.network_shape import Architecture, Table
 
@@ -61,20 +62,46 @@ class EdgeVariant:
     squared: bool = False
 
 
+class LogWeight(Protocol):
+    """A fragment's log-weight, as text for the kernels: see `depth.base.LogWeightFormula`."""
+
+    @property
+    def network(self) -> Architecture | None: ...
+
+    @property
+    def relative(self) -> bool: ...
+
+    @property
+    def looped(self) -> bool: ...
+
+    def at(self, kernel: Any, b: Any, z_norm: Any, reference: Any) -> Any: ...
+
+    def __hash__(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class DepthVariant:
     """What of a depth softness is compiled in.
 
     Attributes:
-        kind: ``"softmax"``, ``"hard"``, ``"distribution"``, ``"network"``, ``"over"`` (colours are
-            measured for each fragment, and composed elsewhere), or ``"none"``: only alpha.
-        distribution: registered name, for that kind.
-        network: architecture, for that kind.
+        colour: where a pixel's colour comes from: ``"weights"`` of all fragments, the ``"nearest"``
+            face alone, or its ``"fragments"``, which are measured here and composed elsewhere;
+            ``"none"``: only alpha.
+        log_weight: of a fragment, for ``"weights"``.
     """
 
-    kind: str
-    distribution: str | None = None
-    network: Architecture | None = None
+    colour: str
+    log_weight: LogWeight | None = None
+
+    @property
+    def network(self) -> Architecture | None:
+        """The shape of the network in the log-weight, if there is one."""
+        return None if self.log_weight is None else self.log_weight.network
+
+    @property
+    def looped(self) -> bool:
+        """Whether its formula takes loops."""
+        return self.log_weight is not None and self.log_weight.looped
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,14 @@ from taichi_raster.runtime.layout import EdgeVariant
 from taichi_raster.runtime.transforms import plain
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.distributions.formulas import formulas_at
-from taichi_raster.softness.schedule import Schedule, as_progress, as_schedule, as_shift
+from taichi_raster.softness.schedule import (
+    Schedule,
+    Shift,
+    as_progress,
+    as_schedule,
+    as_shift,
+    describe,
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,10 @@ class EdgeSoftness(nn.Module):
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
         """F at signed distances `d` in NDC, any shape; no derivatives. For plots and tests."""
         raise NotImplementedError
+
+    def describe(self) -> str:
+        """A few words: what it is, and its parameters."""
+        return f"{type(self).__name__}, scale {describe(self.scale)}"
 
 
 class Distribution(EdgeSoftness):
@@ -132,6 +144,11 @@ class Distribution(EdgeSoftness):
         shape = float(self.shape(u).detach()) if self.formulas.shaped else None
         return formulas_at(self.distribution, points.reshape(-1), shape)[0].view(points.shape)
 
+    def describe(self) -> str:
+        squared = ", squared" if self.squared else ""
+        rest = describe_shape_and_shift(self)
+        return f"{self.distribution}{squared}, scale {describe(self.scale)}{rest}"
+
     def extra_repr(self) -> str:
         return repr(self.distribution) + (", squared" if self.squared else "")
 
@@ -149,3 +166,11 @@ def as_shape(name: str, shape: float | Tensor | Schedule | None) -> Schedule:
     if shape is not None:
         raise ValueError(f"shape: the distribution {name!r} has no shape")
     return as_schedule("shape", 1.0)
+
+
+def describe_shape_and_shift(softness: Any) -> str:
+    """What a softness by a distribution has besides its scale, in a few words."""
+    shape = f", shape {describe(softness.shape)}" if softness.formulas.shaped else ""
+    shift = softness.shift
+    none = isinstance(shift, Shift) and not bool(shift.value.detach().any())
+    return shape + ("" if none else f", shift {describe(shift)}")

@@ -26,7 +26,7 @@ from taichi_raster.softness.network import (
     network_logit,
     random_weights,
 )
-from taichi_raster.softness.schedule import Schedule, as_progress, as_schedule
+from taichi_raster.softness.schedule import Schedule, as_progress, as_schedule, describe
 
 
 class MLPSoftness(EdgeSoftness):
@@ -158,6 +158,11 @@ class MLPSoftness(EdgeSoftness):
         best = min(fits, key=lambda fit: fit.cost)
         with torch.no_grad():
             self.weights.copy_(torch.from_numpy(best.x))
+
+    def describe(self) -> str:
+        widths = "-".join(map(str, (1, *self.network.widths, 1)))
+        moving = "" if self.progress_weights is None else ", moving with progress"
+        return f"network {widths}{moving}, scale {describe(self.scale)}"
 
     def extra_repr(self) -> str:
         return f"{self.network}"

@@ -179,6 +179,22 @@ def as_progress(progress: float | Tensor | None, batch: int) -> Tensor:
     return u
 
 
+def describe(value: Schedule | Tensor) -> str:
+    """A few words: a constant, or the values at the start and the end of the run."""
+    if isinstance(value, Tensor):
+        return _numbers(value)
+    if isinstance(value, Constant | Shift):
+        return _numbers(value.value)
+    start, end = (_numbers(value(as_progress(u, 1))) for u in (0.0, 1.0))
+    knots = f" by {len(value.positions)} knots" if isinstance(value, Knots) else ""
+    return f"{start} -> {end}{knots}"
+
+
+def _numbers(values: Tensor) -> str:
+    texts = [f"{v:.4g}" for v in values.detach().reshape(-1).tolist()]
+    return texts[0] if values.ndim == 0 else f"({', '.join(texts)})"
+
+
 def hold(module: nn.Module, name: str, value: Tensor) -> None:
     """Keep a tensor that a user gave where `module.to` finds it, without copying it.
 

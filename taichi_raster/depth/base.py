@@ -1,0 +1,222 @@
+"""What the renderer asks of a depth softness: how much each fragment weighs in a pixel's colour.
+
+Most are a log-weight l of the normalised depth z_norm = (far - z) / (far - near), which is 1 at the
+near plane. A fragment's weight is its coverage times exp(l), so that the kernels need sums alone,
+and the result does not depend on the order of the faces. `HardDepth` takes one face's colour, and
+`OverDepth` looks at the fragments in front of each.
+
+Each depth softness is one file: its log-weight for the kernels, its composition, its description
+and how it is stored. A new one is a file in this folder, found by itself; `taichi_raster/__init__`
+exports it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from taichi_raster.maths.dual import Number
+from taichi_raster.runtime.layout import DepthVariant
+from taichi_raster.runtime.network_shape import Architecture
+from taichi_raster.softness.archive import Entry
+from taichi_raster.softness.schedule import Schedule, as_finite, as_schedule, hold
+from taichi_raster.softness.storage import Stored, built_schedule, stored_schedules
+
+
+@dataclass(frozen=True)
+class DepthState:
+    """A depth softness at one progress.
+
+    Attributes:
+        gamma, shape, shift, background_z: 0-d or (B,).
+        weights: network weights (Q,) or (B, Q), or None.
+    """
+
+    gamma: Tensor
+    shape: Tensor
+    shift: Tensor
+    background_z: Tensor
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LogWeight:
+    """A fragment's log-weight l in a kernel, with its slopes.
+
+    Attributes:
+        l: the value.
+        by_z: its slope in z_norm; with a network, in the network's output.
+        by_gamma, by_shape, by_shift: its slopes in the parameters; None where l has no such one.
+        tape: of the network, if there is one.
+    """
+
+    l: Number  # noqa: E741 - as in the text
+    by_z: Number
+    by_gamma: Number
+    by_shape: Any = None
+    by_shift: Any = None
+    tape: Any = None
+
+
+class PairKernel(Protocol):
+    """What a log-weight's formula may ask of the kernel that it is compiled into."""
+
+    autodiff: bool
+
+    def parameter(self, b: Any, slot: int) -> Number:
+        """One of a batch item's parameters, see `Slot`."""
+
+    def network(self, shape: Architecture, part: int, b: Any, x: Number) -> Any:
+        """The tape of a network at x, whose weights lie in a part of the inputs."""
+
+
+@dataclass(frozen=True)
+class LogWeightFormula:
+    """A log-weight as text for the kernels: equal formulas share compiled kernels.
+
+    Attributes:
+        network: the shape of a network whose weights are inputs, or None.
+        relative: l is z_norm / gamma. Its differences are then taken before the division, so that
+            no digits are lost (a softmax).
+        looped: evaluating it takes loops.
+    """
+
+    network: Architecture | None = None
+    relative: ClassVar[bool] = False
+
+    @property
+    def looped(self) -> bool:
+        return False
+
+    def at(self, kernel: PairKernel, b: Any, z_norm: Number, reference: Any) -> LogWeight:
+        """l at a depth of batch item `b`; relative to the depth `reference` where `relative`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PixelColours:
+    """What the kernels find of each pixel's colour.
+
+    Attributes:
+        weight: (1, B, H, W) sum of the weights, each times exp(-offset).
+        colours: (C, B, H, W) weighted sums of the attributes, likewise.
+        offset: (B, H, W) what was subtracted from all log-weights.
+        reference: (B, H, W) the normalised depth that depths were taken relative to.
+    """
+
+    weight: Tensor
+    colours: Tensor
+    offset: Tensor
+    reference: Tensor
+
+
+KINDS: dict[str, type[DepthSoftness]] = {}
+"""The depth softnesses that files know, by their `kind`."""
+
+
+class DepthSoftness(nn.Module):
+    """The base of all depth softnesses.
+
+    Attributes:
+        variant: what the kernels compile.
+        kind: the name of this class in files; None for one that cannot be stored.
+        by_fragments: whether colours are composed from each pixel's fragments, by
+            `mean_colours` (see `OverDepth`), not from sums.
+    """
+
+    variant: DepthVariant
+    kind: ClassVar[str | None] = None
+    by_fragments: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if (kind := vars(cls).get("kind")) is not None:
+            KINDS[kind] = cls
+
+    def at(self, u: Tensor) -> DepthState:
+        """The softness at progress `u`, 0-d or (B,)."""
+        raise NotImplementedError
+
+    def background(self, state: DepthState, batch: int) -> Tensor:
+        """The background's log-weight, (B,), by the same formula as a fragment's; its normalised
+        depth where the formula is `relative`."""
+        return state.background_z.expand(batch)
+
+    def compose(
+        self, found: PixelColours, state: DepthState, floor: Tensor, background: Tensor | None
+    ) -> Tensor:
+        """The pixels' colours over the background.
+
+        Args:
+            found: of all pixels.
+            state: of this softness.
+            floor: (B,) what `background` gave.
+            background: broadcasts to (C, B, H, W); None for 0.
+
+        Returns:
+            (C, B, H, W).
+        """
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """A few words: what it is, and its parameters."""
+        return type(self).__name__
+
+    def stored(self) -> Stored:
+        """What a file keeps of it, besides its kind.
+
+        Raises:
+            TypeError: if it cannot be stored.
+        """
+        raise TypeError(f"depth: cannot save a {type(self).__name__}")
+
+    @classmethod
+    def built(cls, entry: Entry) -> DepthSoftness:
+        """From what `stored` described; ValueError for anything amiss."""
+        raise NotImplementedError
+
+
+class WeightedDepth(DepthSoftness):
+    """What those with a log-weight share: a temperature, and where the background lies."""
+
+    background_z: Tensor
+
+    def __init__(
+        self, gamma: float | Tensor | Schedule = 1e-2, background_z: float | Tensor = 2e-3
+    ) -> None:
+        super().__init__()
+        self.gamma = as_schedule("gamma", gamma)
+        value = as_finite("background_z", background_z)
+        if not bool((value.detach() >= 0).all()):
+            raise ValueError(f"background_z: expected finite values >= 0, got {value.tolist()}")
+        hold(self, "background_z", value)
+
+    def at(self, u: Tensor) -> DepthState:
+        gamma = self.gamma(u)
+        return DepthState(gamma, torch.ones_like(gamma), torch.zeros_like(gamma), self.background_z)
+
+    def compose(
+        self, found: PixelColours, state: DepthState, floor: Tensor, background: Tensor | None
+    ) -> Tensor:
+        gamma = state.gamma.to(floor).expand(len(floor))[:, None, None]
+        floor = floor[:, None, None]
+        formula = self.variant.log_weight
+        if formula is not None and formula.relative:
+            floor = (floor - found.reference) / gamma
+        rest = torch.exp(floor - found.offset)
+        colours = found.colours if background is None else found.colours + rest * background
+        return colours * (found.weight + rest).reciprocal()
+
+    def _stored(self, *schedules: str, **description: Any) -> Stored:
+        """A description, these schedules, own parameters and the background's depth."""
+        kinds, tensors = stored_schedules(self, "depth", *schedules)
+        tensors |= dict(self.named_parameters(recurse=False))
+        return description | kinds, tensors | {"background_z": self.background_z}
+
+    @staticmethod
+    def _shared(entry: Entry) -> tuple[Schedule, Tensor]:
+        """The temperature and the background's depth of a stored one."""
+        return built_schedule(entry, "gamma"), entry.tensor("background_z")

@@ -1,0 +1,42 @@
+"""The nearest face alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours
+from taichi_raster.runtime.layout import DepthVariant
+from taichi_raster.softness.archive import Entry
+from taichi_raster.softness.storage import Stored
+
+
+class HardDepth(DepthSoftness):
+    """The nearest face that contains the pixel gives its colour, alone; no face, the background.
+
+    Colours then have no gradient through visibility; alpha stays soft.
+    """
+
+    variant = DepthVariant("nearest")
+    kind = "hard"
+
+    def at(self, u: Tensor) -> DepthState:
+        one = torch.ones((), dtype=torch.float64)
+        return DepthState(one, one, 0 * one, 0 * one)
+
+    def compose(
+        self, found: PixelColours, state: DepthState, floor: Tensor, background: Tensor | None
+    ) -> Tensor:
+        if background is None:
+            return found.colours
+        return found.colours + (1 - found.weight) * background
+
+    def describe(self) -> str:
+        return "hard"
+
+    def stored(self) -> Stored:
+        return {}, {}
+
+    @classmethod
+    def built(cls, entry: Entry) -> HardDepth:
+        return cls()

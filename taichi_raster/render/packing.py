@@ -1,0 +1,166 @@
+"""What a call of a renderer looks like to the kernels, in one place: its `Call`, and its inputs x.
+
+Soft, sharp and hard renderers differ in the softness alone. All three pack by `pack`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from taichi_raster.depth.base import DepthState
+from taichi_raster.runtime import transforms
+from taichi_raster.runtime.device import runtime
+from taichi_raster.runtime.layout import Call, DepthVariant, EdgeVariant, Part, Slot, Variant
+from taichi_raster.scene.attributes import Appearance, appearance
+from taichi_raster.softness import parameters
+from taichi_raster.softness.edge import EdgeState
+
+FAR_AWAY = 1e30  # stands for an infinite distance in the kernels
+
+
+@dataclass(frozen=True)
+class View:
+    """How a renderer looks at faces; the fields are those of `SoftRasterizer`."""
+
+    height: int
+    width: int
+    near: float
+    far: float
+    cull_backfaces: bool
+    front: str
+    orthographic: bool
+    perspective_correct: bool = True
+    barycentrics: str = "nearest"
+    unclipped_alpha: bool = False
+
+
+@dataclass(frozen=True)
+class Softness:
+    """The softened decisions of one call.
+
+    Attributes:
+        edge, depth: what the kernels compile; conorm: the T-conorm's name.
+        parameters: (B, len(Slot)); edge_weights: (B, P); depth_weights: (B, Q).
+        threshold, cutoff, reach: which fragments count, see `Call`.
+    """
+
+    edge: EdgeVariant
+    depth: DepthVariant
+    conorm: str
+    parameters: Float[Tensor, "B S"]
+    edge_weights: Float[Tensor, "B P"]
+    depth_weights: Float[Tensor, "B Q"]
+    threshold: float
+    cutoff: float
+    reach: float
+
+    @staticmethod
+    def of(
+        vertices: Tensor,
+        edge: tuple[EdgeVariant, EdgeState],
+        depth: tuple[DepthVariant, DepthState],
+        conorm: tuple[str, Tensor],
+        threshold: float,
+        cutoff: float | None,
+    ) -> Softness:
+        """Of softnesses at one progress, checked against the batch they are for."""
+        found = {
+            "edge.scale": edge[1].scale,
+            "edge.shape": edge[1].shape,
+            "edge.shift": edge[1].shift,
+            "alpha.p": conorm[1],
+            "depth.gamma": depth[1].gamma,
+            "depth.shape": depth[1].shape,
+            "depth.shift": depth[1].shift,
+        }
+        least = FAR_AWAY if cutoff is None else cutoff
+        return Softness(
+            edge[0],
+            depth[0],
+            conorm[0],
+            parameters.table(found, vertices),
+            parameters.weights("edge.weights", edge[1].weights, edge[0], vertices),
+            parameters.weights("depth.weights", depth[1].weights, depth[0], vertices),
+            threshold,
+            least,
+            min(edge[1].reach, least, FAR_AWAY),
+        )
+
+    @staticmethod
+    def none(vertices: Tensor, depth: DepthVariant, reach: float, cutoff: float) -> Softness:
+        """Of a renderer that is not soft: a ramp as wide as twice the reach."""
+        batch = len(vertices)
+        numbers = vertices.new_ones(batch, Slot.COUNT)
+        numbers[:, Slot.SCALE] = reach
+        numbers[:, Slot.SHIFT] = 0
+        nothing = vertices.new_empty(batch, 0)
+        edge = EdgeVariant("uniform")
+        return Softness(edge, depth, "probabilistic", numbers, nothing, nothing, 0.0, cutoff, reach)
+
+    def of_alpha(self) -> Softness:
+        """The same for alpha alone."""
+        return replace(self, depth=DepthVariant("none"))
+
+
+def pack(
+    vertices: Float[Tensor, "B F 3 3"], shown: Appearance, view: View, softness: Softness
+) -> tuple[Call, Float[Tensor, " X"]]:
+    """The call, and its inputs in one flat vector in the order of `Part`."""
+    batch, faces = vertices.shape[:2]
+    parts = [
+        vertices,
+        shown.corners,
+        shown.uv,
+        shown.texels,
+        softness.edge_weights,
+        softness.depth_weights,
+        softness.parameters,
+    ]
+    call = Call(
+        _variant(shown, view, softness, [*map(transforms.moves, parts)]),
+        batch,
+        faces,
+        view.height,
+        view.width,
+        tuple(part.numel() for part in parts),
+        view.near,
+        view.far,
+        softness.threshold,
+        softness.cutoff,
+        softness.reach,
+        runtime().deterministic,
+        (*shown.size, shown.stride),
+    )
+    return call, torch.cat([part.reshape(-1) for part in parts if part.numel() > 0])
+
+
+def without_attributes(vertices: Tensor) -> Appearance:
+    """For a call that shows none."""
+    return appearance(None, vertices, fixed_order=False)
+
+
+def _variant(shown: Appearance, view: View, softness: Softness, moves: list[bool]) -> Variant:
+    return Variant(
+        softness.edge,
+        softness.depth,
+        conorm=softness.conorm,
+        corners=shown.corners.shape[3],
+        texture=shown.texture,
+        texels=shown.channels,
+        perspective=view.perspective_correct,
+        cull=view.cull_backfaces,
+        clockwise=view.front == "cw",
+        clipped=view.barycentrics == "clipped",
+        unclipped_alpha=view.unclipped_alpha,
+        orthographic=view.orthographic,
+        moves=(
+            # A render without derivatives shares the kernels of one with respect to vertices.
+            moves[Part.VERTICES] or not any(moves),
+            any(moves[Part.CORNERS : Part.TEXELS + 1]),
+            any(moves[Part.EDGE_WEIGHTS :]),
+        ),
+    )
