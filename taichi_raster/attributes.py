@@ -9,11 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from taichi_raster import checks, gathering
+from taichi_raster.movable import Movable
 from taichi_raster.runtime import Runtime
 
 
 @dataclass(frozen=True, eq=False)
-class SurfaceTexture:
+class SurfaceTexture(Movable):
     """R x R flat texels on each face (Liu et al., ICCV 2019).
 
     With barycentric coordinates w, i = floor(w0 R) and j = floor(w1 R), the texel is
@@ -40,7 +41,7 @@ class SurfaceTexture:
 
 
 @dataclass(frozen=True, eq=False)
-class UVTexture:
+class UVTexture(Movable):
     """An image over texture coordinates, sampled bilinearly.
 
     u points right and v up, each in [0, 1] over the image: v = 1 is its top row, as in OBJ files.

@@ -11,12 +11,13 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.engine import engine
 from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Slot, Variant
+from taichi_raster.movable import Movable
 from taichi_raster.runtime import runtime
 from taichi_raster.sharp import nearest_point, pixel_centres
 
 
 @dataclass(frozen=True, eq=False)
-class HardBuffers:
+class HardBuffers(Movable):
     """What each pixel's centre sees.
 
     Attributes:

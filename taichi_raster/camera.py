@@ -17,6 +17,7 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.clipping import clip_near
 from taichi_raster.faces import check_faces, gather_faces, lift_triangles
+from taichi_raster.movable import Movable
 from taichi_raster.precision import product
 from taichi_raster.views import look_at, orbit
 
@@ -39,7 +40,7 @@ _SMALLEST_DIVISOR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectedFaces:
+class ProjectedFaces(Movable):
     """Faces as the renderer takes them.
 
     Attributes:
@@ -54,7 +55,7 @@ class ProjectedFaces:
 
 
 @dataclass(frozen=True, eq=False)
-class Camera:
+class Camera(Movable):
     """A camera, or B of them, somewhere in the world; subclasses say how it projects.
 
     Attributes:
