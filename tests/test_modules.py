@@ -126,6 +126,42 @@ def test_every_tensor_of_a_module_moves_with_it(module: nn.Module) -> None:
     assert len(list(moved.parameters())) == len(learnable)
 
 
+def _scenes() -> list[object]:
+    """Everything public that holds a scene's tensors, and is no module."""
+    mesh = tr.plane(1, 1)
+    value, vector = torch.tensor([0.3]), torch.tensor([[0.1, 0.2, 0.3]])
+    view, corners = tr.orbit(2.0, 10.0, 20.0), mesh.vertices[mesh.faces][None]
+    return [
+        mesh, tr.collate([mesh, tr.box()]), tr.PerspectiveCamera(view, value),
+        tr.PinholeCamera(view, vector[:, :2], vector[:, 1:], value),
+        tr.OrthographicCamera(view, value, vector[:, :2]), tr.AmbientLight(vector),
+        tr.DirectionalLight(vector, vector), tr.PointLight(vector, vector),
+        tr.Material(vector, value), tr.UVTexture(mesh.corner_uv(), torch.rand(1, 2, 2, 3), "clamp"),
+        tr.SurfaceTexture(torch.rand(1, 2, 2, 2, 3), corners), tr.clip_near(corners + 1, corners),
+        tr.PerspectiveCamera(view).project_faces(mesh.vertices[None], mesh.faces, corners),
+        tr.HardBuffers(mesh.faces[None], corners, corners[..., 0]),
+    ]  # fmt: skip
+
+
+def _tensors_in(value: object) -> list[Tensor]:
+    values = value if isinstance(value, tuple) else vars(value).values()
+    found = [[each] if isinstance(each, Tensor) else _tensors_in(each) if isinstance(each, tuple)
+             else [] for each in values]  # fmt: skip
+    return [tensor for part in found for tensor in part]
+
+
+@pytest.mark.parametrize("scene", _scenes(), ids=lambda s: type(s).__name__)
+def test_every_tensor_of_a_scene_moves_with_it(scene) -> None:
+    before, after = _tensors_in(scene), _tensors_in(scene.to("cpu", torch.float64))
+    assert type(scene.to(torch.float64)) is type(scene) and len(before) == len(after)
+    for old, new in zip(before, after, strict=True):
+        assert new.dtype == (torch.float64 if old.is_floating_point() else old.dtype)
+        assert torch.equal(old.double(), new.double())
+    assert all(a is b for a, b in zip(before, _tensors_in(scene.to("cpu")), strict=True))
+    with pytest.raises(TypeError, match="^dtype: "):
+        scene.to(torch.int32)
+
+
 P_OF = {"yager": 1.5, "schweizer_sklar": -0.7, "hamacher": 0.0}
 
 

@@ -1,5 +1,7 @@
 """Views of one scene share the scene's softness: equal to scenes rendered one by one."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -63,6 +65,50 @@ def test_progress_and_network_weights_are_those_of_the_scene(faces):
         torch.testing.assert_close(image[rows], alone)
         (expected,) = torch.autograd.grad(alone.square().sum(), own)
         torch.testing.assert_close(gradient[scene], expected)
+
+
+def directions(faces):
+    generator = torch.Generator().manual_seed(8)
+    return tuple(torch.randn(faces.shape, generator=generator, dtype=faces.dtype) for _ in range(2))
+
+
+def test_forward_mode_with_views_is_that_of_the_scenes_one_by_one(faces):
+    dots = directions(faces)
+    image, image_dot = renderer().jvp((faces, faces), dots, views=VIEWS)
+    for scene in range(SCENES):
+        ours = slice(scene * VIEWS, (scene + 1) * VIEWS)
+        alone = renderer(scene).jvp((faces[ours], faces[ours]), tuple(d[ours] for d in dots))
+        torch.testing.assert_close((image[ours], image_dot[ours]), alone)
+
+
+def test_forward_mode_with_views_and_progress_is_that_of_duals_and_of_differences(faces):
+    edge = tr.Distribution("logistic", tr.Geometric(0.2, 0.05))
+    soft = tr.SoftRasterizer(8, edge, tr.SoftmaxDepth(0.1), near=0.5, far=3.0)
+    u = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    dots = directions(faces)
+    image, image_dot = soft.jvp((faces, faces), dots, u, VIEWS)
+    forward = torch.autograd.forward_ad
+    with forward.dual_level():
+        dual = (forward.make_dual(faces, dot) for dot in dots)
+        found = forward.unpack_dual(soft(*dual, progress=u, views=VIEWS))
+        assert torch.equal(found.primal, image) and torch.equal(found.tangent, image_dot)
+    step = 1e-6
+    ahead, behind = (
+        soft(*(faces + sign * step * dot for dot in dots), progress=u, views=VIEWS)
+        for sign in (1, -1)
+    )
+    # Pixels whose nearest point changes sides between the two have no slope to compare with.
+    error = (image_dot - (ahead - behind) / (2 * step)).abs()
+    assert float(error.quantile(0.99)) < 1e-6 * float(image_dot.abs().max())
+
+
+@pytest.mark.parametrize("method", ["silhouette", "jvp"])
+def test_every_way_to_render_takes_the_options_of_forward(method):
+    def options(function) -> dict[str, inspect.Parameter]:
+        parameters = inspect.signature(function).parameters
+        return {n: p for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
+
+    assert options(getattr(tr.SoftRasterizer, method)) == options(tr.SoftRasterizer.forward)
 
 
 def test_views_that_do_not_divide_the_batch_and_entries_for_views_are_refused(faces):

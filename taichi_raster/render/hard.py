@@ -14,10 +14,11 @@ from taichi_raster.render.nearest import nearest_point, pixel_centres
 from taichi_raster.render.packing import Softness, View, pack, without_attributes
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.layout import DepthVariant
+from taichi_raster.scene.movable import Movable
 
 
 @dataclass(frozen=True, eq=False)
-class HardBuffers:
+class HardBuffers(Movable):
     """What each pixel's centre sees.
 
     Attributes:

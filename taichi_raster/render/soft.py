@@ -177,12 +177,14 @@ class SoftRasterizer(nn.Module):
         primals: tuple[Tensor, Tensor],
         tangents: tuple[Tensor | None, Tensor | None],
         progress: float | Tensor | None = None,
+        views: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Forward mode: the image, and its directional derivative along the tangents.
 
         Args:
             primals: face_vertices and face_attributes, as for `forward`.
             tangents: their directions, of the same shapes; None for zero.
+            progress, views: as for `forward`; so are the errors.
         """
         checks.vertices(primals[0], runtime())
         checks.instance("face_attributes", primals[1], Tensor)
@@ -203,7 +205,9 @@ class SoftRasterizer(nn.Module):
                 p if t is None else torch.autograd.forward_ad.make_dual(p.detach(), t)
                 for p, t in zip(primals, tangents, strict=True)
             ]
-            image = torch.autograd.forward_ad.unpack_dual(self(*dual, progress=progress))
+            image = torch.autograd.forward_ad.unpack_dual(
+                self(*dual, progress=progress, views=views)
+            )
             tangent = image.tangent
             return image.primal, torch.zeros_like(image.primal) if tangent is None else tangent
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.scene import gather
+from taichi_raster.scene.movable import Movable
 
 
 @dataclass(frozen=True, eq=False)
-class SurfaceTexture:
+class SurfaceTexture(Movable):
     """R x R flat texels on each face (Liu et al., ICCV 2019).
 
     With barycentric coordinates w, i = floor(w0 R) and j = floor(w1 R), the texel is
@@ -41,7 +42,7 @@ class SurfaceTexture:
 
 
 @dataclass(frozen=True, eq=False)
-class UVTexture:
+class UVTexture(Movable):
     """An image over texture coordinates, sampled bilinearly.
 
     u points right and v up, each in [0, 1] over the image: v = 1 is its top row, as in OBJ files.

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.scene.mesh import Mesh
+from taichi_raster.scene.movable import Movable
 
 
 @dataclass(frozen=True, eq=False)
-class MeshBatch:
+class MeshBatch(Movable):
     """Meshes padded to the largest.
 
     Attributes:

@@ -18,6 +18,7 @@ from taichi_raster import checks
 from taichi_raster.runtime.precision import product
 from taichi_raster.scene.clipping import clip_near
 from taichi_raster.scene.faces import check_faces, gather_faces, lift_triangles
+from taichi_raster.scene.movable import Movable
 from taichi_raster.scene.views import look_at, orbit
 
 __all__ = [
@@ -39,7 +40,7 @@ _SMALLEST_DIVISOR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectedFaces:
+class ProjectedFaces(Movable):
     """Faces as the renderer takes them.
 
     Attributes:
@@ -54,7 +55,7 @@ class ProjectedFaces:
 
 
 @dataclass(frozen=True, eq=False)
-class Camera:
+class Camera(Movable):
     """A camera, or B of them, somewhere in the world; subclasses say how it projects.
 
     Attributes:

@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.scene.movable import Movable
 
 
 @dataclass(frozen=True, eq=False)
-class ClippedFaces:
+class ClippedFaces(Movable):
     """Faces on the visible side of the near plane.
 
     Attributes:

@@ -17,20 +17,21 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.scene.faces import gather_faces
+from taichi_raster.scene.movable import Movable
 from taichi_raster.scene.normals import face_normals, unit, vertex_normals
 
 Colour = float | Sequence[float] | Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class AmbientLight:
+class AmbientLight(Movable):
     """Light from everywhere: a number, (3,) or (B, 3)."""
 
     colour: Colour = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class DirectionalLight:
+class DirectionalLight(Movable):
     """Light from far away.
 
     Attributes:
@@ -43,7 +44,7 @@ class DirectionalLight:
 
 
 @dataclass(frozen=True, eq=False)
-class PointLight:
+class PointLight(Movable):
     """Light from a point.
 
     Attributes:
@@ -61,7 +62,7 @@ Light = AmbientLight | DirectionalLight | PointLight
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class Material(Movable):
     """How a surface answers light.
 
     Attributes:

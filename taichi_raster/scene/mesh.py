@@ -11,10 +11,11 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.scene.attributes import UVTexture
 from taichi_raster.scene.faces import check_faces, gather_faces
+from taichi_raster.scene.movable import Movable
 
 
 @dataclass(frozen=True, eq=False)
-class Mesh:
+class Mesh(Movable):
     """A triangle mesh.
 
     Attributes:
