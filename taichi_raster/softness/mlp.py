@@ -97,7 +97,8 @@ class MLPSoftness(EdgeSoftness):
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
         u = as_progress(progress, 1)
-        x = torch.as_tensor(d, dtype=torch.float64) / self.scale(u).detach()
+        d = torch.as_tensor(d, dtype=torch.float64)
+        x = d / self.scale(u).detach().to(d.device)
         return torch.sigmoid(self.logit(x, self.weights_at(u).to(x))).detach()
 
     def weights_at(self, u: Tensor) -> Tensor:
