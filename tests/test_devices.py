@@ -1,6 +1,12 @@
-"""Tensors and modules on a GPU, as far as that can be checked without one (see fake_gpu.py)."""
+"""Backends, and tensors and modules on a GPU, as far as that can be checked without one."""
 
 from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +14,11 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from fake_gpu import AWAY, one_device
+from taichi_raster import cuda_driver, scratch
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
+runtime = sys.modules["taichi_raster.runtime"]  # the package exports a function of this name
 END = torch.ones((), dtype=torch.float64)
 EACH = torch.tensor([0.2, 0.7], dtype=torch.float64)
 
@@ -85,3 +93,100 @@ def test_a_schedule_of_which_one_end_was_moved() -> None:
     schedule = tr.Geometric(start, end).to(AWAY)
     with one_device():
         assert schedule(EACH).device == AWAY
+
+
+# --- which backend there is -----------------------------------------------------------------------
+
+
+class Driver:
+    """Some of CUDA's driver: it finds so many GPUs, and this thread has a context or not."""
+
+    def __init__(self, starts: bool = True, gpus: int = 1, free: int | None = None) -> None:
+        self.starts, self.gpus, self.free = starts, gpus, free
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802 - as the driver calls it
+        return 0 if self.starts else 100
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = self.gpus
+        return 0
+
+    def cuMemGetInfo_v2(self, free: Any, total: Any) -> int:  # noqa: N802
+        if self.free is None:
+            return 201
+        free._obj.value = self.free
+        return 0
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What Taichi was started on, instead of starting it; and it finds a driver."""
+    found: list[Any] = []
+    monkeypatch.setattr(runtime.ti, "init", lambda arch, **options: found.append(arch))
+    monkeypatch.setattr(runtime.ti.lang.misc, "is_arch_supported", lambda arch: True)
+    return found
+
+
+NO_GPU = {"no GPU": Driver(gpus=0), "no start": Driver(starts=False, gpus=8)}
+
+
+@pytest.mark.parametrize("which", NO_GPU)
+def test_a_driver_without_a_gpu_leaves_the_cpu(
+    which: str, started: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(cuda_driver, "_driver", lambda: NO_GPU[which])
+    with caplog.at_level(logging.INFO):
+        assert runtime._start("auto", "f32") == "cpu"
+    assert started == [runtime.ti.cpu]
+    assert "CUDA's driver is there, but finds no GPU" in caplog.text
+    with pytest.raises(RuntimeError, match="no working 'cuda' backend: CUDA's driver finds no GPU"):
+        runtime._start("cuda", "f32")
+    assert started == [runtime.ti.cpu]
+
+
+@pytest.mark.parametrize("driver", [None, Driver()], ids=["none that can be asked", "a GPU"])
+def test_a_gpu_is_taken(driver: Driver | None, started: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(cuda_driver, "_driver", lambda: driver)
+    for arch in ("auto", "cuda"):
+        assert runtime._start(arch, "f32") == "cuda"
+    assert started == 2 * [runtime.ti.cuda]
+
+
+def test_a_gpu_that_does_not_start_leaves_the_cpu(monkeypatch: Any, caplog: Any) -> None:
+    started = []
+
+    def start(arch: Any, **options: Any) -> None:
+        if arch == runtime.ti.cuda:
+            raise RuntimeError("CUDA Error CUDA_ERROR_DEVICE_UNAVAILABLE")
+        started.append(arch)
+
+    monkeypatch.setattr(runtime.ti, "init", start)
+    monkeypatch.setattr(runtime, "_supported", lambda arch: True)
+    assert runtime._start("auto", "f32") == "cpu"
+    assert started == [runtime.ti.cpu]
+    assert "does not start, so the CPU is used: CUDA Error CUDA_ERROR_DEVICE" in caplog.text
+    with pytest.raises(RuntimeError, match="no working 'cuda' backend.*DEVICE_UNAVAILABLE"):
+        runtime._start("cuda", "f32")
+
+
+def test_free_memory_is_that_of_the_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_each = [(1000, 8000), (2000, 8000)]
+    current = SimpleNamespace(
+        is_available=lambda: True, mem_get_info=lambda device=1: of_each[device]
+    )
+    monkeypatch.setattr(scratch.torch, "cuda", current)
+    assert scratch.free_memory("cuda") == 1000
+    current.is_available = lambda: False  # torch was built without CUDA: the driver knows
+    for driver, free in ((Driver(free=3000), 3000), (Driver(free=None), None), (None, None)):
+        monkeypatch.setattr(cuda_driver, "_driver", lambda driver=driver: driver)
+        assert scratch.free_memory("cuda") == free
+
+
+def test_a_driver_is_asked_by_its_own_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert cuda_driver.gpu_count() is None
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(gpus=2))
+    assert cuda_driver.gpu_count() == 2
