@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from taichi_raster import attributes
+from taichi_raster.devices import check_device
 from taichi_raster.runtime import Runtime
 
 
@@ -51,11 +52,6 @@ def vertices(face_vertices: Any, settings: Runtime) -> None:
         if face_vertices.shape[size] == 0:
             raise ValueError(f"{name}: the batch has no {what}: nothing to render")
     values(name, face_vertices, settings)
-    if face_vertices.device.type == "cuda" and settings.arch != "cuda":
-        raise ValueError(
-            f"{name}: CUDA tensors need taichi_raster.init(arch='cuda'), but arch is "
-            f"{settings.arch!r}; move them to the CPU"
-        )
 
 
 def corner_attributes(name: str, value: Tensor, face_vertices: Tensor) -> None:
@@ -90,12 +86,13 @@ def appearance(face_attributes: Any, face_vertices: Tensor, settings: Runtime) -
 
 
 def values(name: str, value: Tensor, settings: Runtime) -> None:
-    """The dtype of the runtime, and nothing infinite."""
+    """The dtype of the runtime, a device that the kernels reach, and nothing infinite."""
     if value.dtype != settings.dtype:
         raise TypeError(
             f"{name}: expected {settings.dtype}, as set by taichi_raster.init(precision="
             f"{settings.precision!r}), got {value.dtype}"
         )
+    check_device(name, value, settings)
     finite("an infinite or NaN value", name, value)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from fake_gpu import AWAY, one_device
-from taichi_raster import cuda_driver, scratch
+from taichi_raster import checks, cuda_driver, scratch
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
@@ -93,6 +93,50 @@ def test_a_schedule_of_which_one_end_was_moved() -> None:
     schedule = tr.Geometric(start, end).to(AWAY)
     with one_device():
         assert schedule(EACH).device == AWAY
+
+
+# --- tensors that the kernels cannot reach --------------------------------------------------------
+
+
+class Elsewhere:
+    """As much of a tensor as its device is asked for."""
+
+    def __init__(self, value: Tensor, device: str) -> None:
+        self.value, self.device = value, torch.device(device)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.value, name)
+
+
+@pytest.mark.parametrize(
+    ("arch", "device", "refusal"),
+    [
+        ("cpu", "cuda:0", r"corners: CUDA tensors need .*init\(arch='cuda'\), but arch is 'cpu'"),
+        ("vulkan", "cuda:1", r"corners: CUDA tensors need .*but arch is 'vulkan'"),
+        (
+            "cuda",
+            "cuda:1",
+            "corners: on cuda:1, .*move it to cuda:0, or set CUDA_VISIBLE_DEVICES=1",
+        ),
+        ("cuda", "cuda:0", None),
+        ("cuda", "cpu", None),
+        ("cpu", "cpu", None),
+    ],
+)
+def test_tensors_that_kernels_cannot_reach_are_refused(
+    arch: str, device: str, refusal: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SimpleNamespace(arch=arch, dtype=torch.float64, precision="f64")
+    tensor = Elsewhere(torch.ones(2, dtype=torch.float64), device)
+    looked_at: list[str] = []
+    monkeypatch.setattr(checks, "finite", lambda what, name, value: looked_at.append(name))
+    if refusal is None:
+        checks.values("corners", tensor, settings)
+        assert looked_at == ["corners"]
+    else:
+        with pytest.raises(ValueError, match=refusal):
+            checks.values("corners", tensor, settings)
+        assert not looked_at
 
 
 # --- which backend there is -----------------------------------------------------------------------

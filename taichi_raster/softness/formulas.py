@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from taichi_raster.devices import reached
 from taichi_raster.runtime import runtime
 from taichi_raster.softness import registry
 
@@ -60,11 +61,12 @@ def formulas_at(
     key = (id(settings), name)
     if key not in _evaluators:
         _evaluators[key] = _Evaluator(formulas)
-    points = x.detach().to(settings.dtype).contiguous()
+    near = x.device if reached(x.device, settings) else torch.device("cpu")
+    points = x.detach().to(near, settings.dtype).contiguous()
     given = torch.as_tensor(1.0 if shape is None else shape, dtype=settings.dtype)
-    shapes = given.detach().to(points.device).expand(points.shape).contiguous()
+    shapes = given.detach().to(near).expand(points.shape).contiguous()
     rows = 3 * _evaluators[key].values
-    out = torch.empty(rows, len(points), dtype=settings.dtype, device=points.device)
+    out = torch.empty(rows, len(points), dtype=settings.dtype, device=near)
     if len(points):
         _evaluators[key].run(out, points, shapes, len(points))
-    return out
+    return out.to(x.device)
