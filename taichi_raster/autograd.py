@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from taichi_raster import streams
 from taichi_raster.engine import engine
 from taichi_raster.layout import Call
 
@@ -70,7 +71,10 @@ class Evaluate(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, work: Work) -> tuple[Tensor, ...]:
-        return work.forward(x)
+        with streams.ordered(x) as order:
+            found = work.forward(x)
+            order.outputs(*found)
+        return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -92,7 +96,10 @@ class Evaluate(torch.autograd.Function):
         if x_dot is None:
             return None, None
         x = ctx.saved_tensors[0]
-        return ctx.work.jvp(x, x_dot), None
+        with streams.ordered(x) as order:
+            found = ctx.work.jvp(x, x_dot)
+            order.outputs(found)
+        return found, None
 
 
 # torch asks for it at each call, and reads it off the function if it is not there.
@@ -106,7 +113,10 @@ class _VJP(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, v: Tensor, work: Work) -> Tensor:
         ctx.save_for_backward(x, v)
         ctx.work = work  # type: ignore[attr-defined]
-        return work.vjp(x, v)
+        with streams.ordered(x) as order:
+            found = work.vjp(x, v)
+            order.outputs(found)
+        return found
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,8 +132,10 @@ class _Second(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, x: Tensor, v: Tensor, u: Tensor, work: Work, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        by_x = work.second(x, v, u) if wanted[0] else None
-        by_v = work.jvp(x, u) if wanted[1] else None
+        with streams.ordered(x) as order:
+            by_x = work.second(x, v, u) if wanted[0] else None
+            by_v = work.jvp(x, u) if wanted[1] else None
+            order.outputs(by_x, by_v)
         return by_x, by_v
 
     @staticmethod

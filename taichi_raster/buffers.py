@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from taichi_raster import checks
+from taichi_raster import checks, streams
 from taichi_raster.engine import engine
 from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Slot, Variant
 from taichi_raster.runtime import runtime
@@ -66,7 +66,10 @@ def hard_buffers(
         near, far, 0.0, 0.0, 1e-6, runtime().deterministic,
     )  # fmt: skip
     x = torch.cat([face_vertices.detach().reshape(-1), table.reshape(-1)])
-    return _describe(face_vertices, engine().nearest(call, x).long(), orthographic)
+    with streams.ordered(x) as order:
+        nearest = engine().nearest(call, x)
+        order.outputs(nearest)
+    return _describe(face_vertices, nearest.long(), orthographic)
 
 
 def _describe(face_vertices: Tensor, face: Tensor, orthographic: bool) -> HardBuffers:

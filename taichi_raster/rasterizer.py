@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from taichi_raster import checks, per_item
+from taichi_raster import checks, per_item, streams
 from taichi_raster.aggregation import TConorm
 from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appearance
 from taichi_raster.autograd import Evaluate, PixelSums
@@ -256,7 +256,9 @@ class SoftRasterizer(nn.Module):
         assert isinstance(self.depth, OverDepth)
         # In a soft order, what is behind may be in front.
         hides = Hides.PRODUCT if self.depth.gamma is None else Hides.NOTHING
-        listing = engine().listing(sums.call, sums.ticket, x.detach(), sums.background, hides)
+        with streams.ordered(x) as order:
+            listing = engine().listing(sums.call, sums.ticket, x.detach(), sums.background, hides)
+            order.outputs(listing.entries, listing.begin, listing.slots)
         call, packed, _ = self._pack(vertices, shown, edge, depth, p)
         # The T-conorm is of no account: so all share the kernels.
         call = replace(call, variant=replace(call.variant, conorm="probabilistic"))

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from taichi_raster import checks
+from taichi_raster import checks, streams
 from taichi_raster.attributes import (
     SurfaceTexture,
     UVTexture,
@@ -125,7 +125,10 @@ class SharpRasterizer(nn.Module):
             half_pixel, runtime().deterministic,
         )  # fmt: skip
         x = torch.cat([vertices.reshape(-1), table.reshape(-1)])
-        return engine().layers(call, x, Hides.SUM).long()
+        with streams.ordered(x) as order:
+            layers = engine().layers(call, x, Hides.SUM)
+            order.outputs(layers)
+        return layers.long()
 
 
 def pixel_centres(height: int, width: int) -> Float[Tensor, "H W 2"]:

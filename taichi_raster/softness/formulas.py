@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from taichi_raster import streams
 from taichi_raster.devices import reached
 from taichi_raster.runtime import runtime
 from taichi_raster.softness import registry
@@ -68,5 +69,6 @@ def formulas_at(
     rows = 3 * _evaluators[key].values
     out = torch.empty(rows, len(points), dtype=settings.dtype, device=near)
     if len(points):
-        _evaluators[key].run(out, points, shapes, len(points))
+        with streams.ordered(out):
+            _evaluators[key].run(out, points, shapes, len(points))
     return out.to(x.device)
