@@ -10,6 +10,7 @@ from torch import Tensor
 
 from taichi_raster import checks, streams
 from taichi_raster.engine import engine
+from taichi_raster.extremes import Extremes
 from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Slot, Variant
 from taichi_raster.runtime import runtime
 from taichi_raster.sharp import nearest_point, pixel_centres
@@ -50,8 +51,10 @@ def hard_buffers(
     size = checks.image_size(image_size)
     near, far = checks.depth_range(near, far)
     checks.choice("front", front, "ccw", "cw")
-    checks.vertices(face_vertices, runtime())
-    checks.visible(face_vertices, near, far)
+    later = Extremes()
+    checks.vertices(face_vertices, runtime(), later)
+    checks.visible(face_vertices, near, far, later)
+    later.fetch()
     variant = Variant(
         EdgeVariant("uniform"), DepthVariant("hard"), corners=0, perspective=False,
         cull=checks.flag("cull_backfaces", cull_backfaces), clockwise=front == "cw",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from taichi_raster import attributes
 from taichi_raster.devices import check_device
+from taichi_raster.extremes import Check, Extremes, extremes
 from taichi_raster.runtime import Runtime
 
 
@@ -40,7 +41,7 @@ def depth_range(near: Any, far: Any) -> tuple[float, float]:
     return low, high
 
 
-def vertices(face_vertices: Any, settings: Runtime) -> None:
+def vertices(face_vertices: Any, settings: Runtime, later: Extremes | None = None) -> None:
     """Shape, dtype, device and finiteness of triangles."""
     name = "face_vertices"
     if not isinstance(face_vertices, Tensor):
@@ -51,7 +52,7 @@ def vertices(face_vertices: Any, settings: Runtime) -> None:
     for what, size in (("batch items", 0), ("faces", 1)):
         if face_vertices.shape[size] == 0:
             raise ValueError(f"{name}: the batch has no {what}: nothing to render")
-    values(name, face_vertices, settings)
+    values(name, face_vertices, settings, later)
 
 
 def corner_attributes(name: str, value: Tensor, face_vertices: Tensor) -> None:
@@ -67,7 +68,9 @@ def corner_attributes(name: str, value: Tensor, face_vertices: Tensor) -> None:
         raise ValueError(f"{name}: expected at least one channel")
 
 
-def appearance(face_attributes: Any, face_vertices: Tensor, settings: Runtime) -> None:
+def appearance(
+    face_attributes: Any, face_vertices: Tensor, settings: Runtime, later: Extremes | None = None
+) -> None:
     """Shapes, dtypes, devices and finiteness of everything in a renderer's attributes."""
     if not attributes.is_attributes(face_attributes):
         raise TypeError(
@@ -77,7 +80,7 @@ def appearance(face_attributes: Any, face_vertices: Tensor, settings: Runtime) -
     for name, value in attributes.tensors(face_attributes).items():
         if name in ("face_attributes", "corners"):
             corner_attributes(name, value, face_vertices)
-        values(name, value, settings)
+        values(name, value, settings, later)
         if value.device != face_vertices.device:
             raise ValueError(
                 f"{name}: on {value.device}, but face_vertices is on "
@@ -85,7 +88,7 @@ def appearance(face_attributes: Any, face_vertices: Tensor, settings: Runtime) -
             )
 
 
-def values(name: str, value: Tensor, settings: Runtime) -> None:
+def values(name: str, value: Tensor, settings: Runtime, later: Extremes | None = None) -> None:
     """The dtype of the runtime, a device that the kernels reach, and nothing infinite."""
     if value.dtype != settings.dtype:
         raise TypeError(
@@ -93,28 +96,42 @@ def values(name: str, value: Tensor, settings: Runtime) -> None:
             f"{settings.precision!r}), got {value.dtype}"
         )
     check_device(name, value, settings)
-    finite("an infinite or NaN value", name, value)
+    finite("an infinite or NaN value", name, value, later)
 
 
-def finite(what: str, name: str, value: Tensor) -> None:
+def finite(what: str, name: str, value: Tensor, later: Extremes | None = None) -> None:
+    """Insist on finite values: now, or when `later` fetches them."""
     if value.device.type == "meta":
         raise ValueError(f"{name}: is on the meta device and has no values")
-    if value.numel() > 0 and not all(map(math.isfinite, extremes(value))):
-        raise ValueError(f"{name}: holds {what}")
+
+    def check(low: float, high: float) -> None:
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{name}: holds {what}")
+
+    if value.numel() > 0:
+        _now_or(later, value, check)
 
 
-def extremes(values: Tensor) -> tuple[float, float]:
-    """The smallest and the largest value; NaN where there is one."""
-    low, high = torch.aminmax(values.detach())
-    return float(low), float(high)
-
-
-def visible(face_vertices: Tensor, near: float, far: float) -> None:
+def visible(face_vertices: Tensor, near: float, far: float, later: Extremes | None = None) -> None:
     """At least one face must reach the depth range."""
     z = face_vertices.detach()[..., 2]
-    nearest, farthest = extremes(z)
-    if near <= nearest and farthest <= far:
-        return
+
+    def check(nearest: float, farthest: float) -> None:
+        if not (near <= nearest and farthest <= far):
+            _visible(z, near, far)
+
+    _now_or(later, z, check)
+
+
+def _now_or(later: Extremes | None, values: Tensor, check: Check) -> None:
+    if later is None:
+        check(*extremes(values))
+    else:
+        later.of(values, check)
+
+
+def _visible(z: Tensor, near: float, far: float) -> None:
+    """`visible`, where some vertex is not."""
     reaches = (z.amin(-1) <= far) & (z.amax(-1) >= near) & (z.amin(-1) > 0)
     if not bool(reaches.any()):
         raise ValueError(

@@ -190,10 +190,10 @@ class Engine:
             listed = call.pixels * depth
             fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
             needed = self.launch(Layers, variant, name, *sizes, depth, hides)
-            if needed == 0:
+            if needed <= depth:
                 found = copying.read(fields, fields.layers, x, listed)
                 found = found.view(call.batch, call.height, call.width, depth)
-                deepest = max(int((found >= 0).sum(-1).max()), 1)
+                deepest = max(needed, 1)
                 self._depths[key] = deepest
                 return found[..., :deepest]
             depth = min(2 * depth, needed) if hides == Hides.SUM else needed
@@ -353,13 +353,21 @@ class Engine:
             groups = call.batch * call.groups
             fields.reserve(group_begin=groups + 1)
             self.launch(Binning, variant, "count_groups", groups, 1)
-            total = self.launch(Binning, variant, "scan_groups", groups)
-            fields.reserve(group_faces=_fitting(total))
+            self._scan(variant, "scan_groups", "group_faces", groups, call.faces)
             self.launch(Binning, variant, "fill_groups", groups, 1)
         grouped = int(call.grouped)
         self.launch(Binning, variant, "count", tiles, 1, grouped)
-        fields.reserve(tile_faces=_fitting(self.launch(Binning, variant, "scan", tiles)))
+        self._scan(variant, "scan", "tile_faces", tiles, call.faces)
         self.launch(Binning, variant, "fill", tiles, 1, grouped)
+
+    def _scan(self, variant: Variant, name: str, target: str, lists: int, faces: int) -> None:
+        """Lengths of lists to beginnings, and room for all; the host waits for their total only if
+        there might not be enough."""
+        if lists * faces <= self.scratch.capacity(target):
+            self.launch(Binning, variant, f"{name}_only", lists)
+        else:
+            total = self.launch(Binning, variant, name, lists)
+            self.scratch.reserve(**{target: _fitting(total)})
 
     def launch(self, kind: type, variant: Variant, name: str, *arguments: int) -> int:
         """Run one of the kernels of a kind."""

@@ -37,7 +37,8 @@ def mean_colours(
     if gamma is None:
         weights = coverage * _through_in_order(coverage)
     else:
-        counts = (slots % pixels).bincount(minlength=pixels).int()
+        counts = slots.new_zeros(pixels, dtype=torch.int32)  # not by bincount: the host would wait
+        counts.index_add_(0, slots % pixels, torch.ones_like(slots, dtype=torch.int32))
         weights = coverage * through_softly(coverage, spread(measured[1]) / gamma, counts)
     total = weights.sum(0)
     # Where next to nothing is seen, alpha makes nothing of the colour: but third powers of a total

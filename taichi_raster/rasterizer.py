@@ -16,6 +16,7 @@ from taichi_raster.attributes import Appearance, SurfaceTexture, UVTexture, appe
 from taichi_raster.autograd import Evaluate, PixelSums
 from taichi_raster.depth import DepthSoftness, DepthState, HardDepth, OverDepth, SoftmaxDepth
 from taichi_raster.engine import Sums, engine
+from taichi_raster.extremes import Extremes
 from taichi_raster.layout import Call, DepthVariant, Hides, Part, Slot, State, Variant
 from taichi_raster.measures import PairMeasures
 from taichi_raster.over import mean_colours
@@ -135,10 +136,12 @@ class SoftRasterizer(nn.Module):
                 are not finite, with nothing in them, or wholly outside [near, far].
             MemoryError: for more than this machine or Taichi can hold; the message says how much.
         """
-        checks.vertices(face_vertices, runtime())
-        checks.appearance(face_attributes, face_vertices, runtime())
+        later = Extremes()
+        checks.vertices(face_vertices, runtime(), later)
+        checks.appearance(face_attributes, face_vertices, runtime(), later)
         if not self.unclipped_alpha:
-            checks.visible(face_vertices, self.near, self.far)
+            checks.visible(face_vertices, self.near, self.far, later)
+        later.fetch()
         shown = appearance(face_attributes, face_vertices, runtime().deterministic)
         size = (len(face_vertices), *self.image_size)
         background = checks.background(self.background, shown.total or None, size)
@@ -218,9 +221,9 @@ class SoftRasterizer(nn.Module):
         call, x, table = self._pack(vertices, shown, edge, depth, p)
         checks.fits_batch("depth.background_z", depth.background_z, batch)
         if isinstance(self.depth, SoftmaxDepth):
-            floor = depth.background_z.to(vertices).expand(batch)
+            floor = per_item.on(depth.background_z, vertices).expand(batch)
         else:
-            floor = self.depth.background(depth, batch).to(vertices)
+            floor = per_item.on(self.depth.background(depth, batch), vertices)
         work = PixelSums(call, engine().ticket(), floor.detach())
         sums = Sums(*Evaluate.apply(x, work))
         total, weight, colours = sums.y.split([1, 1, shown.total])
@@ -234,7 +237,7 @@ class SoftRasterizer(nn.Module):
             return torch.cat([image, alpha[..., None]], dim=-1)
         if shown.total == 0:
             return alpha[..., None]
-        gamma = depth.gamma.to(vertices).expand(batch)[:, None, None]
+        gamma = per_item.on(depth.gamma, vertices).expand(batch)[:, None, None]
         behind = self._behind(background, alpha)
         colour = self._colour(weight, colours, sums.state, gamma, floor[:, None, None], behind)
         return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
@@ -265,7 +268,8 @@ class SoftRasterizer(nn.Module):
         measured, _ = Evaluate.apply(packed, PairMeasures(call, listing))
         gamma = None
         if self.depth.gamma is not None:
-            gamma = depth.gamma.to(vertices).expand(len(vertices)) * (self.far - self.near)
+            gamma = per_item.on(depth.gamma, vertices).expand(len(vertices))
+            gamma = gamma * (self.far - self.near)
             gamma = gamma.repeat_interleave(call.height * call.width)
         colours = mean_colours(measured, listing.slots, listing.depth, call.pixels, gamma)
         return colours.unflatten(1, (call.batch, call.height, call.width)).movedim(0, -1)
@@ -285,7 +289,7 @@ class SoftRasterizer(nn.Module):
         if background.ndim >= 3:
             for axis in (-3, -2):
                 background = background.repeat_interleave(self.antialias, dim=axis)
-        background = background.to(like)
+        background = per_item.on(background, like)
         lead = background.reshape((1,) * (4 - background.ndim) + background.shape)
         return lead.movedim(-1, 0)
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from taichi_raster import per_item
+
 
 class Schedule(nn.Module):
     """A value as a function of progress: ``schedule(u)`` is 0-d or (B,)."""
@@ -101,7 +103,7 @@ class Knots(Schedule):
 
     def forward(self, u: Tensor) -> Tensor:
         last = len(self.positions) - 1
-        u = u.to(self.positions)
+        u = per_item.on(u, self.positions)
         if last == 0:
             return self.log_values[..., 0].exp()
         right = torch.searchsorted(self.positions, u.detach().contiguous()).clamp(1, last)

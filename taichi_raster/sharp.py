@@ -23,6 +23,7 @@ from taichi_raster.attributes import (
     sample,
 )
 from taichi_raster.engine import engine
+from taichi_raster.extremes import Extremes
 from taichi_raster.layout import Call, DepthVariant, EdgeVariant, Hides, Slot, Variant
 from taichi_raster.runtime import runtime
 
@@ -75,9 +76,11 @@ class SharpRasterizer(nn.Module):
         face_attributes: Float[Tensor, "B F 3 C"] | SurfaceTexture | UVTexture | None,
     ) -> Float[Tensor, "B H W C+1"]:
         """Render a batch; inputs, output and errors are those of `SoftRasterizer.forward`."""
-        checks.vertices(face_vertices, runtime())
-        checks.appearance(face_attributes, face_vertices, runtime())
-        checks.visible(face_vertices, self.near, self.far)
+        later = Extremes()
+        checks.vertices(face_vertices, runtime(), later)
+        checks.appearance(face_attributes, face_vertices, runtime(), later)
+        checks.visible(face_vertices, self.near, self.far, later)
+        later.fetch()
         shown = appearance(face_attributes, face_vertices, fixed_order=False)
         size = (len(face_vertices), *self.image_size)
         background = checks.background(self.background, shown.total or None, size)

@@ -43,7 +43,7 @@ def ordered(*inputs: Tensor | None) -> Ordered:
         ...     order.outputs(found)
     """
     device = next((x.device for x in inputs if x is not None and x.is_cuda), None)
-    if device is None:
+    if device is None or not torch.cuda.is_initialized():  # tensors only said to be on a GPU
         return _NOTHING
     caller, default = torch.cuda.current_stream(device), torch.cuda.default_stream(device)
     return _NOTHING if caller == default else _OnDefaultStream(caller, default)

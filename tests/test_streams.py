@@ -27,6 +27,9 @@ class Cuda:
     events: list[str] = field(default_factory=list)
     local: Any = field(default_factory=threading.local)
 
+    def is_initialized(self) -> bool:
+        return True
+
     def current_stream(self, device: torch.device) -> Stream:
         return getattr(self.local, "stream", self.default_stream(device))
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from taichi_raster import per_item
 from taichi_raster.architecture import Architecture
 from taichi_raster.layout import EdgeVariant
 from taichi_raster.schedule import Schedule, as_progress, as_schedule
@@ -108,7 +109,7 @@ class MLPSoftness(EdgeSoftness):
         net = self.network
         first = net.widths[0]
         before, biases, after = self.weights.split([first, first, net.size - 2 * first], dim=-1)
-        place = (2 * u - 1).to(self.weights)
+        place = per_item.on(2 * u - 1, self.weights)
         moved = biases + place[..., None] * self.progress_weights
         lead = moved.shape[:-1]
         return torch.cat([before.expand(*lead, -1), moved, after.expand(*lead, -1)], dim=-1)

@@ -93,11 +93,9 @@ class TabulatedSoftness(EdgeSoftness):
         return t.width * (2**octave * (1 + cells - octave) - 1)
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:
-        state = self.edge.at(u, threshold)
-        one = torch.ones_like(state.scale)
-        cells = self.cells(u)
-        reach = self._reach(cells, state.scale, threshold)
-        return EdgeState(state.scale, one, 0 * one, cells, reach)
+        scale, cells = self.scale(u), self.cells(u)
+        one = torch.ones_like(scale)
+        return EdgeState(scale, one, 0 * one, cells, self._reach(cells, scale, threshold))
 
     def cells(self, u: Tensor) -> Tensor:
         """(8 K,) or (B, 8 K): the polynomials at progress `u`, as `Table` lays them out."""
