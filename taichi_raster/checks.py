@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from taichi_raster.runtime.device import Runtime
+from taichi_raster.runtime.extremes import Check, Extremes, extremes
 from taichi_raster.runtime.transforms import plain
 
 _COARSE = (torch.float16, torch.bfloat16)
@@ -73,7 +74,7 @@ def depth_range(near: Any, far: Any) -> tuple[float, float]:
     return low, high
 
 
-def vertices(face_vertices: Any, settings: Runtime) -> None:
+def vertices(face_vertices: Any, settings: Runtime, later: Extremes | None = None) -> None:
     """Shape, dtype, device and finiteness of triangles."""
     name = "face_vertices"
     if not isinstance(face_vertices, Tensor):
@@ -84,12 +85,7 @@ def vertices(face_vertices: Any, settings: Runtime) -> None:
     for what, size in (("batch items", 0), ("faces", 1)):
         if face_vertices.shape[size] == 0:
             raise ValueError(f"{name}: the batch has no {what}: nothing to render")
-    values(name, face_vertices, settings)
-    if face_vertices.device.type == "cuda" and settings.arch != "cuda":
-        raise ValueError(
-            f"{name}: CUDA tensors need taichi_raster.init(arch='cuda'), but arch is "
-            f"{settings.arch!r}; move them to the CPU"
-        )
+    values(name, face_vertices, settings, later)
 
 
 def tensor(name: str, value: Any) -> Tensor:
@@ -143,36 +139,79 @@ def array(
     return torch.tensor(found.astype(np.float64), dtype=dtype, device=device)
 
 
-def values(name: str, value: Tensor, settings: Runtime) -> None:
-    """The dtype of the runtime, and nothing infinite."""
+def values(name: str, value: Tensor, settings: Runtime, later: Extremes | None = None) -> None:
+    """The dtype of the runtime, a device that the kernels reach, and nothing infinite."""
     if value.dtype != settings.dtype:
         raise TypeError(
             f"{name}: expected {settings.dtype}, as set by taichi_raster.init(precision="
             f"{settings.precision!r}), got {value.dtype}; convert it, with "
             f"{name}.to({settings.dtype})"
         )
-    finite("an infinite or NaN value", name, value)
+    device(name, value, settings)
+    finite("an infinite or NaN value", name, value, later)
 
 
-def finite(what: str, name: str, value: Tensor) -> None:
+def device(name: str, tensor: Tensor, settings: Runtime) -> None:
+    """Refuse a tensor that the kernels cannot reach.
+
+    Taichi takes cuda:0 wherever tensors are, and an address on another GPU is an illegal one there.
+
+    Raises:
+        ValueError: for a CUDA tensor where the kernels run elsewhere, or on another GPU; the
+            message names the tensor and says the remedy.
+    """
+    if reached(tensor.device, settings):
+        return
+    if settings.arch != "cuda":
+        raise ValueError(
+            f"{name}: CUDA tensors need taichi_raster.init(arch='cuda'), but arch is "
+            f"{settings.arch!r}; move them to the CPU"
+        )
+    raise ValueError(
+        f"{name}: on {tensor.device}, but the kernels run on cuda:0, which Taichi always takes; "
+        f"move it to cuda:0, or set CUDA_VISIBLE_DEVICES={tensor.device.index} before the process "
+        "starts, so that this GPU becomes cuda:0"
+    )
+
+
+def reached(device: torch.device, settings: Runtime) -> bool:
+    """Whether kernels may be given tensors of a device."""
+    return device.type != "cuda" or (settings.arch == "cuda" and device.index == 0)
+
+
+def finite(what: str, name: str, value: Tensor, later: Extremes | None = None) -> None:
+    """Insist on finite values: now, or when `later` fetches them."""
     if value.device.type == "meta":
         raise ValueError(f"{name}: is on the meta device and has no values")
-    if value.numel() > 0 and not all(map(math.isfinite, extremes(value))):
-        raise ValueError(f"{name}: holds {what}")
+
+    def check(low: float, high: float) -> None:
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{name}: holds {what}")
+
+    if value.numel() > 0:
+        _now_or(later, value, check)
 
 
-def extremes(values: Tensor) -> tuple[float, float]:
-    """The smallest and the largest value; NaN where there is one."""
-    low, high = torch.aminmax(plain(values))
-    return float(low), float(high)
-
-
-def visible(face_vertices: Tensor, near: float, far: float) -> None:
+def visible(face_vertices: Tensor, near: float, far: float, later: Extremes | None = None) -> None:
     """At least one face must reach the depth range."""
     z = plain(face_vertices)[..., 2]
-    nearest, farthest = extremes(z)
-    if near <= nearest and farthest <= far:
-        return
+
+    def check(nearest: float, farthest: float) -> None:
+        if not (near <= nearest and farthest <= far):
+            _visible(z, near, far)
+
+    _now_or(later, z, check)
+
+
+def _now_or(later: Extremes | None, values: Tensor, check: Check) -> None:
+    if later is None:
+        check(*extremes(values))
+    else:
+        later.of(values, check)
+
+
+def _visible(z: Tensor, near: float, far: float) -> None:
+    """`visible`, where some vertex is not."""
     reaches = (z.amin(-1) <= far) & (z.amax(-1) >= near) & (z.amin(-1) > 0)
     if not bool(reaches.any()):
         raise ValueError(

@@ -95,8 +95,12 @@ def test_a_tangent_that_is_none_is_zero(dtype: torch.dtype) -> None:
     dot = like(x["vertices"])
     with_none = case.renderer(x).jvp(primals, (dot, None))
     with_zero = case.renderer(x).jvp(primals, (dot, torch.zeros_like(x["attributes"])))
+    # The two are compiled for what moves. On a CPU both round alike; a GPU's compiler fuses other
+    # products and sums of each, which then round once instead of twice (ten scenes differ by up to
+    # 0.8 of the last digit of their largest value).
+    rounding = 0.0 if tr.runtime().arch == "cpu" else 8 * torch.finfo(dtype).eps
     for a, b in zip(with_none, with_zero, strict=True):
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=0, atol=rounding * float(b.abs().max()))
     _, still = case.renderer(x).jvp(primals, (None, None))
     assert still.abs().max() == 0
 

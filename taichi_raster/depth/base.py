@@ -22,6 +22,7 @@ from taichi_raster.maths.dual import Number
 from taichi_raster.runtime.layout import DepthVariant
 from taichi_raster.runtime.network_shape import Architecture
 from taichi_raster.softness.archive import Entry
+from taichi_raster.softness.parameters import on
 from taichi_raster.softness.schedule import Schedule, as_finite, as_schedule, hold
 from taichi_raster.softness.storage import Stored, built_schedule, stored_schedules
 
@@ -201,7 +202,7 @@ class WeightedDepth(DepthSoftness):
     def compose(
         self, found: PixelColours, state: DepthState, floor: Tensor, background: Tensor | None
     ) -> Tensor:
-        gamma = state.gamma.to(floor).expand(len(floor))[:, None, None]
+        gamma = on(state.gamma, floor).expand(len(floor))[:, None, None]
         floor = floor[:, None, None]
         formula = self.variant.log_weight
         if formula is not None and formula.relative:

@@ -44,7 +44,10 @@ class Fragments:
     @property
     def counts(self) -> Int[Tensor, "P"]:
         """How many fragments each pixel has."""
-        return (self.slots % self.pixels).bincount(minlength=self.pixels).int()
+        pixel = self.slots % self.pixels
+        found = pixel.new_zeros(self.pixels, dtype=torch.int32)
+        # Not by bincount, for which the host waits.
+        return found.index_add_(0, pixel, torch.ones_like(pixel, dtype=torch.int32))
 
     def spread(self, values: Float[Tensor, "*n N"]) -> Float[Tensor, "*n K P"]:
         """Values in their places, 0 where there is no fragment."""

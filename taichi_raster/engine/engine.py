@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -58,8 +58,7 @@ LOOPS = 1 << 13
 ends loops after 2^16 turns, of which some take three, and others dislike long ones, too."""
 
 
-@dataclass(frozen=True)
-class Sums:
+class Sums(NamedTuple):
     """What the kernels find for each pixel.
 
     Attributes:
@@ -166,15 +165,12 @@ class Engine:
             kernels.accumulate.grad(call.runs(self.on_gpu))
         return transfer.read(fields, fields.x.grad, x, call.x_size)
 
+    @owned
     def layers(self, call: Call, x: Tensor, hides: int) -> Int[Tensor, "B H W K"]:
         """Faces that each pixel sees, nearest first, then -1; see `Layers`."""
 
-        @owned
-        def collect() -> Tensor:
-            self._place(call, x, x.new_zeros(call.batch))
-            return self._layers(call, call.variant, x, hides)
-
-        return self._cut(call, call.variant, hides, collect())
+        self._place(call, x, x.new_zeros(call.batch))
+        return self._layers(call, call.variant, x, hides)
 
     def listing(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, hides: int
@@ -182,17 +178,17 @@ class Engine:
         """The pairs that pixels see, of the inputs that `forward` had with this ticket."""
         # The T-conorm is of no account: so all share the kernels.
         variant = replace(call.variant, conorm="probabilistic", moves=STILL)
-
-        @owned
-        def collect() -> Tensor:
-            self._load(call, ticket, x, background)
-            return self._layers(call, variant, x, hides)
-
-        layers = self._cut(call, variant, hides, collect())
+        layers = owner.run(self._seen, call, ticket, x, background, variant, hides)
         return Listing.of(layers, call.faces, by_face=not self.on_gpu)
 
+    def _seen(
+        self, call: Call, ticket: int, x: Tensor, background: Tensor, variant: Variant, hides: int
+    ) -> Tensor:
+        self._load(call, ticket, x, background)
+        return self._layers(call, variant, x, hides)
+
     def _layers(self, call: Call, variant: Variant, x: Tensor, hides: int) -> Tensor:
-        """The layers of inputs that are in place, as deep as there was room for."""
+        """The layers of inputs that are in place."""
         fields, tiles = self.scratch, call.batch * call.tiles
         depth = min(self._depths.get(_scene(call, variant, hides), 4), call.faces)
         name = "collect_pixels" if self.on_gpu else "collect_tiles"
@@ -201,16 +197,12 @@ class Engine:
             listed = call.pixels * depth
             fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
             needed = self.launch(Layers, variant, name, *sizes, depth, hides)
-            if needed == 0:
+            if needed <= depth:
                 found = transfer.read(fields, fields.layers, x, listed)
-                return found.view(call.batch, call.height, call.width, depth)
+                self._depths[_scene(call, variant, hides)] = max(needed, 1)
+                found = found.view(call.batch, call.height, call.width, depth)
+                return found[..., : max(needed, 1)]
             depth = min(2 * depth, needed) if hides == Hides.SUM else needed
-
-    def _cut(self, call: Call, variant: Variant, hides: int, found: Tensor) -> Tensor:
-        """Layers without those that no pixel fills; remembers for the next time how many are."""
-        deepest = max(int((found >= 0).sum(-1).max()), 1)
-        self._depths[_scene(call, variant, hides)] = deepest
-        return found[..., :deepest]
 
     def place_pairs(self, call: Call, listing: Listing, x: Tensor, tangent: bool = False) -> None:
         """Put a call's inputs and listed pairs in place, for the kernels of fragment_kernels.py."""
@@ -368,13 +360,21 @@ class Engine:
             groups = call.batch * call.groups
             fields.reserve(group_begin=groups + 1)
             self.launch(Binning, variant, "count_groups", groups, 1)
-            total = self.launch(Binning, variant, "scan_groups", groups)
-            fields.reserve(group_faces=_fitting(total))
+            self._scan(variant, "scan_groups", "group_faces", groups, call.faces)
             self.launch(Binning, variant, "fill_groups", groups, 1)
         grouped = int(call.grouped)
         self.launch(Binning, variant, "count", tiles, 1, grouped)
-        fields.reserve(tile_faces=_fitting(self.launch(Binning, variant, "scan", tiles)))
+        self._scan(variant, "scan", "tile_faces", tiles, call.faces)
         self.launch(Binning, variant, "fill", tiles, 1, grouped)
+
+    def _scan(self, variant: Variant, name: str, target: str, lists: int, faces: int) -> None:
+        """Lengths of lists to beginnings, and room for all; the host waits for their total only if
+        there might not be enough."""
+        if lists * faces <= self.scratch.capacity(target):
+            self.launch(Binning, variant, f"{name}_only", lists)
+        else:
+            total = self.launch(Binning, variant, name, lists)
+            self.scratch.reserve(**{target: _fitting(total)})
 
     def launch(self, kind: type, variant: Variant, name: str, *arguments: int) -> int:
         """Run one of the kernels of a kind."""

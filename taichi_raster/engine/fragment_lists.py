@@ -17,7 +17,7 @@ class Listing:
         entries: (3, N), see layout.Entry.
         begin: where each face's pairs begin, (B * F + 1,); or each batch item's, (B + 1,).
         slots: (N,) the place of each among (depth, B, H, W), nearest first.
-        depth: how many a pixel has, at most, and at least 1.
+        depth: at least as many as any pixel has, and at least 1.
     """
 
     entries: Int[Tensor, "3 N"]
@@ -35,7 +35,7 @@ class Listing:
         layer = at - pixel * most
         item = pixel // (height * width)
         face = flat[at] + item * faces
-        counts = item.bincount(minlength=batch)
+        counts = (layers >= 0).sum((1, 2, 3))
         if by_face:
             face, order = face.sort(stable=True)
             pixel, layer, item = pixel[order], layer[order], item[order]
@@ -44,4 +44,4 @@ class Listing:
         row = pixel // width
         entries = torch.stack([row - item * height, pixel - row * width, face])
         slots = layer.long() * (batch * height * width) + pixel
-        return Listing(entries, begin, slots, int(layer.max()) + 1 if len(layer) > 0 else 1)
+        return Listing(entries, begin, slots, most)

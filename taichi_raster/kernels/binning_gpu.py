@@ -55,6 +55,10 @@ class Binning(PairKernels):
         return self.sum_up(self.tile_begin, tiles)
 
     @ti.kernel
+    def scan_only(self, tiles: ti.i32):
+        self.sum_up(self.tile_begin, tiles)
+
+    @ti.kernel
     def count_groups(self, groups: ti.i32, length: ti.i32):
         for slot in range(self.slots(groups, length)):
             if self.begins(slot):
@@ -85,6 +89,10 @@ class Binning(PairKernels):
     @ti.kernel
     def scan_groups(self, groups: ti.i32) -> ti.i32:
         return self.sum_up(self.group_begin, groups)
+
+    @ti.kernel
+    def scan_groups_only(self, groups: ti.i32):
+        self.sum_up(self.group_begin, groups)
 
     @ti.func
     def sum_up(self, begin: ti.template(), n):

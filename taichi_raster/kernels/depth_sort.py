@@ -27,8 +27,9 @@ class Layers(PairKernels):
     """Lists of faces for each pixel, nearest first, then -1.
 
     A pixel is done when no more fragments count, or when those listed hide the rest (see `Hides`).
-    Each kernel returns 0, or how many fragments the pixels may need that are not done. On a CPU a
-    thread takes a tile: it measures all pixels of a face together, then sorts them in.
+    Each kernel returns how many fragments the longest list has; or, if that is more than `depth`,
+    how many it may need. On a CPU a thread takes a tile: it measures all pixels of a face together,
+    then sorts them in.
     """
 
     @ti.kernel
@@ -106,7 +107,7 @@ class Layers(PairKernels):
 
     @ti.func
     def finish(self, q, found, depth, hides):
-        """End a pixel's list where it hides the rest; 0, or how many it should have had."""
+        """End a pixel's list where it hides the rest; how many it has, or should have had."""
         begin = q * depth
         front, back, through = 0.0, 0.0, 1.0
         hidden, layer = False, 0
@@ -121,7 +122,7 @@ class Layers(PairKernels):
             layer += 1
         for empty in range(layer, depth):
             self.layers[begin + empty] = -1
-        return ti.select(found > depth and not hidden, found, 0)
+        return ti.select(found > depth and not hidden, found, layer)
 
     @ti.func
     def insert(self, begin, count, depth, face, z, cover):

@@ -13,6 +13,7 @@ from taichi_raster.engine.engine import engine
 from taichi_raster.render.nearest import nearest_point, pixel_centres
 from taichi_raster.render.packing import Softness, View, pack, without_attributes
 from taichi_raster.runtime.device import runtime
+from taichi_raster.runtime.extremes import Extremes
 from taichi_raster.runtime.layout import DepthVariant
 from taichi_raster.scene.movable import Movable
 
@@ -52,8 +53,10 @@ def hard_buffers(
     size = checks.image_size(image_size)
     near, far = checks.depth_range(near, far)
     checks.choice("front", front, "ccw", "cw")
-    checks.vertices(face_vertices, runtime())
-    checks.visible(face_vertices, near, far)
+    later = Extremes()
+    checks.vertices(face_vertices, runtime(), later)
+    checks.visible(face_vertices, near, far, later)
+    later.fetch()
     view = View(
         *size,
         near,

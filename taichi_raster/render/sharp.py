@@ -19,6 +19,7 @@ from taichi_raster.engine.engine import engine
 from taichi_raster.render.nearest import nearest_point, pixel_centres
 from taichi_raster.render.packing import FAR_AWAY, Softness, View, pack, without_attributes
 from taichi_raster.runtime.device import runtime
+from taichi_raster.runtime.extremes import Extremes
 from taichi_raster.runtime.layout import DepthVariant, Hides
 from taichi_raster.scene.attributes import (
     SurfaceTexture,
@@ -81,9 +82,11 @@ class SharpRasterizer(nn.Module):
         face_attributes: Float[Tensor, "B F 3 C"] | SurfaceTexture | UVTexture | None,
     ) -> Float[Tensor, "B H W C+1"]:
         """Render a batch; inputs, output and errors are those of `SoftRasterizer.forward`."""
-        checks.vertices(face_vertices, runtime())
-        check_attributes(face_attributes, face_vertices, runtime())
-        checks.visible(face_vertices, self.near, self.far)
+        later = Extremes()
+        checks.vertices(face_vertices, runtime(), later)
+        check_attributes(face_attributes, face_vertices, runtime(), later)
+        checks.visible(face_vertices, self.near, self.far, later)
+        later.fetch()
         shown = appearance(face_attributes, face_vertices, fixed_order=False)
         size = (len(face_vertices), *self.image_size)
         background = checks.background(self.background, shown.total or None, size)

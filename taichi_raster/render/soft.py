@@ -21,6 +21,7 @@ from taichi_raster.engine.soft_order import through_softly
 from taichi_raster.render.packing import Softness, View, pack, without_attributes
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
+from taichi_raster.runtime.extremes import Extremes
 from taichi_raster.runtime.layout import Hides, Slot, State
 from taichi_raster.scene.attributes import (
     Appearance,
@@ -149,10 +150,12 @@ class SoftRasterizer(nn.Module):
                 are not finite, with nothing in them, or wholly outside [near, far].
             MemoryError: for more than this machine or Taichi can hold; the message says how much.
         """
-        checks.vertices(face_vertices, runtime())
-        check_attributes(face_attributes, face_vertices, runtime())
+        later = Extremes()
+        checks.vertices(face_vertices, runtime(), later)
+        check_attributes(face_attributes, face_vertices, runtime(), later)
         if not self.unclipped_alpha:
-            checks.visible(face_vertices, self.near, self.far)
+            checks.visible(face_vertices, self.near, self.far, later)
+        later.fetch()
         shown = appearance(face_attributes, face_vertices, runtime().deterministic)
         size = (len(face_vertices), *self.image_size)
         background = checks.background(self.background, shown.total or None, size)
@@ -239,7 +242,7 @@ class SoftRasterizer(nn.Module):
             summed, sums_shown = softness, shown
         call, x = pack(vertices, sums_shown, self._view(), summed)
         checks.fits_batch("depth.background_z", depth.background_z, batch)
-        floor = self.depth.background(depth, batch).to(vertices)
+        floor = parameters.on(self.depth.background(depth, batch), vertices)
         self._refuse_mapped(x, depth, floor, by_fragments)
         work = PixelSums(call, engine().ticket(), floor.detach(), by_autodiff())
         sums = Sums(*Evaluate.apply(x, work))
@@ -327,7 +330,7 @@ class SoftRasterizer(nn.Module):
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
         measured, _ = Evaluate.apply(packed, PairMeasures(call, listing, by_autodiff()))
-        gamma = state.gamma.to(vertices).expand(len(vertices)) * (self.far - self.near)
+        gamma = parameters.on(state.gamma, vertices).expand(len(vertices)) * (self.far - self.near)
         colours = depth.mean_colours(
             Fragments(measured, listing.slots, listing.depth, call.pixels),
             gamma.repeat_interleave(call.height * call.width),
@@ -350,6 +353,6 @@ class SoftRasterizer(nn.Module):
         if background.ndim >= 3:
             for axis in (-3, -2):
                 background = background.repeat_interleave(self.antialias, dim=axis)
-        background = background.to(like)
+        background = parameters.on(background, like)
         lead = background.reshape((1,) * (4 - background.ndim) + background.shape)
         return lead.movedim(-1, 0)

@@ -18,6 +18,7 @@ import taichi as ti
 import torch
 from taichi.lang import impl
 
+from taichi_raster.runtime import cuda_driver
 from taichi_raster.runtime.thread import owner
 
 logger = logging.getLogger(__name__)
@@ -118,21 +119,45 @@ def _start(arch: str, precision: str, deterministic: bool) -> Runtime:
             "ti.init() was called before taichi_raster.init(), which has to own Taichi's runtime; "
             "remove that call and use taichi_raster.init(arch=..., precision=...) instead"
         )
+    chosen = _started(arch, precision)
+    return Runtime(chosen, precision, deterministic, impl.get_runtime().prog)
+
+
+def _started(arch: str, precision: str) -> str:
+    """Start Taichi; returns the backend it runs on, of which `arch` may leave the choice."""
     chosen = ("cuda" if _supported("cuda") else "cpu") if arch == "auto" else arch
     if not _supported(chosen):
-        raise RuntimeError(f"arch: this machine has no working {chosen!r} backend")
+        no_gpu = chosen == "cuda" and cuda_driver.gpu_count() == 0
+        why = ": CUDA's driver finds no GPU (see nvidia-smi, and CUDA_VISIBLE_DEVICES)"
+        raise RuntimeError(
+            f"arch: this machine has no working {chosen!r} backend{why if no_gpu else ''}"
+        )
+    try:
+        _start_taichi(chosen, precision)
+    except RuntimeError as error:
+        if arch != "auto" or chosen == "cpu":
+            raise RuntimeError(
+                f"arch: this machine has no working {chosen!r} backend: it is there, but does not "
+                f"start: {error}"
+            ) from error
+        logger.warning("CUDA is there, but does not start, so the CPU is used: %s", error)
+        chosen = "cpu"
+        _start_taichi(chosen, precision)
+    return chosen
+
+
+def _start_taichi(arch: str, precision: str) -> None:
     ti.init(
-        arch=_ARCHES[chosen],
+        arch=_ARCHES[arch],
         default_fp=ti.f32 if precision == "f32" else ti.f64,
         default_ip=ti.i32,
         fast_math=False,
         # On a CPU, LLVM does the same again: only compilation would take longer.
-        advanced_optimization=chosen != "cpu",
-        cfg_optimization=chosen != "cpu",
+        advanced_optimization=arch != "cpu",
+        cfg_optimization=arch != "cpu",
         short_circuit_operators=False,  # `and` as an expression: autodiff stacks branches
         log_level=ti.WARN,
     )
-    return Runtime(chosen, precision, deterministic, impl.get_runtime().prog)
 
 
 def runtime() -> Runtime:
@@ -170,6 +195,10 @@ def _supported(arch: str) -> bool:
     if arch == "cpu":
         return True
     try:
-        return bool(ti.lang.misc.is_arch_supported(_ARCHES[arch]))
+        known = bool(ti.lang.misc.is_arch_supported(_ARCHES[arch]))
     except Exception:  # noqa: BLE001 - a driver that breaks while probed is not supported
         return False
+    if known and arch == "cuda" and cuda_driver.gpu_count() == 0:  # Taichi asks for a driver alone
+        logger.info("CUDA's driver is there, but finds no GPU")
+        return False
+    return known

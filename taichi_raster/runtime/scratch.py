@@ -15,6 +15,7 @@ import taichi as ti
 import torch
 from taichi.lang import impl
 
+from taichi_raster.runtime import cuda_driver
 from taichi_raster.runtime.device import Runtime
 
 _INITIAL = {
@@ -36,8 +37,10 @@ _ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 2, "cells": 4}
 
 def free_memory(arch: str) -> int | None:
     """Bytes that a new field may take, where that can be told."""
-    if arch == "cuda":
-        return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
+    if arch == "cuda":  # of the first GPU, which Taichi takes, whichever is torch's current one
+        if torch.cuda.is_available():
+            return int(torch.cuda.mem_get_info(0)[0])
+        return cuda_driver.free_memory()
     try:
         with open("/proc/meminfo") as file:
             lines = dict(line.split(":") for line in file)

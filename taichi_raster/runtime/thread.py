@@ -17,11 +17,14 @@ import ctypes
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from taichi.lang import impl
+from torch import Tensor
+
+from taichi_raster.runtime import streams
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,6 +81,9 @@ class OwnerThread:
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """``function(*args, **kwargs)``, done in the owner's thread.
 
+        On a GPU, the work waits for the stream of whoever calls, and that stream for the work (see
+        streams.py): its tensors are among `args`, and what it gives back is a tensor or a tuple.
+
         Raises:
             RuntimeError: in a child that was forked off a process with a runtime.
         """
@@ -87,8 +93,11 @@ class OwnerThread:
         if self._thread is None:
             self._start()
         job = _Job(function, args, kwargs)
-        self._jobs.put(job)
-        return job.wait()
+        with streams.ordered(*_tensors(args)) as order:
+            self._jobs.put(job)
+            found = job.wait()
+            order.outputs(*_tensors(found if isinstance(found, tuple) else (found,)))
+        return found
 
     def refuse_forked(self) -> None:
         """Raise in a child that was forked off a process with a runtime."""
@@ -129,6 +138,10 @@ class OwnerThread:
         if self._thread is not None:
             self._forked = True
             _never_take_down()
+
+
+def _tensors(values: tuple) -> Iterator[Tensor]:
+    return (value for value in values if isinstance(value, Tensor))
 
 
 def _never_take_down() -> None:

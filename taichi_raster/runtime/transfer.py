@@ -13,6 +13,7 @@ import taichi as ti
 import torch
 from torch import Tensor
 
+from taichi_raster.runtime.layout import Dim, Limit, Part
 from taichi_raster.runtime.scratch import Scratch
 
 
@@ -20,10 +21,10 @@ def place(scratch: Scratch, x: Tensor, sizes: Tensor, limits: Tensor, background
     """Copy a call's inputs and numbers to their fields; `background` goes behind `limits`."""
     values, rest = x.detach(), background.detach()
     if not scratch.views:
-        numbers = torch.cat([limits.to(values), rest.to(values)])
         _place(
-            scratch.x, scratch.dims, scratch.limits, values.contiguous(), sizes, numbers,
-            len(values), len(sizes), len(numbers),
+            scratch.x, scratch.dims, scratch.limits, values.contiguous(),
+            rest.to(values).contiguous(), len(values), len(rest), _Sizes(sizes.tolist()),
+            *limits.tolist(),
         )  # fmt: skip
         return
     n = len(limits)
@@ -79,17 +80,25 @@ def read_both(
     return one, other
 
 
+# Of a call's sizes and limits, a kernel's arguments: as tensors, they would be copied to a GPU and
+# back at each call, which the host waits for.
+_Sizes: Any = ti.types.vector(Dim.PARTS + Part.COUNT, ti.i32)
+
+
 @ti.kernel
 def _place(
     x: ti.template(), dims: ti.template(), limits: ti.template(), numbers: ti.types.ndarray(),
-    sizes: ti.types.ndarray(), bounds: ti.types.ndarray(), n: ti.i32, k: ti.i32, m: ti.i32,
+    background: ti.types.ndarray(), n: ti.i32, m: ti.i32, sizes: _Sizes,
+    near: float, far: float, threshold: float, cutoff: float, reach: float,
 ):  # fmt: skip
+    for i in ti.static(range(_Sizes.n)):
+        dims[i] = sizes[i]
+    for i, limit in ti.static(enumerate((near, far, threshold, cutoff, reach))):
+        limits[i] = limit
     for i in range(n):
         x[i] = numbers[i]
-    for i in range(k):
-        dims[i] = sizes[i]
     for i in range(m):
-        limits[i] = bounds[i]
+        limits[Limit.COUNT + i] = background[i]
 
 
 @ti.kernel

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.runtime.device import Runtime
+from taichi_raster.runtime.extremes import Extremes
 from taichi_raster.scene import gather
 from taichi_raster.scene.movable import Movable
 
@@ -248,7 +249,9 @@ def tensors(attributes: Tensor | SurfaceTexture | UVTexture | None) -> dict[str,
     return named
 
 
-def check_attributes(attributes: object, face_vertices: Tensor, settings: Runtime) -> None:
+def check_attributes(
+    attributes: object, face_vertices: Tensor, settings: Runtime, later: Extremes | None = None
+) -> None:
     """Shapes, dtypes, devices and finiteness of everything in a renderer's attributes.
 
     Raises:
@@ -262,7 +265,7 @@ def check_attributes(attributes: object, face_vertices: Tensor, settings: Runtim
     for name, value in tensors(attributes).items():
         if name in ("face_attributes", "corners"):
             _check_corner_values(name, value, face_vertices)
-        checks.values(name, value, settings)
+        checks.values(name, value, settings, later)
         if value.device != face_vertices.device:
             raise ValueError(
                 f"{name}: on {value.device}, but face_vertices is on "

@@ -140,7 +140,8 @@ class Distribution(EdgeSoftness):
         d = checks.array("d", d, torch.float64)
         sign = -1 if self.formulas.mirrored else 1
         along = d * d.abs() if self.squared else d
-        points = along / self.scale(u).detach().to(d) + sign * self.shift(u).detach().to(d)
+        scale, shift = (value(u).detach().to(d) for value in (self.scale, self.shift))
+        points = along / scale + sign * shift
         shape = float(self.shape(u).detach()) if self.formulas.shaped else None
         return formulas_at(self.distribution, points.reshape(-1), shape)[0].view(points.shape)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from taichi_raster.runtime.layout import EdgeVariant
 from taichi_raster.runtime.network_shape import Architecture
 from taichi_raster.runtime.transforms import plain
+from taichi_raster.softness import parameters
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.distributions.formulas import formulas_at
 from taichi_raster.softness.edge import EdgeSoftness, EdgeState
@@ -104,7 +105,8 @@ class MLPSoftness(EdgeSoftness):
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
         u = as_progress(progress, 1)
-        x = torch.as_tensor(d, dtype=torch.float64) / self.scale(u).detach()
+        d = torch.as_tensor(d, dtype=torch.float64)
+        x = d / self.scale(u).detach().to(d.device)
         return torch.sigmoid(self.logit(x, self.weights_at(u).to(x))).detach()
 
     def weights_at(self, u: Tensor) -> Tensor:
@@ -114,7 +116,7 @@ class MLPSoftness(EdgeSoftness):
         net = self.network
         first = net.widths[0]
         before, biases, after = self.weights.split([first, first, net.size - 2 * first], dim=-1)
-        place = (2 * u - 1).to(self.weights)
+        place = parameters.on(2 * u - 1, self.weights)
         moved = biases + place[..., None] * self.progress_weights
         lead = moved.shape[:-1]
         return torch.cat([before.expand(*lead, -1), moved, after.expand(*lead, -1)], dim=-1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.runtime.transforms import mapped, moves, plain
 
+_FEW = 8
 _POSITIVE = ("edge.scale", "edge.shape", "depth.gamma", "depth.shape")
 
 
@@ -47,22 +48,45 @@ def weights(name: str, weights: Tensor | None, variant: Any, like: Tensor) -> Te
     return weights.to(like).expand(batch, -1)
 
 
+def on(value: Tensor, like: Tensor) -> Tensor:
+    """`value` in the dtype and on the device of `like`.
+
+    A copy to a GPU makes the host wait; a few numbers that have no derivative are written there.
+    """
+    few = value.device.type == "cpu" and like.device.type != "cpu" and value.numel() <= _FEW
+    if not few or moves(value):
+        return value.to(like)
+    return _filled(value.reshape(-1).tolist(), like).view(value.shape)
+
+
+def _filled(numbers: list[float], like: Tensor) -> Tensor:
+    """Numbers as a new tensor, without a copy from the host to a GPU."""
+    like = like.detach()
+    if like.device.type == "cpu":
+        return like.new_tensor(numbers)
+    found = like.new_ones(len(numbers))
+    for i, number in enumerate(numbers):
+        if number != 1.0:
+            found[i] = number
+    return found
+
+
 def table(parameters: dict[str, Tensor], like: Tensor) -> Tensor:
     """Per-item parameters as (B, len(parameters)) in the dtype and on the device of `like`,
     checked."""
     batch = len(like)
     for name, value in parameters.items():
         checks.fits_batch(name, value, batch)
-    if any(value.ndim > 0 or moves(value) or mapped(value) for value in parameters.values()):
-        columns = [value.to(like).expand(batch) for value in parameters.values()]
+    if any(v.ndim > 0 or moves(v) or mapped(v) or v.is_cuda for v in parameters.values()):
+        columns = [on(value, like).expand(batch) for value in parameters.values()]
         found = torch.stack(columns, dim=1)
+        rows = plain(found).reshape(-1, len(parameters))
+        least_and_most = torch.stack(torch.aminmax(rows, dim=0)).tolist()
     else:  # the same numbers for all: nothing for torch to follow
         numbers = [float(value) for value in parameters.values()]
-        found = like.detach().new_tensor(numbers).expand(batch, -1)
-    low, high = torch.aminmax(plain(found).reshape(-1, len(parameters)), dim=0)
-    for (name, value), least, most in zip(
-        parameters.items(), low.tolist(), high.tolist(), strict=True
-    ):
+        found = _filled(numbers, like).expand(batch, -1)
+        least_and_most = [numbers, numbers]
+    for (name, value), least, most in zip(parameters.items(), *least_and_most, strict=True):
         positive = name in _POSITIVE
         if not (math.isfinite(least) and math.isfinite(most) and (least > 0 or not positive)):
             kind = "positive finite" if positive else "finite"

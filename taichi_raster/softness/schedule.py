@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from taichi_raster import checks
+from taichi_raster.softness import parameters
 
 
 class Schedule(nn.Module):
@@ -62,7 +63,7 @@ class Geometric(Schedule):
         hold(self, "end", _as_value("end", end))
 
     def forward(self, u: Tensor) -> Tensor:
-        start, end = self.start.log(), self.end.log()
+        start, end = self.start.log(), self.end.to(self.start.device).log()
         return torch.exp(start + (end - start) * u.to(start))
 
     def extra_repr(self) -> str:
@@ -108,23 +109,27 @@ class Knots(Schedule):
 
     def forward(self, u: Tensor) -> Tensor:
         last = len(self.positions) - 1
-        u = u.to(self.positions)
+        u = parameters.on(u, self.positions)
         if last == 0:
             return self.log_values[..., 0].exp()
         right = torch.searchsorted(self.positions, u.detach().contiguous()).clamp(1, last)
         left = right - 1
-        span = self.positions[right] - self.positions[left]
-        t = ((u - self.positions[left]) / span).clamp(0, 1)
-        low, high = self._pick(left), self._pick(right)
+        before, after = _picked(self.positions, left), _picked(self.positions, right)
+        t = ((u - before) / (after - before)).clamp(0, 1)
+        low, high = _picked(self.log_values, left), _picked(self.log_values, right)
         return torch.exp(low + (high - low) * t.to(low))
-
-    def _pick(self, index: Tensor) -> Tensor:
-        if self.log_values.ndim == 1 or index.ndim == 0:
-            return self.log_values[..., index]
-        return self.log_values.gather(-1, index[:, None])[:, 0]
 
     def extra_repr(self) -> str:
         return f"knots={len(self.positions)}"
+
+
+def _picked(values: Tensor, index: Tensor) -> Tensor:
+    """The values, (K,) or (B, K), at an index that is 0-d or (B,)."""
+    if index.ndim == 0:  # as a number it would be fetched from a GPU, which the host waits for
+        return values[..., index[None]][..., 0]
+    if values.ndim == 1:
+        return values[index]
+    return values.gather(-1, index[:, None])[:, 0]
 
 
 def as_schedule(name: str, value: float | Tensor | Schedule) -> Schedule:

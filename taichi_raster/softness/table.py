@@ -44,6 +44,8 @@ class TabulatedSoftness(EdgeSoftness):
         >>> edge = tabulate(MLPSoftness(scale=0.02))
     """
 
+    _fixed: Tensor | None
+
     def __init__(
         self, edge: EdgeSoftness, width: float = 0.5, octaves: int = 10, subdivision: int = 5
     ) -> None:
@@ -68,7 +70,9 @@ class TabulatedSoftness(EdgeSoftness):
         self.variant = EdgeVariant("logistic", self.table)
         self._kept: tuple[Tensor, Tensor] | None = None  # weights, and the table of these
         self._kept_reach: tuple[Tensor, float, Tensor] | None = None  # table, threshold, reach
-        self._fixed = self._of_distribution(edge) if isinstance(edge, Distribution) else None
+        # A buffer, so that it moves with the module; the edge, which is saved, determines it.
+        fixed = self._of_distribution(edge) if isinstance(edge, Distribution) else None
+        self.register_buffer("_fixed", fixed, persistent=False)
 
     @property
     def scale(self) -> Schedule:  # type: ignore[override]
@@ -77,18 +81,21 @@ class TabulatedSoftness(EdgeSoftness):
 
     @property
     def positions(self) -> Tensor:
-        """(K,) |x| at the knots, ascending."""
+        """(K,) |x| at the knots, ascending; on the device of what the table was made of."""
+        made_of = self._fixed if isinstance(self.edge, Distribution) else self.edge.weights
+        assert made_of is not None
+        return self._positions(made_of.device)
+
+    def _positions(self, device: torch.device) -> Tensor:
         t = self.table
-        cells = torch.arange(t.knots, dtype=torch.float64) / 2**t.subdivision
+        cells = torch.arange(t.knots, dtype=torch.float64, device=device) / 2**t.subdivision
         octave = cells.floor()
         return t.width * (2**octave * (1 + cells - octave) - 1)
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:
-        state = self.edge.at(u, threshold)
-        one = torch.ones_like(state.scale)
-        cells = self.cells(u)
-        reach = self._reach(cells, state.scale, threshold)
-        return EdgeState(state.scale, one, 0 * one, cells, reach)
+        scale, cells = self.scale(u), self.cells(u)
+        one = torch.ones_like(scale)
+        return EdgeState(scale, one, 0 * one, cells, self._reach(cells, scale, threshold))
 
     def cells(self, u: Tensor) -> Tensor:
         """(8 K,) or (B, 8 K): the polynomials at progress `u`, as `Table` lays them out."""
@@ -108,15 +115,16 @@ class TabulatedSoftness(EdgeSoftness):
         """The tabulated F itself, not the original's."""
         u = as_progress(progress, 1)
         d = torch.as_tensor(d, dtype=torch.float64)
-        return torch.sigmoid(self.logit(d / self.scale(u).detach(), progress)[0])
+        return torch.sigmoid(self.logit(d / self.scale(u).detach().to(d.device), progress)[0])
 
     def logit(self, x: Tensor, progress: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The interpolated logit at scaled distances `x`, any shape; its slope; its curvature."""
-        cells = self.cells(as_progress(progress, 1)).detach().to(torch.float64).view(2, -1, 4)
-        side, size = (x < 0).long(), x.abs()
-        cell = torch.searchsorted(self.positions, size.contiguous(), right=True) - 1
+        cells = self.cells(as_progress(progress, 1)).detach()
+        cells = cells.to(x.device, torch.float64).view(2, -1, 4)
+        side, size, knots = (x < 0).long(), x.abs(), self._positions(x.device)
+        cell = torch.searchsorted(knots, size.contiguous(), right=True) - 1
         c0, c1, c2, c3 = cells[side, cell].unbind(-1)
-        t = size - self.positions[cell]
+        t = size - knots[cell]
         value = c0 + t * (c1 + t * (c2 + t * c3))
         slope = (c1 + t * (2 * c2 + 3 * c3 * t)) * torch.where(x < 0, -1.0, 1.0)
         return value, slope, 2 * c2 + 6 * c3 * t
@@ -126,12 +134,12 @@ class TabulatedSoftness(EdgeSoftness):
         if threshold <= 0:
             return math.inf
         if transforms.moves(cells):  # new at each call, and not to be kept, with all its graph
-            return float((self._scaled_reach(cells.detach(), threshold) * scale.detach()).max())
+            return _largest(self._scaled_reach(cells.detach(), threshold), scale)
         kept = self._kept_reach
         if kept is None or kept[0] is not cells or kept[1] != threshold:
             reach = self._scaled_reach(cells.detach(), threshold)
             kept = self._kept_reach = cells, threshold, reach
-        return float((kept[2] * scale.detach()).max())
+        return _largest(kept[2], scale)
 
     def _scaled_reach(self, cells: Tensor, threshold: float) -> Tensor:
         """(), or (B,): |x| outside beyond which F is at most `threshold`, from bounds of cells.
@@ -139,23 +147,25 @@ class TabulatedSoftness(EdgeSoftness):
         A cubic is at most the largest of its Bernstein coefficients.
         """
         c0, c1, c2, c3 = cells.to(torch.float64).unflatten(-1, (2, -1, 4))[..., 1, :, :].unbind(-1)
-        knots = self.positions.to(c0)
+        knots = self._positions(c0.device)
         h = torch.cat([knots.diff(), knots.new_zeros(1)])  # the last is a half-line, treated below
         middle = c0 + c1 * h / 3
         bounds = torch.stack([c0, middle, middle + (c1 + c2 * h) * h / 3,
                               c0 + h * (c1 + h * (c2 + h * c3))])  # fmt: skip
         least = math.log(threshold / (1 - threshold)) if threshold < 1 else math.inf
         live = bounds.amax(dim=0) > least - 1e-4  # for the rounding of the kernels
-        place = torch.arange(1, len(knots) + 1).to(live.device) * live
+        place = torch.arange(1, len(knots) + 1, device=live.device) * live
         ends = torch.cat([knots.new_zeros(1), knots[1:], knots.new_full((1,), math.inf)])
-        reach = ends[place.amax(dim=-1)]
+        last = place.amax(dim=-1)
+        reach = ends[last.reshape(-1)].view(last.shape)  # not by a 0-d index: the host would wait
         return torch.where(c1[..., -1] > 0, math.inf, reach)
 
-    def _both_sides(self) -> Tensor:
-        return torch.cat([self.positions, -self.positions])
+    def _both_sides(self, device: torch.device) -> Tensor:
+        knots = self._positions(device)
+        return torch.cat([knots, -knots])
 
     def _of_network(self, edge: MLPSoftness, weights: Tensor) -> Tensor:
-        x = self._both_sides().expand(*weights.shape[:-1], -1)
+        x = self._both_sides(weights.device).expand(*weights.shape[:-1], -1)
         return self._polynomials(*network_logit_and_slope(edge.network, weights, x))
 
     def _of_distribution(self, edge: Distribution) -> Tensor:
@@ -166,7 +176,8 @@ class TabulatedSoftness(EdgeSoftness):
             raise ValueError("edge: a table has one shift, not one that follows progress")
         if shift.numel() != 1:
             raise ValueError("edge: a table has one shift, not one for each batch item")
-        x = self._both_sides() + shift.reshape(()) * (-1 if edge.formulas.mirrored else 1)
+        sign = -1 if edge.formulas.mirrored else 1
+        x = self._both_sides(shift.device) + sign * shift.reshape(())
         found = formulas_at(edge.distribution, x).to(torch.float64)
         rows = found.shape[0] // 3
         values, slopes = found[rows] - found[2 * rows], found[rows + 1] - found[2 * rows + 1]
@@ -179,7 +190,7 @@ class TabulatedSoftness(EdgeSoftness):
 
     def _polynomials(self, values: Tensor, slopes: Tensor) -> Tensor:
         """From the logit's values and slopes at `_both_sides()`."""
-        h = self.positions.diff()
+        h = self._positions(values.device).diff()
         half = values.shape[-1] // 2
         p = values.unflatten(-1, (2, half))
         m = torch.stack([slopes[..., :half], -slopes[..., half:]], -2)
@@ -192,6 +203,11 @@ class TabulatedSoftness(EdgeSoftness):
 
     def extra_repr(self) -> str:
         return f"{self.table}"
+
+
+def _largest(reach: Tensor, scale: Tensor) -> float:
+    """The largest reach in NDC; a scale that is no parameter stays behind when a module moves."""
+    return float((reach * scale.detach().to(reach.device)).max())
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

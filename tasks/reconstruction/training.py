@@ -107,6 +107,15 @@ class TrainSettings:
         return self.lr * (self.lr_drop if progress >= self.lr_drop_at else 1.0)
 
 
+def render_device(runtime: tr.Runtime) -> torch.device:
+    """Where a scene best lies: on the GPU that the kernels run on, if torch can use it, too.
+
+    A torch that was built without CUDA has its tensors on the CPU; the kernels copy them.
+    """
+    on_gpu = runtime.arch == "cuda" and torch.cuda.is_available()
+    return torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+
+
 def cross_renders(
     vertices: Float[Tensor, "2B V 3"],
     faces: Int[Tensor, "F 3"],
@@ -165,7 +174,7 @@ class Trainer:
             raise ValueError("folder: is needed for tensorboard")
         self.share = self.world.shard(settings.batch_size).instances
         self.device = torch.device(device)
-        self.render_device = torch.device("cuda" if tr.runtime().arch == "cuda" else "cpu")
+        self.render_device = render_device(tr.runtime())
         self.model = model.to(self.device).train()
         self.softness = build_softness(self.softness_settings, data.image_size)
         self.softness.renderer.to(self.render_device)
@@ -479,8 +488,9 @@ class Trainer:
     def _timed(self, part: str) -> Iterator[None]:
         wall, cpu = time.perf_counter(), time.process_time()
         yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        for device in {self.device, self.render_device}:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
         before = self.times[part]
         self.times[part] = PartTime(
             before.wall + time.perf_counter() - wall, before.cpu + time.process_time() - cpu

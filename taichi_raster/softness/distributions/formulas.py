@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.thread import owned
 from taichi_raster.softness.distributions import registry
@@ -58,10 +59,11 @@ def formulas_at(
     formulas = registry.find(name)
     if formulas.shaped and shape is None:
         raise ValueError(f"shape: the distribution {name!r} needs one")
-    points = x.detach().to(settings.dtype).contiguous()
+    near = x.device if checks.reached(x.device, settings) else torch.device("cpu")
+    points = x.detach().to(near, settings.dtype).contiguous()
     given = torch.as_tensor(1.0 if shape is None else shape, dtype=settings.dtype)
-    shapes = given.detach().to(points.device).expand(points.shape).contiguous()
-    return _evaluate(formulas, points, shapes)
+    shapes = given.detach().to(near).expand(points.shape).contiguous()
+    return _evaluate(formulas, points, shapes).to(x.device)
 
 
 @owned

@@ -405,3 +405,21 @@ def test_predict_says_what_is_missing(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="text.png"):
         program.read_image(tmp_path / "text.png", 16)
+
+
+@pytest.mark.parametrize(
+    ("arch", "torch_has_cuda", "expected"),
+    [
+        ("cuda", True, "cuda:0"),
+        ("cuda", False, "cpu"),
+        ("cpu", True, "cpu"),
+        ("vulkan", True, "cpu"),
+    ],
+)
+def test_scenes_lie_where_the_kernels_and_torch_both_reach_them(
+    arch, torch_has_cuda, expected, monkeypatch
+):
+    """Taichi's CUDA renders tensors of the CPU, too: torch may have been built without it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: torch_has_cuda)
+    settings = replace(tr.runtime(), arch=arch)
+    assert rec.training.render_device(settings) == torch.device(expected)

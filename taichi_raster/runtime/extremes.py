@@ -1,0 +1,42 @@
+"""The smallest and the largest values of several tensors, fetched together.
+
+Each look at a value on a GPU makes the host wait for all that was enqueued there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from taichi_raster.runtime.transforms import plain
+
+Check = Callable[[float, float], None]
+
+
+class Extremes:
+    """Collects what is to be checked by a tensor's smallest and largest value, NaN where there is
+    one; `fetch` looks at all of them, and does the checks in their order."""
+
+    def __init__(self) -> None:
+        self._found: list[Tensor] = []
+        self._checks: list[Check] = []
+
+    def of(self, values: Tensor, check: Check) -> None:
+        self._found += torch.aminmax(plain(values))
+        self._checks.append(check)
+
+    def fetch(self) -> None:
+        if not self._checks:
+            return
+        numbers = torch.stack(self._found).tolist()
+        checks, self._found, self._checks = self._checks, [], []
+        for low, high, check in zip(numbers[::2], numbers[1::2], checks, strict=True):
+            check(low, high)
+
+
+def extremes(values: Tensor) -> tuple[float, float]:
+    """The smallest and the largest value; NaN where there is one."""
+    low, high = torch.stack(torch.aminmax(plain(values))).tolist()
+    return low, high
