@@ -14,7 +14,7 @@ import torch
 import taichi_raster as tr
 from scenes import random_faces
 from taichi_raster.engine.engine import Engine
-from taichi_raster.runtime import streams
+from taichi_raster.runtime import streams, transfer
 from taichi_raster.softness.distributions.formulas import formulas_at
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
