@@ -27,7 +27,7 @@ with fast_import.quickly():
     from taichi_raster.depth.mlp import MLPDepth
     from taichi_raster.depth.over import OverDepth
     from taichi_raster.depth.softmax import SoftmaxDepth
-    from taichi_raster.engine.engine import derivatives_by
+    from taichi_raster.engine.autodiff import derivatives_by
     from taichi_raster.fitting.losses import (
         EdgeLengthLoss,
         FlatteningLoss,

@@ -81,7 +81,7 @@ def test_values_come_back_on_the_device_of_the_distances(
 
 def test_what_a_table_keeps_moves_with_it() -> None:
     table = tr.tabulate(tr.Distribution("gaussian", 0.1))
-    assert [k for k, _ in table.named_buffers()] == ["_fixed"]
+    assert "_fixed" in dict(table.named_buffers())
     assert not table.state_dict()  # the edge that it was made of determines it
     for edge in (table, tr.tabulate(learned())):
         assert edge.positions.device == torch.device("cpu")
@@ -181,11 +181,11 @@ def test_a_driver_without_a_gpu_leaves_the_cpu(
 ) -> None:
     monkeypatch.setattr(cuda_driver, "_driver", lambda: NO_GPU[which])
     with caplog.at_level(logging.INFO):
-        assert runtime._start("auto", "f32") == "cpu"
+        assert runtime._started("auto", "f32") == "cpu"
     assert started == [runtime.ti.cpu]
     assert "CUDA's driver is there, but finds no GPU" in caplog.text
     with pytest.raises(RuntimeError, match="no working 'cuda' backend: CUDA's driver finds no GPU"):
-        runtime._start("cuda", "f32")
+        runtime._started("cuda", "f32")
     assert started == [runtime.ti.cpu]
 
 
@@ -193,7 +193,7 @@ def test_a_driver_without_a_gpu_leaves_the_cpu(
 def test_a_gpu_is_taken(driver: Driver | None, started: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(cuda_driver, "_driver", lambda: driver)
     for arch in ("auto", "cuda"):
-        assert runtime._start(arch, "f32") == "cuda"
+        assert runtime._started(arch, "f32") == "cuda"
     assert started == 2 * [runtime.ti.cuda]
 
 
@@ -207,11 +207,11 @@ def test_a_gpu_that_does_not_start_leaves_the_cpu(monkeypatch: Any, caplog: Any)
 
     monkeypatch.setattr(runtime.ti, "init", start)
     monkeypatch.setattr(runtime, "_supported", lambda arch: True)
-    assert runtime._start("auto", "f32") == "cpu"
+    assert runtime._started("auto", "f32") == "cpu"
     assert started == [runtime.ti.cpu]
     assert "does not start, so the CPU is used: CUDA Error CUDA_ERROR_DEVICE" in caplog.text
     with pytest.raises(RuntimeError, match="no working 'cuda' backend.*DEVICE_UNAVAILABLE"):
-        runtime._start("cuda", "f32")
+        runtime._started("cuda", "f32")
 
 
 def test_free_memory_is_that_of_the_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def test_growth_that_fails_leaves_what_was_there(
 
 def test_what_a_thread_asks_for_holds_for_that_thread_alone(dtype: torch.dtype) -> None:
     """`derivatives_by("autodiff")` in one thread, closed forms in another meanwhile."""
-    from taichi_raster.engine.engine import by_autodiff
+    from taichi_raster.engine.autodiff import by_autodiff
 
     seen: list[bool] = []
     with tr.derivatives_by("autodiff"):

@@ -13,7 +13,7 @@ import torch
 
 import taichi_raster as tr
 from scenes import random_faces
-from taichi_raster.engine.engine import Engine
+from taichi_raster.engine.kernel_cache import KernelCache
 from taichi_raster.runtime import streams, transfer
 from taichi_raster.softness.distributions.formulas import formulas_at
 
@@ -178,7 +178,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
         return call
 
     monkeypatch.setattr(streams, "ordered", found.ordered)
-    monkeypatch.setattr(Engine, "launch", insisting(Engine.launch))
+    monkeypatch.setattr(KernelCache, "launch", insisting(KernelCache.launch))
     for name in ("place", "seed", "read", "read_both"):
         monkeypatch.setattr(transfer, name, insisting(getattr(transfer, name)))
     return found

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 import taichi_raster as tr
 from fake_gpu import AWAY
 from scenes import random_faces
-from taichi_raster.engine.engine import Engine
+from taichi_raster.engine import tile_lists
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.extremes import Extremes, extremes
 from taichi_raster.softness import parameters
@@ -150,9 +150,9 @@ def test_filled_is_the_numbers(numbers: list[float]) -> None:
 
 
 def test_parameters_that_are_numbers_are_not_fetched_back() -> None:
-    parameters = {"edge.scale": torch.tensor(0.1), "alpha.p": torch.tensor(1.0)}
+    given = {"edge.scale": torch.tensor(0.1), "alpha.p": torch.tensor(1.0)}
     with Copies():
-        found = parameters.table(parameters, torch.empty(3, 2, device=AWAY))
+        found = parameters.table(given, torch.empty(3, 2, device=AWAY))
     assert found.shape == (3, 2) and found.device == AWAY
     with pytest.raises(ValueError, match=r"edge.scale: expected positive finite values, got -0.5"):
         parameters.table({"edge.scale": torch.tensor(-0.5)}, torch.empty(3, 2, device=AWAY))
@@ -178,10 +178,8 @@ def test_a_total_is_waited_for_only_where_there_might_not_be_room(faces: int, wa
         launched.append(name)
         return 17
 
-    engine = SimpleNamespace(
-        launch=launch,
-        scratch=SimpleNamespace(capacity=lambda name: 200, reserve=reserved.update),
-    )
-    Engine._scan(engine, None, "scan", "tile_faces", 10, faces)
+    cache = SimpleNamespace(launch=launch)
+    scratch = SimpleNamespace(capacity=lambda name: 200, reserve=reserved.update)
+    tile_lists._scan(cache, scratch, None, "scan", "tile_faces", 10, faces)
     assert launched == ["scan" if waits else "scan_only"]
     assert reserved == ({"tile_faces": 17} if waits else {})

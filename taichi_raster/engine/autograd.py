@@ -15,14 +15,11 @@ with `torch.func`, for as long as no third derivative of y is asked for. That on
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from taichi_raster.engine.engine import by_autodiff, engine
-from taichi_raster.runtime.layout import Call
 from taichi_raster.runtime.transforms import one_by_one
 
 W = TypeVar("W", bound="Work")
@@ -49,43 +46,6 @@ class Work(Protocol):
 
     def renewed(self: W) -> W:
         """The same work for another x."""
-
-
-@dataclass(frozen=True)
-class PixelSums:
-    """The sums of each pixel, the fields of `Sums`; background: (B,) log-weights.
-
-    Attributes:
-        autodiff: whether `derivatives_by("autodiff")` was in force when it was rendered.
-    """
-
-    call: Call
-    ticket: int
-    background: Tensor
-    autodiff: bool = False
-
-    @property
-    def kept(self) -> tuple[Tensor, ...]:
-        return (self.background,)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        sums = engine().forward(self.call, self.ticket, x, self.background)
-        return sums.y, sums.state
-
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        autodiff = self.autodiff or by_autodiff()
-        return engine().vjp(self.call, self.ticket, x, self.background, v, autodiff)
-
-    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        autodiff = self.autodiff or by_autodiff()
-        return engine().jvp(self.call, self.ticket, x, self.background, x_dot, autodiff)
-
-    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
-        autodiff = self.autodiff or by_autodiff()
-        return engine().second(self.call, self.ticket, x, self.background, v, x_dot, autodiff)
-
-    def renewed(self) -> PixelSums:
-        return replace(self, ticket=engine().ticket())
 
 
 class Evaluate(torch.autograd.Function):

@@ -1,12 +1,21 @@
-"""Pairs of a pixel and a face that a pixel sees, as the kernels go through them."""
+"""The fragments that each pixel sees, in order of depth, and as the kernels go through them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from taichi_raster.engine.engine import Engine, engine
+from taichi_raster.engine.pixel_sums import PixelSums
+from taichi_raster.engine.tile_lists import STILL, to_each
+from taichi_raster.kernels.depth_sort import Layers
+from taichi_raster.runtime import transfer
+from taichi_raster.runtime.layout import Call, Hides, Variant
+from taichi_raster.runtime.recent import Recent
+from taichi_raster.runtime.thread import owner
 
 
 @dataclass(frozen=True)
@@ -45,3 +54,50 @@ class Listing:
         entries = torch.stack([row - item * height, pixel - row * width, face])
         slots = layer.long() * (batch * height * width) + pixel
         return Listing(entries, begin, slots, most)
+
+
+def layers_of(call: Call, x: Tensor, hides: int) -> Int[Tensor, "B H W K"]:
+    """Faces that each pixel sees, nearest first, then -1; see `Hides`."""
+    return owner.run(_layers_of, engine(), call, x, hides)
+
+
+def listing_of(sums: PixelSums, x: Tensor, hides: int) -> Listing:
+    """The pairs that pixels see, of inputs whose sums were taken."""
+    current = engine()
+    layers = owner.run(_layers_of_sums, current, sums, x, hides)
+    return Listing.of(layers, sums.call.faces, by_face=not current.on_gpu)
+
+
+def _layers_of(current: Engine, call: Call, x: Tensor, hides: int) -> Tensor:
+    current.place(call, x, x.new_zeros(call.batch))
+    return _layers(current, call, call.variant, x, hides)
+
+
+def _layers_of_sums(current: Engine, sums: PixelSums, x: Tensor, hides: int) -> Tensor:
+    current.load(sums.call, sums.ticket, x, sums.background)
+    # The kernels do not look at the T-conorm, so that all T-conorms share them.
+    variant = replace(sums.call.variant, conorm="probabilistic", moves=STILL)
+    return _layers(current, sums.call, variant, x, hides)
+
+
+_depths: Recent[tuple, int] = Recent(256)
+"""How deep lists were the last time, of scenes that are alike; for the owner's thread."""
+
+
+def _layers(current: Engine, call: Call, variant: Variant, x: Tensor, hides: int) -> Tensor:
+    """The layers of inputs that are in place."""
+    fields, tiles = current.scratch, call.batch * call.tiles
+    scene = variant, hides, call.faces, call.height, call.width
+    depth = min(_depths.get(scene, 4), call.faces)
+    name = "collect_pixels" if current.on_gpu else "collect_tiles"
+    sizes = (call.batch * call.slots,) if current.on_gpu else (tiles, to_each(tiles))
+    while True:
+        listed = call.pixels * depth
+        fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
+        needed = current.cache.launch(Layers, variant, name, *sizes, depth, hides)
+        if needed <= depth:
+            _depths[scene] = max(needed, 1)
+            found = transfer.read(fields, fields.layers, x, listed)
+            found = found.view(call.batch, call.height, call.width, depth)
+            return found[..., : max(needed, 1)]
+        depth = min(2 * depth, needed) if hides == Hides.SUM else needed

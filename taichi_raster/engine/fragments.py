@@ -7,15 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from taichi_raster.engine.engine import (
-    STILL,
-    Engine,
-    by_autodiff,
-    engine,
-    refuse_what_autodiff_cannot,
-    to_each,
-)
+from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
+from taichi_raster.engine.engine import MARGIN, Engine, engine
 from taichi_raster.engine.fragment_lists import Listing
+from taichi_raster.engine.tile_lists import STILL, to_each
 from taichi_raster.kernels.fragment_kernels import (
     Measure,
     MeasureByAutodiff,
@@ -26,7 +21,7 @@ from taichi_raster.kernels.fragment_kernels import (
 )
 from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
-from taichi_raster.runtime.layout import Call, Variant
+from taichi_raster.runtime.layout import Call, Entry, Variant
 from taichi_raster.runtime.thread import owner
 
 
@@ -61,12 +56,12 @@ class PairMeasures:
         )
 
     def _forward(self, current: Engine, x: Tensor) -> Tensor:
-        current.place_pairs(self.call, self.listing, x)
+        self._place(current, x)
         self._measure(current, Measure, replace(self.call.variant, moves=STILL))
         return self._planes(current, current.scratch.y, x)
 
     def _vjp(self, current: Engine, x: Tensor, v: Tensor, autodiff: bool) -> Tensor:
-        current.place_pairs(self.call, self.listing, x)
+        self._place(current, x)
         fields = current.scratch
         transfer.seed(fields, fields.y.grad, v, fields.x.grad, self.call.x_size)
         if autodiff:
@@ -74,13 +69,13 @@ class PairMeasures:
         return current.pull(PullListed, self.call, x, self._count)
 
     def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor, autodiff: bool) -> Tensor:
-        current.place_pairs(self.call, self.listing, x, tangent=True)
+        self._place(current, x, tangent=True)
         fields, variant = current.scratch, self.call.variant
         transfer.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
         if autodiff:
             transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
             with elementary.native():
-                kernels = current.kernels(MeasureTangentByAutodiff, variant)
+                kernels = current.cache.kernels(MeasureTangentByAutodiff, variant)
                 kernels.measure_pairs(self._count)
         else:
             self._measure(current, MeasureTangent, variant)
@@ -89,7 +84,7 @@ class PairMeasures:
     def _second(
         self, current: Engine, x: Tensor, v: Tensor, x_dot: Tensor, autodiff: bool
     ) -> Tensor:
-        current.place_pairs(self.call, self.listing, x, tangent=True)
+        self._place(current, x, tangent=True)
         fields = current.scratch
         transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, self.call.x_size)
         if autodiff:
@@ -102,14 +97,26 @@ class PairMeasures:
     def _count(self) -> int:
         return self.listing.entries.shape[1]
 
+    def _place(self, current: Engine, x: Tensor, tangent: bool = False) -> None:
+        """The inputs and the listed pairs."""
+        current.displace()
+        fields, size = current.scratch, (2 + self.call.variant.channels) * self._count + MARGIN
+        begin, entries = self.listing.begin, self.listing.entries
+        fields.reserve(y=size, entries=Entry.COUNT * self._count + MARGIN, entry_begin=len(begin))
+        if tangent:
+            fields.reserve(x_dot=self.call.x_size, y_dot=size)
+        current.place_inputs(self.call, x, pixels=self._count)
+        transfer.seed(fields, fields.entries, entries, fields.entries, 0)
+        transfer.seed(fields, fields.entry_begin, begin, fields.entry_begin, 0)
+
     def _measure(self, current: Engine, kind: type[Measure], variant: Variant) -> None:
         """Pair by pair, or face by face, which suits few threads."""
         if current.on_gpu:
-            current.launch(kind, variant, "measure_pairs", self._count)
+            current.cache.launch(kind, variant, "measure_pairs", self._count)
         else:
             runs, length = self.call.face_runs()
             total = self.call.batch * runs
-            current.launch(kind, variant, "run_faces", total, runs, length, to_each(total))
+            current.cache.launch(kind, variant, "run_faces", total, runs, length, to_each(total))
 
     def _by_autodiff(self, current: Engine, kind: type[Measure], x: Tensor) -> Tensor:
         """The adjoint of x by Taichi's reverse mode."""
@@ -117,7 +124,7 @@ class PairMeasures:
         fields = current.scratch
         transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
         with elementary.native():
-            current.kernels(kind, self.call.variant).measure_pairs.grad(self._count)
+            current.cache.kernels(kind, self.call.variant).measure_pairs.grad(self._count)
         return transfer.read(fields, fields.x.grad, x, self.call.x_size)
 
     def _planes(self, current: Engine, field: Any, like: Tensor) -> Tensor:

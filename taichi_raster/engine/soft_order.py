@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.autograd import Evaluate
-from taichi_raster.engine.engine import Engine, by_autodiff, engine, to_each
+from taichi_raster.engine.engine import MARGIN, Engine, engine
+from taichi_raster.engine.tile_lists import to_each
 from taichi_raster.kernels.soft_order import (
     WIDTH,
     OrderKernels,
@@ -91,26 +93,37 @@ class SoftOrder:
         return self.layers * self.pixels
 
     def _forward(self, current: Engine, x: Tensor) -> Tensor:
-        current.place_numbers(x, self.counts)
+        self._place(current, x)
         self._run(current, Through)
         found = transfer.read(current.scratch, current.scratch.y, x, self._size)
         return found.view(self.layers, self.pixels)
 
     def _vjp(self, current: Engine, x: Tensor, v: Tensor) -> Tensor:
-        current.place_numbers(x, self.counts)
+        self._place(current, x)
         fields = current.scratch
         transfer.seed(fields, fields.y.grad, v, fields.y.grad, 0)
         self._run(current, PullThrough)
         return transfer.read(fields, fields.x.grad, x, 2 * self._size)
 
     def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor) -> Tensor:
-        current.place_numbers(x, self.counts, x_dot)
+        self._place(current, x, x_dot)
         self._run(current, ThroughTangent)
         found = transfer.read(current.scratch, current.scratch.y_dot, x, self._size)
         return found.view(self.layers, self.pixels)
+
+    def _place(self, current: Engine, x: Tensor, x_dot: Tensor | None = None) -> None:
+        """The inputs, and room for as many sums."""
+        current.displace()
+        fields, size = current.scratch, len(x) + MARGIN
+        fields.reserve(x=size, y=size, entries=len(self.counts) + MARGIN)
+        if x_dot is not None:
+            fields.reserve(x_dot=size, y_dot=size)
+            transfer.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
+        transfer.seed(fields, fields.x, x, fields.x, 0)
+        transfer.seed(fields, fields.entries, self.counts, fields.entries, 0)
 
     def _run(self, current: Engine, kind: type[OrderKernels]) -> None:
         width = 1 if current.on_gpu else WIDTH
         chunks = -(-self.pixels // width)
         length = 1 if current.on_gpu else to_each(chunks)
-        current.launch(kind, _VARIANT, "run", self.pixels, self.layers, chunks, length)
+        current.cache.launch(kind, _VARIANT, "run", self.pixels, self.layers, chunks, length)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from taichi_raster import checks
-from taichi_raster.engine.engine import engine
+from taichi_raster.engine.pixel_sums import nearest_faces
 from taichi_raster.render.nearest import nearest_point, pixel_centres
 from taichi_raster.render.packing import Softness, View, pack, without_attributes
 from taichi_raster.runtime.device import runtime
@@ -69,7 +69,7 @@ def hard_buffers(
     # The softness plays no part: what is inside has F >= 1/2, and nothing else is asked for.
     softness = Softness.none(still, DepthVariant("nearest"), reach=1e-6, cutoff=0.0)
     call, x = pack(still, without_attributes(still), view, softness)
-    return _describe(face_vertices, engine().nearest(call, x).long(), orthographic)
+    return _describe(face_vertices, nearest_faces(call, x).long(), orthographic)
 
 
 def _describe(face_vertices: Tensor, face: Tensor, orthographic: bool) -> HardBuffers:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from taichi_raster import checks
-from taichi_raster.engine.engine import engine
+from taichi_raster.engine.fragment_lists import layers_of
 from taichi_raster.render.nearest import nearest_point, pixel_centres
 from taichi_raster.render.packing import FAR_AWAY, Softness, View, pack, without_attributes
 from taichi_raster.runtime.device import runtime
@@ -129,4 +129,4 @@ class SharpRasterizer(nn.Module):
         )
         softness = Softness.none(vertices, DepthVariant("none"), half_pixel, FAR_AWAY)
         call, x = pack(vertices, without_attributes(vertices), view, softness)
-        return engine().layers(call, x, Hides.SUM).long()
+        return layers_of(call, x, Hides.SUM).long()

@@ -14,9 +14,12 @@ from taichi_raster import checks
 from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours
 from taichi_raster.depth.over import Fragments, OverDepth
 from taichi_raster.depth.softmax import SoftmaxDepth
-from taichi_raster.engine.autograd import Evaluate, PixelSums
-from taichi_raster.engine.engine import Sums, by_autodiff, engine
+from taichi_raster.engine.autodiff import by_autodiff
+from taichi_raster.engine.autograd import Evaluate
+from taichi_raster.engine.engine import engine
+from taichi_raster.engine.fragment_lists import listing_of
 from taichi_raster.engine.fragments import PairMeasures
+from taichi_raster.engine.pixel_sums import PixelSums, Sums
 from taichi_raster.engine.soft_order import through_softly
 from taichi_raster.render.packing import Softness, View, pack, without_attributes
 from taichi_raster.runtime import transforms
@@ -324,7 +327,7 @@ class SoftRasterizer(nn.Module):
         assert isinstance(depth, OverDepth)
         # In a soft order, what is behind may be in front.
         hides = Hides.PRODUCT if depth.gamma is None else Hides.NOTHING
-        listing = engine().listing(sums.call, sums.ticket, x.detach(), sums.background, hides)
+        listing = listing_of(sums, x.detach(), hides)
         # The kernels do not look at the T-conorm, so that all T-conorms share them.
         call, packed = pack(
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")

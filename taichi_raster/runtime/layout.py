@@ -304,13 +304,13 @@ class Call:
         length = -(-self.faces // runs)
         return -(-self.faces // length), length
 
-    def dims(self, on_gpu: bool) -> list[int]:
-        """The contents of the integer field, in the order of `Dim`."""
+    def dims(self, on_gpu: bool, pixels: int | None = None) -> list[int]:
+        """The contents of the integer field, in the order of `Dim`; `pixels` instead of its own."""
         starts = [sum(self.sizes[:i]) for i in range(Part.COUNT)]
         return [
             self.batch, self.faces, self.height, self.width, self.tiles_x, self.tiles,
             self.run_length(on_gpu), *self.texture, self.groups, self.groups_x,
-            self.pixels, *starts,
+            self.pixels if pixels is None else pixels, *starts,
         ]  # fmt: skip
 
     def limits(self) -> list[float]:

@@ -142,7 +142,7 @@ class Distribution(EdgeSoftness):
         along = d * d.abs() if self.squared else d
         scale, shift = (value(u).detach().to(d) for value in (self.scale, self.shift))
         points = along / scale + sign * shift
-        shape = float(self.shape(u).detach()) if self.formulas.shaped else None
+        shape = self.shape(u).detach() if self.formulas.shaped else None
         return formulas_at(self.distribution, points.reshape(-1), shape)[0].view(points.shape)
 
     def describe(self) -> str:

@@ -1,0 +1,48 @@
+"""The compiled kernels, and their launches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taichi_raster.runtime.device import Runtime
+from taichi_raster.runtime.launcher import Launcher
+from taichi_raster.runtime.layout import Variant
+from taichi_raster.runtime.recent import Recent
+from taichi_raster.runtime.scratch import Scratch
+
+
+class KernelCache:
+    """Compiles kernels for the scratch fields when they are first used; those that were used last
+    stay, until a field is replaced."""
+
+    def __init__(self, scratch: Scratch, settings: Runtime) -> None:
+        self._scratch, self._settings = scratch, settings
+        self._kernels: Recent[tuple[type, Variant], Any] = Recent(512)
+        self._launchers: Recent[tuple[type, Variant, str], Launcher] = Recent(1024)
+        self._version = -1  # of the scratch fields that they were compiled for
+
+    def launch(self, kind: type, variant: Variant, name: str, *arguments: int) -> int:
+        """Run one of the kernels of a kind."""
+        self._forget_stale()
+        launcher = self._launchers.get((kind, variant, name))
+        if launcher is None:
+            method = getattr(self.kernels(kind, variant), name)
+            launcher = Launcher(method, self._settings.arch)
+            self._launchers[kind, variant, name] = launcher
+        return launcher(*arguments)
+
+    def kernels(self, kind: type, variant: Variant) -> Any:
+        """The kernels of a kind, compiled anew if a field was replaced since."""
+        self._forget_stale()
+        kernels = self._kernels.get((kind, variant))
+        if kernels is None:
+            kernels = kind(variant, self._scratch, self._settings)
+            self._kernels[kind, variant] = kernels
+        return kernels
+
+    def _forget_stale(self) -> None:
+        """Forget the kernels of fields that were replaced since."""
+        if self._version != self._scratch.version:
+            self._kernels.clear()
+            self._launchers.clear()
+            self._version = self._scratch.version

@@ -1,0 +1,136 @@
+"""The sums of each pixel over its fragments, with first and second derivatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
+from taichi_raster.engine.engine import Engine, engine
+from taichi_raster.kernels.autodiff import Accumulate, AccumulateTangent
+from taichi_raster.kernels.jvp import Push
+from taichi_raster.kernels.vjp import Pull, PullTangent
+from taichi_raster.maths import elementary
+from taichi_raster.runtime import transfer
+from taichi_raster.runtime.layout import Call, State
+from taichi_raster.runtime.thread import owner
+
+
+class Sums(NamedTuple):
+    """What the kernels find for each pixel.
+
+    Attributes:
+        y: (2 + C, B, H, W) sums, see layout.py.
+        state: (4, B, H, W), see layout.State; it has no derivative.
+    """
+
+    y: Tensor
+    state: Tensor
+
+
+@dataclass(frozen=True)
+class PixelSums:
+    """`Sums` of packed inputs x: an `autograd.Work`.
+
+    Attributes:
+        call, ticket: the call, and its own ticket.
+        background: (B,) log-weights.
+        autodiff: whether `derivatives_by("autodiff")` was in force when it was rendered.
+    """
+
+    call: Call
+    ticket: int
+    background: Tensor
+    autodiff: bool = False
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        return (self.background,)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        sums = owner.run(_forward, engine(), self.call, self.ticket, x, self.background)
+        return sums.y, sums.state
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return owner.run(_vjp, engine(), self._now(), x, v)
+
+    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
+        return owner.run(_jvp, engine(), self._now(), x, x_dot)
+
+    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+        return owner.run(_second, engine(), self._now(), x, v, x_dot)
+
+    def renewed(self) -> PixelSums:
+        return replace(self, ticket=engine().ticket())
+
+    def _now(self) -> PixelSums:
+        """With the caller's wish for autodiff, which the owner's thread does not know."""
+        return replace(self, autodiff=self.autodiff or by_autodiff())
+
+
+def nearest_faces(call: Call, x: Tensor) -> Tensor:
+    """(B, H, W): the nearest face that contains the pixel's centre, or -1."""
+    return owner.run(_nearest, engine(), call, x)
+
+
+def _forward(current: Engine, call: Call, ticket: int, x: Tensor, background: Tensor) -> Sums:
+    current.load(call, ticket, x, background)
+    fields, grid = current.scratch, (-1, call.batch, call.height, call.width)
+    y, state = transfer.read_both(
+        fields, fields.y, call.y_size, fields.state, State.COUNT * call.pixels, x
+    )
+    return Sums(y.view(grid), state.view(grid))
+
+
+def _nearest(current: Engine, call: Call, x: Tensor) -> Tensor:
+    current.load(call, current.ticket(), x, x.new_zeros(call.batch))
+    found = transfer.read(current.scratch, current.scratch.nearest, x, call.pixels)
+    return found.view(call.batch, call.height, call.width)
+
+
+def _vjp(current: Engine, sums: PixelSums, x: Tensor, v: Tensor) -> Tensor:
+    call, fields = sums.call, current.scratch
+    current.load(call, sums.ticket, x, sums.background)
+    transfer.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
+    if not sums.autodiff:
+        return current.pull(Pull, call, x)
+    refuse_what_autodiff_cannot(call, current.on_gpu)
+    transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
+    with elementary.native():
+        kernels = current.cache.kernels(Accumulate, call.variant)
+        kernels.accumulate.grad(call.runs(current.on_gpu))
+    return transfer.read(fields, fields.x.grad, x, call.x_size)
+
+
+def _jvp(current: Engine, sums: PixelSums, x: Tensor, x_dot: Tensor) -> Tensor:
+    call, fields = sums.call, current.scratch
+    current.load(call, sums.ticket, x, sums.background, tangent=True)
+    transfer.seed(fields, fields.x_dot, x_dot, fields.y_dot, call.y_size if sums.autodiff else 0)
+    if sums.autodiff:
+        transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
+        with elementary.native():
+            kernels = current.cache.kernels(AccumulateTangent, call.variant)
+            kernels.accumulate(call.runs(current.on_gpu))
+    else:
+        current.run(Push, call.variant, call)
+    y_dot = transfer.read(fields, fields.y_dot, x, call.y_size)
+    return y_dot.view(-1, call.batch, call.height, call.width)
+
+
+def _second(current: Engine, sums: PixelSums, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+    """The gradient of v . J(x) x_dot with respect to x."""
+    call, fields = sums.call, current.scratch
+    current.load(call, sums.ticket, x, sums.background, tangent=True)
+    transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
+    if not sums.autodiff:
+        transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
+        return current.pull(PullTangent, call, x)
+    refuse_what_autodiff_cannot(call, current.on_gpu)
+    transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
+    transfer.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)
+    with elementary.native():
+        kernels = current.cache.kernels(AccumulateTangent, call.variant)
+        kernels.accumulate.grad(call.runs(current.on_gpu))
+    return transfer.read(fields, fields.x.grad, x, call.x_size)

@@ -1,0 +1,84 @@
+"""Which faces can touch which tile of pixels: lists on the device, by the binning kernels."""
+
+from __future__ import annotations
+
+from taichi_raster.engine.kernel_cache import KernelCache
+from taichi_raster.kernels.binning_cpu import Lists
+from taichi_raster.kernels.binning_gpu import Binning
+from taichi_raster.runtime.layout import RUNS, Call, DepthVariant, EdgeVariant, Variant
+from taichi_raster.runtime.scratch import Scratch
+
+STILL = (True, False, False)
+"""`Variant.moves` of kernels that nobody differentiates: all calls share them."""
+
+
+def list_faces(cache: KernelCache, fields: Scratch, call: Call, on_gpu: bool) -> None:
+    """List each tile's faces, of inputs that are in place."""
+    variant = Variant(
+        EdgeVariant("uniform"),
+        DepthVariant("none"),
+        cull=call.variant.cull,
+        clockwise=call.variant.clockwise,
+        unclipped_alpha=call.variant.unclipped_alpha,
+        moves=STILL,
+    )
+    (_by_tile if on_gpu else _by_face)(cache, fields, call, variant)
+
+
+def to_each(count: int) -> int:
+    """How many of `count` things one run of a parallel loop does on a CPU."""
+    return -(-count // RUNS)
+
+
+def _by_face(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) -> None:
+    """Find each tile's faces, face by face."""
+    tiles, bands = call.batch * call.tiles, call.batch * call.bands
+    total, room = 1, 0
+    while total > room:  # the second time, there is room
+        room = fields.capacity("tile_faces")
+        total = cache.launch(
+            Lists, variant, "build", tiles, bands, call.bands, to_each(bands), room
+        )
+        fields.reserve(tile_faces=_fitting(total))
+
+
+def _by_tile(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) -> None:
+    """Find each tile's faces, tile by tile; first those of groups of tiles, where that pays."""
+    tiles = call.batch * call.tiles
+    if call.grouped:
+        groups = call.batch * call.groups
+        fields.reserve(group_begin=groups + 1)
+        cache.launch(Binning, variant, "count_groups", groups, 1)
+        _scan(cache, fields, variant, "scan_groups", "group_faces", groups, call.faces)
+        cache.launch(Binning, variant, "fill_groups", groups, 1)
+    grouped = int(call.grouped)
+    cache.launch(Binning, variant, "count", tiles, 1, grouped)
+    _scan(cache, fields, variant, "scan", "tile_faces", tiles, call.faces)
+    cache.launch(Binning, variant, "fill", tiles, 1, grouped)
+
+
+def _scan(
+    cache: KernelCache,
+    fields: Scratch,
+    variant: Variant,
+    name: str,
+    target: str,
+    lists: int,
+    faces: int,
+) -> None:
+    """Lengths of lists to beginnings, and room for all; the host waits for their total only if
+    there might not be enough."""
+    if lists * faces <= fields.capacity(target):
+        cache.launch(Binning, variant, f"{name}_only", lists)
+    else:
+        total = cache.launch(Binning, variant, name, lists)
+        fields.reserve(**{target: _fitting(total)})
+
+
+def _fitting(total: int) -> int:
+    if total < 0:
+        raise MemoryError(
+            "tile lists need more than 2^31 entries: render fewer batch items, faces or pixels "
+            "at a time, or raise the threshold"
+        )
+    return total
