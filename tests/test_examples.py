@@ -15,6 +15,7 @@ import fit_picture
 import newton_pose
 import render_mesh
 import taichi_raster as tr
+import triangle
 import untangle_occlusion
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
@@ -38,6 +39,11 @@ def image(tmp_path):
     pixels[:, 12:] = (250, 220, 180)
     Image.fromarray(pixels).save(path)
     return path
+
+
+def test_a_triangle_moves_onto_another_one(tmp_path):
+    assert triangle.main(tmp_path / "triangle.png") < 1e-3  # 0.1 at the start
+    check_pictures(tmp_path, "triangle.png")
 
 
 def test_a_mesh_is_rendered(tmp_path):
