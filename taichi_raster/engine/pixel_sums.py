@@ -67,7 +67,7 @@ class PixelSums:
 
     def _now(self) -> PixelSums:
         """With the caller's wish for autodiff, which the owner's thread does not know."""
-        return replace(self, autodiff=self.autodiff or by_autodiff())
+        return replace(self, autodiff=True) if by_autodiff() else self
 
 
 def nearest_faces(call: Call, x: Tensor) -> Tensor:

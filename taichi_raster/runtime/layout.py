@@ -10,7 +10,7 @@ attributes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from taichi_raster.runtime.network_shape import Architecture, Table
@@ -135,6 +135,13 @@ class Variant:
     unclipped_alpha: bool = False
     orthographic: bool = False
     moves: tuple[bool, bool, bool] = (True, False, False)
+
+    def __post_init__(self) -> None:
+        values = tuple(getattr(self, field.name) for field in fields(self))
+        object.__setattr__(self, "_hash", hash(values))
+
+    def __hash__(self) -> int:  # worked out once: each launch looks its kernel up
+        return self._hash  # type: ignore[attr-defined]
 
     @property
     def channels(self) -> int:

@@ -17,9 +17,10 @@ class Recent(OrderedDict[K, V]):
         self._most = most
 
     def get(self, key: K, default: Any = None) -> Any:
-        if key not in self:
+        try:
+            self.move_to_end(key)
+        except KeyError:
             return default
-        self.move_to_end(key)
         return self[key]
 
     def __setitem__(self, key: K, value: V) -> None:
