@@ -148,10 +148,12 @@ class Watched:
 
     def __init__(self) -> None:
         self.inside = 0
+        self.inputs: tuple[Any, ...] = ()
         self.given: set[int] = set()  # the memory of outputs
 
     def ordered(self, *inputs: Any) -> Watched:
-        assert all(isinstance(x, torch.Tensor) for x in inputs) and inputs
+        assert all(isinstance(x, torch.Tensor) for x in inputs)
+        self.inputs = inputs
         return self
 
     def __enter__(self) -> Watched:
@@ -172,7 +174,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
     def insisting(function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            assert found.inside == 1, f"{function.__name__}: the caller's stream is not waited for"
+            assert found.inside == 1 and found.inputs, (
+                f"{function.__name__}: the caller's stream is not waited for"
+            )
             return function(*args, **kwargs)
 
         return call
