@@ -47,13 +47,13 @@ class Lists(PairKernels):
         b, first, last, across = self.place_of(band, bands)
         base = b * self.dims[Dim.TILES] + 2
         for tile in range(first * across, last * across):
-            self.tile_begin[base + tile] = 0
+            self.fields.tile_begin[base + tile] = 0
         self.hold(b)
         for face in range(self.dims[Dim.FACES]):
             top, bottom, left, right = self.tiles_of(b, face)
             for y in range(ti.max(top, first), ti.min(bottom, last)):
                 for at in range(base + y * across + left, base + y * across + right):
-                    self.tile_begin[at] = self.tile_begin[at] + 1
+                    self.fields.tile_begin[at] = self.fields.tile_begin[at] + 1
         self.release()
 
     @ti.func
@@ -62,10 +62,10 @@ class Lists(PairKernels):
         total = ti.cast(0, ti.i64)
         ti.loop_config(serialize=True)
         for tile in range(tiles):
-            n = self.tile_begin[tile + 2]
-            self.tile_begin[tile + 1] = ti.cast(total, ti.i32)
+            n = self.fields.tile_begin[tile + 2]
+            self.fields.tile_begin[tile + 1] = ti.cast(total, ti.i32)
             total += n
-        self.tile_begin[0] = 0
+        self.fields.tile_begin[0] = 0
         return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
 
     @ti.func
@@ -77,9 +77,9 @@ class Lists(PairKernels):
             top, bottom, left, right = self.tiles_of(b, face)
             for y in range(ti.max(top, first), ti.min(bottom, last)):
                 for tile in range(base + y * across + left, base + y * across + right):
-                    at = self.tile_begin[tile]
-                    self.tile_faces[at] = face
-                    self.tile_begin[tile] = at + 1
+                    at = self.fields.tile_begin[tile]
+                    self.fields.tile_faces[at] = face
+                    self.fields.tile_begin[tile] = at + 1
         self.release()
 
     @ti.func

@@ -31,7 +31,7 @@ class Binning(PairKernels):
                         face = self.candidate(k, grouped)
                         if self.reaches(b, face, row, column, TILE):
                             n += 1
-                    self.tile_begin[tile + 1] = n
+                    self.fields.tile_begin[tile + 1] = n
                     self.release()
 
     @ti.kernel
@@ -42,17 +42,17 @@ class Binning(PairKernels):
                     b, row, column = self.tile_at(tile)
                     group = self.group_of(b, row, column)
                     self.hold(b)
-                    at = self.tile_begin[tile]
+                    at = self.fields.tile_begin[tile]
                     for k in range(self.begin(group, grouped), self.end(group, grouped)):
                         face = self.candidate(k, grouped)
                         if self.reaches(b, face, row, column, TILE):
-                            self.tile_faces[at] = face
+                            self.fields.tile_faces[at] = face
                             at += 1
                     self.release()
 
     @ti.kernel
     def scan(self, tiles: ti.i32) -> ti.i32:
-        return self.sum_up(self.tile_begin, tiles)
+        return self.sum_up(self.fields.tile_begin, tiles)
 
     @ti.kernel
     def count_groups(self, groups: ti.i32, length: ti.i32):
@@ -65,7 +65,7 @@ class Binning(PairKernels):
                     for face in range(self.dims[Dim.FACES]):
                         if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
                             n += 1
-                    self.group_begin[group + 1] = n
+                    self.fields.group_begin[group + 1] = n
                     self.release()
 
     @ti.kernel
@@ -75,16 +75,16 @@ class Binning(PairKernels):
                 for group in range(self.first(slot, length), self.last(slot, length, groups)):
                     b, row, column = self.group_at(group)
                     self.hold(b)
-                    at = self.group_begin[group]
+                    at = self.fields.group_begin[group]
                     for face in range(self.dims[Dim.FACES]):
                         if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
-                            self.group_faces[at] = face
+                            self.fields.group_faces[at] = face
                             at += 1
                     self.release()
 
     @ti.kernel
     def scan_groups(self, groups: ti.i32) -> ti.i32:
-        return self.sum_up(self.group_begin, groups)
+        return self.sum_up(self.fields.group_begin, groups)
 
     @ti.func
     def sum_up(self, begin: ti.template(), n):
@@ -114,16 +114,16 @@ class Binning(PairKernels):
 
     @ti.func
     def begin(self, group, grouped):
-        return ti.select(grouped == 1, self.group_begin[group * grouped], 0)
+        return ti.select(grouped == 1, self.fields.group_begin[group * grouped], 0)
 
     @ti.func
     def end(self, group, grouped):
-        last = self.group_begin[group * grouped + 1]
+        last = self.fields.group_begin[group * grouped + 1]
         return ti.select(grouped == 1, last, self.dims[Dim.FACES])
 
     @ti.func
     def candidate(self, k, grouped):
-        return ti.select(grouped == 1, self.group_faces[k * grouped], k)
+        return ti.select(grouped == 1, self.fields.group_faces[k * grouped], k)
 
     @traced
     def reaches(self, b: Any, face: Any, row: Any, column: Any, side: Any) -> Any:

@@ -55,8 +55,8 @@ class Layers(PairKernels):
         self.hold(b)
         pairs = self.tile_pairs()
         columns = ti.min(TILE, self.dims[Dim.WIDTH] - first_column)
-        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-            index = self.tile_faces[k]
+        for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
+            index = self.fields.tile_faces[k]
             face = self.face(b, index)
             top, bottom = self.rows_of_tile(face, first_row, first_column)
             begin, end = (top - first_row) * TILE, (bottom - first_row) * TILE
@@ -91,8 +91,8 @@ class Layers(PairKernels):
     @ti.func
     def collect_pixel(self, b, row, column, tile, depth, hides):
         q, found = self.pixel_index(b, row, column), 0
-        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-            face = self.tile_faces[k]
+        for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
+            face = self.fields.tile_faces[k]
             m = self.meet(self.face(b, face), row, column)
             if m.near:
                 f = self.weigh(m)
@@ -111,16 +111,16 @@ class Layers(PairKernels):
         front, back, through = 0.0, 0.0, 1.0
         hidden, layer = False, 0
         while layer < ti.min(found, depth) and not hidden:
-            cover = self.layer_covers[begin + layer]
+            cover = self.fields.layer_covers[begin + layer]
             front, back = front + ti.max(cover, 0.0), back - ti.min(cover, 0.0)
             through *= 1.0 - ti.abs(cover)
             if hides == Hides.SUM:
                 hidden = front >= 1.0 or back >= 1.0
             if hides == Hides.PRODUCT:
-                hidden = through < self.limits[Limit.THRESHOLD]
+                hidden = through < self.fields.limits[Limit.THRESHOLD]
             layer += 1
         for empty in range(layer, depth):
-            self.layers[begin + empty] = -1
+            self.fields.layers[begin + empty] = -1
         return ti.select(found > depth and not hidden, found, 0)
 
     @ti.func
@@ -128,15 +128,19 @@ class Layers(PairKernels):
         """Into a list of `count` faces, sorted by depth, then by number; at most `depth` stay."""
         at, before = begin + count, True
         while at > begin and before:
-            other_z, other = self.layer_depths[at - 1], self.layers[at - 1]
+            other_z, other = self.fields.layer_depths[at - 1], self.fields.layers[at - 1]
             before = z < other_z or (z == other_z and face < other)
             if before:
                 if at < begin + depth:
-                    self.layer_depths[at], self.layers[at] = other_z, other
-                    self.layer_covers[at] = self.layer_covers[at - 1]
+                    self.fields.layer_depths[at], self.fields.layers[at] = other_z, other
+                    self.fields.layer_covers[at] = self.fields.layer_covers[at - 1]
                 at -= 1
         if at < begin + depth:
-            self.layer_depths[at], self.layers[at], self.layer_covers[at] = z, face, cover
+            self.fields.layer_depths[at], self.fields.layers[at], self.fields.layer_covers[at] = (
+                z,
+                face,
+                cover,
+            )
 
     @traced
     def tile_pairs(self) -> TilePairs:

@@ -55,4 +55,4 @@ class Push(TermKernels):
     @traced
     def finish(self, b: Any, q: Any, sums: Tangents) -> None:
         for i, plane in enumerate(sums.planes):
-            set_to(element(self.y_dot, self.place(i, q)), plane.value)
+            set_to(element(self.fields.y_dot, self.place(i, q)), plane.value)
