@@ -34,23 +34,17 @@ class Layers(PairKernels):
     @ti.kernel
     def collect_tiles(self, tiles: ti.i32, length: ti.i32, depth: ti.i32, hides: ti.i32) -> ti.i32:
         needed = 0
-        for slot in range(self.slots(tiles, length)):
-            if self.begins(slot):
-                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
-                    ti.atomic_max(needed, self.collect_tile(tile, depth, hides))
+        self.parallel(tiles, length, self.collect_tile, (depth, hides, needed))
         return needed
 
     @ti.kernel
     def collect_pixels(self, slots: ti.i32, depth: ti.i32, hides: ti.i32) -> ti.i32:
         needed = 0
-        for slot in range(slots):
-            b, row, column, tile = self.pixel(slot)
-            if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
-                ti.atomic_max(needed, self.collect_pixel(b, row, column, tile, depth, hides))
+        self.parallel_pixels(slots, self.collect_pixel, (depth, hides, needed))
         return needed
 
     @ti.func
-    def collect_tile(self, tile, depth, hides):
+    def collect_tile(self, tile, depth, hides, needed: ti.template()):
         b, first_row, first_column = self.tile_at(tile)
         self.hold(b)
         pairs = self.tile_pairs()
@@ -79,17 +73,17 @@ class Layers(PairKernels):
                         q * depth, ti.min(found, depth), depth, index, self.z_of(pairs, lane), cover
                     )
                     self.set_found(pairs, lane, found + 1)
-        needed = 0
+        most = 0
         for row in range(first_row, ti.min(first_row + TILE, self.dims[Dim.HEIGHT])):
             for i in range(columns):
                 q = self.pixel_index(b, row, first_column + i)
                 found = self.found_of(pairs, (row - first_row) * TILE + i)
-                needed = ti.max(needed, self.finish(q, found, depth, hides))
+                most = ti.max(most, self.finish(q, found, depth, hides))
         self.release()
-        return needed
+        ti.atomic_max(needed, most)
 
     @ti.func
-    def collect_pixel(self, b, row, column, tile, depth, hides):
+    def collect_pixel(self, b, row, column, tile, depth, hides, needed: ti.template()):
         q, found = self.pixel_index(b, row, column), 0
         for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
             face = self.fields.tile_faces[k]
@@ -102,7 +96,7 @@ class Layers(PairKernels):
                         self.signed_cover(m, f),
                     )  # fmt: skip
                     found += 1
-        return self.finish(q, found, depth, hides)
+        ti.atomic_max(needed, self.finish(q, found, depth, hides))
 
     @ti.func
     def finish(self, q, found, depth, hides):

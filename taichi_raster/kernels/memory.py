@@ -69,24 +69,38 @@ class Memory:
     # --- who does what ----------------------------------------------------------------------------
 
     @ti.func
-    def slots(self, count, length):
-        """Iterations of a parallel loop over `count` things, `length` of them to a run."""
-        return (count + length - 1) // length * self.spread
+    def parallel(
+        self,
+        count: ti.template(),
+        length: ti.template(),
+        body: ti.template(),
+        extra: ti.template(),
+    ):
+        """Call ``body(i, *extra)`` for each i below `count`, in parallel runs of `length`.
+
+        `body` is a `ti.func` and `extra` a tuple, both inlined. Taichi makes the outermost loops of
+        a kernel parallel, so a kernel calls this outside of any loop or branch.
+        """
+        for slot in range((count + length - 1) // length * self.spread):
+            if (slot & (self.spread - 1)) == 0:
+                first = slot // self.spread * length
+                for i in range(first, ti.min(first + length, count)):
+                    body(i, *extra)
 
     @ti.func
-    def begins(self, slot):
-        """Whether an iteration does a run; most do nothing."""
-        return (slot & (self.spread - 1)) == 0
+    def parallel_pixels(self, slots: ti.template(), body: ti.template(), extra: ti.template()):
+        """Call ``body(b, row, column, tile, *extra)`` for each pixel, a thread for each."""
+        for slot in range(slots):
+            self.at_pixel(slot, body, extra)
 
     @ti.func
-    def first(self, slot, length):
-        """The first thing of a run."""
-        return slot // self.spread * length
+    def at_pixel(self, slot, body: ti.template(), extra: ti.template()):
+        """Call ``body(b, row, column, tile, *extra)`` for a slot's pixel, if the image has it."""
+        b, row, column, tile = self.pixel(slot)
+        if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
+            body(b, row, column, tile, *extra)
 
-    @ti.func
-    def last(self, slot, length, count):
-        """The one after the last thing of a run."""
-        return ti.min(slot // self.spread * length + length, count)
+    # --- where things lie -------------------------------------------------------------------------
 
     @traced
     def hold(self, b: Any) -> None:

@@ -62,15 +62,16 @@ class OrderKernels(PairKernels):
     @ti.kernel
     def run(self, pixels: ti.i32, layers: ti.i32, chunks: ti.i32, length: ti.i32):
         """`length` chunks of `width` pixels are a run."""
-        for slot in range(self.slots(chunks, length)):
-            if self.begins(slot):
-                for chunk in range(self.first(slot, length), self.last(slot, length, chunks)):
-                    begin = chunk * self.width
-                    count = ti.min(self.width, pixels - begin)
-                    found = 0
-                    for lane in range(count):
-                        found = ti.max(found, self.fields.entries[begin + lane])
-                    self.chunk(begin, count, found, pixels, layers)
+        self.parallel(chunks, length, self.run_chunk, (pixels, layers))
+
+    @ti.func
+    def run_chunk(self, chunk, pixels, layers):
+        begin = chunk * self.width
+        count = ti.min(self.width, pixels - begin)
+        found = 0
+        for lane in range(count):
+            found = ti.max(found, self.fields.entries[begin + lane])
+        self.chunk(begin, count, found, pixels, layers)
 
     @ti.func
     def product(self, several, row, begin, count, found, pixels, layers):

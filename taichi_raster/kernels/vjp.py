@@ -81,14 +81,16 @@ class Pull(FaceKernels):
         """A thread takes `count` pixels of a run, from number `begin` on."""
         for run in range(runs):
             for step in range(begin, begin + count):
-                b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
-                if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
-                    for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
-                        m = self.meet(self.face(b, self.fields.tile_faces[k]), row, column)
-                        if m.near:
-                            f = self.weigh(m)
-                            if f.counts:
-                                self.pull_fragment(m, f, self.pixel_sink(m))
+                self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.pull_pixel, ())
+
+    @ti.func
+    def pull_pixel(self, b, row, column, tile):
+        for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
+            m = self.meet(self.face(b, self.fields.tile_faces[k]), row, column)
+            if m.near:
+                f = self.weigh(m)
+                if f.counts:
+                    self.pull_fragment(m, f, self.pixel_sink(m))
 
     @traced
     def face_sums(self, face: Face, run: Any) -> FaceSums:
