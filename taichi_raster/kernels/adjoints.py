@@ -15,8 +15,9 @@ import taichi as ti
 
 from taichi_raster.kernels.fragment import Face
 from taichi_raster.kernels.memory import Memory, size_of
-from taichi_raster.maths.dual import Lanes, Number
+from taichi_raster.maths.dual import Number
 from taichi_raster.maths.tracing import element, let, set_to
+from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import Dim, Part, Slot
 from taichi_raster.runtime.network_shape import Table
 

@@ -6,8 +6,9 @@ import taichi as ti
 
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.maths.dual import Lanes, raw
+from taichi_raster.maths.dual import raw
 from taichi_raster.maths.tracing import let, traced
+from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import SHIFT, TILE, Dim, Hides, Limit
 
 

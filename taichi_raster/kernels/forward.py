@@ -10,8 +10,9 @@ import taichi as ti
 from taichi_raster.kernels.by_tile import TileKernels
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.maths.arithmetic import maximum
-from taichi_raster.maths.dual import Lanes, Local, exp, log, raw
+from taichi_raster.maths.dual import exp, log, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
+from taichi_raster.maths.variables import Lanes, Local
 from taichi_raster.runtime.layout import TILE, Limit, Slot, State
 
 _NOTHING = -1e30  # the logarithm of nothing yet

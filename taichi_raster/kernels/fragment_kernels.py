@@ -14,8 +14,9 @@ from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.vjp import Pull, eights
-from taichi_raster.maths.dual import Lanes, Number, raw
+from taichi_raster.maths.dual import Number, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
+from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import Dim, Entry
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.maths.dual import Number, Vector
+from taichi_raster.maths.dual import Number
 from taichi_raster.maths.tracing import element, let, traced
+from taichi_raster.maths.vector import Vector
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.layout import TILE, Dim, Limit, Part, Slot, Variant
 from taichi_raster.runtime.network_shape import Architecture, Table

@@ -12,8 +12,9 @@ from taichi_raster.kernels.reach import Reach
 from taichi_raster.kernels.softness import DepthWeight, EdgeTerms
 from taichi_raster.kernels.textures import sampler
 from taichi_raster.maths import geometry
-from taichi_raster.maths.dual import Number, Vector, exp, raw, select, total
+from taichi_raster.maths.dual import Number, exp, raw, select
 from taichi_raster.maths.tracing import let, traced
+from taichi_raster.maths.vector import Vector, total
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.layout import Limit, Part, State, Variant
 from taichi_raster.runtime.scratch import Scratch

@@ -13,8 +13,9 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.maths.dual import Lanes, Number, chain, exp, raw
+from taichi_raster.maths.dual import Number, chain, exp, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
+from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.layout import Variant
 from taichi_raster.runtime.scratch import Scratch

@@ -13,8 +13,9 @@ from taichi_raster.kernels.adjoints import Sink
 from taichi_raster.kernels.fragment import AtCorners, Meeting
 from taichi_raster.kernels.memory import Memory
 from taichi_raster.maths.arithmetic import clamp
-from taichi_raster.maths.dual import Number, Vector, raw, select, total
+from taichi_raster.maths.dual import Number, raw, select
 from taichi_raster.maths.tracing import let
+from taichi_raster.maths.vector import Vector, total
 from taichi_raster.runtime.layout import Dim, Part, Variant
 
 _ROUNDING = 1e-4  # of a texel

@@ -14,8 +14,9 @@ from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.softness import pull_network
 from taichi_raster.maths import geometry
-from taichi_raster.maths.dual import Jet, Number, Vector, total
+from taichi_raster.maths.dual import Jet, Number
 from taichi_raster.maths.tracing import element, let, traced
+from taichi_raster.maths.vector import Vector, total
 from taichi_raster.runtime.layout import Dim, Part, Slot, State
 from taichi_raster.runtime.network_shape import Table
 
