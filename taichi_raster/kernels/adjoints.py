@@ -9,20 +9,17 @@ of texels always are. With tangents, it is the adjoints' tangents that go: the s
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.pairs import size_of
-from taichi_raster.maths.dual import Lanes, Number
+from taichi_raster.kernels.fragment import Face
+from taichi_raster.kernels.memory import Memory, size_of
+from taichi_raster.maths.dual import Number
 from taichi_raster.maths.tracing import element, let, set_to
+from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import Dim, Part, Slot
 from taichi_raster.runtime.network_shape import Table
-
-if TYPE_CHECKING:
-    from taichi_raster.kernels.fragment import Face
-    from taichi_raster.kernels.pairs import PairKernels
-
 
 LANES = 16  # pixels that are worked on together
 
@@ -32,8 +29,8 @@ class Sink:
 
     _data_oriented = True
 
-    def __init__(self, kernels: PairKernels, face: Face) -> None:
-        self.kernels, self.b, self.at = kernels, face.b, face.at
+    def __init__(self, memory: Memory, face: Face) -> None:
+        self.memory, self.b, self.at = memory, face.b, face.at
 
     def add(self, part: int, base: Any, offset: int, number: Any) -> None:
         """Take the adjoint of element ``base + offset`` of a part."""
@@ -43,7 +40,7 @@ class Sink:
         self.add(Part.VERTICES, (self.at, 9), 3 * i + j, number)
 
     def corner(self, i: int, c: int, number: Any) -> None:
-        channels = self.kernels.variant.corners
+        channels = self.memory.variant.corners
         self.add(Part.CORNERS, (self.at, 3 * channels), i * channels + c, number)
 
     def uv(self, i: int, j: int, number: Any) -> None:
@@ -63,14 +60,14 @@ class Sink:
 
     def amount(self, part: int, number: Any) -> Any:
         """What to add for an adjoint, or None for nothing."""
-        if not self.kernels.moves[part]:
+        if not self.memory.moves[part]:
             return None
         if not isinstance(number, Number):
-            return None if self.kernels.tangents else number
-        return number.d if self.kernels.tangents else number.v
+            return None if self.memory.tangents else number
+        return number.d if self.memory.tangents else number.v
 
     def into(self, part: int, index: Any, amount: Any) -> None:
-        into(self.kernels, part, index, amount)
+        into(self.memory, part, index, amount)
 
 
 class PixelSink(Sink):
@@ -82,7 +79,7 @@ class PixelSink(Sink):
             self.into(part, base[0] * base[1] + offset, amount)
 
     def knots(self, first: Any, numbers: list[Number]) -> None:
-        base = let(self.b * self.kernels.variant.edge.network.size + first)  # type: ignore[union-attr]
+        base = let(self.b * self.memory.variant.edge.network.size + first)  # type: ignore[union-attr]
         for i, number in enumerate(numbers):
             self.into(Part.EDGE_WEIGHTS, base + i, self.amount(Part.EDGE_WEIGHTS, number))
 
@@ -96,24 +93,24 @@ class FaceSums:
 
     _data_oriented = True
 
-    def __init__(self, kernels: PairKernels, face: Face, run: Any) -> None:
-        self.kernels, self.face = kernels, face
-        network = kernels.variant.edge.network
-        if isinstance(network, Table) and kernels.moves[Part.EDGE_WEIGHTS]:
+    def __init__(self, memory: Memory, face: Face, run: Any) -> None:
+        self.memory, self.face = memory, face
+        network = memory.variant.edge.network
+        if isinstance(network, Table) and memory.moves[Part.EDGE_WEIGHTS]:
             self.first = Lanes(LANES, 0)
             self.amounts = [Lanes(LANES) for _ in range(4)]
-        sizes = kernels.shared_sizes
+        sizes = memory.shared_sizes
         starts = list(itertools.accumulate(sizes.values(), initial=0))
         self.base = let(run * starts[-1])
         self.starts = dict(zip(sizes, starts, strict=False))
         sizes = {
             Part.VERTICES: 9,
-            Part.CORNERS: 3 * kernels.variant.corners,
-            Part.UV: 6 if kernels.variant.texture in ("clamp", "repeat") else 0,
+            Part.CORNERS: 3 * memory.variant.corners,
+            Part.UV: 6 if memory.variant.texture in ("clamp", "repeat") else 0,
             **sizes,
             Part.EDGE_WEIGHTS: size_of(network),
         }
-        self.sizes = {part: size for part, size in sizes.items() if kernels.moves[part]}
+        self.sizes = {part: size for part, size in sizes.items() if memory.moves[part]}
         self.sums = {
             (part, offset): Lanes(LANES)
             for part, size in self.sizes.items()
@@ -142,11 +139,11 @@ class FaceSums:
                 self.share(self.starts[part] + offset, lanes.at(0).value)
             else:
                 at = self.face.at * self.sizes[part] + offset
-                set_to(place_of_adjoint(self.kernels, part, at), lanes.at(0).value)
+                set_to(place_of_adjoint(self.memory, part, at), lanes.at(0).value)
 
     def share(self, at: Any, amount: Any) -> None:
         """Add to one of the sums of the run."""
-        place = element(self.kernels.partials, let(self.base + at))
+        place = element(self.memory.fields.partials, let(self.base + at))
         set_to(place, place + amount)
 
 
@@ -154,7 +151,7 @@ class FaceSink(Sink):
     """Adds to one lane of a face's sums, where the pixel counts."""
 
     def __init__(self, sums: FaceSums, lane: Any, counts: Any) -> None:
-        super().__init__(sums.kernels, sums.face)
+        super().__init__(sums.memory, sums.face)
         self.face_sums, self.sums = sums, sums.sums
         self.lane, self.counts = lane, counts
 
@@ -174,11 +171,11 @@ class FaceSink(Sink):
         super().into(part, index, ti.select(self.counts, amount, 0.0))
 
 
-def into(kernels: PairKernels, part: int, index: Any, amount: Any) -> None:
+def into(memory: Memory, part: int, index: Any, amount: Any) -> None:
     """Add to the adjoint of an element of a part of x, atomically."""
-    place = place_of_adjoint(kernels, part, index)
+    place = place_of_adjoint(memory, part, index)
     place += amount
 
 
-def place_of_adjoint(kernels: PairKernels, part: int, index: Any) -> Any:
-    return element(kernels.x.grad, let(kernels.dim(Dim.PARTS + part) + index))
+def place_of_adjoint(memory: Memory, part: int, index: Any) -> Any:
+    return element(memory.fields.x.grad, let(memory.dim(Dim.PARTS + part) + index))

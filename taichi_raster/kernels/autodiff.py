@@ -28,13 +28,15 @@ class Accumulate(TermKernels):
     def accumulate(self, runs: ti.i32):
         for run in range(runs):
             for step in range(self.dims[Dim.RUN_LENGTH]):
-                b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
-                if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
-                    for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-                        m = self.meet(self.face(b, self.tile_faces[k]), row, column)
-                        f = self.weigh(m)
-                        if f.counts:
-                            self.add_fragment(m, f)
+                self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.add_pixel, ())
+
+    @ti.func
+    def add_pixel(self, b, row, column, tile):
+        for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
+            m = self.meet(self.face(b, self.fields.tile_faces[k]), row, column)
+            f = self.weigh(m)
+            if f.counts:
+                self.add_fragment(m, f)
 
     @traced
     def add_fragment(self, m: Meeting, f: Fragment) -> None:
@@ -45,10 +47,10 @@ class Accumulate(TermKernels):
     def add_term(self, at: Any, term: Any) -> None:
         """Add a term, or its tangent."""
         if not self.tangents:
-            place = element(self.y, at)
+            place = element(self.fields.y, at)
             place += raw(term)
         elif isinstance(term, Number) and term.d is not None:
-            place = element(self.y_dot, at)
+            place = element(self.fields.y_dot, at)
             place += term.d
 
 

@@ -29,31 +29,34 @@ class Lists(PairKernels):
 
         Returns how many entries there are, or -1 where that does not fit in 31 bits.
         """
-        for slot in range(self.slots(count, length)):
-            if self.begins(slot):
-                for band in range(self.first(slot, length), self.last(slot, length, count)):
-                    self.count(band, bands)
+        self.parallel(count, length, self.visit, (bands, False))
         total = self.sum_up(tiles)
         fits = ti.select((total >= 0) & (total <= room), count, 0)
-        for slot in range(self.slots(fits, length)):
-            if self.begins(slot):
-                for band in range(self.first(slot, length), self.last(slot, length, count)):
-                    self.fill(band, bands)
+        self.parallel(fits, length, self.visit, (bands, True))
         return total
 
     @ti.func
-    def count(self, band, bands):
-        """Count each tile's faces, in the place two behind that of the tile's beginning."""
+    def visit(self, band, bands, fills: ti.template()):
+        """Count the faces of a band's tiles, or, where `fills`, list them.
+
+        A tile is counted two places behind that of its list's beginning. `sum_up` leaves the
+        beginning one place behind, and filling the list moves it to the list's end: the beginning
+        of the next.
+        """
         b, first, last, across = self.place_of(band, bands)
-        base = b * self.dims[Dim.TILES] + 2
-        for tile in range(first * across, last * across):
-            self.tile_begin[base + tile] = 0
+        base = b * self.dims[Dim.TILES] + (1 if ti.static(fills) else 2)
+        if ti.static(not fills):
+            for tile in range(first * across, last * across):
+                self.fields.tile_begin[base + tile] = 0
         self.hold(b)
         for face in range(self.dims[Dim.FACES]):
             top, bottom, left, right = self.tiles_of(b, face)
             for y in range(ti.max(top, first), ti.min(bottom, last)):
-                for at in range(base + y * across + left, base + y * across + right):
-                    self.tile_begin[at] = self.tile_begin[at] + 1
+                for tile in range(base + y * across + left, base + y * across + right):
+                    at = self.fields.tile_begin[tile]
+                    if ti.static(fills):
+                        self.fields.tile_faces[at] = face
+                    self.fields.tile_begin[tile] = at + 1
         self.release()
 
     @ti.func
@@ -62,25 +65,11 @@ class Lists(PairKernels):
         total = ti.cast(0, ti.i64)
         ti.loop_config(serialize=True)
         for tile in range(tiles):
-            n = self.tile_begin[tile + 2]
-            self.tile_begin[tile + 1] = ti.cast(total, ti.i32)
+            n = self.fields.tile_begin[tile + 2]
+            self.fields.tile_begin[tile + 1] = ti.cast(total, ti.i32)
             total += n
-        self.tile_begin[0] = 0
+        self.fields.tile_begin[0] = 0
         return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
-
-    @ti.func
-    def fill(self, band, bands):
-        b, first, last, across = self.place_of(band, bands)
-        base = b * self.dims[Dim.TILES] + 1
-        self.hold(b)
-        for face in range(self.dims[Dim.FACES]):
-            top, bottom, left, right = self.tiles_of(b, face)
-            for y in range(ti.max(top, first), ti.min(bottom, last)):
-                for tile in range(base + y * across + left, base + y * across + right):
-                    at = self.tile_begin[tile]
-                    self.tile_faces[at] = face
-                    self.tile_begin[tile] = at + 1
-        self.release()
 
     @ti.func
     def place_of(self, band, bands):

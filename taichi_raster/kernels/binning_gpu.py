@@ -20,79 +20,67 @@ class Binning(PairKernels):
 
     @ti.kernel
     def count(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
-        for slot in range(self.slots(tiles, length)):
-            if self.begins(slot):
-                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
-                    b, row, column = self.tile_at(tile)
-                    group = self.group_of(b, row, column)
-                    self.hold(b)
-                    n = 0
-                    for k in range(self.begin(group, grouped), self.end(group, grouped)):
-                        face = self.candidate(k, grouped)
-                        if self.reaches(b, face, row, column, TILE):
-                            n += 1
-                    self.tile_begin[tile + 1] = n
-                    self.release()
+        self.parallel(tiles, length, self.visit_tile, (grouped, False))
 
     @ti.kernel
     def fill(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
-        for slot in range(self.slots(tiles, length)):
-            if self.begins(slot):
-                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
-                    b, row, column = self.tile_at(tile)
-                    group = self.group_of(b, row, column)
-                    self.hold(b)
-                    at = self.tile_begin[tile]
-                    for k in range(self.begin(group, grouped), self.end(group, grouped)):
-                        face = self.candidate(k, grouped)
-                        if self.reaches(b, face, row, column, TILE):
-                            self.tile_faces[at] = face
-                            at += 1
-                    self.release()
+        self.parallel(tiles, length, self.visit_tile, (grouped, True))
 
     @ti.kernel
     def scan(self, tiles: ti.i32) -> ti.i32:
-        return self.sum_up(self.tile_begin, tiles)
+        return self.sum_up(self.fields.tile_begin, tiles)
 
     @ti.kernel
     def scan_only(self, tiles: ti.i32):
-        self.sum_up(self.tile_begin, tiles)
+        self.sum_up(self.fields.tile_begin, tiles)
 
     @ti.kernel
     def count_groups(self, groups: ti.i32, length: ti.i32):
-        for slot in range(self.slots(groups, length)):
-            if self.begins(slot):
-                for group in range(self.first(slot, length), self.last(slot, length, groups)):
-                    b, row, column = self.group_at(group)
-                    self.hold(b)
-                    n = 0
-                    for face in range(self.dims[Dim.FACES]):
-                        if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
-                            n += 1
-                    self.group_begin[group + 1] = n
-                    self.release()
+        self.parallel(groups, length, self.visit_group, (False,))
 
     @ti.kernel
     def fill_groups(self, groups: ti.i32, length: ti.i32):
-        for slot in range(self.slots(groups, length)):
-            if self.begins(slot):
-                for group in range(self.first(slot, length), self.last(slot, length, groups)):
-                    b, row, column = self.group_at(group)
-                    self.hold(b)
-                    at = self.group_begin[group]
-                    for face in range(self.dims[Dim.FACES]):
-                        if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
-                            self.group_faces[at] = face
-                            at += 1
-                    self.release()
+        self.parallel(groups, length, self.visit_group, (True,))
 
     @ti.kernel
     def scan_groups(self, groups: ti.i32) -> ti.i32:
-        return self.sum_up(self.group_begin, groups)
+        return self.sum_up(self.fields.group_begin, groups)
+
+    @ti.func
+    def visit_tile(self, tile, grouped, fills: ti.template()):
+        """Count a tile's faces, or, where `fills`, list them."""
+        b, row, column = self.tile_at(tile)
+        group = self.group_of(b, row, column)
+        self.hold(b)
+        at = self.fields.tile_begin[tile] if ti.static(fills) else 0
+        for k in range(self.begin(group, grouped), self.end(group, grouped)):
+            face = self.candidate(k, grouped)
+            if self.reaches(b, face, row, column, TILE):
+                if ti.static(fills):
+                    self.fields.tile_faces[at] = face
+                at += 1
+        if ti.static(not fills):
+            self.fields.tile_begin[tile + 1] = at
+        self.release()
+
+    @ti.func
+    def visit_group(self, group, fills: ti.template()):
+        """The same for a group of tiles."""
+        b, row, column = self.group_at(group)
+        self.hold(b)
+        at = self.fields.group_begin[group] if ti.static(fills) else 0
+        for face in range(self.dims[Dim.FACES]):
+            if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+                if ti.static(fills):
+                    self.fields.group_faces[at] = face
+                at += 1
+        if ti.static(not fills):
+            self.fields.group_begin[group + 1] = at
+        self.release()
 
     @ti.kernel
     def scan_groups_only(self, groups: ti.i32):
-        self.sum_up(self.group_begin, groups)
+        self.sum_up(self.fields.group_begin, groups)
 
     @ti.func
     def sum_up(self, begin: ti.template(), n):
@@ -122,16 +110,16 @@ class Binning(PairKernels):
 
     @ti.func
     def begin(self, group, grouped):
-        return ti.select(grouped == 1, self.group_begin[group * grouped], 0)
+        return ti.select(grouped == 1, self.fields.group_begin[group * grouped], 0)
 
     @ti.func
     def end(self, group, grouped):
-        last = self.group_begin[group * grouped + 1]
+        last = self.fields.group_begin[group * grouped + 1]
         return ti.select(grouped == 1, last, self.dims[Dim.FACES])
 
     @ti.func
     def candidate(self, k, grouped):
-        return ti.select(grouped == 1, self.group_faces[k * grouped], k)
+        return ti.select(grouped == 1, self.fields.group_faces[k * grouped], k)
 
     @traced
     def reaches(self, b: Any, face: Any, row: Any, column: Any, side: Any) -> Any:

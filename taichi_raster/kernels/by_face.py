@@ -18,10 +18,11 @@ class FaceKernels(PairKernels):
 
     @ti.kernel
     def run_faces(self, runs: ti.i32, runs_per_item: ti.i32, faces: ti.i32, length: ti.i32):
-        for slot in range(self.slots(runs, length)):
-            if self.begins(slot):
-                for run in range(self.first(slot, length), self.last(slot, length, runs)):
-                    b = run // runs_per_item
-                    begin = (run - b * runs_per_item) * faces
-                    for index in range(begin, ti.min(begin + faces, self.dims[Dim.FACES])):
-                        self.run_face(b, index, run)
+        self.parallel(runs, length, self.run_of_faces, (runs_per_item, faces))
+
+    @ti.func
+    def run_of_faces(self, run, runs_per_item, faces):
+        b = run // runs_per_item
+        begin = (run - b * runs_per_item) * faces
+        for index in range(begin, ti.min(begin + faces, self.dims[Dim.FACES])):
+            self.run_face(b, index, run)

@@ -45,10 +45,7 @@ class TileKernels(PairKernels):
 
     @ti.kernel
     def run_tiles(self, tiles: ti.i32, length: ti.i32):
-        for slot in range(self.slots(tiles, length)):
-            if self.begins(slot):
-                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
-                    self.run_tile(tile)
+        self.parallel(tiles, length, self.run_tile, ())
 
     @ti.func
     def run_tile(self, tile):
@@ -57,8 +54,8 @@ class TileKernels(PairKernels):
         sums = self.tile_sums()
         for lane in range(TILE * TILE):
             self.start(sums.at(lane))
-        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-            face = self.face(b, self.tile_faces[k])
+        for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
+            face = self.face(b, self.fields.tile_faces[k])
             top, bottom = self.rows_of_tile(face, first_row, first_column)
             for lane in range((top - first_row) * TILE, (bottom - first_row) * TILE):
                 m = self.meet(face, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1)))
@@ -75,13 +72,14 @@ class TileKernels(PairKernels):
 
     @ti.kernel
     def run_pixels(self, slots: ti.i32):
-        for slot in range(slots):
-            b, row, column, tile = self.pixel(slot)
-            if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
-                sums = self.pixel_sums()
-                self.start(sums)
-                for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-                    m = self.meet(self.face(b, self.tile_faces[k]), row, column)
-                    if m.near:
-                        self.add(m, sums)
-                self.finish(b, self.pixel_index(b, row, column), sums)
+        self.parallel_pixels(slots, self.run_pixel, ())
+
+    @ti.func
+    def run_pixel(self, b, row, column, tile):
+        sums = self.pixel_sums()
+        self.start(sums)
+        for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
+            m = self.meet(self.face(b, self.fields.tile_faces[k]), row, column)
+            if m.near:
+                self.add(m, sums)
+        self.finish(b, self.pixel_index(b, row, column), sums)

@@ -6,8 +6,9 @@ import taichi as ti
 
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.maths.dual import Lanes, raw
+from taichi_raster.maths.dual import raw
 from taichi_raster.maths.tracing import let, traced
+from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import SHIFT, TILE, Dim, Hides, Limit
 
 
@@ -35,29 +36,23 @@ class Layers(PairKernels):
     @ti.kernel
     def collect_tiles(self, tiles: ti.i32, length: ti.i32, depth: ti.i32, hides: ti.i32) -> ti.i32:
         needed = 0
-        for slot in range(self.slots(tiles, length)):
-            if self.begins(slot):
-                for tile in range(self.first(slot, length), self.last(slot, length, tiles)):
-                    ti.atomic_max(needed, self.collect_tile(tile, depth, hides))
+        self.parallel(tiles, length, self.collect_tile, (depth, hides, needed))
         return needed
 
     @ti.kernel
     def collect_pixels(self, slots: ti.i32, depth: ti.i32, hides: ti.i32) -> ti.i32:
         needed = 0
-        for slot in range(slots):
-            b, row, column, tile = self.pixel(slot)
-            if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
-                ti.atomic_max(needed, self.collect_pixel(b, row, column, tile, depth, hides))
+        self.parallel_pixels(slots, self.collect_pixel, (depth, hides, needed))
         return needed
 
     @ti.func
-    def collect_tile(self, tile, depth, hides):
+    def collect_tile(self, tile, depth, hides, needed: ti.template()):
         b, first_row, first_column = self.tile_at(tile)
         self.hold(b)
         pairs = self.tile_pairs()
         columns = ti.min(TILE, self.dims[Dim.WIDTH] - first_column)
-        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-            index = self.tile_faces[k]
+        for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
+            index = self.fields.tile_faces[k]
             face = self.face(b, index)
             top, bottom = self.rows_of_tile(face, first_row, first_column)
             begin, end = (top - first_row) * TILE, (bottom - first_row) * TILE
@@ -80,20 +75,20 @@ class Layers(PairKernels):
                         q * depth, ti.min(found, depth), depth, index, self.z_of(pairs, lane), cover
                     )
                     self.set_found(pairs, lane, found + 1)
-        needed = 0
+        most = 0
         for row in range(first_row, ti.min(first_row + TILE, self.dims[Dim.HEIGHT])):
             for i in range(columns):
                 q = self.pixel_index(b, row, first_column + i)
                 found = self.found_of(pairs, (row - first_row) * TILE + i)
-                needed = ti.max(needed, self.finish(q, found, depth, hides))
+                most = ti.max(most, self.finish(q, found, depth, hides))
         self.release()
-        return needed
+        ti.atomic_max(needed, most)
 
     @ti.func
-    def collect_pixel(self, b, row, column, tile, depth, hides):
+    def collect_pixel(self, b, row, column, tile, depth, hides, needed: ti.template()):
         q, found = self.pixel_index(b, row, column), 0
-        for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-            face = self.tile_faces[k]
+        for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
+            face = self.fields.tile_faces[k]
             m = self.meet(self.face(b, face), row, column)
             if m.near:
                 f = self.weigh(m)
@@ -103,7 +98,7 @@ class Layers(PairKernels):
                         self.signed_cover(m, f),
                     )  # fmt: skip
                     found += 1
-        return self.finish(q, found, depth, hides)
+        ti.atomic_max(needed, self.finish(q, found, depth, hides))
 
     @ti.func
     def finish(self, q, found, depth, hides):
@@ -112,16 +107,16 @@ class Layers(PairKernels):
         front, back, through = 0.0, 0.0, 1.0
         hidden, layer = False, 0
         while layer < ti.min(found, depth) and not hidden:
-            cover = self.layer_covers[begin + layer]
+            cover = self.fields.layer_covers[begin + layer]
             front, back = front + ti.max(cover, 0.0), back - ti.min(cover, 0.0)
             through *= 1.0 - ti.abs(cover)
             if hides == Hides.SUM:
                 hidden = front >= 1.0 or back >= 1.0
             if hides == Hides.PRODUCT:
-                hidden = through < self.limits[Limit.THRESHOLD]
+                hidden = through < self.fields.limits[Limit.THRESHOLD]
             layer += 1
         for empty in range(layer, depth):
-            self.layers[begin + empty] = -1
+            self.fields.layers[begin + empty] = -1
         return ti.select(found > depth and not hidden, found, layer)
 
     @ti.func
@@ -129,15 +124,19 @@ class Layers(PairKernels):
         """Into a list of `count` faces, sorted by depth, then by number; at most `depth` stay."""
         at, before = begin + count, True
         while at > begin and before:
-            other_z, other = self.layer_depths[at - 1], self.layers[at - 1]
+            other_z, other = self.fields.layer_depths[at - 1], self.fields.layers[at - 1]
             before = z < other_z or (z == other_z and face < other)
             if before:
                 if at < begin + depth:
-                    self.layer_depths[at], self.layers[at] = other_z, other
-                    self.layer_covers[at] = self.layer_covers[at - 1]
+                    self.fields.layer_depths[at], self.fields.layers[at] = other_z, other
+                    self.fields.layer_covers[at] = self.fields.layer_covers[at - 1]
                 at -= 1
         if at < begin + depth:
-            self.layer_depths[at], self.layers[at], self.layer_covers[at] = z, face, cover
+            self.fields.layer_depths[at], self.fields.layers[at], self.fields.layer_covers[at] = (
+                z,
+                face,
+                cover,
+            )
 
     @traced
     def tile_pairs(self) -> TilePairs:

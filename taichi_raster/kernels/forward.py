@@ -10,8 +10,9 @@ import taichi as ti
 from taichi_raster.kernels.by_tile import TileKernels
 from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.maths.arithmetic import maximum
-from taichi_raster.maths.dual import Lanes, Local, exp, log, raw
+from taichi_raster.maths.dual import exp, log, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
+from taichi_raster.maths.variables import Lanes, Local
 from taichi_raster.runtime.layout import TILE, Limit, Slot, State
 
 _NOTHING = -1e30  # the logarithm of nothing yet
@@ -71,7 +72,7 @@ class Forward(TileKernels):
         f = self.weigh(m)
         self.add_alpha(m, f, sums)
         if self.coloured:
-            shown = let(f.counts & f.visible) if self.unclipped_alpha else f.counts
+            shown = let(f.counts & f.visible) if self.variant.unclipped_alpha else f.counts
             (self.replace_colour if self.nearest_alone else self.add_colour)(m, f, shown, sums)
 
     @traced
@@ -131,7 +132,7 @@ class Forward(TileKernels):
     @traced
     def finish(self, b: Any, q: Any, sums: Pixel) -> None:
         """Write the sums, all colour weights relative to what makes them add up to 1."""
-        background = element(self.limits, b + Limit.COUNT)
+        background = element(self.fields.limits, b + Limit.COUNT)
         largest = maximum(sums.largest.value, background)
         shrink: Any = 1.0
         if self.depth is not None:
@@ -146,8 +147,8 @@ class Forward(TileKernels):
         sizes = [sums.total.value, sums.weight.value * shrink]
         sizes += [colour.value * shrink for colour in sums.colour]
         for plane, value in enumerate(sizes):
-            set_to(element(self.y, self.place(plane, q)), value)
+            set_to(element(self.fields.y, self.place(plane, q)), value)
         set_to(self.kept(State.PEAK, q), sums.peak.value)
         set_to(self.kept(State.SATURATED, q), sums.saturated.value)
-        set_to(element(self.nearest, q), sums.nearest.value)
-        set_to(element(self.top, q), sums.top.value)
+        set_to(element(self.fields.nearest, q), sums.nearest.value)
+        set_to(element(self.fields.top, q), sums.top.value)

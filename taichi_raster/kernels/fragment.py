@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from taichi_raster.maths.dual import Number, Vector
+from taichi_raster.maths.dual import Number
 from taichi_raster.maths.geometry import Foot, Triangle
+from taichi_raster.maths.vector import Vector
 from taichi_raster.softness.network_kernel import Tape
 from taichi_raster.softness.table_kernel import TableTape
 

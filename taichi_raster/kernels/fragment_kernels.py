@@ -14,8 +14,9 @@ from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.vjp import Pull, eights
-from taichi_raster.maths.dual import Lanes, Number, raw
+from taichi_raster.maths.dual import Number, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
+from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import Dim, Entry
 
 
@@ -42,7 +43,7 @@ class ListedPairs(PairKernels):
 
     @traced
     def entry(self, plane: int, e: Any) -> Any:
-        return element(self.entries, self.place(plane, e))
+        return element(self.fields.entries, self.place(plane, e))
 
 
 @ti.data_oriented
@@ -55,7 +56,7 @@ class Measure(FaceKernels, ListedPairs):
         face = self.face(b, index)
         at = self.face_index(b, index)
         planes = self.planes()
-        first, last = self.entry_begin[at], self.entry_begin[at + 1]
+        first, last = self.fields.entry_begin[at], self.fields.entry_begin[at + 1]
         for chunk in range((last - first + LANES - 1) // LANES):
             begin = first + chunk * LANES
             for lane in range(ti.min(eights(last - begin), LANES)):
@@ -103,7 +104,7 @@ class Measure(FaceKernels, ListedPairs):
 
     @traced
     def write(self, plane: int, e: Any, number: Any) -> None:
-        field = self.y_dot if self.tangents else self.y
+        field = self.fields.y_dot if self.tangents else self.fields.y
         set_to(element(field, self.place(plane, e)), number)
 
 
@@ -124,7 +125,7 @@ class PullListed(Pull, ListedPairs):
         face = self.face(b, index)
         at = self.face_index(b, index)
         sums = self.face_sums(face, run)
-        first, last = self.entry_begin[at], self.entry_begin[at + 1]
+        first, last = self.fields.entry_begin[at], self.fields.entry_begin[at + 1]
         for chunk in range((last - first + LANES - 1) // LANES):
             begin = first + chunk * LANES
             lanes = ti.min(eights(last - begin), LANES)
@@ -158,8 +159,8 @@ class PullListed(Pull, ListedPairs):
         """The same in a fixed order: a thread takes `count` pairs of a batch item, from number
         `begin` on."""
         for b in range(items):
-            first = self.entry_begin[b] + begin
-            for e in range(first, ti.min(first + count, self.entry_begin[b + 1])):
+            first = self.fields.entry_begin[b] + begin
+            for e in range(first, ti.min(first + count, self.fields.entry_begin[b + 1])):
                 at = self.entry(Entry.FACE, e)
                 self.pull_listed(self.face(b, at - b * self.dims[Dim.FACES]), e)
 
@@ -176,7 +177,7 @@ class PullListed(Pull, ListedPairs):
     def pull_fragment(self, m: Meeting, f: Fragment, sink: Sink) -> None:
         planes = range(2 + self.channels)
         f_bar, z_bar, *bars = (
-            Number(let(element(self.y.grad, self.place(plane, m.q)))) for plane in planes
+            Number(let(element(self.fields.y.grad, self.place(plane, m.q)))) for plane in planes
         )
         k_bar = None if f.edge.f_k is None else f.edge.f_k * f_bar
         d_bar = self.pull_edge(f, f.edge.f_u * f_bar, k_bar, sink)

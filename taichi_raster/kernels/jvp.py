@@ -9,8 +9,9 @@ import taichi as ti
 
 from taichi_raster.kernels.fragment import Meeting
 from taichi_raster.kernels.terms import TermKernels
-from taichi_raster.maths.dual import Lanes, Local, Number
+from taichi_raster.maths.dual import Number
 from taichi_raster.maths.tracing import element, set_to, traced
+from taichi_raster.maths.variables import Lanes, Local
 from taichi_raster.runtime.layout import TILE
 
 
@@ -55,4 +56,4 @@ class Push(TermKernels):
     @traced
     def finish(self, b: Any, q: Any, sums: Tangents) -> None:
         for i, plane in enumerate(sums.planes):
-            set_to(element(self.y_dot, self.place(i, q)), plane.value)
+            set_to(element(self.fields.y_dot, self.place(i, q)), plane.value)

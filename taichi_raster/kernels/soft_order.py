@@ -13,8 +13,9 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.maths.dual import Lanes, Number, chain, exp, raw
+from taichi_raster.maths.dual import Number, chain, exp, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
+from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.layout import Variant
 from taichi_raster.runtime.scratch import Scratch
@@ -62,15 +63,16 @@ class OrderKernels(PairKernels):
     @ti.kernel
     def run(self, pixels: ti.i32, layers: ti.i32, chunks: ti.i32, length: ti.i32):
         """`length` chunks of `width` pixels are a run."""
-        for slot in range(self.slots(chunks, length)):
-            if self.begins(slot):
-                for chunk in range(self.first(slot, length), self.last(slot, length, chunks)):
-                    begin = chunk * self.width
-                    count = ti.min(self.width, pixels - begin)
-                    found = 0
-                    for lane in range(count):
-                        found = ti.max(found, self.entries[begin + lane])
-                    self.chunk(begin, count, found, pixels, layers)
+        self.parallel(chunks, length, self.run_chunk, (pixels, layers))
+
+    @ti.func
+    def run_chunk(self, chunk, pixels, layers):
+        begin = chunk * self.width
+        count = ti.min(self.width, pixels - begin)
+        found = 0
+        for lane in range(count):
+            found = ti.max(found, self.fields.entries[begin + lane])
+        self.chunk(begin, count, found, pixels, layers)
 
     @ti.func
     def product(self, several, row, begin, count, found, pixels, layers):
@@ -108,7 +110,9 @@ class OrderKernels(PairKernels):
     def number(self, q: Any, row: Any, pixels: Any) -> Number:
         """A number of x, with its tangent."""
         at = let(row * pixels + q)
-        return Number(element(self.x, at), element(self.x_dot, at) if self.tangents else None)
+        return Number(
+            element(self.fields.x, at), element(self.fields.x_dot, at) if self.tangents else None
+        )
 
 
 @ti.data_oriented
@@ -138,9 +142,9 @@ class Through(OrderKernels):
     @traced
     def put(self, product: Several, lane: Any, at: Any) -> None:
         if self.tangents:
-            set_to(element(self.y_dot, at), product.second.at(lane).value)
+            set_to(element(self.fields.y_dot, at), product.second.at(lane).value)
         else:
-            set_to(element(self.y, at), product.first.at(lane).value)
+            set_to(element(self.fields.y, at), product.first.at(lane).value)
 
 
 @ti.data_oriented
@@ -164,7 +168,7 @@ class PullThrough(OrderKernels):
         for row in range(found):
             self.product(several, row, begin, count, found, pixels, layers)
             for lane in range(count):
-                self.put(self.y, several, lane, row * pixels + begin + lane, layers * pixels)
+                self.put(self.fields.y, several, lane, row * pixels + begin + lane, layers * pixels)
         for own in range(layers):
             for lane in range(count):
                 self.set_both(several, lane, 0.0, 0.0)
@@ -174,7 +178,9 @@ class PullThrough(OrderKernels):
                         for lane in range(count):
                             self.pull_pair(several, lane, begin + lane, own, other, pixels, layers)
             for lane in range(count):
-                self.put(self.x.grad, several, lane, own * pixels + begin + lane, layers * pixels)
+                self.put(
+                    self.fields.x.grad, several, lane, own * pixels + begin + lane, layers * pixels
+                )
 
     @traced
     def put(self, field: Any, several: Several, lane: Any, at: Any, size: Any) -> None:
@@ -210,6 +216,6 @@ class PullThrough(OrderKernels):
         """The adjoint of a row's factor f: the row's, times the product of the other factors."""
         at = let(row * pixels + q)
         zero = let(f == 0.0)
-        zeros = let(element(self.y, at + layers * pixels) - ti.select(zero, 1.0, 0.0))
-        others = element(self.y, at) / ti.select(zero, 1.0, f)
-        return let(ti.select(zeros == 0.0, others * element(self.y.grad, at), 0.0))
+        zeros = let(element(self.fields.y, at + layers * pixels) - ti.select(zero, 1.0, 0.0))
+        others = element(self.fields.y, at) / ti.select(zero, 1.0, f)
+        return let(ti.select(zeros == 0.0, others * element(self.fields.y.grad, at), 0.0))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from taichi_raster.kernels.adjoints import Sink
 from taichi_raster.kernels.fragment import Edge
+from taichi_raster.kernels.memory import Memory
 from taichi_raster.maths.dual import Number, raw, select
 from taichi_raster.maths.tracing import let
 from taichi_raster.runtime.layout import EdgeVariant, Part, Slot
@@ -13,10 +15,6 @@ from taichi_raster.runtime.network_shape import Architecture, Table
 from taichi_raster.softness import network_kernel, table_kernel
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.distributions.lifted import lifted
-
-if TYPE_CHECKING:
-    from taichi_raster.kernels.adjoints import Sink
-    from taichi_raster.kernels.pairs import PairKernels
 
 
 class EdgeTerms:
@@ -27,8 +25,8 @@ class EdgeTerms:
         self.formulas = registry.find(variant.distribution)
         self.autodiff = autodiff
 
-    def at(self, kernels: PairKernels, b: Any, d: Number) -> Edge:
-        scale = kernels.parameter(b, Slot.SCALE)
+    def at(self, memory: Memory, b: Any, d: Number) -> Edge:
+        scale = memory.parameter(b, Slot.SCALE)
         inverse = 1.0 / scale
         along, x_d = d, inverse
         if self.variant.squared:
@@ -38,13 +36,13 @@ class EdgeTerms:
         x, x_shift = scaled, 0.0
         if self.variant.network is None:
             x_shift = -1.0 if self.formulas.mirrored else 1.0
-            x = x + kernels.parameter(b, Slot.SHIFT) * x_shift
+            x = x + memory.parameter(b, Slot.SHIFT) * x_shift
         tape = None
         if self.variant.network is not None:
-            tape = network_at(kernels, self.variant.network, Part.EDGE_WEIGHTS, b, x)
+            tape = network_at(memory, self.variant.network, Part.EDGE_WEIGHTS, b, x)
         u = x if tape is None else tape.logit
         formulas = self.formulas
-        k = kernels.parameter(b, Slot.SHAPE) if formulas.shaped else None
+        k = memory.parameter(b, Slot.SHAPE) if formulas.shaped else None
         f = lifted(formulas.cdf, u, k, self.autodiff)
         log_s = lifted(formulas.log_survival, u, k, self.autodiff)
         saturated = None
@@ -54,19 +52,19 @@ class EdgeTerms:
 
 
 def network_at(
-    kernels: PairKernels, network: Architecture | Table, part: int, b: Any, x: Number
+    memory: Memory, network: Architecture | Table, part: int, b: Any, x: Number
 ) -> network_kernel.Tape | table_kernel.TableTape:
     """A network whose weights lie in a part of x, or a table in its place."""
     if isinstance(network, Table):
         base = let(b * (network.size // 4))
         return table_kernel.evaluate(
-            network, lambda i: kernels.cell(part, base + i), x, kernels.autodiff
+            network, lambda i: memory.cell(part, base + i), x, memory.autodiff
         )
     weights: dict[int, Number] = {}
 
     def weight(i: int) -> Number:
         if i not in weights:
-            weights[i] = kernels.shared(part, network.size, b, i)
+            weights[i] = memory.shared(part, network.size, b, i)
         return weights[i]
 
     return network_kernel.evaluate(network, weight, x)
@@ -79,7 +77,7 @@ def pull_network(
     if tape is None:
         return u_bar
     if isinstance(tape, table_kernel.TableTape):
-        if sink.kernels.moves[part]:
+        if sink.memory.moves[part]:
             sink.knots(tape.first, [u_bar * slope for slope in tape.basis])
         return u_bar * tape.by_x
     size = tape.arch.size
@@ -87,4 +85,4 @@ def pull_network(
     def take(i: int, bar: Number) -> None:
         sink.add(part, (sink.b, size), i, bar)
 
-    return network_kernel.pull(tape, u_bar, take if sink.kernels.moves[part] else None)
+    return network_kernel.pull(tape, u_bar, take if sink.memory.moves[part] else None)

@@ -27,7 +27,7 @@ class TermKernels(TileKernels):
     @traced
     def alpha_term(self, m: Meeting, f: Fragment) -> Number:
         if self.conorm.largest_alone:
-            return select(element(self.top, m.q) == m.face.index, f.edge.f, 0.0)
+            return select(element(self.fields.top, m.q) == m.face.index, f.edge.f, 0.0)
         peak = self.kept(State.PEAK, m.q) if self.conorm.exponent is not None else None
         p = self.parameter(m.b, Slot.P)
         return self.conorm_term(m.b, f.edge.f, f.edge.log_s, p, f.edge.saturated, peak)
@@ -35,6 +35,6 @@ class TermKernels(TileKernels):
     @traced
     def colour_weight(self, m: Meeting, f: Fragment) -> Number:
         if self.nearest_alone:
-            return Number(ti.select(element(self.nearest, m.q) == m.face.index, 1.0, 0.0))
+            return Number(ti.select(element(self.fields.nearest, m.q) == m.face.index, 1.0, 0.0))
         l = self.depth.at(self, m.b, f.z_norm, self.kept(State.REFERENCE, m.q)).l  # noqa: E741
         return f.edge.f * self.relative_weight(m, f, l)

@@ -5,20 +5,18 @@ Each sampler gives a fragment's channels, textured ones first, and pulls their a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import taichi as ti
 
+from taichi_raster.kernels.adjoints import Sink
 from taichi_raster.kernels.fragment import AtCorners, Meeting
+from taichi_raster.kernels.memory import Memory
 from taichi_raster.maths.arithmetic import clamp
-from taichi_raster.maths.dual import Number, Vector, raw, total
+from taichi_raster.maths.dual import Number, raw, select
 from taichi_raster.maths.tracing import let
+from taichi_raster.maths.vector import Vector, total
 from taichi_raster.runtime.layout import Dim, Part, Variant
-
-if TYPE_CHECKING:
-    from taichi_raster.kernels.adjoints import Sink
-    from taichi_raster.kernels.pairs import PairKernels
-
 
 _ROUNDING = 1e-4  # of a texel
 
@@ -29,22 +27,22 @@ class Corners:
     def __init__(self, channels: int) -> None:
         self.channels = channels
 
-    def at_corners(self, kernels: PairKernels, at: Any) -> AtCorners:
+    def at_corners(self, memory: Memory, at: Any) -> AtCorners:
         """What face number `at` of the whole batch has at its corners."""
         size = self.channels
         first = let(at * (3 * size))
-        values = [kernels.load(Part.CORNERS, first + i) for i in range(3 * size)]
+        values = [memory.load(Part.CORNERS, first + i) for i in range(3 * size)]
         return AtCorners([Vector(*values[c::size]) for c in range(size)])
 
     def values(self, m: Meeting) -> list[Vector]:
         assert m.face.attributes is not None
         return m.face.attributes.channels
 
-    def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
+    def sample(self, memory: Memory, m: Meeting, mixing: Vector) -> list[Any]:
         return [mixing.dot(values) for values in self.values(m)]
 
     def pull(
-        self, kernels: PairKernels, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
+        self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
     ) -> Vector:
         """The adjoint of `mixing`; the rest goes into the sink."""
         mixing_bar = Vector(0.0, 0.0, 0.0)
@@ -61,39 +59,39 @@ class Surface:
     def __init__(self, channels: int, corners: Corners) -> None:
         self.channels, self.corners = channels, corners
 
-    def at_corners(self, kernels: PairKernels, at: Any) -> AtCorners:
-        return self.corners.at_corners(kernels, at)
+    def at_corners(self, memory: Memory, at: Any) -> AtCorners:
+        return self.corners.at_corners(memory, at)
 
-    def first(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> Any:
+    def first(self, memory: Memory, m: Meeting, mixing: Vector) -> Any:
         """Where the fragment's texel begins: the two triangles of each cell of a square."""
-        size = kernels.dim(Dim.TEXTURE_HEIGHT)
+        size = memory.dim(Dim.TEXTURE_HEIGHT)
         u, v = (let(raw(mixing[i]) * size) for i in range(2))
         # Published: a coordinate of 1 is a cell too far, which is the next row, or face.
-        last = size if kernels.variant.clipped else size - 1
+        last = size if memory.variant.clipped else size - 1
         i, j = (let(clamp(ti.floor(s, ti.i32), 0, last)) for s in (u, v))
         # On the edge between the last two corners u + v is a whole number but for rounding.
         lower = let(u + v - i - j <= 1.0 + _ROUNDING)
         column = ti.select(lower, i, size - 1 - i)
         row = ti.select(lower, j, size - 1 - j)
-        start = m.b * kernels.dim(Dim.TEXTURE_STRIDE) + m.face.index * (size * size * self.channels)
+        start = m.b * memory.dim(Dim.TEXTURE_STRIDE) + m.face.index * (size * size * self.channels)
         texel = let(start + (row * size + column) * self.channels)
-        if not kernels.variant.clipped:
+        if not memory.variant.clipped:
             return texel
-        item = kernels.dim(Dim.FACES) * size * size * self.channels
-        return let(ti.min(texel, m.b * kernels.dim(Dim.TEXTURE_STRIDE) + item - self.channels))
+        item = memory.dim(Dim.FACES) * size * size * self.channels
+        return let(ti.min(texel, m.b * memory.dim(Dim.TEXTURE_STRIDE) + item - self.channels))
 
-    def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
-        first = self.first(kernels, m, mixing)
-        texels = [kernels.load(Part.TEXELS, first + c) for c in range(self.channels)]
-        return texels + self.corners.sample(kernels, m, mixing)
+    def sample(self, memory: Memory, m: Meeting, mixing: Vector) -> list[Any]:
+        first = self.first(memory, m, mixing)
+        texels = [memory.load(Part.TEXELS, first + c) for c in range(self.channels)]
+        return texels + self.corners.sample(memory, m, mixing)
 
     def pull(
-        self, kernels: PairKernels, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
+        self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
     ) -> Vector:
-        first = self.first(kernels, m, mixing)
+        first = self.first(memory, m, mixing)
         for c in range(self.channels):
             sink.texel(first + c, bars[c])
-        return self.corners.pull(kernels, m, mixing, bars[self.channels :], sink)
+        return self.corners.pull(memory, m, mixing, bars[self.channels :], sink)
 
 
 class Image:
@@ -102,9 +100,9 @@ class Image:
     def __init__(self, channels: int, repeat: bool, corners: Corners) -> None:
         self.channels, self.repeat, self.corners = channels, repeat, corners
 
-    def at_corners(self, kernels: PairKernels, at: Any) -> AtCorners:
-        values = [kernels.load(Part.UV, at * 6 + i) for i in range(6)]
-        channels = self.corners.at_corners(kernels, at).channels
+    def at_corners(self, memory: Memory, at: Any) -> AtCorners:
+        values = [memory.load(Part.UV, at * 6 + i) for i in range(6)]
+        channels = self.corners.at_corners(memory, at).channels
         return AtCorners(channels, [Vector(*values[j::2]) for j in range(2)])
 
     def coordinates(self, m: Meeting) -> list[Vector]:
@@ -112,10 +110,10 @@ class Image:
         assert m.face.attributes is not None
         return m.face.attributes.uv
 
-    def place(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[tuple[Any, Any, Any]]:
+    def place(self, memory: Memory, m: Meeting, mixing: Vector) -> list[tuple[Any, Any, Any]]:
         """(lower texel, upper texel, fraction between) along u, then along v."""
         u, v = (mixing.dot(corner) for corner in self.coordinates(m))
-        sizes = kernels.dim(Dim.TEXTURE_WIDTH), kernels.dim(Dim.TEXTURE_HEIGHT)
+        sizes = memory.dim(Dim.TEXTURE_WIDTH), memory.dim(Dim.TEXTURE_HEIGHT)
         return [self._between(u, sizes[0]), self._between(1.0 - v, sizes[1])]
 
     def _between(self, coordinate: Number, size: Any) -> tuple[Any, Any, Any]:
@@ -134,12 +132,12 @@ class Image:
         return first, let(clamp(index + 1, 0, size - 1)), fraction
 
     def texels(
-        self, kernels: PairKernels, m: Meeting, place: list[tuple[Any, Any, Any]]
+        self, memory: Memory, m: Meeting, place: list[tuple[Any, Any, Any]]
     ) -> list[tuple[Any, Any]]:
         """(where a texel begins, its weight), four of them, row by row."""
         (left, right, s), (top, bottom, t) = place
-        width = kernels.dim(Dim.TEXTURE_WIDTH)
-        start = let(m.b * kernels.dim(Dim.TEXTURE_STRIDE))
+        width = memory.dim(Dim.TEXTURE_WIDTH)
+        start = let(m.b * memory.dim(Dim.TEXTURE_STRIDE))
 
         def at(row: Any, column: Any) -> Any:
             return let(start + (row * width + column) * self.channels)
@@ -149,32 +147,32 @@ class Image:
             (at(bottom, left), (1.0 - s) * t), (at(bottom, right), s * t),
         ]  # fmt: skip
 
-    def sample(self, kernels: PairKernels, m: Meeting, mixing: Vector) -> list[Any]:
-        texels = self.texels(kernels, m, self.place(kernels, m, mixing))
+    def sample(self, memory: Memory, m: Meeting, mixing: Vector) -> list[Any]:
+        texels = self.texels(memory, m, self.place(memory, m, mixing))
         textured = [
-            total(kernels.load(Part.TEXELS, at + c) * weight for at, weight in texels)
+            total(memory.load(Part.TEXELS, at + c) * weight for at, weight in texels)
             for c in range(self.channels)
         ]
-        return textured + self.corners.sample(kernels, m, mixing)
+        return textured + self.corners.sample(memory, m, mixing)
 
     def pull(
-        self, kernels: PairKernels, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
+        self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
     ) -> Vector:
-        place = self.place(kernels, m, mixing)
+        place = self.place(memory, m, mixing)
         s, t = place[0][2], place[1][2]
-        texels = self.texels(kernels, m, place)
+        texels = self.texels(memory, m, place)
         s_bar: Any = 0.0
         t_bar: Any = 0.0
         for c in range(self.channels):
             bar = bars[c]
             for at, weight in texels:
                 sink.texel(at + c, bar * weight)
-            a, b, d, e = (kernels.load(Part.TEXELS, at + c) for at, _ in texels)
+            a, b, d, e = (memory.load(Part.TEXELS, at + c) for at, _ in texels)
             s_bar = s_bar + bar * ((b - a) * (1.0 - t) + (e - d) * t)
             t_bar = t_bar + bar * ((d - a) * (1.0 - s) + (e - b) * s)
-        u_bar = s_bar * ti.cast(kernels.dim(Dim.TEXTURE_WIDTH), ti.f32)
-        v_bar = t_bar * -ti.cast(kernels.dim(Dim.TEXTURE_HEIGHT), ti.f32)
-        mixing_bar = self.corners.pull(kernels, m, mixing, bars[self.channels :], sink)
+        u_bar = s_bar * ti.cast(memory.dim(Dim.TEXTURE_WIDTH), ti.f32)
+        v_bar = t_bar * -ti.cast(memory.dim(Dim.TEXTURE_HEIGHT), ti.f32)
+        mixing_bar = self.corners.pull(memory, m, mixing, bars[self.channels :], sink)
         for j, (corner, bar) in enumerate(zip(self.coordinates(m), (u_bar, v_bar), strict=True)):
             mixing_bar = mixing_bar + corner * bar
             for i in range(3):
@@ -184,8 +182,6 @@ class Image:
 
 def _where(condition: Any, fraction: Number) -> Number:
     """`fraction`, or a constant 0 where the texture is clamped anyway."""
-    from taichi_raster.maths.dual import select
-
     return select(condition, fraction, 0.0)
 
 

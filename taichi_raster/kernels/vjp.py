@@ -14,8 +14,9 @@ from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.softness import pull_network
 from taichi_raster.maths import geometry
-from taichi_raster.maths.dual import Jet, Number, Vector, total
+from taichi_raster.maths.dual import Jet, Number
 from taichi_raster.maths.tracing import element, let, traced
+from taichi_raster.maths.vector import Vector, total
 from taichi_raster.runtime.layout import Dim, Part, Slot, State
 from taichi_raster.runtime.network_shape import Table
 
@@ -81,14 +82,16 @@ class Pull(FaceKernels):
         """A thread takes `count` pixels of a run, from number `begin` on."""
         for run in range(runs):
             for step in range(begin, begin + count):
-                b, row, column, tile = self.pixel(run * self.dims[Dim.RUN_LENGTH] + step)
-                if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
-                    for k in range(self.tile_begin[tile], self.tile_begin[tile + 1]):
-                        m = self.meet(self.face(b, self.tile_faces[k]), row, column)
-                        if m.near:
-                            f = self.weigh(m)
-                            if f.counts:
-                                self.pull_fragment(m, f, self.pixel_sink(m))
+                self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.pull_pixel, ())
+
+    @ti.func
+    def pull_pixel(self, b, row, column, tile):
+        for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
+            m = self.meet(self.face(b, self.fields.tile_faces[k]), row, column)
+            if m.near:
+                f = self.weigh(m)
+                if f.counts:
+                    self.pull_fragment(m, f, self.pixel_sink(m))
 
     @traced
     def face_sums(self, face: Face, run: Any) -> FaceSums:
@@ -126,7 +129,7 @@ class Pull(FaceKernels):
     @traced
     def pull_fragment(self, m: Meeting, f: Fragment, sink: Sink) -> None:
         """Add the adjoints of a fragment's inputs."""
-        u_bar, k_bar = self.pull_alpha(m, f, let(element(self.y.grad, m.q)), sink)
+        u_bar, k_bar = self.pull_alpha(m, f, let(element(self.fields.y.grad, m.q)), sink)
         w_bar, corner_bar = Vector(0.0, 0.0, 0.0), Vector(0.0, 0.0, 0.0)
         if self.coloured:
             colour_u, colour_k, w_bar, corner_bar = self.pull_colour(m, f, sink)
@@ -151,7 +154,7 @@ class Pull(FaceKernels):
         edge = f.edge
         shaped = edge.f_k is not None
         if self.conorm.largest_alone:
-            mine = let(ti.select(element(self.top, m.q) == m.face.index, along, 0.0))
+            mine = let(ti.select(element(self.fields.top, m.q) == m.face.index, along, 0.0))
             return edge.f_u * mine, edge.f_k * mine if shaped else None
         p = self.parameter(m.b, Slot.P)
         peak = self.kept(State.PEAK, m.q) if self.conorm.exponent is not None else None
@@ -174,9 +177,11 @@ class Pull(FaceKernels):
     @traced
     def pull_colour(self, m: Meeting, f: Fragment, sink: Sink) -> tuple[Any, Any, Vector, Vector]:
         """The adjoints of u, of the shape, of barycentric coordinates and of corners' depths."""
-        bars = [let(element(self.y.grad, self.place(2 + c, m.q))) for c in range(self.channels)]
+        bars = [
+            let(element(self.fields.y.grad, self.place(2 + c, m.q))) for c in range(self.channels)
+        ]
         if self.nearest_alone:
-            weight = Number(ti.select(element(self.nearest, m.q) == m.face.index, 1.0, 0.0))
+            weight = Number(ti.select(element(self.fields.nearest, m.q) == m.face.index, 1.0, 0.0))
             u_bar, k_bar, z_bar = 0.0, 0.0, 0.0
         else:
             l = self.depth.at(self, m.b, f.z_norm, self.kept(State.REFERENCE, m.q))  # noqa: E741
@@ -184,7 +189,7 @@ class Pull(FaceKernels):
             weight = f.edge.f * psi
             colours = self.colours(m, f.mixing)
             along = total(c * bar for c, bar in zip(colours, bars, strict=True))
-            along = along + element(self.y.grad, self.place(1, m.q))
+            along = along + element(self.fields.y.grad, self.place(1, m.q))
             u_bar, k_bar = along * psi * f.edge.f_u, 0.0
             if f.edge.f_k is not None:
                 k_bar = along * psi * f.edge.f_k

@@ -1,4 +1,4 @@
-"""Numbers that carry a derivative, for the formulas that run while a kernel is compiled.
+"""Dual numbers and their elementary functions; all of it runs while a kernel is compiled.
 
 The mathematics of a (pixel, face) pair is plain Python on `Number`: running it emits the kernel's
 instructions. With tangents, the very same formulas emit their directional derivative as well
@@ -12,15 +12,14 @@ tangent of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import taichi as ti
 from taichi.lang import impl
 
 from taichi_raster.maths import elementary
-from taichi_raster.maths.arithmetic import clamp, frozen, polynomial, types
-from taichi_raster.maths.tracing import element, let, set_to
+from taichi_raster.maths.arithmetic import clamp, frozen, polynomial
+from taichi_raster.maths.tracing import let
 
 
 class Number:
@@ -155,104 +154,6 @@ def sqrt(x: Any) -> Any:
         return ti.sqrt(x)
     root = let(sqrt(x.v))
     return type(x)(root, None if x.d is None else x.d / (2.0 * root))
-
-
-class Vector(tuple):
-    """A few numbers or expressions, with the arithmetic of vectors."""
-
-    def __new__(cls, *items: Any) -> Vector:
-        return super().__new__(cls, items)
-
-    def __add__(self, other: Any) -> Vector:
-        return Vector(*(a + b for a, b in zip(self, other, strict=True)))
-
-    def __sub__(self, other: Any) -> Vector:
-        return Vector(*(a - b for a, b in zip(self, other, strict=True)))
-
-    def __neg__(self) -> Vector:
-        return Vector(*(-a for a in self))
-
-    def __mul__(self, factor: Any) -> Vector:
-        return Vector(*(a * factor for a in self))
-
-    __rmul__ = __mul__
-
-    def dot(self, other: Any) -> Any:
-        products = [a * b for a, b in zip(self, other, strict=True)]
-        return total(products)
-
-    def each(self, function: Callable[[Any], Any]) -> Vector:
-        return Vector(*(function(a) for a in self))
-
-    def lets(self) -> Vector:
-        return self.each(let)
-
-
-def total(items: Any) -> Any:
-    """The sum of at least one item."""
-    first, *others = items
-    for item in others:
-        first = first + item
-    return first
-
-
-def choose(condition: Any, a: Vector, b: Vector) -> Vector:
-    """`select` for vectors."""
-    return Vector(*(select(condition, i, j) for i, j in zip(a, b, strict=True)))
-
-
-class Local:
-    """A variable of the kernel's that may change, starting at zero; `zero` tells its type."""
-
-    _data_oriented = True
-
-    def __init__(self, zero: float = 0.0) -> None:
-        self.place = impl.expr_init(zero)
-
-    @property
-    def value(self) -> Any:
-        return self.place
-
-    def add(self, value: Any) -> None:
-        self.place += value
-
-    def set(self, value: Any) -> None:
-        self.place._assign(value)
-
-
-class Lanes:
-    """As many variables as pixels are worked on together, in an array of the kernel's, all zero.
-
-    (Were they to start as something else, LLVM would copy that from memory, and no longer know that
-    nobody else can reach the array.)
-    """
-
-    _data_oriented = True
-
-    def __init__(self, count: int, zero: float = 0.0) -> None:
-        kind = ti.i32 if isinstance(zero, int) else types.real
-        self.array = impl.expr_init(impl.make_matrix([zero] * count, kind))
-
-    def at(self, lane: Any) -> Lane:
-        return Lane(self.array, lane)
-
-
-class Lane(Local):
-    """One of them."""
-
-    def __init__(self, array: Any, lane: Any) -> None:
-        self.array, self.lane = array, lane
-
-    @property
-    def value(self) -> Any:
-        return let(element(self.array, self.lane))
-
-    def add(self, value: Any) -> None:
-        place = element(self.array, self.lane)
-        place += value
-
-    def set(self, value: Any) -> None:
-        set_to(element(self.array, self.lane), value)
 
 
 def upto(x: Any, largest: float) -> Any:

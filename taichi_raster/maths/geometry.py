@@ -19,8 +19,10 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.maths.arithmetic import clamp, frozen, maximum, minimum
-from taichi_raster.maths.dual import Local, Number, Vector, choose, raw, select, sqrt, total
+from taichi_raster.maths.dual import Number, raw, select, sqrt
 from taichi_raster.maths.tracing import let
+from taichi_raster.maths.variables import Local
+from taichi_raster.maths.vector import Vector, choose, total
 
 POINT = 1e-10  # an edge shorter than this, in NDC, counts as a point
 
