@@ -17,7 +17,7 @@ from taichi_raster.kernels.pairs import size_of
 from taichi_raster.maths.dual import Lanes, Number
 from taichi_raster.maths.tracing import element, let, set_to
 from taichi_raster.runtime.layout import Dim, Part, Slot
-from taichi_raster.runtime.network_shape import Table
+from taichi_raster.runtime.variant import Table
 
 if TYPE_CHECKING:
     from taichi_raster.kernels.fragment import Face

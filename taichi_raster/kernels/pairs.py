@@ -15,9 +15,9 @@ from taichi_raster.maths.arithmetic import clamp
 from taichi_raster.maths.dual import Number, Vector, exp, raw, select, total
 from taichi_raster.maths.tracing import element, let, traced
 from taichi_raster.runtime.device import Runtime
-from taichi_raster.runtime.layout import TILE, Dim, Limit, Part, Slot, State, Variant
-from taichi_raster.runtime.network_shape import Architecture, Table
+from taichi_raster.runtime.layout import TILE, Dim, Limit, Part, Slot, State
 from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.runtime.variant import Architecture, Table, Variant
 from taichi_raster.softness import conorm
 from taichi_raster.softness.distributions import registry
 

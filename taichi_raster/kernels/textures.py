@@ -13,7 +13,8 @@ from taichi_raster.kernels.fragment import AtCorners, Meeting
 from taichi_raster.maths.arithmetic import clamp
 from taichi_raster.maths.dual import Number, Vector, raw, total
 from taichi_raster.maths.tracing import let
-from taichi_raster.runtime.layout import Dim, Part, Variant
+from taichi_raster.runtime.layout import Dim, Part
+from taichi_raster.runtime.variant import Variant
 
 if TYPE_CHECKING:
     from taichi_raster.kernels.adjoints import Sink
