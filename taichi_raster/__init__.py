@@ -46,8 +46,8 @@ with fast_import.quickly():
     )
     from taichi_raster.presets import published
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
+    from taichi_raster.presets.serialization import load_softening, save_softening
     from taichi_raster.presets.softening import Softening
-    from taichi_raster.presets.storage import load_softening, save_softening
     from taichi_raster.render.hard import HardBuffers, hard_buffers
     from taichi_raster.render.sharp import SharpRasterizer
     from taichi_raster.render.soft import SoftRasterizer
@@ -100,8 +100,8 @@ with fast_import.quickly():
     from taichi_raster.softness.edge import Distribution, EdgeSoftness
     from taichi_raster.softness.mlp import MLPSoftness
     from taichi_raster.softness.schedule import Constant, Geometric, Knots, Schedule
-    from taichi_raster.softness.storage import load_softness, save_softness
-    from taichi_raster.softness.table import TabulatedSoftness, tabulate
+    from taichi_raster.softness.serialization import load_softness, save_softness
+    from taichi_raster.softness.tabulated import TabulatedSoftness, tabulate
 
 __all__ = [
     "AmbientLight",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.extremes import Check, Extremes, extremes
-from taichi_raster.runtime.transforms import plain
+from taichi_raster.runtime.transforms import unwrapped
 
 _COARSE = (torch.float16, torch.bfloat16)
 _FLOATS: dict[Any, torch.dtype] = {np.float32: torch.float32, np.float64: torch.float64}
@@ -194,7 +194,7 @@ def finite(what: str, name: str, value: Tensor, later: Extremes | None = None) -
 
 def visible(face_vertices: Tensor, near: float, far: float, later: Extremes | None = None) -> None:
     """At least one face must reach the depth range."""
-    z = plain(face_vertices)[..., 2]
+    z = unwrapped(face_vertices)[..., 2]
 
     def check(nearest: float, farthest: float) -> None:
         if not (near <= nearest and farthest <= far):

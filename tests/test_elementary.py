@@ -10,12 +10,12 @@ import taichi as ti
 import torch
 
 from taichi_raster.maths import elementary
-from taichi_raster.runtime.thread import owned
+from taichi_raster.runtime.thread import runs_in_runtime_thread
 
 pytestmark = pytest.mark.runs_on(arch="cpu")
 
 
-@owned
+@runs_in_runtime_thread
 def evaluate(function: Callable, *arguments: np.ndarray, dtype: torch.dtype) -> np.ndarray:
     real = ti.f32 if dtype == torch.float32 else ti.f64
     fields = [ti.field(real, len(arguments[0])) for _ in range(len(arguments) + 1)]

@@ -8,10 +8,10 @@ from torch import Tensor
 import taichi_raster as tr
 from taichi_raster.engine.engine import engine
 from taichi_raster.runtime import transfer
+from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.launcher import Launcher
-from taichi_raster.runtime.layout import Call
 from taichi_raster.runtime.scratch import Scratch
-from taichi_raster.runtime.thread import owned
+from taichi_raster.runtime.thread import runs_in_runtime_thread
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
@@ -27,7 +27,7 @@ class Counter:
         return self.seen[at] - 10
 
 
-@owned
+@runs_in_runtime_thread
 def test_a_launch_runs_the_kernel_and_returns_its_number() -> None:
     counter = Counter()
     add = Launcher(counter.add, "cpu")
@@ -35,14 +35,14 @@ def test_a_launch_runs_the_kernel_and_returns_its_number() -> None:
     assert counter.seen.to_numpy().tolist() == [0, 5, 7, 0]
 
 
-@owned
+@runs_in_runtime_thread
 def test_two_objects_of_a_class_have_kernels_of_their_own() -> None:
     first, second = Counter(), Counter()
     launchers = Launcher(first.add, "cpu"), Launcher(second.add, "cpu")
     assert [launch(0, amount) for launch, amount in zip(launchers, (1, 2), strict=True)] == [-9, -8]
 
 
-@owned
+@runs_in_runtime_thread
 def test_a_view_of_a_field_follows_it_when_it_grows() -> None:
     scratch = Scratch(tr.runtime())
     for size in (10, scratch.capacity("limits") + 1):

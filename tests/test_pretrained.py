@@ -94,7 +94,7 @@ def test_files_with_a_conorms_parameter_itself_still_load(
 ) -> None:
     softening = tr.Softening(tr.Distribution("logistic"), alpha=tr.TConorm("frank", p))
     old = lambda alpha: ({"name": alpha.name, "p": "number"}, {"p": alpha.p.value})  # noqa: E731
-    monkeypatch.setattr("taichi_raster.presets.storage._stored_alpha", old)
+    monkeypatch.setattr("taichi_raster.presets.serialization._stored_alpha", old)
     tr.save_softening(tmp_path / "old.safetensors", softening)
     alpha = tr.load_softening(tmp_path / "old.safetensors").alpha
     assert isinstance(alpha.p, tr.Schedule) and torch.equal(alpha.at(torch.ones(())), p)

@@ -11,8 +11,8 @@ import taichi_raster as tr
 from programs import run_program
 from scenes import gradients
 from taichi_raster.engine.engine import engine
-from taichi_raster.runtime.recent import Recent
-from taichi_raster.runtime.thread import OwnerThread, owned, owner
+from taichi_raster.runtime.lru_cache import LRUCache
+from taichi_raster.runtime.thread import OwnerThread, owner, runs_in_runtime_thread
 from test_threads import assert_same, questions
 
 ON_ANY = pytest.mark.runs_on(precision="f32")  # on CPU, Vulkan and CUDA
@@ -176,7 +176,7 @@ def test_jobs_are_done_one_after_the_other_in_one_thread() -> None:
 
 
 def test_what_a_job_raises_reaches_whoever_asked() -> None:
-    @owned
+    @runs_in_runtime_thread
     def fail(what: str) -> None:
         raise KeyError(what)
 
@@ -219,7 +219,7 @@ def test_own_taichi_code_runs_beside_the_renderer() -> None:
 
 
 def test_caches_forget_what_was_not_used_for_the_longest_time() -> None:
-    cache: Recent[str, int] = Recent(2)
+    cache: LRUCache[str, int] = LRUCache(2)
     cache["a"], cache["b"] = 1, 2
     assert cache.get("a") == 1
     cache["c"] = 3

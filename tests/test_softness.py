@@ -16,7 +16,7 @@ from scenes import (
     mlp_weights,
     random_faces,
 )
-from taichi_raster.runtime.thread import owned
+from taichi_raster.runtime.thread import runs_in_runtime_thread
 from taichi_raster.softness.distributions import registry
 
 ORACLES = {
@@ -26,7 +26,7 @@ ORACLES = {
 }
 
 
-@owned
+@runs_in_runtime_thread
 def in_kernel(formula: object, x: np.ndarray) -> np.ndarray:
     """(N, 3): value and two slopes of a Taichi function, in the run's precision."""
     real = tr.runtime().ti_float

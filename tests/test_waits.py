@@ -123,17 +123,17 @@ class Copies(TorchDispatchMode):
 def test_a_few_numbers_are_written_where_they_are_wanted(value: Tensor) -> None:
     like = torch.empty(2, 3, device=AWAY)
     with Copies():
-        found = parameters.on(value, like)
+        found = parameters.to_like(value, like)
     assert (found.shape, found.dtype, found.device) == (value.shape, like.dtype, AWAY)
     with Copies(), pytest.raises(AssertionError, match="copied"):
-        parameters.on(torch.zeros(100), like)
-    assert parameters.on(value, torch.zeros(2).double()).tolist() == value.double().tolist()
+        parameters.to_like(torch.zeros(100), like)
+    assert parameters.to_like(value, torch.zeros(2).double()).tolist() == value.double().tolist()
 
 
 def test_numbers_that_move_keep_their_derivative() -> None:
     value = torch.tensor(0.3, requires_grad=True)
-    assert parameters.on(value, torch.empty(2, device=AWAY)).requires_grad
-    assert parameters.on(value, torch.zeros(2)).requires_grad
+    assert parameters.to_like(value, torch.empty(2, device=AWAY)).requires_grad
+    assert parameters.to_like(value, torch.zeros(2)).requires_grad
 
 
 @pytest.mark.parametrize("numbers", [[0.5, 1.0, 0.0], [2.0]])
@@ -152,10 +152,10 @@ def test_filled_is_the_numbers(numbers: list[float]) -> None:
 def test_parameters_that_are_numbers_are_not_fetched_back() -> None:
     given = {"edge.scale": torch.tensor(0.1), "alpha.p": torch.tensor(1.0)}
     with Copies():
-        found = parameters.table(given, torch.empty(3, 2, device=AWAY))
+        found = parameters.stack(given, torch.empty(3, 2, device=AWAY))
     assert found.shape == (3, 2) and found.device == AWAY
     with pytest.raises(ValueError, match=r"edge.scale: expected positive finite values, got -0.5"):
-        parameters.table({"edge.scale": torch.tensor(-0.5)}, torch.empty(3, 2, device=AWAY))
+        parameters.stack({"edge.scale": torch.tensor(-0.5)}, torch.empty(3, 2, device=AWAY))
 
 
 def test_kernels_get_a_calls_sizes_as_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

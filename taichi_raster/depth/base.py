@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from taichi_raster.maths.dual import Number
-from taichi_raster.runtime.layout import DepthVariant
-from taichi_raster.runtime.network_shape import Architecture
+from taichi_raster.runtime.variant import Architecture, DepthVariant
+from taichi_raster.softness import parameters
 from taichi_raster.softness.archive import Entry
-from taichi_raster.softness.parameters import on
-from taichi_raster.softness.schedule import Schedule, as_finite, as_schedule, hold
-from taichi_raster.softness.storage import Stored, built_schedule, stored_schedules
+from taichi_raster.softness.schedule import Schedule, as_finite, as_schedule, register_tensor
+from taichi_raster.softness.serialization import Stored, built_schedule, stored_schedules
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class WeightedDepth(DepthSoftness):
         value = as_finite("background_z", background_z)
         if not bool((value.detach() >= 0).all()):
             raise ValueError(f"background_z: expected finite values >= 0, got {value.tolist()}")
-        hold(self, "background_z", value)
+        register_tensor(self, "background_z", value)
 
     def at(self, u: Tensor) -> DepthState:
         gamma = self.gamma(u)
@@ -202,7 +201,7 @@ class WeightedDepth(DepthSoftness):
     def compose(
         self, found: PixelColours, state: DepthState, floor: Tensor, background: Tensor | None
     ) -> Tensor:
-        gamma = on(state.gamma, floor).expand(len(floor))[:, None, None]
+        gamma = parameters.to_like(state.gamma, floor).expand(len(floor))[:, None, None]
         floor = floor[:, None, None]
         formula = self.variant.log_weight
         if formula is not None and formula.relative:

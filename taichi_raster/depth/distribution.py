@@ -15,14 +15,15 @@ from taichi_raster.depth.base import (
     WeightedDepth,
 )
 from taichi_raster.maths.dual import Number
-from taichi_raster.runtime.layout import DepthVariant, Slot
+from taichi_raster.runtime.layout import Slot
+from taichi_raster.runtime.variant import DepthVariant
 from taichi_raster.softness.archive import Entry
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.distributions.lifted import lifted
 from taichi_raster.softness.distributions.log_cdf import log_cdf
 from taichi_raster.softness.edge import as_shape, describe_shape_and_shift
 from taichi_raster.softness.schedule import Schedule, as_shift, describe
-from taichi_raster.softness.storage import Stored, built_schedule
+from taichi_raster.softness.serialization import Stored, built_schedule
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours
-from taichi_raster.runtime.layout import DepthVariant
+from taichi_raster.runtime.variant import DepthVariant
 from taichi_raster.softness.archive import Entry
-from taichi_raster.softness.storage import Stored
+from taichi_raster.softness.serialization import Stored
 
 
 class HardDepth(DepthSoftness):

@@ -17,11 +17,12 @@ from taichi_raster.depth.base import (
     WeightedDepth,
 )
 from taichi_raster.maths.dual import Number
-from taichi_raster.runtime.layout import DepthVariant, Part, Slot
+from taichi_raster.runtime.layout import Part, Slot
+from taichi_raster.runtime.variant import DepthVariant
 from taichi_raster.softness.archive import Entry
-from taichi_raster.softness.network import architecture, network_logit, random_weights
+from taichi_raster.softness.network_torch import architecture, network_logit, random_weights
 from taichi_raster.softness.schedule import Schedule, describe
-from taichi_raster.softness.storage import Stored, fill_parameters
+from taichi_raster.softness.serialization import Stored, fill_parameters
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from taichi_raster.depth.base import DepthSoftness, DepthState
-from taichi_raster.runtime.layout import DepthVariant
+from taichi_raster.runtime.variant import DepthVariant
 from taichi_raster.softness.archive import Entry
 from taichi_raster.softness.schedule import Schedule, as_schedule, describe
-from taichi_raster.softness.storage import Stored, built_schedule, stored_schedules
+from taichi_raster.softness.serialization import Stored, built_schedule, stored_schedules
 
 Transmittance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What the other fragments let through of each, (K, P): of coverages (K, P), depths in temperatures
@@ -26,7 +26,7 @@ Transmittance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Fragments:
+class PixelFragments:
     """N fragments of P pixels.
 
     Attributes:
@@ -94,7 +94,7 @@ class OverDepth(DepthSoftness):
         return DepthState(gamma, torch.ones_like(gamma), torch.zeros_like(gamma), 0 * one)
 
     def mean_colours(
-        self, fragments: Fragments, gamma: Float[Tensor, "P"], through: Transmittance
+        self, fragments: PixelFragments, gamma: Float[Tensor, "P"], through: Transmittance
     ) -> Float[Tensor, "C P"]:
         """The mean of each pixel's attributes; a fragment weighs what the others let through of it.
 

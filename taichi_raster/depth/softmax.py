@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from taichi_raster.depth.base import LogWeight, LogWeightFormula, PairKernel, WeightedDepth
 from taichi_raster.maths.dual import Number
-from taichi_raster.runtime.layout import DepthVariant, Slot
+from taichi_raster.runtime.layout import Slot
+from taichi_raster.runtime.variant import DepthVariant
 from taichi_raster.softness.archive import Entry
 from taichi_raster.softness.schedule import describe
-from taichi_raster.softness.storage import Stored
+from taichi_raster.softness.serialization import Stored
 
 
 @dataclass(frozen=True)

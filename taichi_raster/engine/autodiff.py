@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from taichi_raster.runtime.layout import Call
-from taichi_raster.runtime.network_shape import Table
+from taichi_raster.runtime.call import Call
+from taichi_raster.runtime.variant import Table
 from taichi_raster.softness.distributions import registry
 
 _by_autodiff: ContextVar[bool] = ContextVar("derivatives_by_autodiff", default=False)

@@ -18,17 +18,18 @@ import torch
 from torch import Tensor
 
 from taichi_raster.engine.kernel_cache import KernelCache
-from taichi_raster.engine.tile_lists import STILL, list_faces, to_each
+from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run, list_faces
 from taichi_raster.kernels.adjoints import LANES
 from taichi_raster.kernels.by_tile import TileKernels
 from taichi_raster.kernels.forward import Forward
 from taichi_raster.kernels.vjp import Pull
 from taichi_raster.runtime import transfer
+from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.device import Runtime, runtime
-from taichi_raster.runtime.layout import Call, Part, State, Variant
-from taichi_raster.runtime.network_shape import Table
+from taichi_raster.runtime.layout import Part, State
 from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.thread import owner
+from taichi_raster.runtime.variant import Table, Variant
 
 MARGIN = LANES
 """Pixels past the last row that are read, and not used."""
@@ -83,7 +84,8 @@ class Engine:
                 self._placed = ticket
             return
         self.place(call, x, background)
-        variant = replace(call.variant, moves=STILL)  # shared by all, so that it compiles once
+        # The same for all calls that differ in derivatives alone, so that it compiles once.
+        variant = replace(call.variant, moves=NO_DERIVATIVES)
         self.run(Forward, variant, call)
         self._loaded = self._placed = ticket
 
@@ -117,20 +119,20 @@ class Engine:
             self.cache.launch(kind, variant, "run_pixels", call.batch * call.slots)
         else:
             tiles = call.batch * call.tiles
-            self.cache.launch(kind, variant, "run_tiles", tiles, to_each(tiles))
+            self.cache.launch(kind, variant, "run_tiles", tiles, items_per_run(tiles))
 
-    def pull(self, kind: type[Pull], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
+    def vjp(self, kind: type[Pull], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
         """The adjoint of x, given that of the sums.
 
         Face by face, which suits few threads, or pixel by pixel; pair by pair, where `pairs` are
         listed.
         """
         if self.on_gpu:
-            self._pull_pixels(kind, call, x, pairs)
+            self._vjp_by_pixels(kind, call, x, pairs)
             return transfer.read(self.scratch, self.scratch.x.grad, x, call.x_size)
-        return self._pull_faces(kind, call, x)
+        return self._vjp_by_faces(kind, call, x)
 
-    def _pull_pixels(self, kind: type[Pull], call: Call, x: Tensor, pairs: int | None) -> None:
+    def _vjp_by_pixels(self, kind: type[Pull], call: Call, x: Tensor, pairs: int | None) -> None:
         fields, launch = self.scratch, self.cache.launch
         if pairs is not None and not call.fixed_order:
             launch(kind, call.variant, "pull_pairs", pairs)
@@ -145,7 +147,7 @@ class Engine:
             count = min(portion, total - begin)
             launch(kind, call.variant, name, call.runs(True), begin, count)
 
-    def _pull_faces(self, kind: type[Pull], call: Call, x: Tensor) -> Tensor:
+    def _vjp_by_faces(self, kind: type[Pull], call: Call, x: Tensor) -> Tensor:
         fields, variant = self.scratch, call.variant
         runs, length = call.face_runs()
         sizes = self.cache.kernels(kind, variant).shared_sizes if variant.moves[2] else {}
@@ -154,7 +156,9 @@ class Engine:
             fields.reserve(partials=total)
             transfer.clear(fields, fields.partials, total)
         all_runs = call.batch * runs
-        self.cache.launch(kind, variant, "run_faces", all_runs, runs, length, to_each(all_runs))
+        self.cache.launch(
+            kind, variant, "run_faces", all_runs, runs, length, items_per_run(all_runs)
+        )
         found = transfer.read(fields, fields.x.grad, x, call.x_size)
         if total > 0:  # what faces share: the sum over runs, in a fixed order
             values, at = found.numpy(), 0
@@ -194,10 +198,10 @@ _engine: Engine | None = None
 def engine() -> Engine:
     """The engine of the runtime in force; from any thread."""
     settings = runtime()
-    return owner.run(_made, settings) if _engine is None else _engine
+    return owner.run(_create, settings) if _engine is None else _engine
 
 
-def _made(settings: Runtime) -> Engine:
+def _create(settings: Runtime) -> Engine:
     global _engine
     if _engine is None:
         _engine = Engine(settings)

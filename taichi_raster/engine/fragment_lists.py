@@ -10,16 +10,18 @@ from torch import Tensor
 
 from taichi_raster.engine.engine import Engine, engine
 from taichi_raster.engine.pixel_sums import PixelSums
-from taichi_raster.engine.tile_lists import STILL, to_each
+from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
 from taichi_raster.kernels.depth_sort import Layers
 from taichi_raster.runtime import transfer
-from taichi_raster.runtime.layout import Call, Hides, Variant
-from taichi_raster.runtime.recent import Recent
+from taichi_raster.runtime.call import Call
+from taichi_raster.runtime.layout import EarlyStop
+from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.thread import owner
+from taichi_raster.runtime.variant import Variant
 
 
 @dataclass(frozen=True)
-class Listing:
+class FragmentList:
     """N pairs, sorted by face where kernels go face by face, else by pixel.
 
     Attributes:
@@ -35,7 +37,7 @@ class Listing:
     depth: int
 
     @staticmethod
-    def of(layers: Int[Tensor, "B H W K"], faces: int, by_face: bool) -> Listing:
+    def of(layers: Int[Tensor, "B H W K"], faces: int, by_face: bool) -> FragmentList:
         """Of what `Layers` finds: faces of each pixel, nearest first, then -1."""
         batch, height, width, most = layers.shape
         flat = layers.reshape(-1)
@@ -53,19 +55,19 @@ class Listing:
         row = pixel // width
         entries = torch.stack([row - item * height, pixel - row * width, face])
         slots = layer.long() * (batch * height * width) + pixel
-        return Listing(entries, begin, slots, most)
+        return FragmentList(entries, begin, slots, most)
 
 
-def layers_of(call: Call, x: Tensor, hides: int) -> Int[Tensor, "B H W K"]:
-    """Faces that each pixel sees, nearest first, then -1; see `Hides`."""
+def depth_layers(call: Call, x: Tensor, hides: int) -> Int[Tensor, "B H W K"]:
+    """Faces that each pixel sees, nearest first, then -1; see `EarlyStop`."""
     return owner.run(_layers_of, engine(), call, x, hides)
 
 
-def listing_of(sums: PixelSums, x: Tensor, hides: int) -> Listing:
+def fragment_list(sums: PixelSums, x: Tensor, hides: int) -> FragmentList:
     """The pairs that pixels see, of inputs whose sums were taken."""
     current = engine()
     layers = owner.run(_layers_of_sums, current, sums, x, hides)
-    return Listing.of(layers, sums.call.faces, by_face=not current.on_gpu)
+    return FragmentList.of(layers, sums.call.faces, by_face=not current.on_gpu)
 
 
 def _layers_of(current: Engine, call: Call, x: Tensor, hides: int) -> Tensor:
@@ -76,11 +78,11 @@ def _layers_of(current: Engine, call: Call, x: Tensor, hides: int) -> Tensor:
 def _layers_of_sums(current: Engine, sums: PixelSums, x: Tensor, hides: int) -> Tensor:
     current.load(sums.call, sums.ticket, x, sums.background)
     # The kernels do not look at the T-conorm, so that all T-conorms share them.
-    variant = replace(sums.call.variant, conorm="probabilistic", moves=STILL)
+    variant = replace(sums.call.variant, conorm="probabilistic", moves=NO_DERIVATIVES)
     return _layers(current, sums.call, variant, x, hides)
 
 
-_depths: Recent[tuple, int] = Recent(256)
+_depths: LRUCache[tuple, int] = LRUCache(256)
 """How deep lists were the last time, of scenes that are alike; for the owner's thread."""
 
 
@@ -90,7 +92,7 @@ def _layers(current: Engine, call: Call, variant: Variant, x: Tensor, hides: int
     scene = variant, hides, call.faces, call.height, call.width
     depth = min(_depths.get(scene, 4), call.faces)
     name = "collect_pixels" if current.on_gpu else "collect_tiles"
-    sizes = (call.batch * call.slots,) if current.on_gpu else (tiles, to_each(tiles))
+    sizes = (call.batch * call.slots,) if current.on_gpu else (tiles, items_per_run(tiles))
     while True:
         listed = call.pixels * depth
         fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
@@ -100,4 +102,4 @@ def _layers(current: Engine, call: Call, variant: Variant, x: Tensor, hides: int
             found = transfer.read(fields, fields.layers, x, listed)
             found = found.view(call.batch, call.height, call.width, depth)
             return found[..., : max(needed, 1)]
-        depth = min(2 * depth, needed) if hides == Hides.SUM else needed
+        depth = min(2 * depth, needed) if hides == EarlyStop.SUM else needed

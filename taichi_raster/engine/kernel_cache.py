@@ -6,9 +6,9 @@ from typing import Any
 
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.launcher import Launcher
-from taichi_raster.runtime.layout import Variant
-from taichi_raster.runtime.recent import Recent
+from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.runtime.variant import Variant
 
 
 class KernelCache:
@@ -17,8 +17,8 @@ class KernelCache:
 
     def __init__(self, scratch: Scratch, settings: Runtime) -> None:
         self._scratch, self._settings = scratch, settings
-        self._kernels: Recent[tuple[type, Variant], Any] = Recent(512)
-        self._launchers: Recent[tuple[type, Variant, str], Launcher] = Recent(1024)
+        self._kernels: LRUCache[tuple[type, Variant], Any] = LRUCache(512)
+        self._launchers: LRUCache[tuple[type, Variant, str], Launcher] = LRUCache(1024)
         self._version = -1  # of the scratch fields that they were compiled for
 
     def launch(self, kind: type, variant: Variant, name: str, *arguments: int) -> int:

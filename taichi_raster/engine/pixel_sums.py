@@ -14,7 +14,8 @@ from taichi_raster.kernels.jvp import Push
 from taichi_raster.kernels.vjp import Pull, PullTangent
 from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
-from taichi_raster.runtime.layout import Call, State
+from taichi_raster.runtime.call import Call
+from taichi_raster.runtime.layout import State
 from taichi_raster.runtime.thread import owner
 
 
@@ -95,7 +96,7 @@ def _vjp(current: Engine, sums: PixelSums, x: Tensor, v: Tensor) -> Tensor:
     current.load(call, sums.ticket, x, sums.background)
     transfer.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
     if not sums.autodiff:
-        return current.pull(Pull, call, x)
+        return current.vjp(Pull, call, x)
     refuse_what_autodiff_cannot(call, current.on_gpu)
     transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
     with elementary.native():
@@ -126,7 +127,7 @@ def _second(current: Engine, sums: PixelSums, x: Tensor, v: Tensor, x_dot: Tenso
     transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
     if not sums.autodiff:
         transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
-        return current.pull(PullTangent, call, x)
+        return current.vjp(PullTangent, call, x)
     refuse_what_autodiff_cannot(call, current.on_gpu)
     transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
     transfer.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)

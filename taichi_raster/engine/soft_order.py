@@ -11,7 +11,7 @@ from torch import Tensor
 from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.autograd import Evaluate
 from taichi_raster.engine.engine import MARGIN, Engine, engine
-from taichi_raster.engine.tile_lists import to_each
+from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels.soft_order import (
     WIDTH,
     OrderKernels,
@@ -20,8 +20,8 @@ from taichi_raster.kernels.soft_order import (
     ThroughTangent,
 )
 from taichi_raster.runtime import transfer
-from taichi_raster.runtime.layout import DepthVariant, EdgeVariant, Variant
 from taichi_raster.runtime.thread import owner
+from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 
 _VARIANT = Variant(EdgeVariant("uniform"), DepthVariant("none"))  # which these do not look at
 
@@ -125,5 +125,5 @@ class SoftOrder:
     def _run(self, current: Engine, kind: type[OrderKernels]) -> None:
         width = 1 if current.on_gpu else WIDTH
         chunks = -(-self.pixels // width)
-        length = 1 if current.on_gpu else to_each(chunks)
+        length = 1 if current.on_gpu else items_per_run(chunks)
         current.cache.launch(kind, _VARIANT, "run", self.pixels, self.layers, chunks, length)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from taichi_raster.engine.kernel_cache import KernelCache
 from taichi_raster.kernels.binning_cpu import Lists
 from taichi_raster.kernels.binning_gpu import Binning
-from taichi_raster.runtime.layout import RUNS, Call, DepthVariant, EdgeVariant, Variant
+from taichi_raster.runtime.call import Call
+from taichi_raster.runtime.layout import RUNS
 from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 
-STILL = (True, False, False)
+NO_DERIVATIVES = (True, False, False)
 """`Variant.moves` of kernels that nobody differentiates: all calls share them."""
 
 
@@ -20,12 +22,12 @@ def list_faces(cache: KernelCache, fields: Scratch, call: Call, on_gpu: bool) ->
         cull=call.variant.cull,
         clockwise=call.variant.clockwise,
         unclipped_alpha=call.variant.unclipped_alpha,
-        moves=STILL,
+        moves=NO_DERIVATIVES,
     )
     (_by_tile if on_gpu else _by_face)(cache, fields, call, variant)
 
 
-def to_each(count: int) -> int:
+def items_per_run(count: int) -> int:
     """How many of `count` things one run of a parallel loop does on a CPU."""
     return -(-count // RUNS)
 
@@ -37,7 +39,7 @@ def _by_face(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) 
     while total > room:  # the second time, there is room
         room = fields.capacity("tile_faces")
         total = cache.launch(
-            Lists, variant, "build", tiles, bands, call.bands, to_each(bands), room
+            Lists, variant, "build", tiles, bands, call.bands, items_per_run(bands), room
         )
         fields.reserve(tile_faces=_fitting(total))
 

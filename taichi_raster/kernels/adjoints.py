@@ -19,7 +19,7 @@ from taichi_raster.maths.dual import Number
 from taichi_raster.maths.tracing import element, let, set_to
 from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import Dim, Part, Slot
-from taichi_raster.runtime.network_shape import Table
+from taichi_raster.runtime.variant import Table
 
 LANES = 16  # pixels that are worked on together
 

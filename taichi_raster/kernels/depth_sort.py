@@ -9,7 +9,7 @@ from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.maths.dual import raw
 from taichi_raster.maths.tracing import let, traced
 from taichi_raster.maths.variables import Lanes
-from taichi_raster.runtime.layout import SHIFT, TILE, Dim, Hides, Limit
+from taichi_raster.runtime.layout import SHIFT, TILE, Dim, EarlyStop, Limit
 
 
 class TilePairs:
@@ -27,10 +27,10 @@ class TilePairs:
 class Layers(PairKernels):
     """Lists of faces for each pixel, nearest first, then -1.
 
-    A pixel is done when no more fragments count, or when those listed hide the rest (see `Hides`).
-    Each kernel returns how many fragments the longest list has; or, if that is more than `depth`,
-    how many it may need. On a CPU a thread takes a tile: it measures all pixels of a face together,
-    then sorts them in.
+    A pixel is done when no more fragments count, or when those listed hide the rest (see
+    `EarlyStop`). Each kernel returns how many fragments the longest list has; or, if that is more
+    than `depth`, how many it may need. On a CPU a thread takes a tile: it measures all pixels of a
+    face together, then sorts them in.
     """
 
     @ti.kernel
@@ -110,9 +110,9 @@ class Layers(PairKernels):
             cover = self.fields.layer_covers[begin + layer]
             front, back = front + ti.max(cover, 0.0), back - ti.min(cover, 0.0)
             through *= 1.0 - ti.abs(cover)
-            if hides == Hides.SUM:
+            if hides == EarlyStop.SUM:
                 hidden = front >= 1.0 or back >= 1.0
-            if hides == Hides.PRODUCT:
+            if hides == EarlyStop.PRODUCT:
                 hidden = through < self.fields.limits[Limit.THRESHOLD]
             layer += 1
         for empty in range(layer, depth):

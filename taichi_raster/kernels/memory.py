@@ -12,9 +12,9 @@ from taichi_raster.maths.dual import Number
 from taichi_raster.maths.tracing import element, let, traced
 from taichi_raster.maths.vector import Vector
 from taichi_raster.runtime.device import Runtime
-from taichi_raster.runtime.layout import TILE, Dim, Limit, Part, Slot, Variant
-from taichi_raster.runtime.network_shape import Architecture, Table
+from taichi_raster.runtime.layout import TILE, Dim, Limit, Part, Slot
 from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.runtime.variant import Architecture, Table, Variant
 
 # Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
 # runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead. As an

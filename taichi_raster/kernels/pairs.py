@@ -16,9 +16,9 @@ from taichi_raster.maths.dual import Number, exp, raw, select
 from taichi_raster.maths.tracing import let, traced
 from taichi_raster.maths.vector import Vector, total
 from taichi_raster.runtime.device import Runtime
-from taichi_raster.runtime.layout import Limit, Part, State, Variant
-from taichi_raster.runtime.network_shape import Architecture, Table
+from taichi_raster.runtime.layout import Limit, Part, State
 from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.runtime.variant import Architecture, Table, Variant
 from taichi_raster.softness import conorm
 from taichi_raster.softness.distributions import registry
 

@@ -17,8 +17,8 @@ from taichi_raster.maths.dual import Number, chain, exp, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
 from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.device import Runtime
-from taichi_raster.runtime.layout import Variant
 from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.runtime.variant import Variant
 
 WIDTH = 32  # pixels that are worked on together on a CPU
 

@@ -10,8 +10,8 @@ from taichi_raster.kernels.fragment import Edge
 from taichi_raster.kernels.memory import Memory
 from taichi_raster.maths.dual import Number, raw, select
 from taichi_raster.maths.tracing import let
-from taichi_raster.runtime.layout import EdgeVariant, Part, Slot
-from taichi_raster.runtime.network_shape import Architecture, Table
+from taichi_raster.runtime.layout import Part, Slot
+from taichi_raster.runtime.variant import Architecture, EdgeVariant, Table
 from taichi_raster.softness import network_kernel, table_kernel
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.distributions.lifted import lifted

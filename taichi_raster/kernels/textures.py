@@ -16,7 +16,8 @@ from taichi_raster.maths.arithmetic import clamp
 from taichi_raster.maths.dual import Number, raw, select
 from taichi_raster.maths.tracing import let
 from taichi_raster.maths.vector import Vector, total
-from taichi_raster.runtime.layout import Dim, Part, Variant
+from taichi_raster.runtime.layout import Dim, Part
+from taichi_raster.runtime.variant import Variant
 
 _ROUNDING = 1e-4  # of a texel
 

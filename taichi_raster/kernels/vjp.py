@@ -18,7 +18,7 @@ from taichi_raster.maths.dual import Jet, Number
 from taichi_raster.maths.tracing import element, let, traced
 from taichi_raster.maths.vector import Vector, total
 from taichi_raster.runtime.layout import Dim, Part, Slot, State
-from taichi_raster.runtime.network_shape import Table
+from taichi_raster.runtime.variant import Table
 
 
 @ti.func

@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from taichi_raster.presets.serialization import load_softening
 from taichi_raster.presets.softening import Softening
-from taichi_raster.presets.storage import load_softening
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable

@@ -24,7 +24,7 @@ from taichi_raster.softness.schedule import (
     as_schedule,
     describe,
 )
-from taichi_raster.softness.table import TabulatedSoftness
+from taichi_raster.softness.tabulated import TabulatedSoftness
 
 
 class Softening(nn.Module):

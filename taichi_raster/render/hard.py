@@ -14,7 +14,7 @@ from taichi_raster.render.nearest import nearest_point, pixel_centres
 from taichi_raster.render.packing import Softness, View, pack, without_attributes
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes
-from taichi_raster.runtime.layout import DepthVariant
+from taichi_raster.runtime.variant import DepthVariant
 from taichi_raster.scene.movable import Movable
 
 

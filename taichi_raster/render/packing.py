@@ -13,8 +13,10 @@ from torch import Tensor
 
 from taichi_raster.depth.base import DepthState
 from taichi_raster.runtime import transforms
+from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.device import runtime
-from taichi_raster.runtime.layout import Call, DepthVariant, EdgeVariant, Part, Slot, Variant
+from taichi_raster.runtime.layout import Part, Slot
+from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 from taichi_raster.scene.attributes import Appearance, appearance
 from taichi_raster.softness import parameters
 from taichi_raster.softness.edge import EdgeState
@@ -82,7 +84,7 @@ class Softness:
             edge[0],
             depth[0],
             conorm[0],
-            parameters.table(found, vertices),
+            parameters.stack(found, vertices),
             parameters.weights("edge.weights", edge[1].weights, edge[0], vertices),
             parameters.weights("depth.weights", depth[1].weights, depth[0], vertices),
             threshold,
@@ -121,7 +123,7 @@ def pack(
         softness.parameters,
     ]
     call = Call(
-        _variant(shown, view, softness, [*map(transforms.moves, parts)]),
+        _variant(shown, view, softness, [*map(transforms.has_derivatives, parts)]),
         batch,
         faces,
         view.height,

@@ -15,12 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from taichi_raster import checks
-from taichi_raster.engine.fragment_lists import layers_of
+from taichi_raster.engine.fragment_lists import depth_layers
 from taichi_raster.render.nearest import nearest_point, pixel_centres
 from taichi_raster.render.packing import FAR_AWAY, Softness, View, pack, without_attributes
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes
-from taichi_raster.runtime.layout import DepthVariant, Hides
+from taichi_raster.runtime.layout import EarlyStop
+from taichi_raster.runtime.variant import DepthVariant
 from taichi_raster.scene.attributes import (
     SurfaceTexture,
     UVTexture,
@@ -29,7 +30,7 @@ from taichi_raster.scene.attributes import (
     of_faces,
     sample,
 )
-from taichi_raster.softness.schedule import hold
+from taichi_raster.softness.schedule import register_tensor
 
 
 class SharpRasterizer(nn.Module):
@@ -69,7 +70,7 @@ class SharpRasterizer(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
-        hold(self, "background", checks.background(background))
+        register_tensor(self, "background", checks.background(background))
         self.near, self.far = checks.depth_range(near, far)
         self.cull_backfaces = checks.flag("cull_backfaces", cull_backfaces)
         self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
@@ -129,4 +130,4 @@ class SharpRasterizer(nn.Module):
         )
         softness = Softness.none(vertices, DepthVariant("none"), half_pixel, FAR_AWAY)
         call, x = pack(vertices, without_attributes(vertices), view, softness)
-        return layers_of(call, x, Hides.SUM).long()
+        return depth_layers(call, x, EarlyStop.SUM).long()

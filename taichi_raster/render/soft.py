@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 from taichi_raster import checks
 from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours
-from taichi_raster.depth.over import Fragments, OverDepth
+from taichi_raster.depth.over import OverDepth, PixelFragments
 from taichi_raster.depth.softmax import SoftmaxDepth
 from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.autograd import Evaluate
 from taichi_raster.engine.engine import engine
-from taichi_raster.engine.fragment_lists import listing_of
-from taichi_raster.engine.fragments import PairMeasures
+from taichi_raster.engine.fragment_lists import fragment_list
+from taichi_raster.engine.fragment_values import FragmentValues
 from taichi_raster.engine.pixel_sums import PixelSums, Sums
 from taichi_raster.engine.soft_order import through_softly
 from taichi_raster.render.packing import Softness, View, pack, without_attributes
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes
-from taichi_raster.runtime.layout import Hides, Slot, State
+from taichi_raster.runtime.layout import EarlyStop, Slot, State
 from taichi_raster.scene.attributes import (
     Appearance,
     SurfaceTexture,
@@ -37,7 +37,7 @@ from taichi_raster.softness import parameters
 from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
-from taichi_raster.softness.schedule import as_progress, hold
+from taichi_raster.softness.schedule import as_progress, register_tensor
 
 
 class SoftRasterizer(nn.Module):
@@ -112,7 +112,7 @@ class SoftRasterizer(nn.Module):
         self.edge = checks.instance("edge", edge, EdgeSoftness)
         self.depth = checks.instance("depth", depth, DepthSoftness)
         self.alpha = checks.instance("alpha", alpha, TConorm)
-        hold(self, "background", checks.background(background))
+        register_tensor(self, "background", checks.background(background))
         self.near, self.far = checks.depth_range(near, far)
         self.cull_backfaces = checks.flag("cull_backfaces", cull_backfaces)
         self.perspective_correct = checks.flag("perspective_correct", perspective_correct)
@@ -245,7 +245,7 @@ class SoftRasterizer(nn.Module):
             summed, sums_shown = softness, shown
         call, x = pack(vertices, sums_shown, self._view(), summed)
         checks.fits_batch("depth.background_z", depth.background_z, batch)
-        floor = parameters.on(self.depth.background(depth, batch), vertices)
+        floor = parameters.to_like(self.depth.background(depth, batch), vertices)
         self._refuse_mapped(x, depth, floor, by_fragments)
         work = PixelSums(call, engine().ticket(), floor.detach(), by_autodiff())
         sums = Sums(*Evaluate.apply(x, work))
@@ -302,12 +302,12 @@ class SoftRasterizer(nn.Module):
         self, x: Tensor, depth: DepthState, floor: Tensor, by_fragments: bool
     ) -> None:
         """What `torch.vmap` cannot go through."""
-        if by_fragments and (transforms.mapped(x) or transforms.mapped(depth.gamma)):
+        if by_fragments and (transforms.is_vmapped(x) or transforms.is_vmapped(depth.gamma)):
             raise NotImplementedError(
                 f"torch.vmap over the scene is not available for {type(self.depth).__name__}: put "
                 "the mapped axis into the batch"
             )
-        if transforms.mapped(floor):
+        if transforms.is_vmapped(floor):
             raise NotImplementedError(
                 "torch.vmap over the background's depth or weight is not available: put the "
                 "mapped axis into the batch (background_z of shape (B,))"
@@ -326,16 +326,17 @@ class SoftRasterizer(nn.Module):
         depth = self.depth
         assert isinstance(depth, OverDepth)
         # In a soft order, what is behind may be in front.
-        hides = Hides.PRODUCT if depth.gamma is None else Hides.NOTHING
-        listing = listing_of(sums, x.detach(), hides)
+        hides = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
+        listing = fragment_list(sums, x.detach(), hides)
         # The kernels do not look at the T-conorm, so that all T-conorms share them.
         call, packed = pack(
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
-        measured, _ = Evaluate.apply(packed, PairMeasures(call, listing, by_autodiff()))
-        gamma = parameters.on(state.gamma, vertices).expand(len(vertices)) * (self.far - self.near)
+        measured, _ = Evaluate.apply(packed, FragmentValues(call, listing, by_autodiff()))
+        gamma = parameters.to_like(state.gamma, vertices).expand(len(vertices))
+        gamma = gamma * (self.far - self.near)  # from units of the depth range to those of z
         colours = depth.mean_colours(
-            Fragments(measured, listing.slots, listing.depth, call.pixels),
+            PixelFragments(measured, listing.slots, listing.depth, call.pixels),
             gamma.repeat_interleave(call.height * call.width),
             through_softly,
         )
@@ -351,11 +352,12 @@ class SoftRasterizer(nn.Module):
 
     def _behind(self, background: Tensor, like: Tensor) -> Tensor | None:
         """The background at full size, channels first; None where it is still and zero."""
-        if background.ndim == 0 and not transforms.moves(background) and float(background) == 0:
+        constant = background.ndim == 0 and not transforms.has_derivatives(background)
+        if constant and float(background) == 0:
             return None
         if background.ndim >= 3:
             for axis in (-3, -2):
                 background = background.repeat_interleave(self.antialias, dim=axis)
-        background = parameters.on(background, like)
+        background = parameters.to_like(background, like)
         lead = background.reshape((1,) * (4 - background.ndim) + background.shape)
         return lead.movedim(-1, 0)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from taichi_raster.runtime.transforms import plain
+from taichi_raster.runtime.transforms import unwrapped
 
 Check = Callable[[float, float], None]
 
@@ -24,7 +24,7 @@ class Extremes:
         self._checks: list[Check] = []
 
     def of(self, values: Tensor, check: Check) -> None:
-        self._found += torch.aminmax(plain(values))
+        self._found += torch.aminmax(unwrapped(values))
         self._checks.append(check)
 
     def fetch(self) -> None:
@@ -38,5 +38,5 @@ class Extremes:
 
 def extremes(values: Tensor) -> tuple[float, float]:
     """The smallest and the largest value; NaN where there is one."""
-    low, high = torch.stack(torch.aminmax(plain(values))).tolist()
+    low, high = torch.stack(torch.aminmax(unwrapped(values))).tolist()
     return low, high

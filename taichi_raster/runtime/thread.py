@@ -158,7 +158,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=owner.after_fork)
 
 
-def owned(function: Callable[P, R]) -> Callable[P, R]:
+def runs_in_runtime_thread(function: Callable[P, R]) -> Callable[P, R]:
     """A function that is always done in the owner's thread, whoever calls it."""
 
     @wraps(function)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def plain(value: Tensor) -> Tensor:
+def unwrapped(value: Tensor) -> Tensor:
     """The numbers of a tensor, without derivatives and without the wrappers of `torch.func`.
 
     Under `torch.vmap` it has the mapped axes, too: for checks of all its numbers.
@@ -19,7 +19,7 @@ def plain(value: Tensor) -> Tensor:
     return value.detach()
 
 
-def moves(value: Tensor) -> bool:
+def has_derivatives(value: Tensor) -> bool:
     """Whether a tensor has derivatives, reverse or forward, at any level of `torch.func`."""
     while True:
         if value.requires_grad:
@@ -31,7 +31,7 @@ def moves(value: Tensor) -> bool:
         value = torch._C._functorch.get_unwrapped(value)
 
 
-def mapped(value: Tensor) -> bool:
+def is_vmapped(value: Tensor) -> bool:
     """Whether `torch.vmap` goes through a tensor."""
     while _wrapped(value):
         if torch._C._functorch.is_batchedtensor(value):

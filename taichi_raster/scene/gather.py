@@ -18,7 +18,7 @@ from taichi_raster.runtime.device import runtime
 def at(values: Tensor, *index: Tensor) -> Tensor:
     """values[index], differentiable as often as wanted; `index` are integers >= 0 that broadcast,
     for the first dimensions of `values`."""
-    if not (runtime().deterministic and transforms.moves(values) and values.numel() > 0):
+    if not (runtime().deterministic and transforms.has_derivatives(values) and values.numel() > 0):
         return values[index]
     index = torch.broadcast_tensors(*index)
     place = torch.zeros_like(index[0])

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from taichi_raster import checks
-from taichi_raster.runtime.layout import EdgeVariant
-from taichi_raster.runtime.transforms import plain
+from taichi_raster.runtime.transforms import unwrapped
+from taichi_raster.runtime.variant import EdgeVariant
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.distributions.formulas import formulas_at
 from taichi_raster.softness.schedule import (
@@ -130,9 +130,9 @@ class Distribution(EdgeSoftness):
         x = max(
             self.formulas.reach(threshold, k) if self.formulas.shaped
             else self.formulas.reach(threshold)
-            for k in plain(shape).reshape(-1).tolist()
-        ) + float((sign * plain(shift)).max())  # fmt: skip
-        reach = max(x, 0.0) * float(plain(scale).max())
+            for k in unwrapped(shape).reshape(-1).tolist()
+        ) + float((sign * unwrapped(shift)).max())  # fmt: skip
+        reach = max(x, 0.0) * float(unwrapped(scale).max())
         return math.sqrt(reach) if self.squared else reach
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from taichi_raster.runtime.layout import EdgeVariant
-from taichi_raster.runtime.network_shape import Architecture
-from taichi_raster.runtime.transforms import plain
+from taichi_raster.runtime.transforms import unwrapped
+from taichi_raster.runtime.variant import Architecture, EdgeVariant
 from taichi_raster.softness import parameters
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.distributions.formulas import formulas_at
 from taichi_raster.softness.edge import EdgeSoftness, EdgeState
-from taichi_raster.softness.network import (
+from taichi_raster.softness.network_torch import (
     architecture,
     logit_and_jacobian,
     network_logit,
@@ -96,7 +95,7 @@ class MLPSoftness(EdgeSoftness):
         scale = self.scale(u)
         reach = registry.find("logistic").reach(threshold) + self._bound(weights)
         rest = torch.ones_like(scale), torch.zeros_like(scale)
-        return EdgeState(scale, *rest, weights, reach * float(plain(scale).max()))
+        return EdgeState(scale, *rest, weights, reach * float(unwrapped(scale).max()))
 
     def logit(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """u at scaled distances `x` (any shape), in torch: differentiable, for fits and plots."""
@@ -116,14 +115,14 @@ class MLPSoftness(EdgeSoftness):
         net = self.network
         first = net.widths[0]
         before, biases, after = self.weights.split([first, first, net.size - 2 * first], dim=-1)
-        place = parameters.on(2 * u - 1, self.weights)
+        place = parameters.to_like(2 * u - 1, self.weights)
         moved = biases + place[..., None] * self.progress_weights
         lead = moved.shape[:-1]
         return torch.cat([before.expand(*lead, -1), moved, after.expand(*lead, -1)], dim=-1)
 
     def _bound(self, weights: Tensor) -> float:
         """max |r|: tanh is at most 1."""
-        return float(plain(weights)[..., self.network.offsets[-2] :].abs().sum(-1).max())
+        return float(unwrapped(weights)[..., self.network.offsets[-2] :].abs().sum(-1).max())
 
     def _start_as(self, name: str, shape: float | None) -> None:
         out = self.network.offsets[-2]

@@ -18,7 +18,7 @@ from taichi_raster.maths.arithmetic import clamp, frozen, polynomial, types
 from taichi_raster.maths.dual import Number, log, raw, select, sqrt
 from taichi_raster.maths.tracing import let
 from taichi_raster.maths.vector import total
-from taichi_raster.runtime.network_shape import Architecture
+from taichi_raster.runtime.variant import Architecture
 
 Weight = Callable[[int], Number]
 

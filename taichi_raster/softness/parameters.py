@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from taichi_raster import checks
-from taichi_raster.runtime.transforms import mapped, moves, plain
+from taichi_raster.runtime.transforms import has_derivatives, is_vmapped, unwrapped
 
 _FEW = 8
 _POSITIVE = ("edge.scale", "edge.shape", "depth.gamma", "depth.shape")
@@ -48,13 +48,13 @@ def weights(name: str, weights: Tensor | None, variant: Any, like: Tensor) -> Te
     return weights.to(like).expand(batch, -1)
 
 
-def on(value: Tensor, like: Tensor) -> Tensor:
+def to_like(value: Tensor, like: Tensor) -> Tensor:
     """`value` in the dtype and on the device of `like`.
 
     A copy to a GPU makes the host wait; a few numbers that have no derivative are written there.
     """
     few = value.device.type == "cpu" and like.device.type != "cpu" and value.numel() <= _FEW
-    if not few or moves(value):
+    if not few or has_derivatives(value):
         return value.to(like)
     return _filled(value.reshape(-1).tolist(), like).view(value.shape)
 
@@ -71,16 +71,18 @@ def _filled(numbers: list[float], like: Tensor) -> Tensor:
     return found
 
 
-def table(parameters: dict[str, Tensor], like: Tensor) -> Tensor:
+def stack(parameters: dict[str, Tensor], like: Tensor) -> Tensor:
     """Per-item parameters as (B, len(parameters)) in the dtype and on the device of `like`,
     checked."""
     batch = len(like)
     for name, value in parameters.items():
         checks.fits_batch(name, value, batch)
-    if any(v.ndim > 0 or moves(v) or mapped(v) or v.is_cuda for v in parameters.values()):
-        columns = [on(value, like).expand(batch) for value in parameters.values()]
+    if any(
+        v.ndim > 0 or has_derivatives(v) or is_vmapped(v) or v.is_cuda for v in parameters.values()
+    ):
+        columns = [to_like(value, like).expand(batch) for value in parameters.values()]
         found = torch.stack(columns, dim=1)
-        rows = plain(found).reshape(-1, len(parameters))
+        rows = unwrapped(found).reshape(-1, len(parameters))
         least_and_most = torch.stack(torch.aminmax(rows, dim=0)).tolist()
     else:  # the same numbers for all: nothing for torch to follow
         numbers = [float(value) for value in parameters.values()]
@@ -90,5 +92,5 @@ def table(parameters: dict[str, Tensor], like: Tensor) -> Tensor:
         positive = name in _POSITIVE
         if not (math.isfinite(least) and math.isfinite(most) and (least > 0 or not positive)):
             kind = "positive finite" if positive else "finite"
-            raise ValueError(f"{name}: expected {kind} values, got {plain(value).tolist()}")
+            raise ValueError(f"{name}: expected {kind} values, got {unwrapped(value).tolist()}")
     return found

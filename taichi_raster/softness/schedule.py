@@ -38,7 +38,7 @@ class Constant(Schedule):
 
     def __init__(self, value: float | Tensor) -> None:
         super().__init__()
-        hold(self, "value", _as_value("value", value))
+        register_tensor(self, "value", _as_value("value", value))
 
     def forward(self, u: Tensor) -> Tensor:
         return self.value
@@ -59,8 +59,8 @@ class Geometric(Schedule):
 
     def __init__(self, start: float | Tensor, end: float | Tensor) -> None:
         super().__init__()
-        hold(self, "start", _as_value("start", start))
-        hold(self, "end", _as_value("end", end))
+        register_tensor(self, "start", _as_value("start", start))
+        register_tensor(self, "end", _as_value("end", end))
 
     def forward(self, u: Tensor) -> Tensor:
         start, end = self.start.log(), self.end.to(self.start.device).log()
@@ -109,7 +109,7 @@ class Knots(Schedule):
 
     def forward(self, u: Tensor) -> Tensor:
         last = len(self.positions) - 1
-        u = parameters.on(u, self.positions)
+        u = parameters.to_like(u, self.positions)
         if last == 0:
             return self.log_values[..., 0].exp()
         right = torch.searchsorted(self.positions, u.detach().contiguous()).clamp(1, last)
@@ -149,7 +149,7 @@ class Shift(Schedule):
 
     def __init__(self, value: float | Tensor) -> None:
         super().__init__()
-        hold(self, "value", as_finite("value", value))
+        register_tensor(self, "value", as_finite("value", value))
 
     def forward(self, u: Tensor) -> Tensor:
         return self.value
@@ -200,7 +200,7 @@ def _numbers(values: Tensor) -> str:
     return texts[0] if values.ndim == 0 else f"({', '.join(texts)})"
 
 
-def hold(module: nn.Module, name: str, value: Tensor) -> None:
+def register_tensor(module: nn.Module, name: str, value: Tensor) -> None:
     """Keep a tensor that a user gave where `module.to` finds it, without copying it.
 
     A parameter is one of the module's own; anything else is a buffer outside its state dict, as

@@ -12,7 +12,7 @@ from taichi_raster.maths import elementary
 from taichi_raster.maths.arithmetic import frozen, minimum
 from taichi_raster.maths.dual import Number, raw
 from taichi_raster.maths.tracing import let
-from taichi_raster.runtime.network_shape import Table
+from taichi_raster.runtime.variant import Table
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.runtime.device import runtime
-from taichi_raster.runtime.thread import owned
+from taichi_raster.runtime.thread import runs_in_runtime_thread
 from taichi_raster.softness.distributions import registry
 
 
@@ -66,7 +66,7 @@ def formulas_at(
     return _evaluate(formulas, points, shapes).to(x.device)
 
 
-@owned
+@runs_in_runtime_thread
 def _evaluate(formulas: registry.DistributionFormulas, points: Tensor, shapes: Tensor) -> Tensor:
     if formulas.name not in _evaluators:
         _evaluators[formulas.name] = _Evaluator(formulas)

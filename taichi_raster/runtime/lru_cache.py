@@ -9,7 +9,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(OrderedDict[K, V]):
+class LRUCache(OrderedDict[K, V]):
     """Forgets the entry that was not used for the longest time, once there are more than `most`."""
 
     def __init__(self, most: int) -> None:

@@ -15,7 +15,7 @@ from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.edge import Distribution, EdgeSoftness
 from taichi_raster.softness.mlp import MLPSoftness
 from taichi_raster.softness.schedule import Constant, Geometric, Knots, Schedule, Shift
-from taichi_raster.softness.table import TabulatedSoftness
+from taichi_raster.softness.tabulated import TabulatedSoftness
 
 Stored: TypeAlias = "tuple[dict[str, Any], dict[str, Tensor]]"
 """What a file keeps of a module: its description, and its tensors by name."""

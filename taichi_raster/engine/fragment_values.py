@@ -9,8 +9,8 @@ from torch import Tensor
 
 from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
 from taichi_raster.engine.engine import MARGIN, Engine, engine
-from taichi_raster.engine.fragment_lists import Listing
-from taichi_raster.engine.tile_lists import STILL, to_each
+from taichi_raster.engine.fragment_lists import FragmentList
+from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
 from taichi_raster.kernels.fragment_kernels import (
     Measure,
     MeasureByAutodiff,
@@ -21,16 +21,18 @@ from taichi_raster.kernels.fragment_kernels import (
 )
 from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
-from taichi_raster.runtime.layout import Call, Entry, Variant
+from taichi_raster.runtime.call import Call
+from taichi_raster.runtime.layout import Entry
 from taichi_raster.runtime.thread import owner
+from taichi_raster.runtime.variant import Variant
 
 
 @dataclass(frozen=True)
-class PairMeasures:
+class FragmentValues:
     """Coverage, depth and attributes of listed pairs, (2 + C, N): an `autograd.Work`."""
 
     call: Call
-    listing: Listing
+    listing: FragmentList
     autodiff: bool = False
 
     @property
@@ -49,7 +51,7 @@ class PairMeasures:
     def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
         return owner.run(self._second, engine(), x, v, x_dot, self.autodiff or by_autodiff())
 
-    def renewed(self) -> PairMeasures:
+    def renewed(self) -> FragmentValues:
         raise NotImplementedError(
             "torch.vmap over the scene is not available for OverDepth: put the mapped axis into "
             "the batch"
@@ -57,7 +59,7 @@ class PairMeasures:
 
     def _forward(self, current: Engine, x: Tensor) -> Tensor:
         self._place(current, x)
-        self._measure(current, Measure, replace(self.call.variant, moves=STILL))
+        self._measure(current, Measure, replace(self.call.variant, moves=NO_DERIVATIVES))
         return self._planes(current, current.scratch.y, x)
 
     def _vjp(self, current: Engine, x: Tensor, v: Tensor, autodiff: bool) -> Tensor:
@@ -66,7 +68,7 @@ class PairMeasures:
         transfer.seed(fields, fields.y.grad, v, fields.x.grad, self.call.x_size)
         if autodiff:
             return self._by_autodiff(current, MeasureByAutodiff, x)
-        return current.pull(PullListed, self.call, x, self._count)
+        return current.vjp(PullListed, self.call, x, self._count)
 
     def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor, autodiff: bool) -> Tensor:
         self._place(current, x, tangent=True)
@@ -91,7 +93,7 @@ class PairMeasures:
             transfer.seed(fields, fields.y_dot.grad, v, fields.x_dot, 0)
             return self._by_autodiff(current, MeasureTangentByAutodiff, x)
         transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
-        return current.pull(PullListedTangent, self.call, x, self._count)
+        return current.vjp(PullListedTangent, self.call, x, self._count)
 
     @property
     def _count(self) -> int:
@@ -116,7 +118,9 @@ class PairMeasures:
         else:
             runs, length = self.call.face_runs()
             total = self.call.batch * runs
-            current.cache.launch(kind, variant, "run_faces", total, runs, length, to_each(total))
+            current.cache.launch(
+                kind, variant, "run_faces", total, runs, length, items_per_run(total)
+            )
 
     def _by_autodiff(self, current: Engine, kind: type[Measure], x: Tensor) -> Tensor:
         """The adjoint of x by Taichi's reverse mode."""

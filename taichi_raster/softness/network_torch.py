@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster import checks
-from taichi_raster.runtime.network_shape import Architecture
 from taichi_raster.runtime.precision import product
+from taichi_raster.runtime.variant import Architecture
 
 
 def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:

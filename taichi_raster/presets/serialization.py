@@ -14,7 +14,7 @@ from taichi_raster.softness import archive
 from taichi_raster.softness.archive import Entry
 from taichi_raster.softness.conorm import TConorm, generator
 from taichi_raster.softness.edge import EdgeSoftness
-from taichi_raster.softness.storage import (
+from taichi_raster.softness.serialization import (
     SOFTENING,
     SOFTNESS,
     Stored,
@@ -23,7 +23,7 @@ from taichi_raster.softness.storage import (
     stored_edge,
     stored_schedules,
 )
-from taichi_raster.softness.table import tabulate
+from taichi_raster.softness.tabulated import tabulate
 
 
 def save_softening(path: str | Path, softening: Softening) -> None:

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from taichi_raster.runtime import transforms
-from taichi_raster.runtime.layout import EdgeVariant
-from taichi_raster.runtime.network_shape import Table
+from taichi_raster.runtime.variant import EdgeVariant, Table
 from taichi_raster.softness.distributions.formulas import formulas_at
 from taichi_raster.softness.edge import Distribution, EdgeSoftness, EdgeState
 from taichi_raster.softness.mlp import MLPSoftness
-from taichi_raster.softness.network import network_logit_and_slope
+from taichi_raster.softness.network_torch import network_logit_and_slope
 from taichi_raster.softness.schedule import Schedule, as_progress
 
 
@@ -103,7 +102,8 @@ class TabulatedSoftness(EdgeSoftness):
             return self._fixed
         assert isinstance(self.edge, MLPSoftness)
         weights = self.edge.weights_at(u)
-        if transforms.moves(weights) and (torch.is_grad_enabled() or not weights.requires_grad):
+        wanted = torch.is_grad_enabled() or not weights.requires_grad
+        if transforms.has_derivatives(weights) and wanted:
             return self._of_network(self.edge, weights)
         kept = self._kept  # other threads may replace it meanwhile
         if kept is None or not _same(kept[0], weights):
@@ -133,7 +133,7 @@ class TabulatedSoftness(EdgeSoftness):
         """As `EdgeState.reach`, of the table itself, not of what it stands for."""
         if threshold <= 0:
             return math.inf
-        if transforms.moves(cells):  # new at each call, and not to be kept, with all its graph
+        if transforms.has_derivatives(cells):  # new at each call; keeping it would keep its graph
             return _largest(self._scaled_reach(cells.detach(), threshold), scale)
         kept = self._kept_reach
         if kept is None or kept[0] is not cells or kept[1] != threshold:
