@@ -76,7 +76,7 @@ class OwnerThread:
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._forked = False
+        self._forked = self._ended = False
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """``function(*args, **kwargs)``, done in the owner's thread.
@@ -90,6 +90,8 @@ class OwnerThread:
         if threading.current_thread() is self._thread:
             return function(*args, **kwargs)
         self.refuse_forked()
+        if self._ended:
+            raise RuntimeError("taichi_raster: this process is ending, and Taichi with it")
         if self._thread is None:
             self._start()
         job = _Job(function, args, kwargs)
@@ -124,10 +126,15 @@ class OwnerThread:
             del job  # and with it the tensors of the call
 
     def _finish(self) -> None:
-        """At exit: Taichi must not be taken down under a kernel that still runs."""
+        """At exit: end Taichi's program in the thread that began it.
+
+        On a GPU, no other thread has the context for it. If a kernel still runs, Taichi is left as
+        it is: the system frees all memory.
+        """
         if self._forked:
             return
-        job = _Job(lambda: True, (), {})
+        self._ended = True
+        job = _Job(_end_taichi, (), {})
         self._jobs.put(job)
         if not job.wait(_PATIENCE_AT_EXIT):
             _never_take_down()
@@ -144,8 +151,17 @@ def _tensors(values: tuple) -> Iterator[Tensor]:
     return (value for value in values if isinstance(value, Tensor))
 
 
+def _end_taichi() -> bool:
+    """Have Taichi keep its kernels on disk and let go of the device."""
+    _never_take_down()  # once more, by whichever thread Python's own end runs in
+    program = impl.get_runtime().prog
+    if program is not None:
+        program.finalize()
+    return True
+
+
 def _never_take_down() -> None:
-    """Keep Taichi's program for ever: taking it down waits for threads that may be gone."""
+    """Keep Taichi's program object for ever: its destructor waits for threads that may be gone."""
     program = impl.get_runtime().prog
     if program is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(program))
