@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,17 +15,17 @@ from meta.inner.updates import Adam
 from meta.outer.distributed import World, join
 from meta.outer.estimator import Shard
 from meta.outer.loss import OuterLoss
+from paths import ROOT, SUPPORT
 from spread_program import TRAININGS, Toys
 from toy_tasks import Rate, ToyRenderer
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
-PROGRAM = Path(spread_program.__file__)
+PROGRAM = SUPPORT / "spread_program.py"
 
 
 def torchrun(processes, *arguments, restarts=0):
-    root = PROGRAM.parent.parent
-    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{PROGRAM.parent}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SUPPORT}"}
     for name in ("TI_CPU_MAX_NUM_THREADS", "OMP_NUM_THREADS"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

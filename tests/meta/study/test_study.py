@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,10 +23,9 @@ from meta.search.ranking import Tuned
 from meta.study.plan import ABLATION, ANNEALED, CONSTANT, LEARNED, WIDER, Problem, Training
 from meta.study.report import problem_markdown
 from meta.study.study import StudyRun, judged_file, moved
+from paths import ROOT
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(600)]
-
-ROOT = Path(__file__).parents[3]
 
 
 def run_program(out, *more):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +18,13 @@ from torch import nn
 import reconstruct as program
 import taichi_raster as tr
 from meta.outer.checkpoint import CheckpointError, load_checkpoint
+from paths import ROOT
 from tasks import reconstruction as rec
 from tasks.reconstruction.model import KIND, Decoder
 from tasks.reconstruction.softness import SoftnessSettings
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[3]
 TINY = rec.PRESETS["tiny"]
 
 

@@ -13,6 +13,7 @@ import torch
 
 import taichi_raster as tr
 from meta.outer.checkpoint import CheckpointError
+from paths import ROOT
 from tasks.reconstruction import FAMILIES, DataSettings, NMRDataset, make_dataset, random_object
 from tasks.reconstruction.dataset import render_views
 from tasks.reconstruction.views import VIEWS, cameras
@@ -20,7 +21,6 @@ from tasks.reconstruction.voxels import BOUNDS, voxelise
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[3]
 SETTINGS = DataSettings(("chair", "bottle"), (3, 1, 1), shard=2)
 
 
