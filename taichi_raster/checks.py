@@ -34,6 +34,7 @@ def image_size(value: Any) -> tuple[int, int]:
 
 
 def depth_range(near: Any, far: Any) -> tuple[float, float]:
+    """(near, far) as floats, if 0 < near < far."""
     low, high = positive("near", near), positive("far", far)
     if low >= high:
         raise ValueError(f"far: expected far > near, got near={near}, far={far}")
@@ -101,6 +102,7 @@ def values(name: str, value: Tensor, settings: Runtime) -> None:
 
 
 def finite(what: str, name: str, value: Tensor) -> None:
+    """Nothing infinite or NaN, and values at all; else the error says that it holds `what`."""
     if value.device.type == "meta":
         raise ValueError(f"{name}: is on the meta device and has no values")
     if value.numel() > 0 and not all(map(math.isfinite, extremes(value))):
@@ -158,19 +160,22 @@ def background(
     return tensor
 
 
-def choice(name: str, value: Any, *known: str) -> str:
+def choice(name: str, value: str, *known: str) -> str:
+    """`value`, if it is one of the known names."""
     if value not in known:
         raise ValueError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
+    """`value`, if it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
     return value
 
 
 def instance(name: str, value: Any, *kinds: type) -> Any:
+    """`value`, if it is of one of the kinds."""
     if not isinstance(value, kinds):
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name}: expected a {expected}, got {type(value).__name__}")
@@ -178,31 +183,36 @@ def instance(name: str, value: Any, *kinds: type) -> Any:
 
 
 def count(name: str, value: Any) -> int:
-    if type(value) is not int or value < 1:
+    """`value`, if it is an integer >= 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}")
     return value
 
 
 def scenes(batch: int, views: Any) -> int:
     """How many scenes a batch shows, `views` items each."""
-    if batch % count("views", views):
-        raise ValueError(f"views: {batch} batch items are not a multiple of {views} views")
-    return batch // views
+    each = count("views", views)
+    if batch % each:
+        raise ValueError(f"views: {batch} batch items are not a multiple of {each} views")
+    return batch // each
 
 
 def fits_batch(name: str, value: Tensor, batch: int) -> None:
+    """One number, or one for each batch item."""
     if value.shape not in ((), (1,), (batch,)):
         shape = tuple(value.shape)
         raise ValueError(f"{name}: expected a scalar or shape ({batch},), got {shape}")
 
 
 def fraction(name: str, value: Any) -> float:
+    """`value` as a float, if it is a number in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
     return float(value)
 
 
 def weights(name: str, value: Tensor, batch: int, size: int) -> None:
+    """The finite weights of one network, or of one for each batch item."""
     if value.shape not in ((size,), (1, size), (batch, size)):
         raise ValueError(
             f"{name}: expected shape ({size},) or ({batch}, {size}), got {tuple(value.shape)}"

@@ -161,7 +161,7 @@ def test_gamma_may_follow_progress() -> None:
         (lambda: tr.MLPDepth(widths=(4, 5)), "^residual: .*as wide"),
         (lambda: tr.MLPDepth(widths=(4,)), "^residual: .*two hidden"),
     ],
-)  # fmt: skip
+)
 def test_bad_depths_are_refused(make: Callable[[], Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         make()
@@ -180,7 +180,7 @@ THREE = torch.full((3,), 0.1, dtype=torch.float64)
         ("shift", tr.DistributionDepth("cauchy", shift=THREE)),
         ("shape", tr.DistributionDepth("gamma", shape=THREE)),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_the_batch_is_refused(name: str, depth: Any) -> None:
     x = Mode().inputs()
     renderer = tr.SoftRasterizer(5, depth=depth, near=NEAR, far=FAR)

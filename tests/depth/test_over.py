@@ -14,6 +14,7 @@ from torch import Tensor
 import taichi_raster as tr
 from taichi_raster.render import soft
 from taichi_raster.scene import gather
+from taichi_raster.softness.edge import EdgeState
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
 COVER = [[-1e3, -1e3], [1e3, -1e3], [0.0, 1e3]]  # every pixel lies deep inside
@@ -78,9 +79,11 @@ def test_the_order_that_faces_are_given_in_is_nothing(gamma: float | None) -> No
     renderer = tr.SoftRasterizer(12, tr.Distribution("logistic", 0.05), tr.OverDepth(gamma))
     turned = torch.tensor([4, 2, 0, 5, 1, 3])
     torch.testing.assert_close(
-        renderer(vertices[:, turned], colours[:, turned]), renderer(vertices, colours),
-        rtol=1e-5, atol=1e-5,
-    )  # fmt: skip
+        renderer(vertices[:, turned], colours[:, turned]),
+        renderer(vertices, colours),
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 def test_what_hardly_shows_may_be_left_out() -> None:
@@ -190,7 +193,7 @@ def test_it_survives_files_and_copies(gamma: float | tr.Knots | None, tmp_path: 
 
 @F64
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="^gamma: .*positive"):
+    with pytest.raises(ValueError, match=r"^gamma: .*positive"):
         tr.OverDepth(0.0)
     with pytest.raises(ValueError, match=r"^barycentrics: .*nearest"):
         tr.SoftRasterizer(8, depth=tr.OverDepth(), barycentrics="clipped")
@@ -216,7 +219,8 @@ def test_sorted_gradients_are_those_of_indexing(monkeypatch: pytest.MonkeyPatch)
     def take(x: Tensor) -> Tensor:
         return gather.at(x, *index)
 
-    assert take(values).grad_fn.name() != values[index].grad_fn.name()  # it is another way
+    ours, usual = take(values).grad_fn, values[index].grad_fn
+    assert ours is not None and usual is not None and ours.name() != usual.name()  # another way
     assert torch.equal(take(values), values[index])
     found, expected = (
         torch.autograd.grad((f(values) ** 3 * weights).sum(), values)[0]
@@ -237,7 +241,7 @@ def test_an_edge_softness_of_the_users_own_is_fine() -> None:
     class Own(tr.EdgeSoftness):
         variant, scale = inner.variant, inner.scale
 
-        def at(self, u: Tensor, threshold: float) -> object:
+        def at(self, u: Tensor, threshold: float) -> EdgeState:
             return inner.at(u, threshold)
 
     own, usual = (tr.SoftRasterizer(8, edge, tr.OverDepth()) for edge in (Own(), inner))

@@ -73,15 +73,19 @@ def test_two_runs_give_the_same_bits(pytestconfig: pytest.Config) -> None:
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT, pytestconfig.getoption("--precision")],
-            cwd=ROOT, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         printed += [line for line in done.stdout.splitlines() if line.startswith("digests")]
     assert len(printed) == 2 and printed[0] == printed[1]
 
 
 @pytest.mark.runs_on(arch="vulkan")
-@pytest.mark.parametrize("size, faces", [(24, 2), (64, 60)])
+@pytest.mark.parametrize(("size", "faces"), [(24, 2), (64, 60)])
 def test_a_fixed_order_on_a_gpu_changes_rounding_alone(
     size: int, faces: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +98,7 @@ def test_a_fixed_order_on_a_gpu_changes_rounding_alone(
         tr.SoftRasterizer(size, tr.Distribution("gaussian", 0.05), depth)
         for depth in (tr.SoftmaxDepth(0.1), tr.OverDepth())
     ]
-    found = {}
+    found: dict[bool, list[torch.Tensor]] = {}
     for fixed in (False, True):
         asked = dataclasses.replace(tr.runtime(), deterministic=fixed)
         for module in (soft, sharp):
@@ -104,5 +108,5 @@ def test_a_fixed_order_on_a_gpu_changes_rounding_alone(
             image = renderer(*leaves)
             slopes = torch.autograd.grad(image.square().sum(), leaves)
             found[fixed] += [image.detach(), *slopes]
-    for free, fixed in zip(found[False], found[True], strict=True):
-        torch.testing.assert_close(fixed, free, rtol=0, atol=1e-4 * float(free.abs().max()))
+    for free, ordered in zip(found[False], found[True], strict=True):
+        torch.testing.assert_close(ordered, free, rtol=0, atol=1e-4 * float(free.abs().max()))

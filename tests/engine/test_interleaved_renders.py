@@ -1,12 +1,16 @@
 """The kernels' memory is scratch of one call: renders and their derivatives come in any order."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from programs import run_program
 from scenes import (
+    Inputs,
     assert_same,
+    grad,
     gradients,
     leaves,
     like,
@@ -21,8 +25,8 @@ def test_two_renders_before_one_backward(dtype: torch.dtype) -> None:
     a, b = leaves(a), leaves(b)
     image_a, image_b = case_a.ours(a), case_b.ours(b)
     ((image_a * like(image_a)).sum() + (image_b * like(image_b)).sum()).backward()
-    assert_same({k: v.grad for k, v in a.items()}, alone[0])
-    assert_same({k: v.grad for k, v in b.items()}, alone[1])
+    assert_same({k: grad(v) for k, v in a.items()}, alone[0])
+    assert_same({k: grad(v) for k, v in b.items()}, alone[1])
 
 
 def test_backwards_in_any_order(dtype: torch.dtype) -> None:
@@ -34,7 +38,7 @@ def test_backwards_in_any_order(dtype: torch.dtype) -> None:
         for i in order:
             (images[i] * like(images[i])).sum().backward()
         for x, expected in zip(together, alone, strict=True):
-            assert_same({k: v.grad for k, v in x.items()}, expected)
+            assert_same({k: grad(v) for k, v in x.items()}, expected)
 
 
 def test_a_render_between_first_and_second_backward(dtype: torch.dtype) -> None:
@@ -73,22 +77,22 @@ def test_an_input_changed_in_place_after_the_render_does_no_harm(dtype: torch.dt
     with torch.no_grad():
         x["vertices"].add_(0.3)
     (image * like(image)).sum().backward()
-    assert_same({k: v.grad for k, v in x.items()}, expected)
+    assert_same({k: grad(v) for k, v in x.items()}, expected)
 
 
 def test_the_gradient_of_one_image_in_another(dtype: torch.dtype) -> None:
     """A render whose inputs come from the gradient of an earlier one."""
     case, start = questions(dtype)[0]
 
-    def outer(render: object, dtype: torch.dtype) -> Tensor:
+    def outer(render: Callable[[Inputs], Tensor], dtype: torch.dtype) -> Tensor:
         x = leaves(start, dtype)
         (g,) = torch.autograd.grad(
             render(x).square().sum(),
             x["vertices"],
-            create_graph=True,  # type: ignore[operator]
+            create_graph=True,
         )
         moved = {**x, "vertices": x["vertices"] - 1e-3 * g}
-        return torch.autograd.grad(render(moved).square().sum(), x["scale"])[0]  # type: ignore[operator]
+        return torch.autograd.grad(render(moved).square().sum(), x["scale"])[0]
 
     expected = outer(case.twin, torch.float64)
     assert relative(outer(case.ours, dtype), expected) < (1e-8 if dtype == torch.float64 else 1e-3)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from paths import ROOT
+
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
 RENDER = """
@@ -62,7 +64,12 @@ def render(tmp_path_factory: pytest.TempPathFactory):
         )
         environment = {**os.environ, "TI_CPU_MAX_NUM_THREADS": str(threads)}
         done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return torch.load(folder / "out.pt", weights_only=True)

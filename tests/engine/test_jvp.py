@@ -14,7 +14,9 @@ def twin_jvp(case: Case, x: Inputs, tangents: Inputs) -> tuple[Tensor, Tensor]:
     def image(*values: Tensor) -> Tensor:
         return case.twin({**x, **dict(zip(names, values, strict=True))})
 
-    return torch.func.jvp(image, tuple(x[k] for k in names), tuple(tangents[k] for k in names))
+    primals, dots = tuple(x[k] for k in names), tuple(tangents[k] for k in names)
+    value, moved = torch.func.jvp(image, primals, dots)[:2]
+    return value, moved
 
 
 @SECOND_ORDER_MODES
@@ -42,8 +44,8 @@ def test_jvp_and_vjp_are_transposes(dtype: torch.dtype) -> None:
     case = Case("logistic").but(image_size=(8, 9), antialias=2)
     x = case.inputs(seed=71, dtype=dtype)
     renderer = case.renderer(x)
-    primals = tuple(x[k].clone().requires_grad_() for k in ("vertices", "attributes"))
-    dots = tuple(like(p, seed) for seed, p in enumerate(primals))
+    primals = x["vertices"].clone().requires_grad_(), x["attributes"].clone().requires_grad_()
+    dots = like(primals[0], 0), like(primals[1], 1)
     _, image_dot = renderer.jvp(primals, dots)
     image = renderer(*primals)
     cotangent = like(image, 5)
@@ -106,7 +108,7 @@ def test_wrong_tangents_are_refused(wrong: str, dtype: torch.dtype) -> None:
     case = Case()
     x = case.inputs(seed=74, dtype=dtype)
     dot = {"shape": x["vertices"][:, :1], "dtype": x["vertices"].half()}[wrong]
-    with pytest.raises((TypeError, ValueError), match="tangents.*face_vertices"):
+    with pytest.raises((TypeError, ValueError), match=r"tangents.*face_vertices"):
         case.renderer(x).jvp((x["vertices"], x["attributes"]), (dot, x["attributes"]))
 
 
@@ -116,9 +118,9 @@ def test_forward_mode_in_what_torch_computes_of_a_softness(which: str, dtype: to
     """Forward mode is reverse mode along a direction."""
     x = Case("logistic").inputs(seed=5, batch=2, faces=6, dtype=dtype)
     if which == "a table's network":
-        edge = tr.tabulate(tr.MLPSoftness((3, 3), scale=0.1, init="gaussian"), octaves=6)
-        renderer, name = tr.SoftRasterizer(12, edge), "edge.edge.weights"
-        start = edge.edge.weights.detach()
+        network = tr.MLPSoftness((3, 3), scale=0.1, init="gaussian")
+        renderer = tr.SoftRasterizer(12, tr.tabulate(network, octaves=6))
+        name, start = "edge.edge.weights", network.weights.detach()
     else:
         gamma = tr.Knots([0.2])
         depth = tr.DistributionDepth("gaussian", gamma)

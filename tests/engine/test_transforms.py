@@ -11,7 +11,7 @@ import taichi_raster as tr
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 functional, func = torch.autograd.functional, torch.func
 
-DEPTHS = {
+DEPTHS: dict[str, Callable[[], tr.DepthSoftness]] = {
     "softmax": tr.SoftmaxDepth,
     "over": tr.OverDepth,
     "soft order": lambda: tr.OverDepth(0.05),
@@ -127,7 +127,7 @@ def test_vmap_over_a_softness() -> None:
 
 @pytest.mark.parametrize("depth", ["over", "soft order"])
 def test_vmap_over_the_fragments_of_over_depth_is_refused_by_name(depth: str) -> None:
-    with pytest.raises(NotImplementedError, match="vmap.*OverDepth.*batch"):
+    with pytest.raises(NotImplementedError, match=r"vmap.*OverDepth.*batch"):
         torch.vmap(loss(depth))(torch.stack([START, START]))
 
 

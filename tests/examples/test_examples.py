@@ -17,10 +17,18 @@ import render_mesh
 import taichi_raster as tr
 import untangle_occlusion
 from paths import ROOT
+from tasks import Occlusion
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
 EXAMPLES = ROOT / "examples"
+
+
+def found(pattern: str, text: str) -> float:
+    """The number that a pattern finds."""
+    match = re.search(pattern, text)
+    assert match, pattern
+    return float(match.group(1))
 
 
 def check_pictures(out: Path, names: str) -> None:
@@ -66,7 +74,7 @@ def test_a_picture_is_drawn_with_triangles(tmp_path, image):
 
 def test_the_picture_drawn_without_a_file_has_many_colours():
     landscape = fit_picture.landscape(64)
-    assert landscape.size == (64, 64) and len(landscape.getcolors(4096)) > 100
+    assert landscape.size == (64, 64) and len(landscape.getcolors(4096) or ()) > 100
 
 
 def test_an_occlusion_is_untangled(tmp_path, capsys):
@@ -76,14 +84,13 @@ def test_an_occlusion_is_untangled(tmp_path, capsys):
     check_pictures(tmp_path, "untangled.png untangling.gif")
     said = capsys.readouterr().out
     before, after = (
-        float(re.search(rf"{when} +pairs in the right order ([\d.]+)%", said).group(1))
-        for when in ("before", "after")
+        found(rf"{when} +pairs in the right order ([\d.]+)%", said) for when in ("before", "after")
     )
     assert before < 75 and after > 90
 
 
 def test_the_order_accuracy_is_that_of_the_task():
-    task = untangle_occlusion.Occlusion(4).sample(6, "test", 1)
+    task = Occlusion(4).sample(6, "test", 1)
     for depths in (task.start(), task.solution, -task.solution):
         own = untangle_occlusion.order_accuracy(task, depths)
         assert np.allclose(own, task.metrics(depths)["order_accuracy"])
@@ -110,12 +117,12 @@ def test_newton_steps_reach_the_pose(tmp_path, capsys):
     )
     check_pictures(tmp_path, "convergence.png poses.png")
     said = " ".join(capsys.readouterr().out.split())
-    assert float(re.search(r"Jacobian against differences: (\S+)", said).group(1)) < 0.02
-    assert float(re.search(r"asymmetry of the Hessian: (\S+)", said).group(1)) < 1e-3
+    assert found(r"Jacobian against differences: (\S+)", said) < 0.02
+    assert found(r"asymmetry of the Hessian: (\S+)", said) < 1e-3
     assert re.search(r"Gauss-Newton │ 1/1", said)
 
 
-def test_backends_are_compared(tmp_path, capsys):
+def test_backends_are_compared(tmp_path):
     """In processes of their own, so that float64 works beside this run's float32."""
     options = backends.Options(tmp_path, "cpu", size=16, subdivisions=0, repeats=1, timeout=2000.0)
     backends.main(options)
@@ -129,7 +136,7 @@ def test_backends_are_compared(tmp_path, capsys):
 
 def test_a_backend_that_is_not_there_is_left_out_with_the_reason(tmp_path):
     reason = backends.started("abacus", "f32", backends.Options(tmp_path))
-    assert reason.startswith("arch: unknown backend 'abacus'")
+    assert isinstance(reason, str) and reason.startswith("arch: unknown backend 'abacus'")
 
 
 @pytest.mark.parametrize(
@@ -159,9 +166,15 @@ def test_bad_input_is_a_clear_error(tmp_path, monkeypatch, capsys, module, argum
 
 def test_each_ends_with_that_line_and_without_a_traceback():
     """What turns the errors above into "NAME: ..." is the same few lines in every example."""
-    for module in (backends, compare_softenings, fit_picture, newton_pose, render_mesh,
-                   untangle_occlusion):  # fmt: skip
-        source = Path(module.__file__).read_text()
+    for module in (
+        backends,
+        compare_softenings,
+        fit_picture,
+        newton_pose,
+        render_mesh,
+        untangle_occlusion,
+    ):
+        source = (EXAMPLES / f"{module.__name__}.py").read_text()
         assert f'raise SystemExit(f"{module.__name__}: {{error}}") from error' in source
 
 
@@ -169,4 +182,6 @@ def test_the_path_leads_to_every_example_by_a_command_that_it_states_itself():
     readme = (EXAMPLES / "README.md").read_text()
     for path in sorted(EXAMPLES.glob("*.py")):
         assert f"examples/{path.name}" in readme, path.name
-        assert f"python examples/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
+        assert f"python examples/{path.name}" in (
+            ast.get_docstring(ast.parse(path.read_text())) or ""
+        )

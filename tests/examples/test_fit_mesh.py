@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import fit_mesh
 import taichi_raster as tr
@@ -38,7 +38,7 @@ def test_a_sphere_becomes_the_target_and_the_results_are_written(target, tmp_pat
     out = tmp_path / "out"
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert load_mesh(out / "fitted.obj").vertices.shape == (162, 3)
-    assert Image.open(out / "turntable.gif").n_frames == 2
+    assert len(list(ImageSequence.Iterator(Image.open(out / "turntable.gif")))) == 2
     picture = np.asarray(Image.open(out / "silhouettes.png").convert("L"))
     assert picture.std() > 10
 
@@ -69,7 +69,8 @@ def test_held_out_views_are_not_training_views():
         (["target.obj", "--arch", "cpu", "--softness", "absent.safetensors"], "absent.safetensors"),
     ],
 )
-def test_bad_arguments_end_in_one_line(target, tmp_path, monkeypatch, capsys, arguments, complaint):
+@pytest.mark.usefixtures("target")
+def test_bad_arguments_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, complaint):
     (tmp_path / "broken.obj").write_bytes(bytes(range(256)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["fit_mesh.py", *arguments])

@@ -13,7 +13,7 @@ from taichi_raster.softness.distributions import registry
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
 
-def test_every_softening_is_on_a_sheet(tmp_path: Path) -> None:
+def test_every_softening_is_on_a_sheet() -> None:
     labels = [label for label, _ in gallery.distributions(8)]
     for name in registry.known():
         assert any(label.startswith(name) for label in labels), name

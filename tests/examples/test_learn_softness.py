@@ -13,14 +13,28 @@ from paths import ROOT
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f64"), pytest.mark.timeout(600)]
 
 SIZES = [
-    "--grid=tiny", "--image-size=12", "--triangles=1", "--steps=6", "--tuning-batch=4",
-    "--rounds=1", "--iterations=4", "--tasks=2", "--pairs=2", "--validate-every=2",
-    "--validation-batches=1", "--unseen=12",
-]  # fmt: skip
+    "--grid=tiny",
+    "--image-size=12",
+    "--triangles=1",
+    "--steps=6",
+    "--tuning-batch=4",
+    "--rounds=1",
+    "--iterations=4",
+    "--tasks=2",
+    "--pairs=2",
+    "--validate-every=2",
+    "--validation-batches=1",
+    "--unseen=12",
+]
 FILES = [
-    "convergence.png", "learned_softness.safetensors", "softness.png", "solved.png",
-    "solving.gif", "table.md", "tuning.md",
-]  # fmt: skip
+    "convergence.png",
+    "learned_softness.safetensors",
+    "softness.png",
+    "solved.png",
+    "solving.gif",
+    "table.md",
+    "tuning.md",
+]
 
 
 def command(out, *more):
@@ -28,8 +42,14 @@ def command(out, *more):
 
 
 def run(out, *more):
-    return subprocess.run(command(out, *more), cwd=ROOT, env=environment(), text=True,
-                          capture_output=True, check=False)  # fmt: skip
+    return subprocess.run(
+        command(out, *more),
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
 
 
 def environment():

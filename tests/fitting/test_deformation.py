@@ -39,7 +39,7 @@ def test_a_uniform_shift_is_not_smoothed_away():
 def test_without_smoothing_each_vertex_moves_on_its_own():
     surface = SmoothOffsets(icosphere(0, dtype=F64), smoothing=0.0)
     torch.testing.assert_close(surface.spread, torch.eye(12, dtype=F64))
-    with pytest.raises(ValueError, match="^smoothing: "):
+    with pytest.raises(ValueError, match=r"^smoothing: "):
         SmoothOffsets(icosphere(0), smoothing=-1.0)
 
 

@@ -102,9 +102,7 @@ def test_flattening_counts_inner_edges_only():
 
 
 @pytest.mark.parametrize("float_dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    "moved", [{1: 0}, {2: 0}, {2: 0, 3: 1}, {1: 0, 2: 0, 3: 0}], ids=lambda m: str(m)
-)
+@pytest.mark.parametrize("moved", [{1: 0}, {2: 0}, {2: 0, 3: 1}, {1: 0, 2: 0, 3: 0}], ids=str)
 def test_flattening_of_degenerate_faces_is_finite(moved, float_dtype):
     vertices = hinge(1.0).to(float_dtype)
     for index, onto in moved.items():
@@ -159,9 +157,7 @@ def test_normal_consistency_is_one_minus_the_cosine_between_normals(angle: float
 
 
 def test_edge_length_loss_is_the_mean_squared_deviation():
-    faces, square = (
-        torch.tensor([[0, 1, 2]]), torch.tensor([[[0.0, 0, 0], [3, 0, 0], [3, 4, 0]]])
-    )  # fmt: skip
+    faces, square = (torch.tensor([[0, 1, 2]]), torch.tensor([[[0.0, 0, 0], [3, 0, 0], [3, 4, 0]]]))
     square = square.double()
     assert EdgeLengthLoss(faces, 3)(square).item() == pytest.approx((9 + 16 + 25) / 3)
     assert EdgeLengthLoss(faces, 3, 2.0)(square).item() == pytest.approx((1 + 4 + 9) / 3)
@@ -189,5 +185,5 @@ def test_the_new_losses_have_first_and_second_derivatives() -> None:
 
 
 def test_a_negative_target_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="^target: "):
+    with pytest.raises(ValueError, match=r"^target: "):
         EdgeLengthLoss(HINGE_FACES, 4, -1.0)

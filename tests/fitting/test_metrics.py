@@ -90,7 +90,7 @@ def test_surface_distance_of_a_batch_is_that_of_each_padded_or_not(monkeypatch):
     for i, mesh in enumerate(meshes):
         alone = surface_distance(points[i : i + 1], mesh.vertices[None], mesh.faces)
         torch.testing.assert_close(together[i : i + 1], alone)
-    monkeypatch.setattr("taichi_raster.metrics._PAIRS_AT_ONCE", 1)
+    monkeypatch.setattr("taichi_raster.fitting.metrics._PAIRS_AT_ONCE", 1)
     torch.testing.assert_close(surface_distance(points, batch.vertices, batch.faces), together)
 
 
@@ -182,8 +182,10 @@ def test_axes_are_x_y_z():
     box = tr.box(0.5, 1.0, 2.0, dtype=F64)
     voxels = voxelise(box.vertices[None] + 0.01, box.faces, 16)[0]
     assert [int(voxels.any(dim=d).any(dim=e).sum()) for d, e in ((1, 1), (0, 1), (0, 0))] == [
-        4, 8, 16,
-    ]  # fmt: skip
+        4,
+        8,
+        16,
+    ]
 
 
 @pytest.mark.parametrize("name", SOLIDS)
@@ -273,5 +275,5 @@ def test_wrong_arguments_are_refused_by_name(make, named):
 
 
 def test_voxels_are_booleans():
-    with pytest.raises(TypeError, match="^a: must hold booleans"):
+    with pytest.raises(TypeError, match=r"^a: must hold booleans"):
         voxel_iou(POINTS, POINTS)

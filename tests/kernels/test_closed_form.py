@@ -1,5 +1,6 @@
 """The closed forms' first and second derivatives equal those that Taichi's autodiff finds."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from scenes import total
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
@@ -28,7 +30,7 @@ EDGES = {
     "squared": lambda: tr.Distribution("gaussian", number(0.05), squared=True, shift=number(0.2)),
     "mlp": lambda: perturbed(tr.MLPSoftness((3, 3, 3, 3), scale=number(0.1))),
 }
-DEPTHS = {
+DEPTHS: dict[str, Callable[[], tr.DepthSoftness]] = {
     "softmax": lambda: tr.SoftmaxDepth(number(0.1)),
     "hard": tr.HardDepth,
     "distribution": lambda: tr.DistributionDepth("logistic", number(0.1), shift=number(-5.0)),
@@ -39,7 +41,7 @@ CASES = [
     ("uniform", "hard", "hamacher", 0.5, "image", {"barycentrics": "clipped"}),
     ("mlp", "mlp", "probabilistic", None, "corners", {"perspective_correct": False}),
     ("squared", "distribution", "yager", 2.0, "surface", {}),
-]  # fmt: skip
+]
 
 
 def appearance(kind: str, draw: dict[str, Any]) -> tuple[Any, list[Tensor]]:
@@ -59,15 +61,20 @@ def appearance(kind: str, draw: dict[str, Any]) -> tuple[Any, list[Tensor]]:
 def test_closed_forms_are_autodiffs(
     edge: str, depth: str, conorm: str, p: float | None, kind: str, options: dict[str, Any]
 ) -> None:
-    draw = {"generator": torch.Generator().manual_seed(5), "dtype": torch.float64}
+    draw: dict[str, Any] = {"generator": torch.Generator().manual_seed(5), "dtype": torch.float64}
     xy, z = torch.rand(2, 5, 3, 2, **draw) * 1.6 - 0.8, torch.rand(2, 5, 3, 1, **draw) + 1
     vertices = torch.cat([xy, z], dim=-1).requires_grad_()
     attributes, wanted = appearance(kind, draw)
     alpha = tr.TConorm(conorm, None if p is None else number(p))
     renderer = tr.SoftRasterizer(
-        (19, 21), edge=EDGES[edge](), depth=DEPTHS[depth](), alpha=alpha, near=0.5, far=3.0,
+        (19, 21),
+        edge=EDGES[edge](),
+        depth=DEPTHS[depth](),
+        alpha=alpha,
+        near=0.5,
+        far=3.0,
         **options,
-    )  # fmt: skip
+    )
     held = [*renderer.edge.modules(), *renderer.depth.modules(), alpha]
     for module in held:
         wanted += [v for v in vars(module).values() if isinstance(v, Tensor) and v.requires_grad]
@@ -80,7 +87,7 @@ def test_closed_forms_are_autodiffs(
         image = renderer(vertices, attributes)
         seed = torch.randn(image.shape, generator=torch.Generator().manual_seed(3)).double()
         first = torch.autograd.grad((image * seed).sum(), wanted, create_graph=True)
-        along = sum((g * (i + 1)).sin().sum() for i, g in enumerate(first))
+        along = total((g * (i + 1)).sin().sum() for i, g in enumerate(first))
         return [*first, *torch.autograd.grad(along, wanted)]
 
     closed = differentiate()

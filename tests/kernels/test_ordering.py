@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from scenes import total
 from taichi_raster.engine.soft_order import through_by_torch, through_softly
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
@@ -46,7 +47,7 @@ def test_values_and_both_derivatives_are_those_of_torch(
         first = torch.autograd.grad(
             (weights * value).sum() + value.square().sum(), (a, z), create_graph=True
         )
-        again = sum((g * there * weights).sum() for g in first)
+        again = total((g * there * weights).sum() for g in first)
         second = torch.autograd.grad(again, (a, z), allow_unused=True, materialize_grads=True)
         found.append([value, *first, *second])
     tolerance = 1e-12 if dtype == torch.float64 else 2e-5

@@ -10,7 +10,8 @@ import taichi_raster as tr
 @pytest.mark.parametrize("gamma", [0.03, 0.01, 0.003])
 def test_the_derivative_in_a_small_gamma_is_the_closed_form(gamma: float) -> None:
     """One face over its whole picture, at constant depth z: with a = F = 1, colour is
-    1 / (1 + exp((b - z_norm) / gamma)) for background depth b and colour 0."""
+    1 / (1 + exp((b - z_norm) / gamma)) for background depth b and colour 0.
+    """
     near, far, z = 1.0, 3.0, 1.5
     z_norm = (far - z) / (far - near)
     b = z_norm - 0.7 * gamma

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ pytestmark = pytest.mark.runs_on(arch="cpu")
 
 
 @owned
-def evaluate(function: Callable, *arguments: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+def evaluate(
+    function: Callable[..., Any], *arguments: np.ndarray, dtype: torch.dtype
+) -> np.ndarray:
     real = ti.f32 if dtype == torch.float32 else ti.f64
     fields = [ti.field(real, len(arguments[0])) for _ in range(len(arguments) + 1)]
     for field, values in zip(fields[1:], arguments, strict=True):
@@ -35,8 +38,8 @@ def evaluate(function: Callable, *arguments: np.ndarray, dtype: torch.dtype) -> 
     return fields[0].to_numpy().astype(np.float64)
 
 
-def numbers(dtype: torch.dtype) -> tuple[type, float, float]:
-    """(numpy type, machine epsilon, smallest normal number)"""
+def numbers(dtype: torch.dtype) -> tuple[Any, float, float]:
+    """(numpy type, machine epsilon, smallest normal number)."""
     kind = np.float32 if dtype == torch.float32 else np.float64
     return kind, float(np.finfo(kind).eps), float(np.finfo(kind).tiny)
 
@@ -45,7 +48,9 @@ def test_exp(dtype: torch.dtype) -> None:
     kind, eps, tiny = numbers(dtype)
     most = 88.0 if dtype == torch.float32 else 709.0
     near = [np.linspace(-2, 2, 4001), np.geomspace(1e-30, 1, 100), -np.geomspace(1e-30, 1, 100)]
-    x = np.concatenate([np.linspace(np.log(tiny) + 1e-3, most, 100_001), *near]).astype(kind)
+    x: np.ndarray = np.concatenate([np.linspace(np.log(tiny) + 1e-3, most, 100_001), *near]).astype(
+        kind
+    )
     found = evaluate(elementary.exp, x, dtype=dtype)
     expected = np.exp(x.astype(np.longdouble))
     assert float(np.abs(found / expected - 1).max()) < 3 * eps

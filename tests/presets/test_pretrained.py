@@ -25,10 +25,13 @@ MODULE = sys.modules[
 ]  # the package exports a function of this name
 LARGEST = 64 * 1024  # bytes of a shipped file
 CARD = {
-    "task": "a test", "units": {"unknowns": "NDC", "near": 0.5, "far": 10.0},
-    "optimiser": {"name": "Adam", "betas": [0.9, 0.999]}, "command": "make test", "seed": 0,
+    "task": "a test",
+    "units": {"unknowns": "NDC", "near": 0.5, "far": 10.0},
+    "optimiser": {"name": "Adam", "betas": [0.9, 0.999]},
+    "command": "make test",
+    "seed": 0,
     "scores": {"mean error": 0.25},
-}  # fmt: skip
+}
 
 
 def learned_depth() -> tr.MLPDepth:
@@ -45,22 +48,32 @@ def parameter(value: float) -> nn.Parameter:
 
 WHOLE: dict[str, Callable[[], tr.Softening]] = {
     "all learned": lambda: tr.Softening(
-        network(), learned_depth(), tr.TConorm("hamacher", tr.Knots([0.3, 2.0])),
-        tr.Knots([0.1 + 0.2, 0.15, 0.01]), 60, CARD,
+        network(),
+        learned_depth(),
+        tr.TConorm("hamacher", tr.Knots([0.3, 2.0])),
+        tr.Knots([0.1 + 0.2, 0.15, 0.01]),
+        60,
+        CARD,
     ),
     "distributions": lambda: tr.Softening(
         tr.Distribution("gumbel_min", tr.Geometric(0.16, 0.02)),
         tr.DistributionDepth("gamma", 0.3, 0.0, shape=1.5, shift=-0.2),
-        tr.TConorm("schweizer_sklar", parameter(-0.7)), 0.1, 5,
+        tr.TConorm("schweizer_sklar", parameter(-0.7)),
+        0.1,
+        5,
     ),
     "softmax": lambda: tr.Softening(
-        tr.Distribution("logistic", 0.1), tr.SoftmaxDepth(parameter(0.05), parameter(0.2)),
-        tr.TConorm("frank", torch.tensor([0.5, 3.0])), tr.Geometric(0.2, 0.01),
+        tr.Distribution("logistic", 0.1),
+        tr.SoftmaxDepth(parameter(0.05), parameter(0.2)),
+        tr.TConorm("frank", torch.tensor([0.5, 3.0])),
+        tr.Geometric(0.2, 0.01),
     ),
     "hard": lambda: tr.Softening(
-        tr.Distribution("uniform", 0.1), tr.HardDepth(), tr.TConorm("max"),
+        tr.Distribution("uniform", 0.1),
+        tr.HardDepth(),
+        tr.TConorm("max"),
     ),
-}  # fmt: skip
+}
 
 
 def picture(softening: tr.Softening, progress: float, vertices: Tensor | None = None) -> Tensor:
@@ -100,8 +113,10 @@ def test_the_renderer_shares_the_softenings_parts_and_takes_options() -> None:
     softening = WHOLE["all learned"]()
     renderer = softening.renderer((6, 7), near=0.5, far=10.0, antialias=2)
     assert (renderer.edge, renderer.depth, renderer.alpha) == (
-        softening.edge, softening.depth, softening.alpha,
-    )  # fmt: skip
+        softening.edge,
+        softening.depth,
+        softening.alpha,
+    )
     assert (renderer.image_size, renderer.far, renderer.antialias) == ((6, 7), 10.0, 2)
     with pytest.raises(TypeError, match="edge"):
         softening.renderer(6, edge=tr.Distribution("logistic"))
@@ -123,13 +138,23 @@ def test_a_softening_that_was_learned_through_a_table_is_drawn_by_it(tmp_path: P
 
 def test_a_description_says_what_it_is_made_of() -> None:
     text = WHOLE["all learned"]().describe()
-    for part in ("network 1-3-2-3-1, moving with progress, scale 0.3 -> 0.023 by 3 knots",
-                 "network 1-3-3-1, gamma 0.3 -> 0.05", "hamacher, p 0.3 -> 2", "60", "make test",
-                 '{"mean error": 0.25}'):  # fmt: skip
+    for part in (
+        "network 1-3-2-3-1, moving with progress, scale 0.3 -> 0.023 by 3 knots",
+        "network 1-3-3-1, gamma 0.3 -> 0.05",
+        "hamacher, p 0.3 -> 2",
+        "60",
+        "make test",
+        '{"mean error": 0.25}',
+    ):
         assert part in text
     text = repr(WHOLE["distributions"]())
-    for part in ("gumbel_min, scale 0.16 -> 0.02", "gamma, gamma 0.3, shape 1.5, shift -0.2",
-                 "schweizer_sklar, p -0.7", "lr: 0.1", "steps: 5"):  # fmt: skip
+    for part in (
+        "gumbel_min, scale 0.16 -> 0.02",
+        "gamma, gamma 0.3, shape 1.5, shift -0.2",
+        "schweizer_sklar, p -0.7",
+        "lr: 0.1",
+        "steps: 5",
+    ):
         assert part in text
     assert "depth: hard; alpha: max; lr: none; steps: any" in repr(WHOLE["hard"]())
 
@@ -137,13 +162,13 @@ def test_a_description_says_what_it_is_made_of() -> None:
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda edge: tr.Softening("logistic"), "edge: expected a EdgeSoftness, got str"),
+        (lambda edge: tr.Softening("logistic"), "edge: expected a EdgeSoftness, got str"),  # type: ignore[arg-type]
         (lambda edge: tr.Softening(edge, depth=edge), "depth: "),
-        (lambda edge: tr.Softening(edge, alpha="max"), "alpha: "),
+        (lambda edge: tr.Softening(edge, alpha="max"), "alpha: "),  # type: ignore[arg-type]
         (lambda edge: tr.Softening(edge, lr=-1.0), "lr: expected positive"),
         (lambda edge: tr.Softening(edge, steps=0), "steps: expected a whole number >= 1"),
         (lambda edge: tr.Softening(edge, steps=True), "steps: "),
-        (lambda edge: tr.Softening(edge, card=["task"]), "card: "),
+        (lambda edge: tr.Softening(edge, card=["task"]), "card: "),  # type: ignore[arg-type]
         (lambda edge: tr.Softening(edge).learning_rate(0.5), "lr: this softening has no"),
         (lambda edge: tr.Softening(edge, lr=0.1).learning_rate(1.5), "progress: "),
     ],
@@ -175,6 +200,7 @@ def test_what_cannot_be_saved_is_named(softening: Any, named: str, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+_ONE = torch.ones((), dtype=torch.float64)
 SPOILT: dict[str, tuple[Spoil, str]] = {
     "steps": (edit("steps", to=2.5), "steps: expected a whole number"),
     "card": (edit("card", to="x"), "file.card: expected an object"),
@@ -182,21 +208,30 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "no lr": (edit("lr", to=None), "file: unexpected tensors lr.log_values, lr.positions"),
     "conorm": (edit("alpha", "name", to="sum"), "unknown T-conorm 'sum'"),
     "no p": (edit("alpha", "name", to="max"), "alpha: unexpected tensors alpha.p"),
-    "p": (lambda d, t: (edit("alpha", "p", to="number")(d, t), t.update({"alpha.p": -_ONE})),
-          "'hamacher' needs a finite p"),
+    "p": (
+        lambda d, t: (edit("alpha", "p", to="number")(d, t), t.update({"alpha.p": -_ONE})),
+        "'hamacher' needs a finite p",
+    ),
     "depth kind": (edit("depth", "kind", to="psi"), "depth.kind: unknown 'psi'"),
     "no depth": (lambda d, t: d.pop("depth"), "lacks 'depth'"),
     "depth network": (edit("depth", "widths", to=[4, 4]), "depth.weights: expected shape"),
-    "gamma": (lambda d, t: (edit("depth", "gamma", to="Constant")(d, t),
-                            t.update({"depth.gamma.value": -_ONE})),
-              "depth.gamma: value: expected positive"),
+    "gamma": (
+        lambda d, t: (
+            edit("depth", "gamma", to="Constant")(d, t),
+            t.update({"depth.gamma.value": -_ONE}),
+        ),
+        "depth.gamma: value: expected positive",
+    ),
     "background": (lambda d, t: t.update({"depth.background_z": -_ONE}), "background_z: expected"),
-    "edge scale": (lambda d, t: (edit("edge", "scale", to="Shift")(d, t),
-                                 t.update({"edge.scale.value": -_ONE})),
-                   "edge.scale: expected positive"),
+    "edge scale": (
+        lambda d, t: (
+            edit("edge", "scale", to="Shift")(d, t),
+            t.update({"edge.scale.value": -_ONE}),
+        ),
+        "edge.scale: expected positive",
+    ),
     "learned": (edit("learned", to=3), "learned: expected a list"),
-}  # fmt: skip
-_ONE = torch.ones((), dtype=torch.float64)
+}
 
 
 @pytest.mark.parametrize("name", SPOILT)
@@ -222,7 +257,7 @@ def test_an_edge_alone_is_no_softening_and_the_error_says_what_to_do(tmp_path: P
     tr.save_softness(path, network())
     with pytest.raises(ValueError, match="holds an edge softness alone; use load_softness"):
         tr.load_softening(path)
-    with pytest.raises(FileNotFoundError, match="^path: no softening file at .*none"):
+    with pytest.raises(FileNotFoundError, match=r"^path: no softening file at .*none"):
         tr.load_softening(tmp_path / "none.safetensors")
 
 
@@ -233,7 +268,7 @@ def test_pretrained_softenings_are_found_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MODULE, "_folder", lambda: tmp_path)
-    with pytest.raises(ValueError, match="^name: no pretrained softening 'pose'; known: none"):
+    with pytest.raises(ValueError, match=r"^name: no pretrained softening 'pose'; known: none"):
         tr.pretrained("pose")
     for name in ("shape3d", "pose"):
         tr.save_softening(tmp_path / f"{name}.safetensors", WHOLE["all learned"]())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +26,14 @@ def picture(renderer: tr.SoftRasterizer, faces: np.ndarray, colours: np.ndarray)
 def test_softras_cuts_where_it_says_however_large_dist_eps_is() -> None:
     faces, colours = scene(0, "vertex")
     options = {
-        **DEFAULTS, "dist_scale": 0.02, "dist_squared": True, "double_side": True,
-        "dist_eps": math.log(1 / 0.4 - 1), "background_color": [0, 0, 0], "aggr_rgb_gamma": 0.05,
-    }  # fmt: skip
+        **DEFAULTS,
+        "dist_scale": 0.02,
+        "dist_squared": True,
+        "double_side": True,
+        "dist_eps": math.log(1 / 0.4 - 1),
+        "background_color": [0, 0, 0],
+        "aggr_rgb_gamma": 0.05,
+    }
     expected = published_twin.render(faces, colours, options, "vertex")
     renderer = tr.published.softras(
         16, sigma_val=0.02, gamma_val=0.05, dist_eps=0.4, near=1.5, far=6.0
@@ -54,31 +60,61 @@ def test_softras_keeps_small_coverages_up_to_its_cut() -> None:
 def test_softras_knows_a_hard_distance_and_names_what_it_does_not_offer() -> None:
     faces, colours = scene(1, "vertex")
     options = {
-        **DEFAULTS, "dist_func": "hard", "double_side": True, "background_color": [0, 0, 0],
+        **DEFAULTS,
+        "dist_func": "hard",
+        "double_side": True,
+        "background_color": [0, 0, 0],
         "aggr_rgb_func": "hard",
-    }  # fmt: skip
+    }
     expected = published_twin.render(faces, colours, options, "vertex")
     renderer = tr.published.softras(16, dist_func="hard", aggr_func_rgb="hard", near=1.5, far=6.0)
     np.testing.assert_allclose(picture(renderer, faces, colours), expected, rtol=0, atol=1e-12)
     for name, value in [
-        ("dist_func", "barycentric"), ("aggr_func_alpha", "sum"), ("aggr_func_rgb", "mean"),
-    ]:  # fmt: skip
+        ("dist_func", "barycentric"),
+        ("aggr_func_alpha", "sum"),
+        ("aggr_func_rgb", "mean"),
+    ]:
+        wrong: dict[str, Any] = {name: value}
         with pytest.raises(ValueError, match=f"^{name}: unknown '{value}'; known: "):
-            tr.published.softras(16, **{name: value})
+            tr.published.softras(16, **wrong)
 
 
 def test_arguments_come_in_the_order_of_the_published_constructors() -> None:
     """``SoftRenderer.__init__`` and ``GenDR.__init__``, up to what is not here (texture_type)."""
     assert list(inspect.signature(tr.published.softras).parameters) == [
-        "image_size", "background_color", "near", "far", "anti_aliasing", "fill_back", "eps",
-        "sigma_val", "dist_func", "dist_eps", "gamma_val", "aggr_func_rgb", "aggr_func_alpha",
-    ]  # fmt: skip
+        "image_size",
+        "background_color",
+        "near",
+        "far",
+        "anti_aliasing",
+        "fill_back",
+        "eps",
+        "sigma_val",
+        "dist_func",
+        "dist_eps",
+        "gamma_val",
+        "aggr_func_rgb",
+        "aggr_func_alpha",
+    ]
     assert list(inspect.signature(tr.published.gendr).parameters) == [
-        "image_size", "background_color", "anti_aliasing", "dist_func", "dist_scale",
-        "dist_squared", "dist_shape", "dist_shift", "dist_eps", "aggr_alpha_func",
-        "aggr_alpha_t_conorm_p", "aggr_rgb_func", "aggr_rgb_eps", "aggr_rgb_gamma", "near", "far",
+        "image_size",
+        "background_color",
+        "anti_aliasing",
+        "dist_func",
+        "dist_scale",
+        "dist_squared",
+        "dist_shape",
+        "dist_shift",
+        "dist_eps",
+        "aggr_alpha_func",
+        "aggr_alpha_t_conorm_p",
+        "aggr_rgb_func",
+        "aggr_rgb_eps",
+        "aggr_rgb_gamma",
+        "near",
+        "far",
         "double_side",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from paths import ROOT
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(<!-- not run -->\s*\n)?^```python\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"(<!-- not run -->\s*\n)?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
 
 
@@ -63,7 +63,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch) -> Non
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub and MkDocs make them."""
     headings = re.findall(
-        r"^#+ +(.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M
+        r"^#+ +(.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE
     )
     plain = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings]
     return {re.sub(r"[-\s]+", "-", heading) for heading in plain}
@@ -71,7 +71,7 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_links_of_a_page_lead_to_something(page: Path) -> None:
-    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
     later = {ROOT / "docs" / "results.md", ROOT / "docs" / "viewer.md"}  # written apart
     broken = []
     for target, anchor in LINK.findall(text):
@@ -89,7 +89,7 @@ def test_every_public_name_is_in_the_reference(package: str) -> None:
     module = importlib.import_module(package)
     page = f"{package.rpartition('.')[2]}.md"
     text = (ROOT / "docs" / "reference" / page).read_text()
-    shown = set(re.findall(rf"^::: {re.escape(package)}\.([\w.]+)$", text, re.M))
+    shown = set(re.findall(rf"^::: {re.escape(package)}\.([\w.]+)$", text, re.MULTILINE))
     modules = {"conventions", "published"}  # shown function by function
     constants = {n for n in module.__all__ if n.isupper() and not callable(getattr(module, n))}
     missing = set(module.__all__) - shown - modules - constants

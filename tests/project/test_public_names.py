@@ -4,6 +4,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ PUBLIC = (
 )
 
 
-def public(name: str) -> Iterator[tuple[str, object]]:
+def public(name: str) -> Iterator[tuple[str, Any]]:
     """The public functions and classes of a module, by their names."""
     module = importlib.import_module(name)
     names = getattr(module, "__all__", None)
@@ -33,7 +34,7 @@ def public(name: str) -> Iterator[tuple[str, object]]:
             yield f"{name}.{key}", value
 
 
-def methods(owner: type) -> Iterator[tuple[str, object]]:
+def methods(owner: type) -> Iterator[tuple[str, Any]]:
     """The functions written in a class, properties' getters among them."""
     for key, value in vars(owner).items():
         if key == "__init__" or not key.startswith("_"):
@@ -59,8 +60,9 @@ def test_public_names_have_docstrings(module: str) -> None:
                 f"{name}.{key}"
                 for key, function in methods(value)
                 if key not in ("__init__", "forward", "extra_repr")  # the class says it
-                and not function.__doc__ and key not in documented
-            ]  # fmt: skip
+                and not function.__doc__
+                and key not in documented
+            ]
     assert not missing
 
 
@@ -74,9 +76,10 @@ def test_public_names_have_type_hints(module: str) -> None:
         for key, function in functions:
             signature = inspect.signature(function)
             hints = [
-                p.annotation for i, p in enumerate(signature.parameters.values())
+                p.annotation
+                for i, p in enumerate(signature.parameters.values())
                 if not (i == 0 and p.name in ("self", "cls"))
-            ]  # fmt: skip
+            ]
             if not key.endswith("__init__"):
                 hints.append(signature.return_annotation)
             if inspect.Signature.empty in hints:
@@ -85,12 +88,12 @@ def test_public_names_have_type_hints(module: str) -> None:
 
 
 def test_the_longer_names_are_the_very_same_modules() -> None:
-    from taichi_raster.tasks.shape2d import Shape2D
-
     import meta
     import taichi_raster.meta
     import taichi_raster.tasks
     import tasks
 
+    shape2d = importlib.import_module("taichi_raster.tasks.shape2d")
+
     assert taichi_raster.tasks is tasks and taichi_raster.meta is meta
-    assert Shape2D is tasks.Shape2D and taichi_raster.meta.Method is Method
+    assert shape2d.Shape2D is tasks.Shape2D and taichi_raster.meta.Method is Method

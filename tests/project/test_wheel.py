@@ -97,9 +97,15 @@ def run(*command: str | Path, cwd: Path) -> str:
     """Output of a command in a folder, without what this run has put in the environment."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=environment, text=True, timeout=300,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        timeout=300,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -115,9 +121,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
     run(
-        sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation",
-        "--wheel-dir", folder, source, cwd=source,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--wheel-dir",
+        folder,
+        source,
+        cwd=source,
+    )
     (found,) = folder.glob("*.whl")
     return found
 
@@ -131,9 +146,17 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     executable = Path(paths["scripts"]) / Path(sys.executable).name
     executable = executable if executable.exists() else Path(paths["scripts"]) / "python"
     run(
-        sys.executable, "-m", "pip", "install", "--no-deps", "--no-index",
-        "--target", paths["purelib"], wheel, cwd=home,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        paths["purelib"],
+        wheel,
+        cwd=home,
+    )
     # A path in a .pth file is searched, but its own .pth files (editable installs) are not read.
     (Path(paths["purelib"]) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return executable
@@ -143,9 +166,11 @@ def test_the_wheel_holds_the_packages_whole_and_nothing_else(wheel: Path) -> Non
     assert wheel.name.endswith("-py3-none-any.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {
-        str(path.relative_to(ROOT)) for package in PACKAGES
-        for path in (ROOT / package).rglob("*") if path.suffix in DATA
-    }  # fmt: skip
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in DATA
+    }
     assert names == expected
     assert all(f"{package}/py.typed" in names for package in PACKAGES)
 

@@ -106,15 +106,21 @@ def _four(a: Mode, b: Mode, c: Mode, d: Mode) -> Mode:
 PICTURE = Mode(tensors=("colours", "picture"))
 BATCHES = {
     "distributions": _four(
-        modes.distribution("gamma_rev"), modes.conorm("schweizer_sklar", -1.5), PICTURE,
-        Mode(depth=lambda x: tr.DistributionDepth("cauchy", x["gamma"], x["floor"], None, x["at"]),
-             numbers={"gamma": 0.1, "floor": 0.5, "at": -5.0}),
+        modes.distribution("gamma_rev"),
+        modes.conorm("schweizer_sklar", -1.5),
+        PICTURE,
+        Mode(
+            depth=lambda x: tr.DistributionDepth("cauchy", x["gamma"], x["floor"], None, x["at"]),
+            numbers={"gamma": 0.1, "floor": 0.5, "at": -5.0},
+        ),
     ),
     "networks": _four(
-        modes.NETWORK, modes.conorm("aczel_alsina", 0.8), modes.TEXTURES["clamp"],
+        modes.NETWORK,
+        modes.conorm("aczel_alsina", 0.8),
+        modes.TEXTURES["clamp"],
         modes.DEPTHS["network"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BATCHES)

@@ -1,8 +1,11 @@
 """Bad input: an error that names the argument, before any kernel runs."""
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +40,7 @@ def with_value(tensor: Tensor, value: float) -> Tensor:
 
 
 # What is wrong, with the arguments that it makes of good ones, and what the message has to say.
-TENSORS = {
+TENSORS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "vertices of wrong rank": (lambda v, a: (v[0], a), ValueError, "face_vertices.*shape"),
     "vertices of wrong shape": (lambda v, a: (v[..., :2], a), ValueError, "face_vertices.*shape"),
     "attributes of wrong rank": (lambda v, a: (v, a[0]), ValueError, "face_attributes.*shape"),
@@ -45,33 +48,47 @@ TENSORS = {
     "attributes of another batch": (lambda v, a: (v, a[:1]), ValueError, "face_attributes"),
     "attributes without channels": (lambda v, a: (v, a[..., :0]), ValueError, "face_attributes"),
     "vertices of wrong dtype": (
-        lambda v, a: (v.to(other(v.dtype)), a), TypeError, "face_vertices.*expected torch.float"
+        lambda v, a: (v.to(other(v.dtype)), a),
+        TypeError,
+        "face_vertices.*expected torch.float",
     ),
     "attributes of wrong dtype": (
-        lambda v, a: (v, a.to(other(v.dtype))), TypeError, "face_attributes.*expected torch.float"
+        lambda v, a: (v, a.to(other(v.dtype))),
+        TypeError,
+        "face_attributes.*expected torch.float",
     ),
     "integer vertices": (lambda v, a: (v.int(), a), (TypeError, ValueError), "face_vertices"),
     "vertices that are no tensor": (lambda v, a: (v.tolist(), a), TypeError, "face_vertices"),
     "attributes that are no tensor": (lambda v, a: (v, a.numpy()), TypeError, "face_attributes"),
     "tensors on different devices": (lambda v, a: (v, a.to("meta")), ValueError, "device"),
     "vertices that are not a number": (
-        lambda v, a: (with_value(v, float("nan")), a), ValueError, "face_vertices.*(?i:nan|finite)"
+        lambda v, a: (with_value(v, float("nan")), a),
+        ValueError,
+        "face_vertices.*(?i:nan|finite)",
     ),
     "vertices that are infinite": (
-        lambda v, a: (with_value(v, float("inf")), a), ValueError, "face_vertices.*(?i:inf)"
+        lambda v, a: (with_value(v, float("inf")), a),
+        ValueError,
+        "face_vertices.*(?i:inf)",
     ),
     "an empty batch": (lambda v, a: (v[:0], a[:0]), ValueError, "face_vertices.*(?i:empty|batch)"),
     "no faces": (lambda v, a: (v[:, :0], a[:, :0]), ValueError, "face_vertices.*(?i:empty|face)"),
     "everything before near": (
-        lambda v, a: (v * v.new_tensor([1, 1, 1e-3]), a), ValueError, "near.*far"
+        lambda v, a: (v * v.new_tensor([1, 1, 1e-3]), a),
+        ValueError,
+        "near.*far",
     ),
     "everything beyond far": (
-        lambda v, a: (v * v.new_tensor([1, 1, 1e3]), a), ValueError, "near.*far"
+        lambda v, a: (v * v.new_tensor([1, 1, 1e3]), a),
+        ValueError,
+        "near.*far",
     ),
     "everything behind the eye": (
-        lambda v, a: (v * v.new_tensor([1, 1, -1]), a), ValueError, "near.*far"
+        lambda v, a: (v * v.new_tensor([1, 1, -1]), a),
+        ValueError,
+        "near.*far",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -89,8 +106,9 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("what", TENSORS)
+@pytest.mark.usefixtures("no_kernel")
 def test_bad_tensors_are_refused(
-    what: str, faces: tuple[Tensor, Tensor], renderer: tr.SoftRasterizer, no_kernel: None
+    what: str, faces: tuple[Tensor, Tensor], renderer: tr.SoftRasterizer
 ) -> None:
     spoil, error, message = TENSORS[what]
     bad = spoil(*faces)
@@ -102,14 +120,15 @@ def test_bad_tensors_are_refused(
         renderer.jvp(bad, faces)
 
 
+@pytest.mark.usefixtures("no_kernel")
 def test_the_guard_of_these_tests_works(
-    faces: tuple[Tensor, Tensor], renderer: tr.SoftRasterizer, no_kernel: None
+    faces: tuple[Tensor, Tensor], renderer: tr.SoftRasterizer
 ) -> None:
     with pytest.raises(pytest.fail.Exception, match="a kernel ran"):
         renderer(*faces)
 
 
-NUMBERS = {
+NUMBERS: dict[str, list[Any]] = {
     "image_size": [0, -3, (8, 0), (8, 8, 8), 7.5, "8", True],
     "antialias": [0, -1, 1.5],
     "near": [0.0, -1.0, float("nan"), 200.0],
@@ -122,28 +141,33 @@ NUMBERS = {
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in NUMBERS.items() for v in vs])
 def test_bad_settings_are_refused(name: str, value: object) -> None:
-    settings = {"image_size": 8, "edge": tr.Distribution("logistic", scale=0.1), name: value}
+    settings: dict[str, Any] = {
+        "image_size": 8,
+        "edge": tr.Distribution("logistic", scale=0.1),
+        name: value,
+    }
     with pytest.raises((TypeError, ValueError), match=name):
         tr.SoftRasterizer(**settings)
     if name in ("image_size", "near", "far", "background"):
-        sharp = {"image_size": 8, name: value}
+        sharp: dict[str, Any] = {"image_size": 8, name: value}
         with pytest.raises((TypeError, ValueError), match=name):
             tr.SharpRasterizer(**sharp)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.1, float("nan"), float("inf")])
 def test_scale_and_gamma_must_be_positive(value: float) -> None:
-    with pytest.raises(ValueError, match="scale.*positive"):
+    with pytest.raises(ValueError, match=r"scale.*positive"):
         tr.Distribution("logistic", scale=value)
-    with pytest.raises(ValueError, match="scale.*positive"):
+    with pytest.raises(ValueError, match=r"scale.*positive"):
         tr.Distribution("logistic", scale=torch.tensor(value))
-    with pytest.raises(ValueError, match="scale.*positive"):
+    with pytest.raises(ValueError, match=r"scale.*positive"):
         tr.MLPSoftness(scale=value)
-    with pytest.raises(ValueError, match="gamma.*positive"):
+    with pytest.raises(ValueError, match=r"gamma.*positive"):
         tr.SoftmaxDepth(gamma=value)
 
 
-def test_a_scale_that_turned_bad_is_noticed(faces: tuple[Tensor, Tensor], no_kernel: None) -> None:
+@pytest.mark.usefixtures("no_kernel")
+def test_a_scale_that_turned_bad_is_noticed(faces: tuple[Tensor, Tensor]) -> None:
     """By an optimiser's step, or a schedule of the user's own."""
     scale = torch.nn.Parameter(torch.tensor(0.1))
     renderer = tr.SoftRasterizer(image_size=8, edge=tr.Distribution("logistic", scale=scale))
@@ -162,9 +186,8 @@ def test_a_scale_that_turned_bad_is_noticed(faces: tuple[Tensor, Tensor], no_ker
         renderer(*faces)
 
 
-def test_weights_that_are_not_finite_are_noticed(
-    faces: tuple[Tensor, Tensor], no_kernel: None
-) -> None:
+@pytest.mark.usefixtures("no_kernel")
+def test_weights_that_are_not_finite_are_noticed(faces: tuple[Tensor, Tensor]) -> None:
     edge = tr.MLPSoftness()
     with torch.no_grad():
         edge.weights[0] = float("nan")
@@ -172,10 +195,9 @@ def test_weights_that_are_not_finite_are_noticed(
         tr.SoftRasterizer(image_size=8, edge=edge)(*faces)
 
 
-def test_per_instance_parameters_must_fit_the_batch(
-    faces: tuple[Tensor, Tensor], no_kernel: None
-) -> None:
-    def renderer(scale: object = 0.1, gamma: object = 0.1) -> tr.SoftRasterizer:
+@pytest.mark.usefixtures("no_kernel")
+def test_per_instance_parameters_must_fit_the_batch(faces: tuple[Tensor, Tensor]) -> None:
+    def renderer(scale: Any = 0.1, gamma: Any = 0.1) -> tr.SoftRasterizer:
         edge = tr.MLPSoftness(scale=scale)
         return tr.SoftRasterizer(image_size=8, edge=edge, depth=tr.SoftmaxDepth(gamma))
 
@@ -189,7 +211,8 @@ def test_per_instance_parameters_must_fit_the_batch(
             functional_call(renderer(), {"edge.weights": bad}, faces)
 
 
-def test_background_must_fit_the_channels(faces: tuple[Tensor, Tensor], no_kernel: None) -> None:
+@pytest.mark.usefixtures("no_kernel")
+def test_background_must_fit_the_channels(faces: tuple[Tensor, Tensor]) -> None:
     edge = tr.Distribution("logistic", scale=0.1)
     with pytest.raises(ValueError, match="background"):
         tr.SoftRasterizer(image_size=8, edge=edge, background=(0.1, 0.2))(*faces)
@@ -198,30 +221,31 @@ def test_background_must_fit_the_channels(faces: tuple[Tensor, Tensor], no_kerne
 
 
 @pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan"), torch.zeros(3), torch.zeros(2, 1)])
+@pytest.mark.usefixtures("no_kernel")
 def test_bad_progress_is_refused(
-    progress: object, faces: tuple[Tensor, Tensor], renderer: tr.SoftRasterizer, no_kernel: None
+    progress: object, faces: tuple[Tensor, Tensor], renderer: tr.SoftRasterizer
 ) -> None:
     with pytest.raises(ValueError, match="progress"):
         renderer(*faces, progress=progress)
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="nonesuch.*gaussian.*logistic.*uniform"):
+    with pytest.raises(ValueError, match=r"nonesuch.*gaussian.*logistic.*uniform"):
         tr.Distribution("nonesuch", scale=0.1)
-    with pytest.raises(ValueError, match="nonesuch.*probabilistic"):
+    with pytest.raises(ValueError, match=r"nonesuch.*probabilistic"):
         tr.TConorm("nonesuch")
-    with pytest.raises(ValueError, match="input.*nonesuch.*asinh.*plain"):
+    with pytest.raises(ValueError, match=r"input.*nonesuch.*asinh.*plain"):
         tr.MLPSoftness(input="nonesuch")
-    with pytest.raises(ValueError, match="nonesuch.*gaussian.*logistic.*uniform"):
+    with pytest.raises(ValueError, match=r"nonesuch.*gaussian.*logistic.*uniform"):
         tr.MLPSoftness(init="nonesuch")
-    with pytest.raises(ValueError, match="nonesuch.*cpu.*cuda.*vulkan"):
+    with pytest.raises(ValueError, match=r"nonesuch.*cpu.*cuda.*vulkan"):
         tr.init(arch="nonesuch")
-    with pytest.raises(ValueError, match="f16.*f32.*f64"):
+    with pytest.raises(ValueError, match=r"f16.*f32.*f64"):
         tr.init(precision="f16")
 
 
 @pytest.mark.parametrize("widths", [(), (4, 0), (4, 5, 3), (4.5,), 4])
-def test_bad_networks_are_refused(widths: object) -> None:
+def test_bad_networks_are_refused(widths: Any) -> None:
     """The residual joins first and last hidden layer: equal widths."""
     with pytest.raises((TypeError, ValueError), match="widths"):
         tr.MLPSoftness(widths=widths)
@@ -230,23 +254,26 @@ def test_bad_networks_are_refused(widths: object) -> None:
 def test_modules_of_the_wrong_kind_are_refused() -> None:
     edge = tr.Distribution("logistic", scale=0.1)
     with pytest.raises(TypeError, match="edge"):
-        tr.SoftRasterizer(image_size=8, edge="logistic")
+        tr.SoftRasterizer(image_size=8, edge="logistic")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="depth"):
-        tr.SoftRasterizer(image_size=8, edge=edge, depth="hard")
+        tr.SoftRasterizer(image_size=8, edge=edge, depth="hard")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="alpha"):
-        tr.SoftRasterizer(image_size=8, edge=edge, alpha="probabilistic")
+        tr.SoftRasterizer(image_size=8, edge=edge, alpha="probabilistic")  # type: ignore[arg-type]
 
 
 def test_missing_and_corrupt_softness_files_are_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing.safetensors"
-    with pytest.raises(FileNotFoundError, match="missing.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"missing.safetensors"):
         tr.load_softness(missing)
     whole = tmp_path / "whole.safetensors"
     tr.save_softness(whole, tr.MLPSoftness())
     content = whole.read_bytes()
     for name, spoilt in {
-        "empty": b"", "noise": b"\xff" * 200, "cut": content[: len(content) // 2], "text": b"hello",
-    }.items():  # fmt: skip
+        "empty": b"",
+        "noise": b"\xff" * 200,
+        "cut": content[: len(content) // 2],
+        "text": b"hello",
+    }.items():
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(spoilt)
         with pytest.raises(ValueError, match=f"{name}.safetensors"):
@@ -258,7 +285,7 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
 
     path = tmp_path / "other.safetensors"
     save_file({"anything": torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match="other.safetensors"):
+    with pytest.raises(ValueError, match=r"other.safetensors"):
         tr.load_softness(path)
 
 
@@ -273,7 +300,7 @@ def test_init_may_be_repeated_but_not_changed(pytestconfig: pytest.Config) -> No
         tr.init(arch=arch, precision=different)
     with pytest.raises(RuntimeError, match="already runs"):
         tr.init(arch=arch, precision=precision, deterministic=True)
-    with pytest.raises(ValueError, match="(?i)f64.*vulkan|vulkan.*f64"):
+    with pytest.raises(ValueError, match=r"(?i)f64.*vulkan|vulkan.*f64"):
         tr.init(arch="vulkan", precision="f64")
 
 
@@ -320,11 +347,14 @@ tr.init(arch="cpu")
 @pytest.mark.parametrize("what", SCRIPTS)
 def test_a_runtime_that_cannot_work_is_refused(what: str) -> None:
     """In a process of its own, which must end by the error and not by a crash."""
-    import re
-
     script, message = SCRIPTS[what]
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
     assert re.search(message, done.stderr.strip().splitlines()[-1]), done.stderr

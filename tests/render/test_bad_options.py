@@ -19,17 +19,21 @@ F64 = torch.float64
 @pytest.mark.parametrize(
     ("option", "value", "match"),
     [
-        ("front", "clockwise", "known: ccw, cw"), ("front", None, "known: ccw, cw"),
+        ("front", "clockwise", "known: ccw, cw"),
+        ("front", None, "known: ccw, cw"),
         ("barycentrics", "exact", "known: nearest, clipped"),
-        ("unclipped_alpha", 1, "True or False"), ("orthographic", "yes", "True or False"),
-        ("cull_backfaces", None, "True or False"), ("perspective_correct", 0, "True or False"),
+        ("unclipped_alpha", 1, "True or False"),
+        ("orthographic", "yes", "True or False"),
+        ("cull_backfaces", None, "True or False"),
+        ("perspective_correct", 0, "True or False"),
         ("depth", tr.TConorm(), "expected a DepthSoftness"),
         ("alpha", tr.HardDepth(), "expected a TConorm"),
         ("edge", tr.HardDepth(), "expected a EdgeSoftness"),
-        ("background", torch.zeros(4, 5), "shape"), ("background", torch.zeros(3, dtype=int), ""),
+        ("background", torch.zeros(4, 5), "shape"),
+        ("background", torch.zeros(3, dtype=torch.int64), ""),
         ("background", torch.full((4, 5, 3), math.nan), "infinite or NaN"),
     ],
-)  # fmt: skip
+)
 def test_bad_options_are_refused(option: str, value: Any, match: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{option}: .*{match}"):
         tr.SoftRasterizer(8, **{option: value})
@@ -44,11 +48,11 @@ def test_bad_options_are_refused(option: str, value: Any, match: str) -> None:
         (lambda: tr.Distribution("gaussian", shape=2.0), "^shape: .*no shape"),
         (lambda: tr.Distribution("gaussian", shift=math.inf), "^shift: .*finite"),
         (lambda: tr.Distribution("gaussian", shift=torch.zeros(2, 2)), "^shift: "),
-        (lambda: tr.Distribution("gaussian", squared=1), "^squared: .*True or False"),
-        (lambda: tr.Distribution("gaussian", shift="far"), "^shift: "),
-        (lambda: tr.Distribution("gamma", shape="round"), "^shape: "),
+        (lambda: tr.Distribution("gaussian", squared=1), "^squared: .*True or False"),  # type: ignore[arg-type]
+        (lambda: tr.Distribution("gaussian", shift="far"), "^shift: "),  # type: ignore[arg-type]
+        (lambda: tr.Distribution("gamma", shape="round"), "^shape: "),  # type: ignore[arg-type]
     ],
-)  # fmt: skip
+)
 def test_bad_distributions_are_refused(make: Callable[[], Any], match: str) -> None:
     with pytest.raises((TypeError, ValueError), match=match):
         make()
@@ -62,7 +66,7 @@ def test_bad_distributions_are_refused(make: Callable[[], Any], match: str) -> N
 def test_a_background_picture_of_another_size_is_refused(picture: tuple[int, ...]) -> None:
     x = Mode().inputs()
     renderer = tr.SoftRasterizer((4, 5), background=torch.zeros(picture, dtype=F64))
-    with pytest.raises(ValueError, match="^background: "):
+    with pytest.raises(ValueError, match=r"^background: "):
         renderer(x["vertices"].expand(2, -1, -1, -1), x["colours"].expand(2, -1, -1, -1))
 
 
@@ -70,7 +74,7 @@ def test_a_background_picture_of_another_size_is_refused(picture: tuple[int, ...
 def test_parameters_that_do_not_fit_the_batch_are_refused(name: str) -> None:
     x = Mode().inputs()
     three = torch.full((3,), 0.7, dtype=F64)
-    edge = {"shape": 0.7, **({name: three} if name != "p" else {})}
+    edge: dict[str, Any] = {"shape": 0.7, **({name: three} if name != "p" else {})}
     alpha = tr.TConorm("yager", three if name == "p" else 0.7)
     renderer = tr.SoftRasterizer(8, tr.Distribution("gamma", **edge), alpha=alpha)
     with pytest.raises(ValueError, match=rf"{name}: .*shape \(2,\)"):
@@ -97,5 +101,5 @@ def test_parameters_that_turned_bad_are_noticed() -> None:
 def test_jvp_of_a_texture_is_refused_by_name() -> None:
     x = Mode(tensors=("texels",)).inputs()
     texture = tr.SurfaceTexture(x["texels"])
-    with pytest.raises(TypeError, match="^face_attributes: "):
+    with pytest.raises(TypeError, match=r"^face_attributes: "):
         tr.SoftRasterizer(8).jvp((x["vertices"], texture), (None, None))  # type: ignore[arg-type]

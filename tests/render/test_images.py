@@ -1,6 +1,7 @@
 """Images against the dense twin: every edge kind, depth mode and option of the renderer."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -118,7 +119,7 @@ def test_background_may_be_a_number_a_tuple_or_a_tensor(dtype: torch.dtype) -> N
     vertices, attributes = random_faces(28, dtype=dtype)
     edge = tr.Distribution("logistic", scale=0.1)
 
-    def image(background: object) -> torch.Tensor:
+    def image(background: Any) -> torch.Tensor:
         return tr.SoftRasterizer(image_size=8, edge=edge, background=background)(
             vertices, attributes
         )
@@ -134,9 +135,14 @@ def test_the_defaults_are_those_of_the_docstring(dtype: torch.dtype) -> None:
     renderer = tr.SoftRasterizer(image_size=12, edge=tr.Distribution("logistic", scale=0.05))
     image = renderer(vertices.to(dtype), attributes.to(dtype))
     expected = twin.render(
-        vertices, attributes, edge=twin.logistic, scale=0.05, gamma=1e-2, background_z=2e-3,
+        vertices,
+        attributes,
+        edge=twin.logistic,
+        scale=0.05,
+        gamma=1e-2,
+        background_z=2e-3,
         view=twin.View(image_size=(12, 12), near=0.1, far=100.0, threshold=1e-6),
-    )  # fmt: skip
+    )
     # gamma = 0.01 amplifies a rounding of z_norm a hundredfold
     assert (image.double() - expected).abs().max() < 10 * tolerance(dtype)
 

@@ -12,11 +12,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import taichi_raster as tr
+from scenes import total
 
 KINDS = (
-    "plain", "point", "repeated vertex", "collinear", "edge-on", "huge", "tiny", "off screen",
-    "behind", "crossing", "copy",
-)  # fmt: skip
+    "plain",
+    "point",
+    "repeated vertex",
+    "collinear",
+    "edge-on",
+    "huge",
+    "tiny",
+    "off screen",
+    "behind",
+    "crossing",
+    "copy",
+)
 
 
 def triangle(kind: str, g: torch.Generator, before: Tensor | None) -> Tensor:
@@ -52,23 +62,27 @@ def modes() -> dict[str, dict[str, Any]]:
     return {
         "plain": {},
         "sharp edges": dict(
-            edge=tr.Distribution("gaussian", 1e-3), depth=tr.SoftmaxDepth(1e-3),
+            edge=tr.Distribution("gaussian", 1e-3),
+            depth=tr.SoftmaxDepth(1e-3),
             alpha=tr.TConorm("schweizer_sklar", -3.0),
         ),
         "no slope at the edge": dict(
-            edge=tr.Distribution("exponential_rev", 0.05), depth=tr.HardDepth(),
+            edge=tr.Distribution("exponential_rev", 0.05),
+            depth=tr.HardDepth(),
             alpha=tr.TConorm("aczel_alsina", 0.5),
         ),
         "infinite density": dict(
             edge=tr.Distribution("gamma", 0.1, shape=0.5, squared=True),
-            alpha=tr.TConorm("dombi", 0.5), barycentrics="clipped", unclipped_alpha=True,
+            alpha=tr.TConorm("dombi", 0.5),
+            barycentrics="clipped",
+            unclipped_alpha=True,
         ),
         "learned": dict(
             edge=tr.MLPSoftness((3, 3), scale=0.1),
             depth=tr.DistributionDepth("gumbel_max", 0.01, shift=-50.0),
             alpha=tr.TConorm("frank", 1e-3),
         ),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.runs_on(arch="cpu")
@@ -89,11 +103,11 @@ def test_images_and_both_derivatives_are_finite(seed: int, kinds: list[str], nam
     edge = options.get("edge")
     image = tr.SoftRasterizer(8, near=0.5, far=20.0, background=0.5, **options)(vertices, colours)
     assert bool(image.isfinite().all())
-    assert -1e-6 <= float(image.min()) and float(image.max()) <= 1 + 1e-5
+    assert float(image.min()) >= -1e-6 and float(image.max()) <= 1 + 1e-5
     wanted = [vertices, colours, *(edge.parameters() if edge is not None else ())]
     first = torch.autograd.grad(image.sum(), wanted, create_graph=True, materialize_grads=True)
     assert all(bool(v.isfinite().all()) for v in first)
-    along = sum((v * math.sin(i + 1)).sum() for i, v in enumerate(first))
+    along = total((v * math.sin(i + 1)).sum() for i, v in enumerate(first))
     second = torch.autograd.grad(along, wanted, materialize_grads=True)
     if name != "infinite density":  # whose curvature at the edge float32 cannot hold
         assert all(bool(v.isfinite().all()) for v in second)

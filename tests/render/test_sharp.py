@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 
 import taichi_raster as tr
 import twin
-from scenes import kink_margin, like, random_faces, relative
+from scenes import grad, kink_margin, like, random_faces, relative
 
 VIEW = twin.View(image_size=(13, 17), near=0.5, far=10.0)
 BACKGROUND = torch.tensor([0.3, 0.5, 0.7], dtype=torch.float64)
@@ -15,9 +15,12 @@ BACKGROUND = torch.tensor([0.3, 0.5, 0.7], dtype=torch.float64)
 
 def ours(vertices: Tensor, attributes: Tensor, view: twin.View = VIEW) -> Tensor:
     sharp = tr.SharpRasterizer(
-        view.image_size, background=BACKGROUND.to(vertices), near=view.near, far=view.far,
+        view.image_size,
+        background=BACKGROUND.to(vertices),
+        near=view.near,
+        far=view.far,
         cull_backfaces=view.cull_backfaces,
-    )  # fmt: skip
+    )
     return sharp(vertices, attributes)
 
 
@@ -30,17 +33,17 @@ def truth(vertices: Tensor, attributes: Tensor, view: twin.View = VIEW) -> Tenso
 def test_image_and_gradients_are_the_twins(faces: int, cull: bool, dtype: torch.dtype) -> None:
     view = twin.View(image_size=VIEW.image_size, near=0.5, far=10.0, cull_backfaces=cull)
     vertices, attributes = random_faces(101, faces=faces, size=(0.2, 0.8))
-    exact = [vertices.clone().requires_grad_(), attributes.clone().requires_grad_()]
-    mine = [v.detach().to(dtype).requires_grad_() for v in exact]
-    expected, image = truth(*exact, view), ours(*mine, view)
+    exact = vertices.clone().requires_grad_(), attributes.clone().requires_grad_()
+    mine = tuple(v.detach().to(dtype).requires_grad_() for v in exact)
+    expected, image = truth(*exact, view), ours(mine[0], mine[1], view)
     assert image.shape == (2, 13, 17, 4) and image.dtype == dtype
     double = dtype == torch.float64
     assert (image.double() - expected).abs().max() < (1e-11 if double else 1e-4)
     (expected * like(expected)).sum().backward()
     (image * like(image)).sum().backward()
     for a, b in zip(mine, exact, strict=True):
-        assert b.grad.norm() > 1e-2
-        assert relative(a.grad, b.grad) < (1e-9 if double else 1e-3)
+        assert grad(b).norm() > 1e-2
+        assert relative(grad(a), grad(b)) < (1e-9 if double else 1e-3)
 
 
 @pytest.mark.runs_on(precision="f64")
@@ -67,7 +70,8 @@ def supersampled(vertices: Tensor, attributes: Tensor, view: twin.View, n: int =
 
 def test_it_is_close_to_the_supersampled_truth(dtype: torch.dtype) -> None:
     """A ramp along the normal and a box filter differ by at most (sqrt 2 - 1) / 4 = 0.10 along an
-    edge (at 45 degrees), and by more only where corners or crossing edges share a pixel."""
+    edge (at 45 degrees), and by more only where corners or crossing edges share a pixel.
+    """
     vertices, attributes = random_faces(103, batch=1, faces=3, size=(0.5, 1.0))
     view = twin.View(image_size=(24, 24), near=0.5, far=10.0)
     image = ours(vertices.to(dtype), attributes.to(dtype), view).double()
@@ -118,9 +122,13 @@ def test_soft_render_tends_to_the_sharp_one(dtype: torch.dtype) -> None:
     vertices, attributes = random_faces(105, batch=1, faces=4, dtype=dtype)
     sharp = ours(vertices, attributes)
     soft = tr.SoftRasterizer(
-        VIEW.image_size, edge=tr.Distribution("logistic", scale=1e-4), near=0.5, far=10.0,
-        depth=tr.SoftmaxDepth(gamma=1e-4, background_z=0.0), background=BACKGROUND.to(dtype),
-    )(vertices, attributes)  # fmt: skip
+        VIEW.image_size,
+        edge=tr.Distribution("logistic", scale=1e-4),
+        near=0.5,
+        far=10.0,
+        depth=tr.SoftmaxDepth(gamma=1e-4, background_z=0.0),
+        background=BACKGROUND.to(dtype),
+    )(vertices, attributes)
     away = (twin.pairs(vertices, *VIEW.image_size).distance.abs() > 1.5 / 13).all(-1)
     assert away.sum() > 30
     assert (sharp - soft)[away].abs().max() < 1e-2

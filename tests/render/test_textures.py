@@ -122,9 +122,7 @@ V = square()
         (lambda: drawn(tr.UVTexture(uv()[:, :1], torch.zeros(1, 4, 4, 3).double())), "uv"),
         (lambda: drawn(tr.UVTexture(uv(), torch.zeros(2, 4, 4, 3).double())), "image"),
         (
-            lambda: drawn(
-                tr.UVTexture(uv(), torch.full((1, 4, 4, 3), float("nan"), dtype=F64))
-            ),
+            lambda: drawn(tr.UVTexture(uv(), torch.full((1, 4, 4, 3), float("nan"), dtype=F64))),
             "image",
         ),
         (
@@ -134,7 +132,7 @@ V = square()
             "corners",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_textures_are_refused_by_name(call: Callable[[], object], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
         call()

@@ -6,6 +6,7 @@ import time
 import pytest
 import taichi as ti
 
+from taichi_raster.runtime import launcher
 from taichi_raster.runtime.compile_notice import Patience
 from taichi_raster.runtime.launcher import Launcher
 
@@ -42,7 +43,7 @@ def test_short_compilations_say_nothing_until_they_add_up(caplog) -> None:
 
 @pytest.mark.parametrize("arch", ["cpu", "vulkan"])  # launched directly, or by Taichi
 def test_a_kernel_is_compiled_once_under_this_watch(arch, monkeypatch, caplog) -> None:
-    monkeypatch.setattr("taichi_raster.runtime.launcher.patience", Patience(0.0))
+    monkeypatch.setattr(launcher, "patience", Patience(0.0))
     double = Launcher(Doubler().double, arch)
     assert [double(3), double(4)] == [6, 8]
     assert len(caplog.records) == 1

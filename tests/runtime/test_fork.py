@@ -71,7 +71,7 @@ class Renders(torch.utils.data.Dataset):
     )
     run_program(
         f"sys.path.insert(0, {str(tmp_path)!r})"
-        + """
+        """
 from dataset_of_renders import Renders, render
 expected = render()
 def load(context):

@@ -124,7 +124,7 @@ def test_growth_that_fails_leaves_what_was_there(
     expected = gradients(case.ours, x)
     more = {name: owner.run(scratch.capacity, name) + 1 for name in ("x", "y", "cells", "pixels")}
 
-    def fail(builder: object) -> None:
+    def fail(_: object) -> None:
         raise MemoryError("no memory for this")
 
     with monkeypatch.context() as patch:
@@ -135,7 +135,7 @@ def test_growth_that_fails_leaves_what_was_there(
     assert_same(gradients(case.ours, x), expected)
 
 
-def test_what_a_thread_asks_for_holds_for_that_thread_alone(dtype: torch.dtype) -> None:
+def test_what_a_thread_asks_for_holds_for_that_thread_alone() -> None:
     """`derivatives_by("autodiff")` in one thread, closed forms in another meanwhile."""
     seen: list[bool] = []
     with tr.derivatives_by("autodiff"):
@@ -160,7 +160,7 @@ def test_threads_do_not_see_each_other(dtype: torch.dtype) -> None:
             for _ in range(3):
                 assert_same(gradients(case.ours, x), alone[i][0])
                 assert_same(hessian_vector_products(case.ours, x), alone[i][1])
-        except BaseException as failure:
+        except BaseException as failure:  # noqa: BLE001 - raised below
             failures.append(failure)
 
     threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(cases))]

@@ -221,10 +221,13 @@ def test_lifted_triangles_lie_flat_at_their_depth():
             lambda: PerspectiveCamera(orbit(1.0, 0.0, [0.0, 1.0])).project(torch.ones(3, 1, 3)),
             "vertices",
         ),
-        (lambda: gather_faces(torch.ones(4, 3), torch.zeros(1, 3, dtype=int)), "vertices"),
+        (lambda: gather_faces(torch.ones(4, 3), torch.zeros(1, 3, dtype=torch.int64)), "vertices"),
         (lambda: gather_faces(torch.ones(1, 4, 3), torch.tensor([[0, 1, 4]])), "faces"),
         (lambda: gather_faces(torch.ones(1, 4, 3), torch.tensor([[0, 1, -1]])), "faces"),
-        (lambda: gather_faces(torch.ones(2, 4, 3), torch.zeros(3, 1, 3, dtype=int)), "faces"),
+        (
+            lambda: gather_faces(torch.ones(2, 4, 3), torch.zeros(3, 1, 3, dtype=torch.int64)),
+            "faces",
+        ),
         (lambda: gather_faces(torch.ones(1, 4, 3), torch.tensor([[[0, 1, -1]]])), "faces"),
         (lambda: PerspectiveCamera(torch.full((1, 4, 4), float("nan"))), "view"),
         (lambda: PinholeCamera(orbit(1.0, 0.0, 0.0), (1.0, 0.0)), "focal"),
@@ -245,5 +248,5 @@ def test_bad_arguments_are_named(call, argument):
 
 
 def test_faces_must_be_integers():
-    with pytest.raises(TypeError, match="^faces: "):
+    with pytest.raises(TypeError, match=r"^faces: "):
         gather_faces(torch.ones(1, 4, 3), torch.zeros(1, 3))

@@ -44,15 +44,21 @@ CASES: dict[str, tuple[Callable[..., tr.Camera], tuple[Tensor, ...]]] = {
     "intrinsics": (lambda v, m: from_intrinsics(v, m, (24, 40)), (VIEW, MATRIX)),
     "look_at": (
         lambda eye, at, up: tr.PerspectiveCamera(tr.look_at(eye, at, up)),
-        (torch.tensor([[1.0, 2.0, 3.0]]).double(), torch.tensor([[0.1, 0.2, 0.0]]).double(),
-         torch.tensor([[0.1, 1.0, 0.2]]).double()),
+        (
+            torch.tensor([[1.0, 2.0, 3.0]]).double(),
+            torch.tensor([[0.1, 0.2, 0.0]]).double(),
+            torch.tensor([[0.1, 1.0, 0.2]]).double(),
+        ),
     ),
     "orbit": (
         lambda d, e, a: tr.OrthographicCamera(tr.orbit(d, e, a), 1.5),
-        (torch.tensor([3.0]).double(), torch.tensor([20.0]).double(),
-         torch.tensor([40.0]).double()),
+        (
+            torch.tensor([3.0]).double(),
+            torch.tensor([20.0]).double(),
+            torch.tensor([40.0]).double(),
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -115,7 +115,7 @@ def test_light_has_first_and_second_derivatives() -> None:
     at, towards = torch.tensor([0.5, 1.0, 6.0]).double(), torch.tensor([0.2, 0.1, 1.0]).double()
 
     def light(a: Tensor, n: Tensor, p: Tensor, at: Tensor, d: Tensor, k: Tensor) -> Tensor:
-        lights = [tr.PointLight(at, k, (1.0, 0.1, 0.2)), tr.DirectionalLight(d, k)]
+        lights = (tr.PointLight(at, k, (1.0, 0.1, 0.2)), tr.DirectionalLight(d, k))
         material = tr.Material(specular=k, shininess=k[0] * 8)
         return tr.illuminate(a, n, p, lights, torch.tensor([0.0, 0.0, 9.0]), material)
 

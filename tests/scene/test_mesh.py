@@ -1,11 +1,11 @@
 """Meshes survive a trip through files, come out at the asked size, and bad files say so."""
 
 import math
+import os
 
 import pytest
 import torch
 
-from taichi_raster.scene import mesh_files
 from taichi_raster.scene.mesh import Mesh, normalise, subdivide
 from taichi_raster.scene.mesh_files import load_mesh, save_mesh
 from taichi_raster.scene.procedural import icosphere
@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(mesh_files.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_mesh(path, icosphere(1))
     assert path.read_bytes() == before
@@ -112,11 +112,11 @@ def test_a_useless_mesh_is_a_clear_error(tmp_path, obj, complaint):
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.obj"):
+    with pytest.raises(FileNotFoundError, match=r"absent.obj"):
         load_mesh(tmp_path / "absent.obj")
     with pytest.raises(FileNotFoundError, match="absent"):
         save_mesh(tmp_path / "absent" / "sphere.obj", icosphere(0))
-    with pytest.raises(ValueError, match="sphere.nothing"):
+    with pytest.raises(ValueError, match=r"sphere.nothing"):
         save_mesh(tmp_path / "sphere.nothing", icosphere(0))
 
 

@@ -111,10 +111,12 @@ def test_a_truncated_file_is_refused_or_gives_a_valid_mesh(
     try:
         mesh = tr.load_mesh(path)
     except ValueError as error:
-        assert path.name in str(error)
+        refusal = str(error)
     else:  # text formats may end at a line's end
         assert suffix == ".obj"
         assert int(mesh.faces.max()) < len(mesh.vertices)
+        return
+    assert path.name in refusal
 
 
 def test_a_folder_is_not_a_mesh(tmp_path: Path) -> None:
@@ -128,13 +130,14 @@ TRIANGLE = (torch.eye(3), torch.tensor([[0, 1, 2]]))
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"uv": torch.zeros(3, 3)}, "uv"), ({"uv": torch.zeros(2, 2)}, "uv_faces"),
+        ({"uv": torch.zeros(3, 3)}, "uv"),
+        ({"uv": torch.zeros(2, 2)}, "uv_faces"),
         ({"uv_faces": torch.zeros(1, 3).long()}, "uv_faces"),
         ({"uv": torch.zeros(3, 2), "uv_faces": torch.zeros(2, 3).long()}, "uv_faces"),
         ({"uv": torch.zeros(3, 2), "texture": torch.zeros(4, 4)}, "texture"),
         ({"colours": torch.zeros(2, 3)}, "colours"),
     ],
-)  # fmt: skip
+)
 def test_bad_fields_are_named(fields: dict[str, torch.Tensor], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
-        tr.Mesh(*TRIANGLE, **fields)  # type: ignore[arg-type]
+        tr.Mesh(*TRIANGLE, **fields)

@@ -75,15 +75,21 @@ def test_a_blob_is_its_seeds() -> None:
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (lambda: tr.uv_sphere(1), "rings"), (lambda: tr.box(width=0.0), "width"),
-        (lambda: tr.cylinder(sections=2), "sections"), (lambda: tr.cone(height=-1.0), "height"),
-        (lambda: tr.torus(0.3, 0.3), "minor"), (lambda: tr.torus_knot(2, 4), "p, q"),
-        (lambda: tr.blob(roughness=math.inf), "roughness"), (lambda: tr.star(1), "points"),
-        (lambda: tr.plane(0), "columns"), (lambda: tr.superquadric(0.0), "e1"),
-        (lambda: tr.capsule(radius=-1.0), "radius"), (lambda: tr.collate([]), "meshes"),
+        (lambda: tr.uv_sphere(1), "rings"),
+        (lambda: tr.box(width=0.0), "width"),
+        (lambda: tr.cylinder(sections=2), "sections"),
+        (lambda: tr.cone(height=-1.0), "height"),
+        (lambda: tr.torus(0.3, 0.3), "minor"),
+        (lambda: tr.torus_knot(2, 4), "p, q"),
+        (lambda: tr.blob(roughness=math.inf), "roughness"),
+        (lambda: tr.star(1), "points"),
+        (lambda: tr.plane(0), "columns"),
+        (lambda: tr.superquadric(0.0), "e1"),
+        (lambda: tr.capsule(radius=-1.0), "radius"),
+        (lambda: tr.collate([]), "meshes"),
         (lambda: tr.collate([tr.box(), tr.box(dtype=F64)]), "meshes"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_are_named(call: Callable[[], object], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
         call()

@@ -28,12 +28,14 @@ def renderer(scene: int | None = None) -> tr.SoftRasterizer:
 
     return tr.SoftRasterizer(
         (12, 16),
-        tr.Distribution("gamma", of([0.03, 0.05, 0.1]), shape=of([1.5, 2.0, 3.0]),
-                        shift=of([0.1, 0.0, -0.2])),
+        tr.Distribution(
+            "gamma", of([0.03, 0.05, 0.1]), shape=of([1.5, 2.0, 3.0]), shift=of([0.1, 0.0, -0.2])
+        ),
         tr.SoftmaxDepth(of([0.05, 0.1, 0.2]), background_z=of([0.0, 0.01, 0.02])),
         tr.TConorm("hamacher", of([0.5, 1.0, 2.0])),
-        near=0.5, far=3.0,
-    )  # fmt: skip
+        near=0.5,
+        far=3.0,
+    )
 
 
 def test_every_parameter_of_a_scene_reaches_all_its_views(faces):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from scenes import total
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
@@ -22,9 +23,9 @@ def faces() -> Tensor:
 
 def render(name: str, p: Tensor, shown: Tensor) -> Tensor:
     edge = tr.Distribution("gaussian", 0.1)
-    return tr.SoftRasterizer(
-        12, edge, alpha=tr.TConorm(name, p), near=0.5, far=5.0
-    ).silhouette(shown)  # fmt: skip
+    return tr.SoftRasterizer(12, edge, alpha=tr.TConorm(name, p), near=0.5, far=5.0).silhouette(
+        shown
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,9 +36,9 @@ def test_alpha_stays_in_range_with_finite_derivatives(name: str, p: float) -> No
     number = torch.tensor(p, requires_grad=True)
     shown = faces().requires_grad_()
     alpha = render(name, number, shown)
-    assert 0 <= float(alpha.detach().min()) and float(alpha.detach().max()) <= 1 + 2e-7
+    assert float(alpha.detach().min()) >= 0 and float(alpha.detach().max()) <= 1 + 2e-7
     first = torch.autograd.grad(alpha.sum(), [number, shown], create_graph=True)
-    second = torch.autograd.grad(sum(v.sum() for v in first), [number, shown])
+    second = torch.autograd.grad(total(v.sum() for v in first), [number, shown])
     for value in (*first, *second):
         assert bool(value.isfinite().all())
 

@@ -18,19 +18,26 @@ PARAMETERS = [
     (name, p)
     for name, default in CONORMS.items()
     for p in {
-        "hamacher": (0.0, 1e-4, 0.6, 8.0), "frank": (1e-3, 0.5, 4.0, 1e3), "yager": (0.5, 1.6, 9.0),
-        "aczel_alsina": (0.4, 1.0, 5.0), "dombi": (0.4, 1.0, 5.0),
+        "hamacher": (0.0, 1e-4, 0.6, 8.0),
+        "frank": (1e-3, 0.5, 4.0, 1e3),
+        "yager": (0.5, 1.6, 9.0),
+        "aczel_alsina": (0.4, 1.0, 5.0),
+        "dombi": (0.4, 1.0, 5.0),
         "schweizer_sklar": (-0.05, -1.5, -9.0),
     }.get(name, (default,))
-]  # fmt: skip
+]
 
 
 def silhouette(faces: Tensor, name: str, p: float | None, edge: str = "logistic") -> Tensor:
     scale = 0.5 if edge == "uniform" else 0.13
     renderer = tr.SoftRasterizer(
-        (7, 6), tr.Distribution(edge, scale), alpha=tr.TConorm(name, p), near=0.5, far=10.0,
+        (7, 6),
+        tr.Distribution(edge, scale),
+        alpha=tr.TConorm(name, p),
+        near=0.5,
+        far=10.0,
         threshold=0.0,
-    )  # fmt: skip
+    )
     return renderer.silhouette(faces)
 
 
@@ -100,15 +107,20 @@ def test_p_may_differ_from_item_to_item() -> None:
 @pytest.mark.parametrize(
     ("name", "p", "match"),
     [
-        ("sum", None, "unknown T-conorm"), ("max", 1.0, "has no parameter"),
-        ("frank", None, "needs a parameter"), ("frank", 0.0, "positive"),
-        ("hamacher", -0.1, ">= 0"), ("yager", -1.0, "positive"), ("dombi", float("nan"), "finite"),
-        ("schweizer_sklar", 0.5, "negative"), ("yager", torch.ones(2, 2), "number or"),
+        ("sum", None, "unknown T-conorm"),
+        ("max", 1.0, "has no parameter"),
+        ("frank", None, "needs a parameter"),
+        ("frank", 0.0, "positive"),
+        ("hamacher", -0.1, ">= 0"),
+        ("yager", -1.0, "positive"),
+        ("dombi", float("nan"), "finite"),
+        ("schweizer_sklar", 0.5, "negative"),
+        ("yager", torch.ones(2, 2), "number or"),
     ],
-)  # fmt: skip
+)
 def test_bad_parameters_are_refused(name: str, p: float | Tensor | None, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         tr.TConorm(name, p)
     if name == "frank":
-        with pytest.raises(TypeError, match="^p: "):
+        with pytest.raises(TypeError, match=r"^p: "):
             tr.TConorm("frank", "three")  # type: ignore[arg-type]

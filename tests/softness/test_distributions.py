@@ -152,10 +152,16 @@ def test_logs_and_density_are_the_definitions_to_1e_10(name: str) -> None:
         f, s, p = o.cdf(at), o.survival(at), o.pdf(at)
         bend = mp.diff(o.pdf, at)
         expected = [
-            f, p, bend,
-            log_of(f, s), p / f, bend / f - (p / f) ** 2,
-            log_of(s, f), -p / s, -bend / s - (p / s) ** 2,
-        ]  # fmt: skip
+            f,
+            p,
+            bend,
+            log_of(f, s),
+            p / f,
+            bend / f - (p / f) ** 2,
+            log_of(s, f),
+            -p / s,
+            -bend / s - (p / s) ** 2,
+        ]
         for row, value in enumerate(expected):
             slack = 1e-10 if row % 3 < 2 else 1e-8  # second slopes cancel in the tails
             scale = max(abs(value), abs(expected[row - 1]) if row % 3 == 2 else 0)
@@ -227,14 +233,17 @@ def test_gammas_slopes_are_those_of_its_values(name: str) -> None:
     for j in range(3):
         v, v_x, v_xx, v_k, v_kx, v_kk = range(6 * j, 6 * j + 6)
         for value, slope, high, low in [
-            (v, v_x, up, down), (v_x, v_xx, up, down), (v_k, v_kx, up, down),
-            (v, v_k, more, less), (v_k, v_kk, more, less),
-        ]:  # fmt: skip
+            (v, v_x, up, down),
+            (v_x, v_xx, up, down),
+            (v_k, v_kx, up, down),
+            (v, v_k, more, less),
+            (v_k, v_kk, more, less),
+        ]:
             difference = (high[value] - low[value]) / (2 * h)
             torch.testing.assert_close(rows[slope], difference, rtol=1e-6, atol=1e-9)
 
 
-ALL = [(name, None) for name in (*ORACLES, "heaviside")]
+ALL: list[tuple[str, float | None]] = [(name, None) for name in (*ORACLES, "heaviside")]
 ALL += [(name, k) for name in SHAPED for k in (0.3, 1.0, 8.0)]
 
 
@@ -262,8 +271,7 @@ def test_all_is_finite_and_monotone_out_to_ten_thousand_scales(
 )
 def test_float32_agrees_with_the_definitions(name: str, shape: float | None) -> None:
     o = {**ORACLES, **SHAPED}[name]
-    x = [p for p in points(o) if abs(p) < 40]
-    x = torch.tensor(x, dtype=torch.float32)
+    x = torch.tensor([p for p in points(o) if abs(p) < 40], dtype=torch.float32)
     rows = formulas_at(name, x, shape)
     n = len(rows) // 3
     k = () if shape is None else (mp.mpf(shape),)

@@ -30,9 +30,9 @@ def test_the_network_can_start_as_any_distribution(name: str) -> None:
 
 
 def test_what_it_cannot_start_as_is_refused() -> None:
-    with pytest.raises(ValueError, match="^init: "):
+    with pytest.raises(ValueError, match=r"^init: "):
         tr.MLPSoftness(init="heaviside")
-    with pytest.raises(ValueError, match="^init_shape: "):
+    with pytest.raises(ValueError, match=r"^init_shape: "):
         tr.MLPSoftness(init="gamma")
 
 

@@ -38,6 +38,7 @@ def test_geometric_gradient_is_its_closed_form() -> None:
     start, end = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.16, 0.01))
     value = tr.Geometric(start, end)(u(0.3))
     value.backward()
+    assert start.grad is not None and end.grad is not None
     assert start.grad.item() == pytest.approx(0.7 * value.item() / 0.16)
     assert end.grad.item() == pytest.approx(0.3 * value.item() / 0.01)
 
@@ -83,11 +84,11 @@ def test_knots_gradient_matches_finite_differences() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -0.1, math.nan, math.inf])
 def test_values_must_be_positive_and_finite(value: float) -> None:
-    with pytest.raises(ValueError, match="value.*positive"):
+    with pytest.raises(ValueError, match=r"value.*positive"):
         tr.Constant(value)
-    with pytest.raises(ValueError, match="end.*positive"):
+    with pytest.raises(ValueError, match=r"end.*positive"):
         tr.Geometric(0.1, value)
-    with pytest.raises(ValueError, match="values.*positive"):
+    with pytest.raises(ValueError, match=r"values.*positive"):
         tr.Knots([0.1, value])
 
 

@@ -1,7 +1,9 @@
 """The formulas of the edge softnesses, against scipy, closed forms and finite differences."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ ORACLES = {
 
 
 @owned
-def in_kernel(formula: object, x: np.ndarray) -> np.ndarray:
+def in_kernel(formula: Callable[..., Any], x: np.ndarray) -> np.ndarray:
     """(N, 3): value and two slopes of a Taichi function, in the run's precision."""
     real = tr.runtime().ti_float
     xs = ti.field(real, shape=len(x))
@@ -130,6 +132,7 @@ def test_a_network_that_depends_on_progress_moves_its_first_biases() -> None:
     weights, moves = mlp_weights(8), torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     with torch.no_grad():
         edge.weights.copy_(weights)
+        assert edge.progress_weights is not None
         edge.progress_weights.copy_(moves)
     u = torch.tensor([0.0, 0.75], dtype=torch.float64)
     moved = weights.repeat(2, 1)
@@ -249,5 +252,5 @@ def test_arguments_of_another_type_are_named() -> None:
             call()
     picture = torch.zeros(8, 7, 3, dtype=torch.float64)
     vertices, attributes = random_faces(3)
-    with pytest.raises(ValueError, match="^background: expected an image of 8 x 8"):
+    with pytest.raises(ValueError, match=r"^background: expected an image of 8 x 8"):
         tr.SoftRasterizer(8, background=picture, near=0.5, far=10.0)(vertices, attributes)

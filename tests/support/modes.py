@@ -45,10 +45,12 @@ class Mode:
         xy = (draw(1, 3, 1, 2) - 0.5) + spokes
         z = 1.5 + 2 * draw(1, 3, 1, 1) + 0.5 * draw(1, 3, 3, 1)
         every = {
-            "colours": draw(1, 3, 3, 2), "texels": draw(1, 3, 2, 2, 2),
-            "uv": draw(1, 3, 3, 2) * 1.6 - 0.3, "image": draw(1, 4, 3, 2),
+            "colours": draw(1, 3, 3, 2),
+            "texels": draw(1, 3, 2, 2, 2),
+            "uv": draw(1, 3, 3, 2) * 1.6 - 0.3,
+            "image": draw(1, 4, 3, 2),
             "picture": draw(4, 5, 2),
-        }  # fmt: skip
+        }
         found = {"vertices": torch.cat([xy, z], -1)}
         for face in self.turned:
             found["vertices"][:, face] = found["vertices"][:, face].flip(1)
@@ -61,13 +63,14 @@ class Mode:
         return {k: v.to(dtype) for k, v in found.items()}
 
     def renderer(self, x: Inputs) -> tr.SoftRasterizer:
-        settings = dict(near=0.5, far=10.0, threshold=0.0, background=x.get("picture", 0.3))
-        settings |= self.options
+        settings: dict[str, Any] = {"near": 0.5, "far": 10.0, "threshold": 0.0}
+        settings |= {"background": x.get("picture", 0.3), **self.options}
         return tr.SoftRasterizer((4, 5), self.edge(x), self.depth(x), self.alpha(x), **settings)
 
     def render(self, x: Inputs) -> Tensor:
         """(B,H,W,C+1) by the kernels."""
-        return self.renderer(x)(x["vertices"], self.attributes(x))
+        image: Tensor = self.renderer(x)(x["vertices"], self.attributes(x))
+        return image
 
     def twin(self, x: Inputs) -> Tensor:
         """(B,H,W,C+1) by the dense twin, from float64 inputs."""
@@ -76,7 +79,8 @@ class Mode:
 
 def _weights(module: Any, g: torch.Generator) -> Tensor:
     noise = torch.randn(module.weights.shape, generator=g, dtype=torch.float64)
-    return module.weights.detach() + 0.3 * noise
+    start: Tensor = module.weights.detach()
+    return start + 0.3 * noise
 
 
 def with_weights(module: Any, weights: Tensor) -> Any:
@@ -104,9 +108,16 @@ def conorm(name: str, p: float | None) -> Mode:
 
 
 CONORMS: dict[str, float | None] = {
-    "max": None, "probabilistic": None, "einstein": None, "hamacher": 0.6, "frank": 4.0,
-    "yager": 1.6, "aczel_alsina": 0.8, "dombi": 1.3, "schweizer_sklar": -1.5,
-}  # fmt: skip
+    "max": None,
+    "probabilistic": None,
+    "einstein": None,
+    "hamacher": 0.6,
+    "frank": 4.0,
+    "yager": 1.6,
+    "aczel_alsina": 0.8,
+    "dombi": 1.3,
+    "schweizer_sklar": -1.5,
+}
 
 
 def distribution_depth(name: str, shift: float) -> Mode:
@@ -167,13 +178,17 @@ OPTIONS = {
     "orthographic": Mode(options={"orthographic": True}),
     "clipped": Mode(
         options={
-            "barycentrics": "clipped", "unclipped_alpha": True, "front": "cw",
-            "cull_backfaces": True, "perspective_correct": False, "near": 2.787,
+            "barycentrics": "clipped",
+            "unclipped_alpha": True,
+            "front": "cw",
+            "cull_backfaces": True,
+            "perspective_correct": False,
+            "near": 2.787,
         },
         turned=(0, 2),
     ),
     "picture behind": Mode(tensors=("colours", "picture"), options={"antialias": 2}),
-}  # fmt: skip
+}
 
 NETWORK = Mode(
     edge=lambda x: with_weights(tr.MLPSoftness((3, 3), scale=x["scale"]), x["edge_weights"]),
@@ -225,12 +240,15 @@ PAIRS = {
     "over, culled": Mode(
         depth=lambda x: tr.OverDepth(),
         options={
-            "front": "cw", "cull_backfaces": True, "perspective_correct": False, "near": 2.787,
+            "front": "cw",
+            "cull_backfaces": True,
+            "perspective_correct": False,
+            "near": 2.787,
         },
         turned=(0, 2),
     ),
     "clipped, hamacher": paired(OPTIONS["clipped"], conorm("hamacher", 0.6)),
-}  # fmt: skip
+}
 
 ALL: dict[str, Mode] = {f"edge {name}": distribution(name) for name in SMOOTH}
 ALL |= {f"edge {name}, squared": distribution(name, True) for name in ("logistic", "gaussian")}

@@ -17,11 +17,23 @@ import scipy.special
 Array = np.ndarray
 
 DEFAULTS: dict[str, Any] = dict(
-    image_size=16, background_color=[0.2, 0.5, 0.7], dist_func="logistic", dist_scale=0.05,
-    dist_squared=False, dist_shape=None, dist_shift=None, dist_eps=1e4,
-    aggr_alpha_func="probabilistic", aggr_alpha_t_conorm_p=None, aggr_rgb_func="softmax",
-    aggr_rgb_eps=1e-3, aggr_rgb_gamma=1e-2, near=1.5, far=6.0, double_side=False,
-)  # fmt: skip
+    image_size=16,
+    background_color=[0.2, 0.5, 0.7],
+    dist_func="logistic",
+    dist_scale=0.05,
+    dist_squared=False,
+    dist_shape=None,
+    dist_shift=None,
+    dist_eps=1e4,
+    aggr_alpha_func="probabilistic",
+    aggr_alpha_t_conorm_p=None,
+    aggr_rgb_func="softmax",
+    aggr_rgb_eps=1e-3,
+    aggr_rgb_gamma=1e-2,
+    near=1.5,
+    far=6.0,
+    double_side=False,
+)
 
 
 def distribution(name: str, x: Array, shape: float, shift: float) -> Array:
@@ -32,7 +44,7 @@ def distribution(name: str, x: Array, shape: float, shift: float) -> Array:
         if name in ("gamma", "levy", "exponential"):
             x = x + shift
             s = np.maximum(x, 0)
-            values = {
+            values: dict[str, Callable[[], Array]] = {
                 "gamma": lambda: scipy.special.gammainc(shape, s),
                 "levy": lambda: np.where(x > 1e-6, scipy.special.erfc(np.sqrt(0.5 / x)), 0),
                 "exponential": lambda: -np.expm1(-s),
@@ -61,13 +73,13 @@ def conorm(name: str, a: Array, b: Array, p: float) -> Array:
     s, t = 1 - a, 1 - b
     with np.errstate(all="ignore"):
         if name == "max":
-            return np.maximum(a, b)
+            return np.asarray(np.maximum(a, b))
         if name == "probabilistic":
-            return a + b - a * b
+            return np.asarray(a + b - a * b)
         if name == "einstein":
-            return (a + b) / (1 + a * b)
+            return np.asarray((a + b) / (1 + a * b))
         if name == "hamacher":
-            return 1 - s * t / np.maximum(p + (1 - p) * (s + t - s * t), 1e-300)
+            return np.asarray(1 - s * t / np.maximum(p + (1 - p) * (s + t - s * t), 1e-300))
         if name == "frank":
             return 1 - np.log1p((p**s - 1) * (p**t - 1) / (p - 1)) / math.log(p)
         if name == "yager":
@@ -104,13 +116,13 @@ def texel(textures: Array, face: int, w: Array, kind: str) -> Array:
     A coordinate of 1 lies one cell too far: in the next row, or the next face's first texel.
     """
     if kind == "vertex":
-        return np.einsum("ihw,ic->chw", w, textures[face])
+        return np.asarray(np.einsum("ihw,ic->chw", w, textures[face]))
     r = math.isqrt(textures.shape[1])
     i, j = (w[0] * r).astype(int), (w[1] * r).astype(int)
     lower = (w[0] + w[1]) * r - i - j <= 1 + 1e-9  # whole on an edge, but for rounding
     index = face * r * r + np.where(lower, j * r + i, (r - 1 - j) * r + r - 1 - i)
     flat = textures.reshape(-1, 3)
-    return flat[np.minimum(index, len(flat) - 1)].transpose(2, 0, 1)
+    return np.asarray(flat[np.minimum(index, len(flat) - 1)].transpose(2, 0, 1))
 
 
 def render(faces: Array, textures: Array, options: dict[str, Any], kind: str) -> Array:

@@ -8,7 +8,7 @@ background_z), so that a test can compare values, gradients of any order and tan
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,13 +88,16 @@ def degenerate_faces(name: str, dtype: torch.dtype = torch.float64) -> tuple[Ten
     return vertices, attributes
 
 
+VIEW = twin.View(image_size=(6, 7), threshold=0.0, near=0.5, far=10.0)
+
+
 @dataclass(frozen=True)
 class Case:
     """An edge kind (a distribution or a network), a depth mode and what is not differentiated."""
 
     edge: str = "logistic"
     depth: str = "softmax"
-    view: twin.View = twin.View(image_size=(6, 7), threshold=0.0, near=0.5, far=10.0)
+    view: twin.View = VIEW
 
     def but(self, **view: object) -> Case:
         return replace(self, view=replace(self.view, **view))  # type: ignore[arg-type]
@@ -114,7 +117,7 @@ class Case:
 
     def renderer(self, x: Inputs) -> tr.SoftRasterizer:
         if self.edge in NETWORKS:
-            edge = tr.MLPSoftness(**NETWORKS[self.edge], scale=x["scale"])
+            edge: tr.EdgeSoftness = tr.MLPSoftness(**NETWORKS[self.edge], scale=x["scale"])
         else:
             edge = tr.Distribution(self.edge, scale=x["scale"])
         depth = (
@@ -130,7 +133,8 @@ class Case:
         """(B,H,W,C+1) by the kernels."""
         renderer = self.renderer(x)
         weights = {"edge.weights": x["weights"]} if self.edge in NETWORKS else {}
-        return functional_call(renderer, weights, (x["vertices"], x["attributes"]))
+        image: Tensor = functional_call(renderer, weights, (x["vertices"], x["attributes"]))
+        return image
 
     def twin(self, x: Inputs) -> Tensor:
         """(B,H,W,C+1) by the twin, in the dtype of the inputs."""
@@ -151,7 +155,7 @@ class Case:
             scale=x["scale"],
             background=x["background"],
             view=self.view,
-            **soft,  # type: ignore[arg-type]
+            **soft,
         )
 
 
@@ -191,7 +195,7 @@ SECOND_ORDER_MODES = modes({"logistic-softmax", "gaussian-hard", "mlp-softmax"})
 def relative(a: Tensor, b: Tensor) -> float:
     """|a - b| / |b| by norm; absolute where b vanishes."""
     b = b.to(torch.float64)
-    error, size = (a.to(torch.float64) - b).norm().item(), b.norm().item()
+    error, size = float((a.to(torch.float64) - b).norm()), float(b.norm())
     return error / size if size > 1e-12 else error
 
 
@@ -202,6 +206,17 @@ def leaves(x: Inputs, dtype: torch.dtype | None = None) -> Inputs:
 def like(tensor: Tensor, seed: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     return torch.randn(tensor.shape, generator=g, dtype=torch.float64).to(tensor.dtype)
+
+
+def total(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of 0-d tensors."""
+    return sum(parts, torch.zeros(()))
+
+
+def grad(leaf: Tensor) -> Tensor:
+    """What `backward` has left at a leaf."""
+    assert leaf.grad is not None
+    return leaf.grad
 
 
 def gradients(render: Callable[[Inputs], Tensor], x: Inputs, seed: int = 0) -> Inputs:
@@ -218,7 +233,7 @@ def hessian_vector_products(render: Callable[[Inputs], Tensor], x: Inputs, seed:
     image = render(x)
     loss = (image * like(image, seed)).sum() + 0.5 * (image * image).sum()
     first = torch.autograd.grad(loss, list(x.values()), create_graph=True, materialize_grads=True)
-    directional = sum((g * like(g, seed + 1 + i)).sum() for i, g in enumerate(first))
+    directional = total((g * like(g, seed + 1 + i)).sum() for i, g in enumerate(first))
     second = torch.autograd.grad(directional, list(x.values()), materialize_grads=True)
     return dict(zip(x, second, strict=True))
 
@@ -232,10 +247,10 @@ def kink_margin(x: Inputs, view: twin.View, edge: str) -> float:
     one piece.
     """
     v = x["vertices"].double()
-    size = tuple(side * view.antialias for side in view.image_size)
-    pair = twin.pairs(v, *size)
+    height, width = (side * view.antialias for side in view.image_size)
+    pair = twin.pairs(v, height, width)
     inside = pair.distance >= 0
-    p = twin.pixel_centres(*size, v)[None, :, :, None, None]
+    p = twin.pixel_centres(height, width, v)[None, :, :, None, None]
     a = v[:, None, None, :, :, :2]
     b = a.roll(-1, dims=-2)
     t = twin.segment_parameter(p, a, b)

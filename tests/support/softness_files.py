@@ -26,6 +26,7 @@ def network(**options: Any) -> tr.MLPSoftness:
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weights in (edge.weights, edge.progress_weights):
+            assert weights is not None
             weights.copy_(torch.randn(weights.shape, generator=g, dtype=torch.float64))
     return edge
 
@@ -54,7 +55,7 @@ class Own(tr.Schedule):
 def edit(*keys: str, to: Any) -> Spoil:
     """What sets one key of a description, in the objects that the keys before it name."""
 
-    def spoil(description: dict[str, Any], tensors: Tensors) -> None:
+    def spoil(description: dict[str, Any], _: Tensors) -> None:
         for key in keys[:-1]:
             description = description[key]
         description[keys[-1]] = to

@@ -11,12 +11,14 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 import meta.outer.distributed as distributed
 from meta.estimators import ESTIMATORS
@@ -39,7 +41,7 @@ SETTINGS = TrainerSettings(
     validation_batch_size=5,
     seed=3,
 )
-TRAININGS = {
+TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "es shared": ("es", {**ES, "directions": "shared"}),
     "es per_task": ("es", {**ES, "directions": "per_task"}),
     "exact": ("exact", {}),
@@ -53,10 +55,10 @@ TRAININGS = {
 class PickedBatch(ToyBatch):
     """A toy batch from which instances can be picked."""
 
-    def select(self, instances):
+    def select(self, instances: list[int]) -> PickedBatch:
         return type(self)(self.hidden[instances], self.initial[instances])
 
-    def repeat(self, copies):
+    def repeat(self, copies: int) -> PickedBatch:
         return type(self)(self.hidden.repeat(copies, 1), self.initial.repeat(copies, 1))
 
 
@@ -68,7 +70,7 @@ class Toys(ToyFamily):
     error_floor = 1e-2
     failure_threshold = 0.5
 
-    def sample(self, batch_size, stream, index):
+    def sample(self, batch_size: int, stream: str, index: int) -> ToyBatch:
         batch = super().sample(batch_size, stream, index)
         hidden = batch.hidden.clone()
         for number, instance in self.broken:
@@ -80,19 +82,25 @@ class Toys(ToyFamily):
 class EdgeRenderer(nn.Module):
     """The toy softness, with the scale of an edge softness and a depth's temperature."""
 
-    def __init__(self, edge, depth=None):
+    def __init__(self, edge: Any, depth: Any = None) -> None:
         super().__init__()
         self.edge, self.depth = edge, depth
 
-    def forward(self, distance, progress):
-        scale = self.edge.scale(progress)
+    def forward(self, distance: Tensor, progress: float | Tensor) -> Tensor:
+        scale: Tensor = self.edge.scale(progress)
         if self.depth is not None:
             scale = scale * self.depth.gamma(progress)
         scale = scale[:, None] if scale.ndim else scale
         return (scale * torch.log1p(distance.square() / scale)).sum(dim=1)
 
 
-def trainer(name="es per_task", folder=None, family=None, settings=SETTINGS, **options):
+def trainer(
+    name: str = "es per_task",
+    folder: Path | None = None,
+    family: ToyFamily | None = None,
+    settings: TrainerSettings = SETTINGS,
+    **options: Any,
+) -> OuterTrainer:
     estimator, estimator_options = TRAININGS[name]
     if name.startswith("skipping"):
         family = Toys(broken=((1, 2), (3, 6), (3, 0)))
@@ -109,7 +117,7 @@ def trainer(name="es per_task", folder=None, family=None, settings=SETTINGS, **o
     )
 
 
-def train(name):
+def train(name: str) -> dict[str, Any]:
     """Numbers of a training: parameters, scores, log."""
     running = trainer(name)
     result = running.run(quiet=True)
@@ -121,7 +129,7 @@ def train(name):
     }
 
 
-def tune(cache=None):
+def tune(cache: Path | None = None) -> list[list[Any]]:
     grid = Grid(("logistic", "gamma"), (0.04, 0.4), (0.1,), (0.05, 0.3), (False, True), (0.5, 2.0))
     tuner = BaselineTuner(
         Toys(), EdgeRenderer, Adam(), 6, grid, (Rung(1), Rung(2, 3)), 3, 6, cache, True
@@ -129,7 +137,7 @@ def tune(cache=None):
     return [[e.config.key, e.tasks, e.score, e.mean] for e in tuner.run(quiet=True).ranking]
 
 
-def refusal(action):
+def refusal(action: Callable[[], object]) -> str:
     """What an action is refused with."""
     try:
         action()
@@ -138,12 +146,12 @@ def refusal(action):
     return "accepted"
 
 
-def together(out):
+def together(out: Path) -> None:
     """All that has to come out the same on any number of processes."""
     left = out.with_suffix(f".left.{os.environ['RANK']}")
     atexit.register(lambda: left.write_text(str(not dist.is_initialized())))  # called after join's
     world = distributed.join()
-    results = {name: train(name) for name in TRAININGS}
+    results: dict[str, Any] = {name: train(name) for name in TRAININGS}
     results["tuning"] = tune(out.with_suffix(".cache"))
     results["too few"] = refusal(lambda: trainer(settings=replace(SETTINGS, batch_size=2)))
     results["few to validate"] = refusal(
@@ -163,17 +171,17 @@ def together(out):
 class Mishap(Toys):
     """At the first attempt rank 1 dies in iteration 2."""
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "Toys"
 
-    def sample(self, batch_size, stream, index):
+    def sample(self, batch_size: int, stream: str, index: int) -> ToyBatch:
         attempt, rank = (int(os.environ[k]) for k in ("TORCHELASTIC_RESTART_COUNT", "RANK"))
         if stream == "train" and (attempt, rank, index) == (0, 1, 2):
             os._exit(17)
         return super().sample(batch_size, stream, index)
 
 
-def mishaps(folder):
+def mishaps(folder: Path) -> None:
     world = distributed.join()
     running = trainer(folder=folder, family=Mishap(), resume="auto")
     attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]

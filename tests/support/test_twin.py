@@ -1,6 +1,7 @@
 """The oracle itself against closed forms and finite differences, so that it can be trusted."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -29,9 +30,13 @@ def test_pixel_centres_follow_the_convention() -> None:
 @pytest.mark.parametrize("kind", twin.DISTRIBUTIONS)
 def test_alpha_of_a_half_plane_is_the_distribution_of_the_height(kind: str) -> None:
     image = twin.render(
-        tensor([[HALF_PLANE]]), torch.ones(1, 1, 3, 1, dtype=torch.float64),
-        edge=twin.DISTRIBUTIONS[kind], scale=0.3, gamma=0.1, view=VIEW,
-    )  # fmt: skip
+        tensor([[HALF_PLANE]]),
+        torch.ones(1, 1, 3, 1, dtype=torch.float64),
+        edge=twin.DISTRIBUTIONS[kind],
+        scale=0.3,
+        gamma=0.1,
+        view=VIEW,
+    )
     x = (twin.pixel_centres(5, 7, image)[..., 1] + 0.1) / 0.3
     expected = {
         "logistic": 1 / (1 + torch.exp(-x)),
@@ -97,7 +102,7 @@ def test_outside_the_nearest_point_is_the_nearest_of_many() -> None:
 
 def test_winding_changes_nothing_but_the_side() -> None:
     vertices, attributes = random_faces(5)
-    soft = {"edge": twin.gaussian, "scale": 0.1, "gamma": 0.1, "view": VIEW}
+    soft: dict[str, Any] = {"edge": twin.gaussian, "scale": 0.1, "gamma": 0.1, "view": VIEW}
     one = twin.render(vertices, attributes, **soft)
     other = twin.render(vertices.flip(2), attributes.flip(2), **soft)
     assert torch.allclose(one, other, atol=1e-12)

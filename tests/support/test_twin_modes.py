@@ -20,15 +20,21 @@ pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64
 SHAPE = 1.7
 SCIPY = {
-    "uniform": scipy.stats.uniform(-1, 2), "wigner_semicircle": scipy.stats.semicircular(),
-    "gaussian": scipy.stats.norm(), "laplace": scipy.stats.laplace(),
-    "logistic": scipy.stats.logistic(), "gudermannian": scipy.stats.hypsecant(),
-    "cauchy": scipy.stats.cauchy(), "gumbel_max": scipy.stats.gumbel_r(),
-    "gumbel_min": scipy.stats.gumbel_l(), "exponential": scipy.stats.expon(),
-    "gamma": scipy.stats.gamma(SHAPE), "levy": scipy.stats.levy(),
+    "uniform": scipy.stats.uniform(-1, 2),
+    "wigner_semicircle": scipy.stats.semicircular(),
+    "gaussian": scipy.stats.norm(),
+    "laplace": scipy.stats.laplace(),
+    "logistic": scipy.stats.logistic(),
+    "gudermannian": scipy.stats.hypsecant(),
+    "cauchy": scipy.stats.cauchy(),
+    "gumbel_max": scipy.stats.gumbel_r(),
+    "gumbel_min": scipy.stats.gumbel_l(),
+    "exponential": scipy.stats.expon(),
+    "gamma": scipy.stats.gamma(SHAPE),
+    "levy": scipy.stats.levy(),
     "levy_rev": scipy.stats.levy_l(),
     "cubic_hermite": scipy.stats.beta(2, 2, loc=-1, scale=2),  # density ~ (1 + x) (1 - x)
-}  # fmt: skip
+}
 NAMES = sorted([*twin_softness.EDGES, *twin_softness.SHAPED])
 POINTS = torch.linspace(-9.3, 9.3, 63, dtype=F64)
 
@@ -92,10 +98,12 @@ def test_conorms_meet_where_the_literature_says() -> None:
     for a, b in PAIRS:
         x, y = cover((a, b))
         for name, at, same, at_same in [
-            ("hamacher", 1.0, "probabilistic", 0.0), ("hamacher", 2.0, "einstein", 0.0),
-            ("aczel_alsina", 1.0, "probabilistic", 0.0), ("dombi", 1.0, "hamacher", 0.0),
+            ("hamacher", 1.0, "probabilistic", 0.0),
+            ("hamacher", 2.0, "einstein", 0.0),
+            ("aczel_alsina", 1.0, "probabilistic", 0.0),
+            ("dombi", 1.0, "hamacher", 0.0),
             ("frank", 1 + 1e-7, "probabilistic", 0.0),
-        ]:  # fmt: skip
+        ]:
             torch.testing.assert_close(
                 of[name](x, y, p[at])[0], of[same](x, y, p[at_same])[0], rtol=0, atol=1e-7
             )

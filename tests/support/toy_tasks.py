@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from meta.inner.method import Method
-from meta.inner.updates import Adam
+from meta.inner.updates import Adam, UpdateRule
 
 STREAMS = ("tune", "train", "test")
 
@@ -44,7 +44,8 @@ class ToyBatch:
         return self.initial
 
     def loss(self, params: Tensor, renderer: nn.Module, progress: float | Tensor) -> Tensor:
-        return renderer(params[:, :2] - self.hidden, progress)
+        losses: Tensor = renderer(params[:, :2] - self.hidden, progress)
+        return losses
 
     def true_error(self, params: Tensor) -> Tensor:
         return ((params[:, :2] - self.hidden).square().sum(dim=1) + 1e-24).sqrt()
@@ -85,15 +86,20 @@ class Rate(nn.Module):
         return self.log_rate.exp()
 
 
-def toy_method(rule=None, steps=12):
+class ToyMethod(Method):
+    renderer: ToyRenderer
+    lr: Rate
+
+
+def toy_method(rule: UpdateRule | None = None, steps: int = 12) -> ToyMethod:
     """A method that learns softness, slope and learning rate."""
-    return Method(ToyRenderer(), rule or Adam(), Rate(), steps)
+    return ToyMethod(ToyRenderer(), rule or Adam(), Rate(), steps)
 
 
 class Quadratic(nn.Module):
     """Stands for a renderer; the inner loss below ignores it, the outer one is its quadratic."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
         self.point = nn.Parameter(torch.randn(4, generator=generator, dtype=torch.float64))
@@ -104,28 +110,35 @@ class QuadraticTask:
 
     curvature = torch.tensor([1.0, 0.5, 2.0, 3.0], dtype=torch.float64)
 
-    def __init__(self, offsets):
+    def __init__(self, offsets: Tensor) -> None:
         self.offsets = offsets
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> int:
         return len(self.offsets)
 
-    def start(self):
+    def start(self) -> Tensor:
         return torch.zeros(self.batch_size, 4, dtype=torch.float64)
 
-    def loss(self, params, renderer, progress):
+    def loss(self, params: Tensor, renderer: nn.Module, progress: float | Tensor) -> Tensor:
+        assert isinstance(renderer, Quadratic)
         return 0.5 * (params - renderer.point).square().sum(dim=1)
 
-    def true_error(self, params):
+    def true_error(self, params: Tensor) -> Tensor:
         return (self.curvature * (params - self.offsets).square()).sum(dim=1)
 
-    def repeat(self, copies):
+    def repeat(self, copies: int) -> QuadraticTask:
         return QuadraticTask(self.offsets.repeat(copies, 1))
+
+    def image_error(self, params: Tensor) -> Tensor:
+        return self.true_error(params)
+
+    def metrics(self, params: Tensor) -> dict[str, Tensor]:
+        return {"parameter_error": self.true_error(params)}
 
 
 class One(nn.Module):
-    def forward(self, progress):
+    def forward(self, progress: float | Tensor) -> Tensor:
         return torch.ones((), dtype=torch.float64)
 
 
@@ -136,5 +149,5 @@ class FixedRate(nn.Module):
         super().__init__()
         self.value = value
 
-    def forward(self, progress):
+    def forward(self, progress: float | Tensor) -> Tensor:
         return torch.tensor(self.value, dtype=torch.float64)

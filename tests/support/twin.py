@@ -18,6 +18,7 @@ edge is given as the pair (log F, log S).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,8 +74,8 @@ def network(
 
     def r(x: Tensor) -> Tensor:
         h = (torch.asinh(x) if asinh else x)[..., None]
-        first, begin = None, 0
-        for layer, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        first, begin = torch.zeros(()).to(h), 0
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
             end = begin + inputs * outputs
             matrix = weights[:, begin:end].reshape(-1, outputs, inputs)
             h = torch.einsum("boi,bhwfi->bhwfo", matrix, h)
@@ -225,10 +226,17 @@ def render(
         n, (height, width) = view.antialias, view.image_size
         finer = View(**{**vars(view), "image_size": (n * height, n * width), "antialias": 1})
         fine = render(
-            face_vertices, face_attributes, edge=edge, scale=scale, gamma=gamma,
-            background_z=background_z, background=background, view=finer,
-        )  # fmt: skip
-        return fine.unflatten(2, (width, n)).unflatten(1, (height, n)).mean((2, 4))
+            face_vertices,
+            face_attributes,
+            edge=edge,
+            scale=scale,
+            gamma=gamma,
+            background_z=background_z,
+            background=background,
+            view=finer,
+        )
+        blocks: Tensor = fine.unflatten(2, (width, n)).unflatten(1, (height, n))
+    return blocks.mean((2, 4))
 
     pair = pairs(face_vertices, *view.image_size)
     log_f, log_s = edge(pair.distance / per_instance(scale, face_vertices, 3))

@@ -33,17 +33,17 @@ def _minus_log(x: Cover) -> Tensor:
     )
 
 
-def maximum(x: Cover, y: Cover, p: Tensor) -> Cover:
+def maximum(x: Cover, y: Cover, _: Tensor) -> Cover:
     larger = x[0] >= y[0]
     return torch.where(larger, x[0], y[0]), torch.where(larger, x[1], y[1])
 
 
-def probabilistic(x: Cover, y: Cover, p: Tensor) -> Cover:
+def probabilistic(x: Cover, y: Cover, _: Tensor) -> Cover:
     (a, s), (b, t) = x, y
     return a + b - a * b, s * t
 
 
-def einstein(x: Cover, y: Cover, p: Tensor) -> Cover:
+def einstein(x: Cover, y: Cover, _: Tensor) -> Cover:
     (a, s), (b, t) = x, y
     return (a + b) / (1 + a * b), s * t / (1 + a * b)
 
@@ -77,10 +77,16 @@ def schweizer_sklar(x: Cover, y: Cover, p: Tensor) -> Cover:
 
 
 CONORMS: dict[str, Conorm] = {
-    "max": maximum, "probabilistic": probabilistic, "einstein": einstein, "hamacher": hamacher,
-    "frank": frank, "yager": yager, "aczel_alsina": aczel_alsina, "dombi": dombi,
+    "max": maximum,
+    "probabilistic": probabilistic,
+    "einstein": einstein,
+    "hamacher": hamacher,
+    "frank": frank,
+    "yager": yager,
+    "aczel_alsina": aczel_alsina,
+    "dombi": dombi,
     "schweizer_sklar": schweizer_sklar,
-}  # fmt: skip
+}
 
 
 def alpha(name: str, log_f: Tensor, log_s: Tensor, counts: Tensor, p: Tensor) -> Tensor:

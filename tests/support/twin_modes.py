@@ -56,7 +56,8 @@ def render(
         else:
             image = torch.cat([colour(renderer, x, c, behind, u), image], -1)
     n = renderer.antialias
-    return image.unflatten(2, (-1, n)).unflatten(1, (-1, n)).mean((2, 4))
+    blocks: Tensor = image.unflatten(2, (-1, n)).unflatten(1, (-1, n))
+    return blocks.mean((2, 4))
 
 
 def fragments(
@@ -100,7 +101,7 @@ def edge(o: tr.SoftRasterizer, distance: Tensor, u: Tensor) -> tuple[Tensor, Ten
         of = twin.mlp(weights, net.widths, residual=net.residual, bias=net.bias, asinh=net.asinh)
         return of(distance / scale)
     if isinstance(o.edge, tr.TabulatedSoftness):
-        return twin_softness.tabulated(*knots(o.edge, u, distance))(distance / scale)
+        return twin_softness.tabulated(*knots(o.edge, distance))(distance / scale)
     name = o.edge.distribution
     x = (distance * distance.abs() if o.edge.squared else distance) / scale
     shift = twin.per_instance(o.edge.shift(u), distance, 3)
@@ -108,7 +109,7 @@ def edge(o: tr.SoftRasterizer, distance: Tensor, u: Tensor) -> tuple[Tensor, Ten
     return twin_softness.edge(name, shape)(x + twin_softness.shift_sign(name) * shift)
 
 
-def knots(edge: tr.TabulatedSoftness, u: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def knots(edge: tr.TabulatedSoftness, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where they lie, from left to right, and the values and slopes of the original there."""
     at = edge.positions.to(like)
     at = torch.cat([-at.flip(0), at[1:]])
@@ -185,6 +186,7 @@ def channels(
 
     if isinstance(attributes, Tensor):
         return mixed(attributes)
+    assert attributes is not None
     if isinstance(attributes, tr.SurfaceTexture):
         found = twin_textures.surface(attributes.texels, weights)
     else:

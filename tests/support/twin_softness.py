@@ -130,14 +130,22 @@ EDGES: dict[str, Edge] = {
     **{
         f.__name__: f
         for f in (
-            heaviside, cubic_hermite, wigner_semicircle, laplace, gudermannian, cauchy, reciprocal,
-            gumbel_max, exponential, levy,
+            heaviside,
+            cubic_hermite,
+            wigner_semicircle,
+            laplace,
+            gudermannian,
+            cauchy,
+            reciprocal,
+            gumbel_max,
+            exponential,
+            levy,
         )
     },
     "gumbel_min": reversed_(gumbel_max),
     "exponential_rev": reversed_(exponential),
     "levy_rev": reversed_(levy),
-}  # fmt: skip
+}
 SHAPED = ("gamma", "gamma_rev")
 
 
@@ -156,7 +164,8 @@ def shift_sign(name: str) -> int:
 
 def tabulated(at: Tensor, values: Tensor, slopes: Tensor) -> Edge:
     """F = sigmoid(u), u by cubic Hermite basis functions between knots `at` (N,), ascending, and
-    along its tangents beyond; values and slopes (N,) or (B, N)."""
+    along its tangents beyond; values and slopes (N,) or (B, N).
+    """
     values, slopes = torch.atleast_2d(values), torch.atleast_2d(slopes)
 
     def u(x: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ def surface(texels: Tensor, weights: Tensor) -> Tensor:
     column, row = torch.where(upright, i, r - 1 - i), torch.where(upright, j, r - 1 - j)
     index = (row * r + column).long()
     chosen = torch.nn.functional.one_hot(index, r * r).to(texels.dtype)
-    return torch.einsum("bhwft,bftc->bhwfc", chosen, texels.flatten(2, 3).expand(
-        len(weights), -1, -1, -1
-    ))  # fmt: skip
+    return torch.einsum(
+        "bhwft,bftc->bhwfc", chosen, texels.flatten(2, 3).expand(len(weights), -1, -1, -1)
+    )
 
 
 def bilinear(image: Tensor, uv: Tensor, wrap: str) -> Tensor:
@@ -43,4 +43,5 @@ def _hat(coordinate: Tensor, size: int, wrap: str) -> Tensor:
     else:
         x, copies = x - (x.detach() / size).floor() * size, [-1, 0, 1]
     texel = torch.arange(size, dtype=x.dtype)
-    return sum((1 - (x[..., None] - texel - m * size).abs()).clamp_min(0) for m in copies)
+    hats = [(1 - (x[..., None] - texel - m * size).abs()).clamp_min(0) for m in copies]
+    return torch.stack(hats).sum(0)

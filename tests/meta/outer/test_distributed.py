@@ -32,8 +32,12 @@ def torchrun(processes, *arguments, restarts=0):
     command += ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
     return subprocess.run(
         [*command, str(PROGRAM), *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +150,14 @@ def test_directions_belong_to_instances_not_to_their_place_in_a_share():
     def estimate(instances):
         shard = Shard(instances, 5)
         return es_gradient(
-            method, shard.of(task), OuterLoss("true"), generator=torch.Generator().manual_seed(2),
-            pairs=4, directions="per_task", shard=shard,
-        )  # fmt: skip
+            method,
+            shard.of(task),
+            OuterLoss("true"),
+            generator=torch.Generator().manual_seed(2),
+            pairs=4,
+            directions="per_task",
+            shard=shard,
+        )
 
     whole, parts = estimate((0, 1, 2, 3, 4)), [estimate((i,)) for i in range(5)]
     for name, gradient in whole.grads.items():
