@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | docs | clean
+# make demo | test | lint | bench | docs | check | install | clean
 # Everything runs in .venv, which is made on first use and needs only Python (3.10 to 3.13) with venv.
 # PYTHON=... chooses the interpreter that .venv is made from; ARGS=... is passed on to demo, test, bench and docs.
 
@@ -10,16 +10,26 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_DOCS := $(VENV)/.installed-docs
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench docs check install clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/learn_softness.py $(ARGS)
 
+# What .ci/run checks, in its order; the first that fails ends it.
+check:
+	$(MAKE) lint
+	$(MAKE) docs
+	$(MAKE) test
+
+# Everything that the targets below need.
+install: $(INSTALLED_DEV) $(INSTALLED_DOCS)
+
 # pytest once for each configuration (Taichi allows one backend and precision a process); fails if any fails.
 test: $(INSTALLED)
 	$(BIN)/python tests/run_configurations.py $(ARGS)
 
+# Style, layout and types.
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

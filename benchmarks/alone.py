@@ -144,9 +144,11 @@ def measure(name: str, arch: str) -> dict[str, Any]:
     if name.startswith("unroll-"):
         return unrolled(arch, int(name.removeprefix("unroll-")))
     known = {
-        "first-image": first_image, "deterministic": deterministic, "large": large,
+        "first-image": first_image,
+        "deterministic": deterministic,
+        "large": large,
         "soft-order": soft_order,
-    }  # fmt: skip
+    }
     return known[name](arch)
 
 

@@ -52,7 +52,7 @@ from meta.search.learnable import learnable_shape
 from tasks import Shape2D
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 KIND = "estimator-benchmark"
 START = FixedSoftness("logistic", 0.16, 0.01, 0.1, True)
@@ -283,11 +283,11 @@ def best_so_far(run: dict[str, Any]) -> np.ndarray:
 def by_estimator(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Finished runs of each estimator."""
     runs: dict[str, list[dict[str, Any]]] = {}
-    for name in ENTRIES:
+    for name, entry in ENTRIES.items():
         found = [
             run
             for key, run in results["runs"].items()
-            if key.split(" / ")[0] == name and run["recipe"] == ENTRIES[name].recipe()
+            if key.split(" / ")[0] == name and run["recipe"] == entry.recipe()
         ]
         if found:
             runs[name] = found
@@ -302,7 +302,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         average = np.array([[m["average"] for m in run["marks"]] for run in runs])
         for axis, values in zip(axes, (np.array([*map(best_so_far, runs)]), average), strict=True):
             mean, spread = values.mean(axis=0), values.std(axis=0, ddof=len(runs) > 1)
-            style = "--" if SOFT == ENTRIES[name].outer else "-"
+            style = "--" if ENTRIES[name].outer == SOFT else "-"
             axis.plot(seconds, mean, style, label=name, color=f"C{index}")
             axis.fill_between(
                 seconds, mean - spread, mean + spread, color=f"C{index}", alpha=0.15, linewidth=0
@@ -322,8 +322,10 @@ def markdown(results: dict[str, Any]) -> str:
     """One row an estimator: mean ± standard deviation over seeds."""
     budget = results["settings"]["budget"]
     lines = [
-        f"| estimator ({budget:g} s) | seeds | iterations | validation, half time | validation "
-        "| unseen | failures % |",
+        (
+            f"| estimator ({budget:g} s) | seeds | iterations | validation, half time "
+            "| validation | unseen | failures % |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, runs in by_estimator(results).items():

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 _AXES = {
     "faces": ("faces", "256 x 256 pixels"),
@@ -44,8 +44,10 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     base = times["logistic"][1]
     figure, axis = plt.subplots(figsize=(7, 2.6), layout="constrained")
     low, median, high = zip(*([t / base for t in timing] for timing in times.values()), strict=True)
-    spread = [[m - a for m, a in zip(median, low, strict=True)],
-              [b - m for m, b in zip(median, high, strict=True)]]  # fmt: skip
+    spread = [
+        [m - a for m, a in zip(median, low, strict=True)],
+        [b - m for m, b in zip(median, high, strict=True)],
+    ]
     axis.barh(list(times), median, xerr=spread, color="C0", capsize=3)
     axis.axvline(1, color="black", linewidth=0.8)
     axis.invert_yaxis()

@@ -83,8 +83,10 @@ def main(options: Options) -> None:
             if name.startswith("best")
         }
     console = Console()
-    lines = ["| softness | " + " | ".join(f"{a:g}° to {b:g}°" for a, b in RANGES) + " |",
-             "|" + " --- |" * (len(RANGES) + 1)]  # fmt: skip
+    lines = [
+        "| softness | " + " | ".join(f"{a:g}° to {b:g}°" for a, b in RANGES) + " |",
+        "|" + " --- |" * (len(RANGES) + 1),
+    ]
     for name in ["learned", *fixed]:
         cells = []
         for start in RANGES:
@@ -111,12 +113,14 @@ def solved(options: Options, name: str, method: Method, family: Pose) -> str:
     low, _ = family.start_angle
     path = options.out / f"{options.mesh.stem} {low:g} {name.replace(',', '')}.json"
     settings = {
-        "family": repr(replace(family, meshes="procedural")), "mesh": options.mesh.name,
-        "steps": options.steps, "poses": options.poses,
+        "family": repr(replace(family, meshes="procedural")),
+        "mesh": options.mesh.name,
+        "steps": options.steps,
+        "poses": options.poses,
         "parameters": {key: value.tolist() for key, value in method.state_dict().items()},
         "method": fingerprint(method),
         "mesh_sha256": hashlib.sha256(options.mesh.read_bytes()).hexdigest(),
-    }  # fmt: skip
+    }
     if path.is_file():
         content = load_json(path, "published-pose")
         require_equal(path, content["settings"], settings)
@@ -127,8 +131,10 @@ def solved(options: Options, name: str, method: Method, family: Pose) -> str:
         found = unroll(method, task).params
         seconds = time.perf_counter() - begin
         rows = {key: value.tolist() for key, value in task.metrics(found).items()}
-        save_json(path, {"kind": "published-pose", "settings": settings, "metrics": rows,
-                         "seconds": seconds})  # fmt: skip
+        save_json(
+            path,
+            {"kind": "published-pose", "settings": settings, "metrics": rows, "seconds": seconds},
+        )
         metrics = {key: np.array(row) for key, row in rows.items()}
     count = int(metrics["published_success"].sum())
     median = np.median(metrics["parameter_error"])

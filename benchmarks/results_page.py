@@ -94,11 +94,15 @@ def summary(lines: dict[str, str], names: list[str]) -> str:
     """One line for each problem: the learned softening against the fixed ones and the ablation."""
     head = [
         "## Summary\n",
-        "Paired geometric-mean ratios of parameter errors on unseen tasks, with 95% bootstrap "
-        "intervals (below 1: the learned one is better), and how much more often it fails than the "
-        "best annealed one.\n",
-        "| tasks | n | learned / best annealed | failures, more % | learned / wider search "
-        "| learned / learned schedules, logistic |",
+        (
+            "Paired geometric-mean ratios of parameter errors on unseen tasks, with 95% bootstrap "
+            "intervals (below 1: the learned one is better), and how much more often it fails than "
+            "the best annealed one.\n"
+        ),
+        (
+            "| tasks | n | learned / best annealed | failures, more % | learned / wider search "
+            "| learned / learned schedules, logistic |"
+        ),
         "|" + " --- |" * 6,
     ]
     studies = [program.STUDIES[name](SEED) for name in names]
@@ -120,9 +124,13 @@ def summary_line(folder: Path, problem: Problem) -> str:
     family, cells = problem.family, []
     for reference in (ANNEALED, WIDER, ABLATION):
         pair = compare(
-            LEARNED, results[LEARNED].errors, reference, results[reference].errors,
-            family.error_floor, family.failure_threshold,
-        )  # fmt: skip
+            LEARNED,
+            results[LEARNED].errors,
+            reference,
+            results[reference].errors,
+            family.error_floor,
+            family.failure_threshold,
+        )
         cells.append(pair.ratio.format(digits=3))
         if reference == ANNEALED:
             cells.append(pair.failure_difference.format(100, 1))

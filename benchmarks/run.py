@@ -146,7 +146,8 @@ def time_dense() -> Timing:
 
 def compare_threads(options: Options, console: Console) -> dict[str, dict[str, Timing]]:
     """Forward and backward, where torch's own operations take all threads, or one: one after the
-    other, as threads that still spin would disturb the other's time."""
+    other, as threads that still spin would disturb the other's time.
+    """
     table = Table("scene", "all torch threads", "one", "ratio")
     results: dict[str, dict[str, Timing]] = {}
     for scene in SCENES[:3]:

@@ -1,5 +1,6 @@
 """What is timed, and how: an icosphere of radius 0.7 seen from 2.7 away, with a softness of scale
-0.01 NDC that reaches 0.14 NDC, colours mixed by softmax depth."""
+0.01 NDC that reaches 0.14 NDC, colours mixed by softmax depth.
+"""
 
 from __future__ import annotations
 

@@ -167,24 +167,42 @@ def learn(options: Options) -> None:
     for name in options.only or LEVERS:
         lever = LEVERS[name]
         method = learnable_method(
-            lever.start, family.renderer, RULE, lever.steps,
-            Learnable(progress=True, conorm="frank"), table=True, **lever.shape,
-        )  # fmt: skip
+            lever.start,
+            family.renderer,
+            RULE,
+            lever.steps,
+            Learnable(progress=True, conorm="frank"),
+            table=True,
+            **lever.shape,
+        )
         names = list(method.learnable())
         given = dict(lever.options)
         if lever.sigmas is not None:
             given["sigma"] = by_name(lever.sigmas, names)
         settings = TrainerSettings(
-            10_000, lever.tasks, lr=by_name(lever.rates, names), lr_policy="constant",
-            validate_every=5, validation_batches=1, validation_batch_size=64, max_batch=64,
+            10_000,
+            lever.tasks,
+            lr=by_name(lever.rates, names),
+            lr_policy="constant",
+            validate_every=5,
+            validation_batches=1,
+            validation_batch_size=64,
+            max_batch=64,
             nonfinite="skip",
-        )  # fmt: skip
+        )
         outer = OuterLoss(lever.outer, floor=Shape3D.error_floor)
         validation = OuterLoss("true", floor=Shape3D.error_floor)
         trainer = OuterTrainer(
-            method, family, outer, ESTIMATORS[lever.estimator], given, settings,
-            options.out / name.replace(" ", "_"), "auto", validation=validation,
-        )  # fmt: skip
+            method,
+            family,
+            outer,
+            ESTIMATORS[lever.estimator],
+            given,
+            settings,
+            options.out / name.replace(" ", "_"),
+            "auto",
+            validation=validation,
+        )
         found = trainer.run(60 * options.minutes, quiet=True)
         fixed = fixed_method(lever.start, family.renderer, RULE, lever.steps)
         results = {
@@ -212,15 +230,23 @@ def show(results: Mapping[str, Evaluation], reference: str, path: Path) -> str:
     rows = []
     for name, found in results.items():
         compared = compare(
-            name, found.errors, reference, results[reference].errors, Shape3D.error_floor,
+            name,
+            found.errors,
+            reference,
+            results[reference].errors,
+            Shape3D.error_floor,
             Shape3D.failure_threshold,
-        )  # fmt: skip
+        )
         means = [found.metrics[key].mean() for key in ("image_error", "voxel_iou")]
         rows.append(
-            [name, f"{found.errors.mean():.4f}", f"{np.median(found.errors):.4f}",
-             "" if name == reference else compared.ratio.format(digits=3),
-             *(f"{value:.4f}" for value in means)]
-        )  # fmt: skip
+            [
+                name,
+                f"{found.errors.mean():.4f}",
+                f"{np.median(found.errors):.4f}",
+                "" if name == reference else compared.ratio.format(digits=3),
+                *(f"{value:.4f}" for value in means),
+            ]
+        )
     header = ["", "mean error", "median error", "error ratio", "image error", "voxel IoU"]
     lines = [header, ["---"] * len(header), *rows]
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)

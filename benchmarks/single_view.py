@@ -97,10 +97,17 @@ def main(options: Options) -> None:
     if options.softening is not None:
         softnesses["learned elsewhere"] = {"kind": "softening", "file": f"{options.softening}"}
     trainings = {
-        name: [Training(options.out / f"{name}_{seed}".replace(" ", "_").lower(),
-                        softness, options.steps, seed) for seed in options.seeds]
+        name: [
+            Training(
+                options.out / f"{name}_{seed}".replace(" ", "_").lower(),
+                softness,
+                options.steps,
+                seed,
+            )
+            for seed in options.seeds
+        ]
         for name, softness in softnesses.items()
-    }  # fmt: skip
+    }
     by_seed = zip(*trainings.values(), strict=True)
     train_all([training for several in by_seed for training in several], options)
     groups = [f"{n}={','.join(f'{t.folder}' for t in ts)}" for n, ts in trainings.items()]
@@ -124,13 +131,15 @@ def try_candidates(options: Options) -> dict[str, Softness]:
     trials = {
         group: [
             Training(
-                options.out / "trials" / words(softness).replace(" ", "_"), softness,
-                options.trial_steps, TRIAL_SEED,
+                options.out / "trials" / words(softness).replace(" ", "_"),
+                softness,
+                options.trial_steps,
+                TRIAL_SEED,
             )
             for softness in candidates
         ]
         for group, candidates in CANDIDATES.items()
-    }  # fmt: skip
+    }
     train_all([trial for several in trials.values() for trial in several], options)
     best = {}
     lines = ["| group | softness | voxel IoU, validation, % |", "| --- | --- | ---: |"]
@@ -159,9 +168,13 @@ def train_all(trainings: Sequence[Training], options: Options) -> None:
 def train(training: Training, options: Options) -> None:
     folder, done = training.folder, training.folder / "done.json"
     content = {
-        "kind": TRAINING, "softness": training.softness, "steps": training.steps,
-        "seed": training.seed, "preset": options.preset, "data": f"{options.data.resolve()}",
-    }  # fmt: skip
+        "kind": TRAINING,
+        "softness": training.softness,
+        "steps": training.steps,
+        "seed": training.seed,
+        "preset": options.preset,
+        "data": f"{options.data.resolve()}",
+    }
     if done.is_file():
         require_equal(done, load_json(done, TRAINING), content)
         return
@@ -172,10 +185,19 @@ def train(training: Training, options: Options) -> None:
         for name, value in training.softness.items()
     ]
     command = [
-        sys.executable, f"{PROGRAM}", "train", f"--data={options.data}", f"--out={folder}",
-        f"--preset={options.preset}", f"--steps={training.steps}", f"--seed={training.seed}",
-        f"--validate-every={max(1, min(250, training.steps // 2))}", "--resume", "--quiet", *flags,
-    ]  # fmt: skip
+        sys.executable,
+        f"{PROGRAM}",
+        "train",
+        f"--data={options.data}",
+        f"--out={folder}",
+        f"--preset={options.preset}",
+        f"--steps={training.steps}",
+        f"--seed={training.seed}",
+        f"--validate-every={max(1, min(250, training.steps // 2))}",
+        "--resume",
+        "--quiet",
+        *flags,
+    ]
     one_thread = {**os.environ, "TI_CPU_MAX_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with (folder / "output.txt").open("a") as log:
         code = subprocess.run(command, env=one_thread, stdout=log, stderr=log, check=False)

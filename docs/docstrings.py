@@ -12,4 +12,6 @@ class Examples(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
             text = obj.docstring.value
-            obj.docstring.value = re.sub(r"^(\s*)Example:$", r"\1Examples:", text, flags=re.M)
+            obj.docstring.value = re.sub(
+                r"^(\s*)Example:$", r"\1Examples:", text, flags=re.MULTILINE
+            )

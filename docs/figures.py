@@ -60,9 +60,12 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     tr.init(arch=options.arch)
     figures: dict[str, Callable[[Options], Figure]] = {
-        "start": start, "softness": softness, "decisions": decisions, "fringes": fringes,
+        "start": start,
+        "softness": softness,
+        "decisions": decisions,
+        "fringes": fringes,
         "loops": loops,
-    }  # fmt: skip
+    }
     options.out.mkdir(parents=True, exist_ok=True)
     for name, draw in figures.items():
         if options.only in (None, name):
@@ -208,7 +211,7 @@ def fringes(options: Options) -> Figure:
 # How it is learned --------------------------------------------------------------------------------
 
 
-def loops(options: Options) -> Figure:
+def loops(_: Options) -> Figure:
     """The inner loop in a box, the outer loop around it."""
     figure = Figure(figsize=(11, 3.3), layout="constrained")
     axis = figure.subplots()
@@ -222,10 +225,12 @@ def loops(options: Options) -> Figure:
         5.25, 2.12, "inner loop: T steps, step t at progress u = t / T", ha="center", fontsize=TEXT
     )
     boxes = {
-        (0.2, 0.8): "task\n\ntarget, start,\nhidden solution", (2.8, 0.8): "unknowns\nx",
-        (4.5, 0.8): "soft render\nand its loss\nat u", (6.2, 0.8): "gradient in x,\nstep at lr(u)",
+        (0.2, 0.8): "task\n\ntarget, start,\nhidden solution",
+        (2.8, 0.8): "unknowns\nx",
+        (4.5, 0.8): "soft render\nand its loss\nat u",
+        (6.2, 0.8): "gradient in x,\nstep at lr(u)",
         (8.4, 0.8): "outer loss:\nx against the\nhidden solution,\nor sharp renders",
-    }  # fmt: skip
+    }
     for (x, y), text in boxes.items():
         width = 1.45 if 2 < x < 8 else 1.8
         axis.add_patch(
@@ -238,9 +243,13 @@ def loops(options: Options) -> Figure:
     axis.text(5.2, 0.37, "T times", ha="center", fontsize=SMALL, color="C0")
     arrow(axis, (9.3, 1.85), (5.3, 2.5), "C3", "arc3,rad=0.35")
     axis.text(
-        7.4, 3.0, "outer loop: improves the softness, its schedules and lr, over many tasks",
-        ha="center", fontsize=TEXT, color="C3",
-    )  # fmt: skip
+        7.4,
+        3.0,
+        "outer loop: improves the softness, its schedules and lr, over many tasks",
+        ha="center",
+        fontsize=TEXT,
+        color="C3",
+    )
     return figure
 
 
@@ -271,9 +280,12 @@ def grey(axis: Axes, alpha: Tensor, title: str) -> None:
 
 
 def arrow(
-    axis: Axes, begin: tuple[float, float], end: tuple[float, float], colour: str = "0.3",
+    axis: Axes,
+    begin: tuple[float, float],
+    end: tuple[float, float],
+    colour: str = "0.3",
     style: str = "arc3",
-) -> None:  # fmt: skip
+) -> None:
     """From one place to another."""
     axis.add_patch(
         FancyArrowPatch(

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,8 +34,12 @@ from rich.table import Table
 import taichi_raster as tr
 
 CONFIGURATIONS = [
-    ("cpu", "f64"), ("cpu", "f32"), ("vulkan", "f32"), ("cuda", "f32"), ("cuda", "f64"),
-]  # fmt: skip
+    ("cpu", "f64"),
+    ("cpu", "f32"),
+    ("vulkan", "f32"),
+    ("cuda", "f32"),
+    ("cuda", "f64"),
+]
 REFERENCE = CONFIGURATIONS[0]
 WHAT = ("picture", "gradient", "hvp")
 CAPTION = (
@@ -126,7 +130,8 @@ def work(arch: str, precision: str, options: Options) -> None:
         """Over white, by alpha: colours where alpha is next to nothing are not to count."""
         faces = tr.gather_faces(camera.project(places[None]), mesh.faces)
         colour, alpha = renderer(faces, colours)[0].split([3, 1], dim=-1)
-        return colour * alpha + 1 - alpha
+        over_white: torch.Tensor = colour * alpha + 1 - alpha
+        return over_white
 
     target = picture(sphere.vertices)
 
@@ -142,13 +147,13 @@ def work(arch: str, precision: str, options: Options) -> None:
     times = {"first": time.perf_counter() - begin}
     for name, function in (("picture", picture), ("gradient", gradient), ("hvp", hvp)):
         times[name] = median_time(function, options.repeats)
-    np.savez(
-        options.out / f"{arch}_{precision}.npz",
-        places=camera.project(vertices.detach()[None])[0].double().cpu().numpy(),
-        axes=camera.view[0, :3, :3].double().cpu().numpy(),
+    arrays: dict[str, Any] = {
+        "places": camera.project(vertices.detach()[None])[0].double().cpu().numpy(),
+        "axes": camera.view[0, :3, :3].double().cpu().numpy(),
         **{name: value.detach().double().cpu().numpy() for name, value in numbers.items()},
         **{f"seconds_{name}": seconds for name, seconds in times.items()},
-    )
+    }
+    np.savez(options.out / f"{arch}_{precision}.npz", **arrays)
 
 
 def median_time(function: Callable[[], torch.Tensor], repeats: int) -> float:
@@ -165,12 +170,24 @@ def started(arch: str, precision: str, options: Options) -> dict[str, np.ndarray
     path = options.out / f"{arch}_{precision}.npz"
     path.unlink(missing_ok=True)
     command = [
-        sys.executable, __file__, "--worker", arch, precision, "--out", str(options.out),
-        "--size", str(options.size), "--subdivisions", str(options.subdivisions),
-        "--repeats", str(options.repeats),
-    ]  # fmt: skip
+        sys.executable,
+        __file__,
+        "--worker",
+        arch,
+        precision,
+        "--out",
+        str(options.out),
+        "--size",
+        str(options.size),
+        "--subdivisions",
+        str(options.subdivisions),
+        "--repeats",
+        str(options.repeats),
+    ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=options.timeout)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=options.timeout, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"did not end within {options.timeout:g} s"
     if done.returncode != 0 or not path.is_file():
@@ -189,18 +206,21 @@ def table_rows(results: dict[tuple[str, str], dict[str, np.ndarray]]) -> list[li
     truth = results[REFERENCE]
     for (arch, precision), own in results.items():
         off = [np.linalg.norm(own[n] - truth[n]) / np.linalg.norm(truth[n]) for n in WHAT]
-        rows.append([
-            f"{arch} {precision}", *(f"{value:.0e}" if value else "-" for value in off),
-            f"{own['seconds_first']:.1f}", *(f"{1000 * own[f'seconds_{n}']:.1f}" for n in WHAT),
-        ])  # fmt: skip
+        rows.append(
+            [
+                f"{arch} {precision}",
+                *(f"{value:.0e}" if value else "-" for value in off),
+                f"{own['seconds_first']:.1f}",
+                *(f"{1000 * own[f'seconds_{n}']:.1f}" for n in WHAT),
+            ]
+        )
     return rows
 
 
 def for_terminal(rows: list[list[str]]) -> Table:
     table = Table(caption=CAPTION)
     for heading in rows[0]:
-        justify = "left" if heading == "backend" else "right"
-        table.add_column(heading, justify=justify, no_wrap=True)
+        table.add_column(heading, justify="left" if heading == "backend" else "right", no_wrap=True)
     for row in rows[1:]:
         table.add_row(*row)
     return table
@@ -230,8 +250,16 @@ def draw(path: Path, results: dict[tuple[str, str], dict[str, np.ndarray]]) -> N
             unit = np.percentile(length[near], 90) / 0.3  # long ones are cut
             factor = np.minimum(1, 0.5 * unit / length.clip(1e-12)) / unit
             right, up = right * factor, up * factor
-            axis.quiver(x[near], y[near], right[near], up[near], width=0.007,
-                        angles="xy", scale_units="xy", scale=1)  # fmt: skip
+            axis.quiver(
+                x[near],
+                y[near],
+                right[near],
+                up[near],
+                width=0.007,
+                angles="xy",
+                scale_units="xy",
+                scale=1,
+            )
             axis.set(xlim=(-1, 1), ylim=(-1, 1))
         difference = np.abs(own["picture"] - truth["picture"]).max(axis=-1)
         shown = row[3].imshow(difference.clip(1e-9), norm=LogNorm(1e-9, 1e-4), cmap="magma")

@@ -26,7 +26,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -126,12 +126,12 @@ class Views:
         return {"training": per_view[: self.training], "held_out": per_view[self.training :]}
 
 
-def main(settings: Settings) -> dict:
+def main(settings: Settings) -> dict[str, Any]:
     """Run the whole example; returns what `metrics.json` holds."""
     return run(settings, *prepare(settings))
 
 
-def prepare(settings: Settings) -> tuple[Mesh, torch.nn.Module]:
+def prepare(settings: Settings) -> tuple[Mesh, tr.EdgeSoftness]:
     """Everything that can be wrong with what the user gave goes wrong here."""
     target = blob(seed=1) if settings.mesh is None else load_mesh(settings.mesh)
     target = normalise(target, radius=1.0)
@@ -144,7 +144,7 @@ def prepare(settings: Settings) -> tuple[Mesh, torch.nn.Module]:
     return target, edge
 
 
-def run(settings: Settings, target: Mesh, edge: torch.nn.Module) -> dict:
+def run(settings: Settings, target: Mesh, edge: tr.EdgeSoftness) -> dict[str, Any]:
     console = Console()
     cameras = view_matrices(settings.views)
     silhouettes = sharp_silhouettes(target, cameras, settings.image_size)
@@ -180,7 +180,7 @@ def run(settings: Settings, target: Mesh, edge: torch.nn.Module) -> dict:
     return metrics
 
 
-def default_softness() -> torch.nn.Module:
+def default_softness() -> tr.EdgeSoftness:
     """From reaching over a tenth of the image down to less than a pixel."""
     return tr.Distribution("logistic", scale=tr.Geometric(0.03, 0.005))
 
@@ -188,7 +188,7 @@ def default_softness() -> torch.nn.Module:
 # The fit ----------------------------------------------------------------------------------------
 
 
-def fit(views: Views, edge: torch.nn.Module, settings: Settings, console: Console) -> Mesh:
+def fit(views: Views, edge: tr.EdgeSoftness, settings: Settings, console: Console) -> Mesh:
     """Deform a sphere until its soft silhouettes match; a coarse sphere first, then a finer one."""
     # The deformed sphere is closed: its front faces alone show its silhouette, at half the price.
     renderer = tr.SoftRasterizer(
@@ -252,9 +252,9 @@ def soft_silhouettes(
     progress: float,
 ) -> Float[Tensor, "B H W"]:
     face_vertices = gather_faces(PerspectiveCamera(cameras, FOV).project(vertices), faces)
-    return renderer(face_vertices, torch.ones_like(face_vertices[..., :1]), progress=progress)[
-        ..., -1
-    ]
+    ones = torch.ones_like(face_vertices[..., :1])
+    images: Tensor = renderer(face_vertices, ones, progress=progress)
+    return images[..., -1]
 
 
 # Views, targets and judgement -------------------------------------------------------------------

@@ -93,9 +93,13 @@ def main(options: Options) -> None:
     # The task: triangles at random places, depths and colours, and the photo in (H, W) pixels.
     # A `Picture` can do more (see tasks/picture.py); here all it does is to hold these together.
     family = Picture(
-        options.triangles, (path,), colours=True, matte=False,
-        image_size=fitting_size(path, options.size), seed=options.seed,
-    )  # fmt: skip
+        options.triangles,
+        (path,),
+        colours=True,
+        matte=False,
+        image_size=fitting_size(path, options.size),
+        seed=options.seed,
+    )
     task = family.sample(1, "test", 0)
     kept = []
     for name, (depth, first, last) in SOFTNESSES.items():
@@ -143,9 +147,13 @@ def show(
         errors = torch.stack([task.image_error(unknowns) for _, unknowns in kept]).sqrt()
         # The same triangles in more pixels: hardly any softness, and the nearest hides the others.
         crisp = tr.SoftRasterizer(
-            enlarged(task), tr.Distribution("uniform", scale=1e-3), tr.HardDepth(),
-            near=NEAR, far=FAR, antialias=2,
-        )  # fmt: skip
+            enlarged(task),
+            tr.Distribution("uniform", scale=1e-3),
+            tr.HardDepth(),
+            near=NEAR,
+            far=FAR,
+            antialias=2,
+        )
         films = torch.stack([task.soft_image(unknowns, crisp, 1.0) for _, unknowns in kept], dim=1)
     for name, error in zip(SOFTNESSES, errors[-1].tolist(), strict=True):
         console.print(f"{name:26s}  root mean squared error {error:.4f}")
@@ -161,7 +169,9 @@ def show(
     console.print(f"wrote fit.png, fit.gif and result.png into {options.out}/")
 
 
-def draw_figure(path: Path, target: Tensor, films: Tensor, errors: Tensor, steps: list) -> None:
+def draw_figure(
+    path: Path, target: Tensor, films: Tensor, errors: Tensor, steps: list[int]
+) -> None:
     figure = Figure(figsize=(15, 2.9), layout="constrained")
     *axes, plot = figure.subplots(1, len(films) + 3, width_ratios=[1] * (len(films) + 2) + [1.5])
     pictures = {"photo": target, "start": films[0, 0]}
@@ -205,8 +215,9 @@ def landscape(side: int = 256) -> Image.Image:
         draw.polygon([(s * x, s * y) for x, y in points], fill=colour)
 
     draw.ellipse([0.58 * s, 0.3 * s, 0.84 * s, 0.56 * s], fill="#ffe9a8")
-    polygon([(0, 0.62), (0.25, 0.36), (0.45, 0.58), (0.7, 0.42), (1, 0.66), (1, 1), (0, 1)],
-            "#7a5c8e")  # fmt: skip
+    polygon(
+        [(0, 0.62), (0.25, 0.36), (0.45, 0.58), (0.7, 0.42), (1, 0.66), (1, 1), (0, 1)], "#7a5c8e"
+    )
     polygon([(0.25, 0.36), (0.18, 0.433), (0.25, 0.42), (0.3, 0.44), (0.32, 0.437)], "#f4eef2")
     polygon([(0, 0.72), (0.35, 0.62), (0.7, 0.7), (1, 0.6), (1, 1), (0, 1)], "#3f6b4f")
     polygon([(0, 0.86), (0.5, 0.78), (1, 0.88), (1, 1), (0, 1)], "#2c4a38")

@@ -27,7 +27,7 @@ from torch import Tensor
 import taichi_raster as tr
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 Panel = tuple[str, Callable[[], Tensor]]
 NEAR, FAR = 1.0, 5.0
@@ -57,9 +57,11 @@ def main(options: Options) -> None:
     tr.init(arch=options.arch)
     options.out.mkdir(parents=True, exist_ok=True)
     sheets = {
-        "distributions": distributions(options.size), "conorms": conorms(options.size),
-        "depths": depths(options.size), "surfaces": surfaces(options.size),
-    }  # fmt: skip
+        "distributions": distributions(options.size),
+        "conorms": conorms(options.size),
+        "depths": depths(options.size),
+        "surfaces": surfaces(options.size),
+    }
     for name, panels in sheets.items():
         images = [(label, draw()) for label, draw in track(panels, description=name)]
         path = options.out / f"{name}.png"
@@ -82,9 +84,13 @@ def triangles() -> tuple[Tensor, Tensor]:
     return faces, colours[None, :, None].expand(1, 3, 3, 3).contiguous()
 
 
-def show(renderer: tr.SoftRasterizer, faces: Tensor, attributes: Tensor | tr.UVTexture) -> Tensor:
+def show(
+    renderer: tr.SoftRasterizer,
+    faces: Tensor,
+    attributes: Tensor | tr.SurfaceTexture | tr.UVTexture,
+) -> Tensor:
     """(H, W, 3): the colour, by alpha over white."""
-    image = renderer(faces, attributes)[0]
+    image: Tensor = renderer(faces, attributes)[0]
     colour, alpha = image[..., :3], image[..., 3:]
     if not isinstance(renderer.depth, tr.OverDepth):  # whose colour is laid over black by alpha
         colour = colour * alpha
@@ -99,11 +105,25 @@ def soft(size: int, edge: tr.Distribution, **options: object) -> tr.SoftRasteriz
 def distributions(size: int) -> list[Panel]:
     """Scales chosen for like widths: long tails and finite supports cannot share one."""
     scales = {
-        "heaviside": 0.1, "uniform": 0.2, "cubic_hermite": 0.25, "wigner_semicircle": 0.22,
-        "gaussian": 0.1, "laplace": 0.08, "logistic": 0.06, "gudermannian": 0.07, "cauchy": 0.03,
-        "reciprocal": 0.03, "gumbel_max": 0.08, "gumbel_min": 0.08, "exponential": 0.1,
-        "exponential_rev": 0.1, "gamma": 0.06, "gamma_rev": 0.06, "levy": 0.03, "levy_rev": 0.01,
-    }  # fmt: skip
+        "heaviside": 0.1,
+        "uniform": 0.2,
+        "cubic_hermite": 0.25,
+        "wigner_semicircle": 0.22,
+        "gaussian": 0.1,
+        "laplace": 0.08,
+        "logistic": 0.06,
+        "gudermannian": 0.07,
+        "cauchy": 0.03,
+        "reciprocal": 0.03,
+        "gumbel_max": 0.08,
+        "gumbel_min": 0.08,
+        "exponential": 0.1,
+        "exponential_rev": 0.1,
+        "gamma": 0.06,
+        "gamma_rev": 0.06,
+        "levy": 0.03,
+        "levy_rev": 0.01,
+    }
     faces, colours = triangles()
 
     def panel(name: str, squared: bool) -> Panel:
@@ -124,11 +144,23 @@ def conorms(size: int) -> list[Panel]:
     """Alpha alone, dark where it is 1."""
     faces, _ = triangles()
     cases: list[tuple[str, float | None]] = [
-        ("hard", None), ("max", None), ("probabilistic", None), ("einstein", None),
-        ("hamacher", 0.0), ("hamacher", 5.0), ("frank", 0.01), ("frank", 1000.0), ("yager", 1.0),
-        ("yager", 3.0), ("aczel_alsina", 0.5), ("aczel_alsina", 3.0), ("dombi", 0.5),
-        ("dombi", 3.0), ("schweizer_sklar", -0.5), ("schweizer_sklar", -5.0),
-    ]  # fmt: skip
+        ("hard", None),
+        ("max", None),
+        ("probabilistic", None),
+        ("einstein", None),
+        ("hamacher", 0.0),
+        ("hamacher", 5.0),
+        ("frank", 0.01),
+        ("frank", 1000.0),
+        ("yager", 1.0),
+        ("yager", 3.0),
+        ("aczel_alsina", 0.5),
+        ("aczel_alsina", 3.0),
+        ("dombi", 0.5),
+        ("dombi", 3.0),
+        ("schweizer_sklar", -0.5),
+        ("schweizer_sklar", -5.0),
+    ]
 
     def panel(name: str, p: float | None) -> Panel:
         renderer = soft(size, tr.Distribution("logistic", 0.15), alpha=tr.TConorm(name, p))
@@ -180,10 +212,11 @@ def surfaces(size: int) -> list[Panel]:
     generator = torch.Generator().manual_seed(0)
     texels = tr.SurfaceTexture(torch.rand(1, len(mesh.faces), 2, 2, 3, generator=generator))
     plain = torch.full((1, len(mesh.faces), 3, 3), 0.75) * torch.tensor([0.55, 0.75, 0.9])
-    lights = [
-        tr.AmbientLight(0.25), tr.DirectionalLight((0.3, 1.0, 0.6), 0.7),
+    lights = (
+        tr.AmbientLight(0.25),
+        tr.DirectionalLight((0.3, 1.0, 0.6), 0.7),
         tr.PointLight((-1.5, 1.5, 2.0), (0.4, 0.3, 0.2)),
-    ]  # fmt: skip
+    )
     eye, shiny = camera.eye[0], tr.Material(specular=0.5, shininess=40.0)
     arguments = (vertices, mesh.faces, plain, lights, eye, shiny)
 
@@ -227,9 +260,17 @@ def surfaces(size: int) -> list[Panel]:
         ("normals", lambda: show(renderer, faces, normals.expand(-1, -1, 3, -1).contiguous())),
         ("depth", hard(lambda b: ((3.8 - b.depth) / 1.6)[0, ..., None].expand(-1, -1, 3))),
         ("barycentrics", hard(lambda b: b.barycentrics[0])),
-        ("face index", hard(lambda b: ((b.face[0, ..., None] * torch.tensor([37, 61, 97])) % 256)
-                            / 255 * (b.face[0, ..., None] >= 0))),
-    ]  # fmt: skip
+        (
+            "face index",
+            hard(
+                lambda b: (
+                    ((b.face[0, ..., None] * torch.tensor([37, 61, 97])) % 256)
+                    / 255
+                    * (b.face[0, ..., None] >= 0)
+                )
+            ),
+        ),
+    ]
 
 
 def contact_sheet(images: list[tuple[str, Tensor]], path: Path, columns: int = 6) -> None:

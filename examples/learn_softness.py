@@ -24,6 +24,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -50,15 +51,52 @@ from meta.study.report import (
 )
 from tasks import Shape2D
 
-DEMO = dict(
-    image_size=24, triangles=2, steps=40, tuning_batch=8, iterations=24, tasks=16, pairs=4,
-    validate_every=6, validation_batches=2, unseen=256, max_batch=512,
-)  # fmt: skip
-LONG = dict(
-    image_size=32, triangles=2, steps=60, tuning_batch=16, iterations=40, tasks=32, pairs=4,
-    validate_every=5, validation_batches=8, unseen=1024, max_batch=512,
-)  # fmt: skip
 TINY_GRID = meta.Grid(("logistic", "gaussian"), (0.02, 0.16), (0.01,), (0.1,), (True,))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the problems are, and how much is done; see `Options`."""
+
+    image_size: int
+    triangles: int
+    steps: int
+    tuning_batch: int
+    iterations: int
+    tasks: int
+    pairs: int
+    validate_every: int
+    validation_batches: int
+    unseen: int
+    max_batch: int
+
+
+DEMO = Sizes(
+    image_size=24,
+    triangles=2,
+    steps=40,
+    tuning_batch=8,
+    iterations=24,
+    tasks=16,
+    pairs=4,
+    validate_every=6,
+    validation_batches=2,
+    unseen=256,
+    max_batch=512,
+)
+LONG = Sizes(
+    image_size=32,
+    triangles=2,
+    steps=60,
+    tuning_batch=16,
+    iterations=40,
+    tasks=32,
+    pairs=4,
+    validate_every=5,
+    validation_batches=8,
+    unseen=1024,
+    max_batch=512,
+)
 
 
 @dataclass(frozen=True)
@@ -107,20 +145,21 @@ class Options:
     max_batch: int | None = None
     quiet: bool = False
 
-    def filled(self) -> Options:
-        """The same, with the sizes of the demo (or of `long`) where none was given."""
+    def sizes(self) -> Sizes:
+        """Those given, and else those of the demo (or of `long`)."""
         preset = LONG if self.long else DEMO
-        return replace(self, **{k: v for k, v in preset.items() if getattr(self, k) is None})
+        given = {name: getattr(self, name) for name in asdict(preset)}
+        return replace(preset, **{k: v for k, v in given.items() if v is not None})
 
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)  # torch's idle threads spin, and take the cores away from Taichi's
     runtime = tr.init(arch=options.arch, deterministic=True)
-    options = options.filled()
-    open_state(options, {"arch": runtime.arch, "precision": runtime.precision})
-    study = the_study(options)
+    sizes = options.sizes()
+    open_state(options, {**asdict(sizes), "arch": runtime.arch, "precision": runtime.precision})
+    study = the_study(options, sizes)
     console = Console(quiet=options.quiet)
-    console.print(plan(options, study))
+    console.print(plan(sizes, study))
     run = meta.StudyRun(study, options.out / "state", options.resume, console, quiet=options.quiet)
     clock = Clock()
     best = clock("tuning", run.tune)
@@ -128,7 +167,7 @@ def main(options: Options) -> None:
     trained, notes = {}, [f"{name}: {best[name].config.title}" for name in (CONSTANT, ANNEALED)]
     for name in (LEARNED, ABLATION):
         trained[name] = run.start(best, name)
-        result = clock(name, lambda n=name: run.train(trained[n], n))
+        result = clock(name, partial(run.train, trained[name], name))
         notes.append(f"{name}: {result.summary}")
     methods = run.methods(best, trained, study.problem)
     results = clock("unseen tasks", lambda: run.judge(methods, study.problem))
@@ -140,39 +179,39 @@ def main(options: Options) -> None:
     console.print(f"time: {clock}; results in {options.out}")
 
 
-def the_study(options: Options) -> meta.Study:
+def the_study(options: Options, sizes: Sizes) -> meta.Study:
     """Shape2D: what is tuned, learned and judged, and how much of it."""
-    family = Shape2D(options.triangles, image_size=options.image_size, seed=options.seed)
+    family = Shape2D(sizes.triangles, image_size=sizes.image_size, seed=options.seed)
     rungs = [(1, None), (4, 36), (16, 6)] if options.long else [(1, None), (2, 36), (8, 6)]
     return meta.Study(
         "Shape2D",
-        meta.Problem("Unseen tasks", family, options.steps, options.unseen),
+        meta.Problem("Unseen tasks", family, sizes.steps, sizes.unseen),
         meta.Adam(),
         units="NDC",
         grid=meta.Grid() if options.grid == "full" else TINY_GRID,
         rungs=[meta.Rung(*rung) for rung in rungs[: options.rounds]],
-        tuning_batch=options.tuning_batch,
+        tuning_batch=sizes.tuning_batch,
         finer=False,
         training=meta.Training(
             settings=meta.TrainerSettings(
-                options.iterations,
-                options.tasks,
-                validate_every=options.validate_every,
-                validation_batches=options.validation_batches,
+                sizes.iterations,
+                sizes.tasks,
+                validate_every=sizes.validate_every,
+                validation_batches=sizes.validation_batches,
                 seed=options.seed,
             ),
-            options={"pairs": options.pairs, "directions": "per_task"},
+            options={"pairs": sizes.pairs, "directions": "per_task"},
             table=False,
             shape_options={"seed": options.seed},
         ),
-        max_batch=options.max_batch,
+        max_batch=sizes.max_batch,
     )
 
 
-def open_state(options: Options, runtime: dict[str, str]) -> None:
+def open_state(options: Options, more: dict[str, object]) -> None:
     """Empty the state folder, or, to resume, insist that it was made with the same settings."""
     path = options.out / "state" / "settings.json"
-    settings = {**asdict(options), **runtime}
+    settings = {**asdict(options), **more}
     for harmless in ("out", "resume", "quiet"):
         del settings[harmless]
     if options.resume:
@@ -182,15 +221,15 @@ def open_state(options: Options, runtime: dict[str, str]) -> None:
         save_json(path, {"kind": "learn_softness", "settings": settings})
 
 
-def plan(options: Options, study: meta.Study) -> Table:
+def plan(sizes: Sizes, study: meta.Study) -> Table:
     """The split of the work, as a table."""
     problem, training = study.problem, study.training.settings
     validations = training.iterations // training.validate_every * 2 + 1
-    learning = training.iterations * training.batch_size * options.pairs * 2
+    learning = training.iterations * training.batch_size * sizes.pairs * 2
     learning += validations * training.validation_batches * training.validation_batch_size
     return plan_table(
-        f"plan ({problem.steps} inner steps at {options.image_size} x {options.image_size} pixels, "
-        f"{options.triangles} triangles)",
+        f"plan ({problem.steps} inner steps at {sizes.image_size} x {sizes.image_size} pixels, "
+        f"{sizes.triangles} triangles)",
         {
             "1 tune fixed softnesses": tuning_runs(study.grid, study.rungs, study.tuning_batch),
             "2 learn shape and schedules": learning,
@@ -206,7 +245,9 @@ def show(
 ) -> None:
     """Write the learned softness, the figures and the animation."""
     problem, learned = run.study.problem, methods[LEARNED]
-    schedule = {"positions": KNOTS, "values": learned.lr.log_values.exp().tolist()}
+    lr = learned.lr
+    assert isinstance(lr, tr.Knots)
+    schedule = {"positions": KNOTS, "values": lr.log_values.exp().tolist()}
     notes = {"lr": schedule, "steps": problem.steps, "family": repr(problem.family)}
     tr.save_softness(out / "learned_softness.safetensors", soft_renderer(learned).edge, notes)
     draw_softnesses(out / "softness.png", {"before learning": before, **methods})

@@ -193,16 +193,22 @@ def newton(problem: Problem, options: Options) -> Descent:
     """Conjugate gradients in a trust region: they see where the loss curves downwards."""
     path = Descent(problem.start)
     scipy.optimize.minimize(
-        problem.loss_and_gradient, problem.start, method="trust-ncg", jac=True,
-        hessp=problem.hessian_times, callback=lambda x: path(x),
+        problem.loss_and_gradient,
+        problem.start,
+        method="trust-ncg",
+        jac=True,
+        hessp=problem.hessian_times,
+        callback=path,
         options={"maxiter": options.newton_steps, "gtol": 1e-12, "initial_trust_radius": 0.3},
-    )  # fmt: skip
+    )
     return path
 
 
 METHODS: dict[str, Callable[[Problem, Options], Descent]] = {
-    "Adam": adam, "Gauss-Newton": gauss_newton, "Newton-CG": newton,
-}  # fmt: skip
+    "Adam": adam,
+    "Gauss-Newton": gauss_newton,
+    "Newton-CG": newton,
+}
 
 
 def main(options: Options) -> None:
@@ -278,9 +284,12 @@ def table(paths: dict[str, list[Descent]], angles: dict[str, list[list[float]]])
         solved = sum(path[-1] < 1 for path in errors)
         seconds = np.mean([path.seconds[-1] for path in paths[name]])
         result.add_row(
-            name, f"{solved}/{len(errors)}", f"{np.median(steps):g}",
-            f"{np.median([path[-1] for path in errors]):.1e}°", f"{seconds:.1f}",
-        )  # fmt: skip
+            name,
+            f"{solved}/{len(errors)}",
+            f"{np.median(steps):g}",
+            f"{np.median([path[-1] for path in errors]):.1e}°",
+            f"{seconds:.1f}",
+        )
     return result
 
 
@@ -334,8 +343,13 @@ def draw_poses(
         for row, (name, (x, angle)) in enumerate(rows.items()):
             got = problem.task.soft_image(problem.tensor(x), crisp, 1.0)[0, ..., 0]
             axis = axes[row, column]
-            axis.imshow(torch.stack([1 - got, 1 - (goal - got).abs() * 0.7 - 0.35 * goal * got,
-                                     1 - goal], dim=-1).clamp(0, 1).numpy())  # fmt: skip
+            axis.imshow(
+                torch.stack(
+                    [1 - got, 1 - (goal - got).abs() * 0.7 - 0.35 * goal * got, 1 - goal], dim=-1
+                )
+                .clamp(0, 1)
+                .numpy()
+            )
             axis.set(xticks=[], yticks=[])
             axis.set_xlabel(f"{angle:.2g}° off", fontsize=8)
             if column == 0:

@@ -36,12 +36,14 @@ from meta.estimators import es_gradient
 from meta.evaluation.evaluate import Evaluation, evaluate
 from meta.evaluation.stats import compare
 from meta.inner.method import Method
+from meta.inner.protocol import Stream
 from meta.inner.unroll import unroll
 from meta.inner.updates import Adam
 from meta.outer.loss import OuterLoss
 from meta.outer.settings import TrainerSettings
 from meta.outer.trainer import OuterTrainer
 from meta.study.figures import picture_grid
+from meta.study.plan import soft_renderer
 from tasks.streams import instance_generators
 
 SIZE = 16  # side of a picture in pixels
@@ -64,14 +66,16 @@ def corners(params: Tensor) -> Tensor:
     mean, across, along = (a + b) / 2, (a - b) / 2 * turn.sin(), (a - b) / 2 * turn.cos()
     stretch = torch.stack([mean + along, across, across, mean - along], dim=1).view(-1, 2, 2)
     angles = torch.arange(8, dtype=params.dtype) * (math.pi / 4)
-    return params[:, None, :2] + torch.stack([angles.cos(), angles.sin()], dim=1) @ stretch
+    around: Tensor = torch.stack([angles.cos(), angles.sin()], dim=1) @ stretch
+    return params[:, None, :2] + around
 
 
 def picture(params: Tensor, renderer: nn.Module, **options: float | Tensor) -> Tensor:
     """Silhouettes (B, H, W, 1) of the octagons, each drawn as a fan of six triangles."""
     ring = corners(params)
     fan = torch.stack([ring[:, :1].expand(-1, 6, -1), ring[:, 1:-1], ring[:, 2:]], dim=2)
-    return renderer(tr.lift_triangles(fan, torch.ones(6)), None, **options)
+    image: Tensor = renderer(tr.lift_triangles(fan, torch.ones(6)), None, **options)
+    return image
 
 
 @dataclass(frozen=True)
@@ -82,26 +86,26 @@ class OctagonBatch:
 
     batch_size = property(lambda self: len(self.hidden))
 
-    def start(self):
+    def start(self) -> Tensor:
         return self.initial
 
-    def loss(self, params, renderer, progress):
+    def loss(self, params: Tensor, renderer: nn.Module, progress: float | Tensor) -> Tensor:
         return (picture(params, renderer, progress=progress) - self.target).square().mean((1, 2, 3))
 
-    def true_error(self, params):  # RMS distance of the corners in NDC
+    def true_error(self, params: Tensor) -> Tensor:  # RMS distance of the corners in NDC
         gap = corners(params) - corners(self.hidden)
         return (gap.square().sum(2).mean(1) + 1e-24).sqrt()  # finite slope at 0
 
-    def image_error(self, params):
+    def image_error(self, params: Tensor) -> Tensor:
         return (picture(params, SHARP) - self.target).square().mean((1, 2, 3))
 
-    def metrics(self, params):
+    def metrics(self, params: Tensor) -> dict[str, Tensor]:
         return {"parameter_error": self.true_error(params), "image_error": self.image_error(params)}
 
-    def repeat(self, copies):
+    def repeat(self, copies: int) -> OctagonBatch:
         return self.select(list(range(self.batch_size)) * copies)
 
-    def select(self, instances):
+    def select(self, instances: list[int]) -> OctagonBatch:
         return OctagonBatch(*(x[instances] for x in (self.hidden, self.initial, self.target)))
 
 
@@ -109,11 +113,11 @@ class OctagonBatch:
 class Octagons:
     seed: int = 0
 
-    def sample(self, batch_size, stream, index):
+    def sample(self, batch_size: int, stream: Stream, index: int) -> OctagonBatch:
         generators = instance_generators(batch_size, self.seed, stream, index)
-        hidden = np.stack([rng.uniform(LOW, HIGH) for rng in generators])
-        initial = hidden + np.stack([rng.uniform(-AWAY, AWAY) for rng in generators])
-        hidden, initial = (torch.tensor(x, dtype=tr.runtime().dtype) for x in (hidden, initial))
+        places = np.stack([rng.uniform(LOW, HIGH) for rng in generators])
+        starts = places + np.stack([rng.uniform(-AWAY, AWAY) for rng in generators])
+        hidden, initial = (torch.tensor(x, dtype=tr.runtime().dtype) for x in (places, starts))
         return OctagonBatch(hidden, initial, picture(hidden, SHARP))
 
 
@@ -215,17 +219,18 @@ def compared(before: Evaluation, after: Evaluation) -> dict[str, str]:
 
 def packed(method: Method, options: Options, scores: dict[str, str]) -> tr.Softening:
     """Everything that was learned, with where it comes from."""
-    renderer = method.renderer
+    renderer, rule, lr = soft_renderer(method), method.rule, method.lr
+    assert isinstance(rule, Adam) and isinstance(lr, tr.Schedule)
     card = {
         "task": f"an octagon's place, axes and angle from one silhouette of {SIZE} x {SIZE} pixels",
         "units": "x and y in NDC, log half-axes, radians",
-        "optimiser": {"name": "Adam", **asdict(method.rule)},
+        "optimiser": {"name": "Adam", **asdict(rule)},
         "command": f"python examples/own_task.py --iterations {options.iterations}",
         "seed": options.seed,
         "scores": scores,
     }
-    parts = (renderer.edge, renderer.depth, renderer.alpha, method.lr, method.steps)
-    return tr.Softening(*parts, card)
+    parts = (renderer.edge, renderer.depth, renderer.alpha)
+    return tr.Softening(*parts, lr, method.steps, card)
 
 
 def show(path: Path, family: Octagons, before: Method, after: Method, count: int = 6) -> None:

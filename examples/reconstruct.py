@@ -213,17 +213,25 @@ Command = (
 
 def make_data(options: MakeData) -> None:
     settings = rec.DataSettings(
-        options.families, options.counts, options.meshes, options.shares, options.voxels,
-        options.skip_bad, options.seed, options.shard,
-    )  # fmt: skip
+        options.families,
+        options.counts,
+        options.meshes,
+        options.shares,
+        options.voxels,
+        options.skip_bad,
+        options.seed,
+        options.shard,
+    )
     if options.workers == 0:
         tr.init(arch="cpu")
     with progress_bar() as bar:
         line = bar.add_task("pieces", total=None, note="")
         made = rec.make_dataset(
-            options.out, settings, options.workers,
+            options.out,
+            settings,
+            options.workers,
             lambda done, total: bar.update(line, completed=done, total=total),
-        )  # fmt: skip
+        )
     for path, reason in made.skipped.items():
         print(f"left out {path}: {reason}")
     print(f"{sum(made.counts.values())} objects in {options.out}")
@@ -260,10 +268,17 @@ def train(options: Train) -> None:
         validation = options.source.split("val", sizes.image_size)
     folder = options.out or Path("out/reconstruct") / options.preset
     trainer = rec.Trainer(
-        model, data, settings, options.softness, folder, validation, world, options.device,
+        model,
+        data,
+        settings,
+        options.softness,
+        folder,
+        validation,
+        world,
+        options.device,
         options.tensorboard,
-    )  # fmt: skip
-    resume = "auto" if options.resume else False
+    )
+    resume: Literal["auto", False] = "auto" if options.resume else False
     finished = trainer.run(resume, options.minutes, console=console, quiet=options.quiet)
     console.print(
         f"{trainer.step} of {settings.steps} steps in {trainer.seconds:.0f} s; results in {folder}"
@@ -272,9 +287,12 @@ def train(options: Train) -> None:
 
 
 def profile(
-    options: Train, model: rec.Reconstructor, data: rec.NMRDataset, settings: rec.TrainSettings,
+    options: Train,
+    model: rec.Reconstructor,
+    data: rec.NMRDataset,
+    settings: rec.TrainSettings,
     console: Console,
-) -> None:  # fmt: skip
+) -> None:
     """A table of seconds and shares; also in profile.json, if --out is given."""
     runs = {"tiles": (options.softness, options.steps or 10)}
     if options.brute_force:
@@ -335,11 +353,15 @@ def evaluate(options: Evaluate) -> None:
         def scored(folder: Path) -> rec.Scores:
             line = bar.add_task(f"{folder}", total=None, note="")
             return rec.evaluate(
-                models[folder], data, rule, views, objects=options.objects,
+                models[folder],
+                data,
+                rule,
+                views,
+                objects=options.objects,
                 report=lambda name, done, total: bar.update(
                     line, completed=done, total=total, note=data.name(name)
                 ),
-            )  # fmt: skip
+            )
 
         scores = {folder: scored(folder) for folder in folders}
     guess = rec.mean_shapes(training, data, options.objects)

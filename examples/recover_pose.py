@@ -31,7 +31,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ class Settings:
             raise ValueError("--online: starts from a distribution; give its name to --softness")
 
 
-def main(settings: Settings) -> dict:
+def main(settings: Settings) -> dict[str, Any]:
     """Run the whole example; returns what `metrics.json` holds."""
     return run(settings, *prepare(settings))
 
@@ -142,7 +142,7 @@ def softness(settings: Settings) -> tr.EdgeSoftness:
     return tr.Distribution(settings.softness, scale=scale)
 
 
-def run(settings: Settings, family: Pose, edge: tr.EdgeSoftness) -> dict:
+def run(settings: Settings, family: Pose, edge: tr.EdgeSoftness) -> dict[str, Any]:
     console = Console()
     task = family.sample(settings.poses, "test", 0)
     console.print(

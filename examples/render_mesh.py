@@ -33,7 +33,7 @@ NEAR, FAR = 1.5, 4.5  # what lies outside this range of depths is not drawn
 FOV = 42.0  # degrees
 DISTANCE = 3.2  # of the camera from a mesh of radius 1
 ELEVATION, AZIMUTH = 40.0, 30.0  # degrees: how high, and from where, the camera looks down
-LIGHTS = [tr.AmbientLight(0.35), tr.DirectionalLight((0.5, 1.0, 0.6), 0.75)]
+LIGHTS = (tr.AmbientLight(0.35), tr.DirectionalLight((0.5, 1.0, 0.6), 0.75))
 SHINY = tr.Material(specular=0.4, shininess=40.0)
 
 
@@ -142,10 +142,9 @@ def draw_sheet(
     def lit() -> Tensor:
         """Phong shading: render colours, normals and places first, then light every pixel."""
         normals_and_places = tr.surface_attributes(vertices, mesh.faces)
-        if mesh.uv is None:
+        channels: Tensor | tr.UVTexture | None = textured(mesh, normals_and_places)
+        if channels is None:
             channels = torch.cat([plain(mesh), normals_and_places], dim=-1)
-        else:
-            channels = textured(mesh, normals_and_places)
         drawn = sharp(faces, channels)
         return tr.shade_image(drawn, LIGHTS, camera.eye, SHINY, background=1.0)[..., :3]
 
@@ -184,9 +183,12 @@ def draw_turntable(options: Options, mesh: tr.Mesh) -> None:
         image = over_white(soft_renderer(options.size, scale)(faces, colours))
         pictures.append(to_pillow(image[0]).quantize(128, dither=Image.Dither.NONE))
     pictures[0].save(
-        options.out / "turntable.gif", save_all=True, append_images=pictures[1:], duration=90,
+        options.out / "turntable.gif",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=90,
         loop=0,
-    )  # fmt: skip
+    )
 
 
 def unmixed(image: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ and softening.safetensors, for `tr.load_softening`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +45,7 @@ from meta.search.fixed import Grid
 from meta.search.learnable import Learnable
 from meta.search.ranking import Tuned
 from meta.search.tuner import Rung
-from meta.study.plan import ABLATION, LEARNED, Problem, Study, Training
+from meta.study.plan import ABLATION, LEARNED, Problem, Study, Training, soft_renderer
 from meta.study.report import (
     draw_convergence,
     draw_pictures,
@@ -103,7 +104,7 @@ def main(options: Options) -> None:
     for name in (LEARNED, ABLATION):
         method = run.start(best, name)
         trained[name] = method
-        result = clock(name, lambda m=method, n=name: run.train(m, n, budget(options)))
+        result = clock(name, partial(run.train, method, name, budget(options)))
         notes.append(f"{name}: {result.summary}")
         if result.confirmed is not None:
             notes[-1] += (
@@ -145,19 +146,18 @@ def judge(
 
 def softening(study: Study, method: Method, scores: dict[str, Any]) -> tr.Softening:
     """What was learned, with its card."""
-    renderer: Any = method.renderer
+    renderer, lr, rule = soft_renderer(method), method.lr, study.rule
+    assert isinstance(lr, tr.Schedule) and is_dataclass(rule) and not isinstance(rule, type)
     family = study.problem.family
     card = {
-        "task": f"{family!r}: {family.__doc__.strip().splitlines()[0]}",
+        "task": f"{family!r}: {(family.__doc__ or '').strip().splitlines()[0]}",
         "units": study.units,
-        "optimiser": {"name": type(study.rule).__name__, **asdict(study.rule)},
+        "optimiser": {"name": type(rule).__name__, **asdict(rule)},
         "command": f"python examples/study.py {study.name}",
         "seed": study.training.settings.seed,
         "scores": scores,
     }
-    return tr.Softening(
-        renderer.edge, renderer.depth, renderer.alpha, method.lr, method.steps, card
-    )
+    return tr.Softening(renderer.edge, renderer.depth, renderer.alpha, lr, method.steps, card)
 
 
 # The studies --------------------------------------------------------------------------------------
@@ -170,22 +170,39 @@ def shape2d(seed: int) -> Study:
         Adam(),
         "NDC",
         {
-            "picture": Problem("Shape2D, transfer: pictures of 100 to 150 triangles",
-                               Picture(seed=seed), 100, 24, 8, scale=0.25),
-            "three": Problem("Shape2D, transfer: three triangles, 48 x 48 pixels",
-                             Shape2D(3, image_size=48, seed=seed), 80, 128, 32),
+            "picture": Problem(
+                "Shape2D, transfer: pictures of 100 to 150 triangles",
+                Picture(seed=seed),
+                100,
+                24,
+                8,
+                scale=0.25,
+            ),
+            "three": Problem(
+                "Shape2D, transfer: three triangles, 48 x 48 pixels",
+                Shape2D(3, image_size=48, seed=seed),
+                80,
+                128,
+                32,
+            ),
         },
         Grid(EVERY, (0.01, 0.03, 0.1, 0.3), (0.01, 0.03), (0.04, 0.08, 0.16), gammas=(0.2, 2.0)),
         (Rung(1), Rung(4, 24), Rung(16, 6)),
         tuning_batch=8,
         slow_grid=Grid(SLOW, (0.03, 0.1), (0.01,), (0.08,), (True,), (0.2,)),
-        wider_grid=Grid(("gaussian", "logistic", "gudermannian", "uniform"), (0.1, 0.2),
-                        (0.01, 0.02, 0.04), (0.1, 0.16), gammas=(0.6, 2.0),
-                        conorms=(None, LUKASIEWICZ), over_gammas=(None,)),
+        wider_grid=Grid(
+            ("gaussian", "logistic", "gudermannian", "uniform"),
+            (0.1, 0.2),
+            (0.01, 0.02, 0.04),
+            (0.1, 0.16),
+            gammas=(0.6, 2.0),
+            conorms=(None, LUKASIEWICZ),
+            over_gammas=(None,),
+        ),
         gammas=(0.07, 0.2, 0.6, 2.0),
         training=training(seed, learn(gamma=True), 120, 128, 1, 8),
         max_batch=256,
-    )  # fmt: skip
+    )
 
 
 def occlusion(seed: int) -> Study:
@@ -195,22 +212,39 @@ def occlusion(seed: int) -> Study:
         Adam(),
         "those of tasks.Occlusion: 3 units are the depth range, 4 are one NDC",
         {
-            "many": Problem("Occlusion, transfer: 10 to 14 shapes, 48 x 48 pixels",
-                            Occlusion((10, 14), True, 48, seed), 50, 100, 25),
-            "depths": Problem("Occlusion, transfer: 6 to 8 shapes, places known",
-                              Occlusion((6, 8), False, 24, seed), 50, 128),
+            "many": Problem(
+                "Occlusion, transfer: 10 to 14 shapes, 48 x 48 pixels",
+                Occlusion((10, 14), True, 48, seed),
+                50,
+                100,
+                25,
+            ),
+            "depths": Problem(
+                "Occlusion, transfer: 6 to 8 shapes, places known",
+                Occlusion((6, 8), False, 24, seed),
+                50,
+                128,
+            ),
         },
         Grid(EVERY, (0.01, 0.03, 0.1), (0.01, 0.03), (0.07, 0.15), gammas=(0.1,)),
         (Rung(1), Rung(4, 24), Rung(16, 6)),
         tuning_batch=8,
         slow_grid=Grid(SLOW, (0.03, 0.1), (0.01,), (0.15,), (True,), (0.1,)),
-        wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.03, 0.06), (0.01, 0.02), (0.1, 0.2),
-                        (True,), gammas=(0.2, 0.5), gamma_ends=(0.03, 0.1),
-                        conorms=(None, LUKASIEWICZ), over_gammas=(0.1, 0.3)),
+        wider_grid=Grid(
+            ("gaussian", "logistic", "uniform"),
+            (0.03, 0.06),
+            (0.01, 0.02),
+            (0.1, 0.2),
+            (True,),
+            gammas=(0.2, 0.5),
+            gamma_ends=(0.03, 0.1),
+            conorms=(None, LUKASIEWICZ),
+            over_gammas=(0.1, 0.3),
+        ),
         gammas=(0.05, 0.1, 0.2),
         training=training(seed, learn(gamma=True, depth=True), 80, 64, 1, 4),
         max_batch=256,
-    )  # fmt: skip
+    )
 
 
 def shape3d(seed: int) -> Study:
@@ -221,22 +255,29 @@ def shape3d(seed: int) -> Study:
         Adam(betas=(0.5, 0.95)),
         "world units; the sphere's radius is 0.5 at the start",
         {
-            "fine": Problem("Shape3D, transfer: a finer sphere, 12 views of 32 x 32 pixels",
-                            finer, 60, 24, 8),
+            "fine": Problem(
+                "Shape3D, transfer: a finer sphere, 12 views of 32 x 32 pixels", finer, 60, 24, 8
+            ),
         },
         Grid(EVERY, (0.01, 0.03, 0.1), (0.01, 0.03), (0.02, 0.04)),
         (Rung(1), Rung(4, 12), Rung(12, 4)),
         tuning_batch=2,
         slow_grid=Grid(SLOW, (0.03,), (0.01,), (0.04,), (True,)),
-        wider_grid=Grid(("uniform", "gaussian", "logistic", "exponential_rev"), (0.03, 0.1),
-                        (0.01, 0.03), (0.02, 0.04), conorms=(LUKASIEWICZ,)),
+        wider_grid=Grid(
+            ("uniform", "gaussian", "logistic", "exponential_rev"),
+            (0.03, 0.1),
+            (0.01, 0.03),
+            (0.02, 0.04),
+            conorms=(LUKASIEWICZ,),
+        ),
         training=replace(
-            training(seed, learn(), 80, 32, 1, 2), confirm=128,
+            training(seed, learn(), 80, 32, 1, 2),
+            confirm=128,
             rates={"weights": 0.02, "progress_weights": 0.02, "log_values": 0.06},
             sigmas={"weights": 0.05, "progress_weights": 0.05, "log_values": 0.15},
         ),
         max_batch=64,
-    )  # fmt: skip
+    )
 
 
 def pose(seed: int) -> Study:
@@ -247,60 +288,108 @@ def pose(seed: int) -> Study:
         Adam(betas=(0.9, 0.99)),
         "those of tasks.Pose: log distance and radians",
         {
-            "far": Problem("Pose, transfer: starts 35 to 55 degrees away",
-                           Pose(image_size=32, seed=seed, start_angle=(35.0, 55.0)), 60, 128),
-            "knot": Problem("Pose, transfer: a torus knot, 48 x 48 pixels",
-                            Pose(knot, image_size=48, seed=seed), 60, 100, 50),
+            "far": Problem(
+                "Pose, transfer: starts 35 to 55 degrees away",
+                Pose(image_size=32, seed=seed, start_angle=(35.0, 55.0)),
+                60,
+                128,
+            ),
+            "knot": Problem(
+                "Pose, transfer: a torus knot, 48 x 48 pixels",
+                Pose(knot, image_size=48, seed=seed),
+                60,
+                100,
+                50,
+            ),
         },
         Grid(EVERY, (0.03, 0.1), (0.01, 0.03), (0.03, 0.06)),
         (Rung(1), Rung(4, 16), Rung(24, 4)),
         tuning_batch=4,
         slow_grid=Grid(SLOW, (0.03,), (0.01,), (0.06,), (True,)),
-        wider_grid=Grid(("uniform", "gaussian", "logistic", "exponential_rev"), (0.05, 0.1, 0.2),
-                        (0.01, 0.03), (0.06, 0.1), conorms=(LUKASIEWICZ,)),
+        wider_grid=Grid(
+            ("uniform", "gaussian", "logistic", "exponential_rev"),
+            (0.05, 0.1, 0.2),
+            (0.01, 0.03),
+            (0.06, 0.1),
+            conorms=(LUKASIEWICZ,),
+        ),
         training=training(seed, learn(), 150, 64, 1, 4),
         max_batch=128,
-    )  # fmt: skip
+    )
 
 
 def apart(seed: int) -> Study:
     """Where nothing overlaps, only far tails have a gradient: wide scales, which cost more."""
     return Study(
         "apart",
-        Problem("Pose, silhouettes apart at the start",
-                Pose(overlap="none", image_size=24, seed=seed), 80, 128, 32),
+        Problem(
+            "Pose, silhouettes apart at the start",
+            Pose(overlap="none", image_size=24, seed=seed),
+            80,
+            128,
+            32,
+        ),
         Adam(betas=(0.9, 0.99)),
         "those of tasks.Pose: log distance, radians and NDC",
         {},
-        Grid(("cauchy", "exponential_rev", "gaussian", "laplace", "logistic", "uniform"),
-             (0.1, 0.3, 1.0), (0.01, 0.03), (0.06, 0.12), (True,)),
+        Grid(
+            ("cauchy", "exponential_rev", "gaussian", "laplace", "logistic", "uniform"),
+            (0.1, 0.3, 1.0),
+            (0.01, 0.03),
+            (0.06, 0.12),
+            (True,),
+        ),
         (Rung(1), Rung(4, 8), Rung(8, 3)),
         tuning_batch=4,
-        wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.1, 0.3, 1.0), (0.01, 0.03),
-                        (0.06, 0.12), (True,), conorms=(LUKASIEWICZ,)),
+        wider_grid=Grid(
+            ("gaussian", "logistic", "uniform"),
+            (0.1, 0.3, 1.0),
+            (0.01, 0.03),
+            (0.06, 0.12),
+            (True,),
+            conorms=(LUKASIEWICZ,),
+        ),
         training=training(seed, learn(), 80, 32, 1, 4),
         max_batch=64,
-    )  # fmt: skip
+    )
 
 
 def shaded(seed: int) -> Study:
     return Study(
         "shaded",
-        Problem("Pose from RGB, unseen bodies", Pose(image="shaded", image_size=32, seed=seed), 60,
-                256, 64),
+        Problem(
+            "Pose from RGB, unseen bodies",
+            Pose(image="shaded", image_size=32, seed=seed),
+            60,
+            256,
+            64,
+        ),
         Adam(betas=(0.9, 0.99)),
         "those of tasks.Pose: log distance and radians",
         {},
-        Grid(("exponential_rev", "gaussian", "gudermannian", "laplace", "logistic", "uniform"),
-             (0.03, 0.1), (0.01, 0.03), (0.05, 0.1), gammas=(0.01, 0.1, 1.0)),
+        Grid(
+            ("exponential_rev", "gaussian", "gudermannian", "laplace", "logistic", "uniform"),
+            (0.03, 0.1),
+            (0.01, 0.03),
+            (0.05, 0.1),
+            gammas=(0.01, 0.1, 1.0),
+        ),
         (Rung(1), Rung(4, 8), Rung(24, 3)),
         tuning_batch=4,
-        wider_grid=Grid(("gaussian", "logistic", "uniform"), (0.05, 0.1), (0.01, 0.03), (0.05, 0.1),
-                        (True,), gammas=(), conorms=(None, LUKASIEWICZ), over_gammas=(None,)),
+        wider_grid=Grid(
+            ("gaussian", "logistic", "uniform"),
+            (0.05, 0.1),
+            (0.01, 0.03),
+            (0.05, 0.1),
+            (True,),
+            gammas=(),
+            conorms=(None, LUKASIEWICZ),
+            over_gammas=(None,),
+        ),
         gammas=(0.03, 0.1, 0.3, 1.0),
         training=replace(training(seed, learn(gamma=True), 80, 64, 1, 4), confirm=256),
         max_batch=128,
-    )  # fmt: skip
+    )
 
 
 def solid(seed: int) -> Study:
@@ -311,16 +400,28 @@ def solid(seed: int) -> Study:
         Adam(betas=(0.5, 0.95)),
         "world units; the sphere's radius is 0.5 at the start",
         {},
-        Grid(("exponential_rev", "gaussian", "logistic", "uniform"), (0.01, 0.03, 0.1), (0.01,),
-             (0.013, 0.04), gammas=(0.1, 0.3, 1.0)),
+        Grid(
+            ("exponential_rev", "gaussian", "logistic", "uniform"),
+            (0.01, 0.03, 0.1),
+            (0.01,),
+            (0.013, 0.04),
+            gammas=(0.1, 0.3, 1.0),
+        ),
         (Rung(1), Rung(4, 8), Rung(8, 3)),
         tuning_batch=2,
-        wider_grid=Grid(("gaussian", "logistic"), (0.03, 0.1), (0.01,), (0.013, 0.04), (True,),
-                        gammas=(), over_gammas=(None,)),
+        wider_grid=Grid(
+            ("gaussian", "logistic"),
+            (0.03, 0.1),
+            (0.01,),
+            (0.013, 0.04),
+            (True,),
+            gammas=(),
+            over_gammas=(None,),
+        ),
         finer=False,
         training=training(seed, learn(gamma=True), 40, 8, 1, 1),
         max_batch=32,
-    )  # fmt: skip
+    )
 
 
 def learn(**more: bool) -> Learnable:
@@ -335,28 +436,41 @@ def training(
     return Training(
         learn,
         TrainerSettings(
-            iterations, tasks, validate_every=10, validation_batches=validation, seed=seed,
+            iterations,
+            tasks,
+            validate_every=10,
+            validation_batches=validation,
+            seed=seed,
             nonfinite="skip",
         ),
         options={"pairs": pairs, "directions": "per_task"},
         rates={"weights": 0.006, "progress_weights": 0.01, "log_values": 0.04},
         sigmas={"weights": 0.025, "progress_weights": 0.05, "log_values": 0.12},
-    )  # fmt: skip
+    )
 
 
 STUDIES: dict[str, Callable[[int], Study]] = {
-    "shape2d": shape2d, "occlusion": occlusion, "shape3d": shape3d, "pose": pose, "apart": apart,
-    "shaded": shaded, "solid": solid,
-}  # fmt: skip
+    "shape2d": shape2d,
+    "occlusion": occlusion,
+    "shape3d": shape3d,
+    "pose": pose,
+    "apart": apart,
+    "shaded": shaded,
+    "solid": solid,
+}
 
 
 def tiny(study: Study) -> Study:
     """The same with next to no work."""
     training = study.training
     settings = replace(
-        training.settings, iterations=2, batch_size=2, validate_every=1, validation_batches=1,
+        training.settings,
+        iterations=2,
+        batch_size=2,
+        validate_every=1,
+        validation_batches=1,
         validation_batch_size=2,
-    )  # fmt: skip
+    )
     return replace(
         study,
         problem=replace(study.problem, steps=3, count=4, batch_size=2),

@@ -146,7 +146,7 @@ def draw_problems(
         "after": shown.soft_image(depths[steps[-1]][:count], crisp, 1.0),
     }
     figure = Figure(figsize=(1.35 * count + 4.4, 4.3), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.35 * count, 4.4])
+    ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.35 * count, 4.4])
     axes = left.subplots(3, count, squeeze=False)
     for row, (name, pictures) in enumerate(rows.items()):
         for column in range(count):
@@ -185,7 +185,8 @@ def poster_renderer(
     edge: tr.EdgeSoftness | None = None, depth: tr.DepthSoftness | None = None
 ) -> tr.SoftRasterizer:
     """More pixels; with edges of next to no softness, and the nearest hiding all else, if not told
-    otherwise."""
+    otherwise.
+    """
     edge = edge or tr.Distribution("uniform", scale=1e-3)
     return tr.SoftRasterizer(POSTER, edge, depth or tr.HardDepth(), near=NEAR, far=FAR, antialias=2)
 

@@ -68,6 +68,7 @@ def image_size(value: Any) -> tuple[int, int]:
 
 
 def depth_range(near: Any, far: Any) -> tuple[float, float]:
+    """(near, far) as floats, if 0 < near < far."""
     low, high = positive("near", near), positive("far", far)
     if low >= high:
         raise ValueError(f"far: expected far > near, got near={near}, far={far}")
@@ -102,9 +103,10 @@ def tensor(name: str, value: Any) -> Tensor:
 
 def floats(name: str, value: Any) -> Tensor:
     """`value`, if it is a tensor of float32 or float64."""
-    if not tensor(name, value).is_floating_point():
-        raise TypeError(f"{name}: expected float32 or float64, got {value.dtype}")
-    return value
+    found = tensor(name, value)
+    if not found.is_floating_point():
+        raise TypeError(f"{name}: expected float32 or float64, got {found.dtype}")
+    return found
 
 
 def array(
@@ -246,19 +248,22 @@ def background(
     return tensor
 
 
-def choice(name: str, value: Any, *known: str) -> str:
+def choice(name: str, value: str, *known: str) -> str:
+    """`value`, if it is one of the known names."""
     if value not in known:
         raise ValueError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
+    """`value`, if it is True or False."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def instance(name: str, value: Any, *kinds: type) -> Any:
+    """`value`, if it is of one of the kinds."""
     if not isinstance(value, kinds):
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name}: expected a {expected}, got {type(value).__name__}")
@@ -273,6 +278,7 @@ def path(name: str, value: Any) -> Path:
 
 
 def count(name: str, value: Any) -> int:
+    """`value`, if it is an integer >= 1."""
     if not is_whole(value) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}")
     return int(value)
@@ -280,24 +286,28 @@ def count(name: str, value: Any) -> int:
 
 def scenes(batch: int, views: Any) -> int:
     """How many scenes a batch shows, `views` items each."""
-    if batch % count("views", views):
-        raise ValueError(f"views: {batch} batch items are not a multiple of {views} views")
-    return batch // views
+    each = count("views", views)
+    if batch % each:
+        raise ValueError(f"views: {batch} batch items are not a multiple of {each} views")
+    return batch // each
 
 
 def fits_batch(name: str, value: Tensor, batch: int) -> None:
+    """One number, or one for each batch item."""
     if value.shape not in ((), (1,), (batch,)):
         shape = tuple(value.shape)
         raise ValueError(f"{name}: expected a scalar or shape ({batch},), got {shape}")
 
 
 def fraction(name: str, value: Any) -> float:
+    """`value` as a float, if it is a number in [0, 1)."""
     if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
     return float(value)
 
 
 def weights(name: str, value: Tensor, batch: int, size: int) -> None:
+    """The finite weights of one network, or of one for each batch item."""
     if value.shape not in ((size,), (1, size), (batch, size)):
         raise ValueError(
             f"{name}: expected shape ({size},) or ({batch}, {size}), got {tuple(value.shape)}"

@@ -180,6 +180,7 @@ class OcclusionBatch:
 
     @property
     def batch_size(self) -> int:
+        """B."""
         return len(self.hidden)
 
     @property
@@ -196,15 +197,16 @@ class OcclusionBatch:
         return self._cache["target"]
 
     def start(self) -> Float[Tensor, "B K ..."]:
+        """Initial unknowns; the same tensor at every call."""
         return self._unknowns(self.initial)
 
     def loss(
         self, params: Float[Tensor, "B K ..."], renderer: nn.Module, progress: float | Tensor
-    ) -> Float[Tensor, "B"]:
+    ) -> Float[Tensor, " B"]:
         """MSE over pixels and RGBA between the soft render and the target."""
         return mean_square(self.soft_image(params, renderer, progress), self.target)
 
-    def true_error(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, "B"]:
+    def true_error(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, " B"]:
         """Order error: the mean over `shown` pairs of log2(1 + h), h a hinge on the pair's depths.
 
         h is linear in the difference in depth: 1 at a tie, 0 at a thousandth of the depth range in
@@ -216,14 +218,14 @@ class OcclusionBatch:
         error = self._over_pairs(hinge)
         return error + self._position_error(params) if self.family.positions else error
 
-    def image_error(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, "B"]:
+    def image_error(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, " B"]:
         """MSE over pixels and RGBA between the sharp render and the target.
 
         Its slope is zero in the depths.
         """
         return mean_square(self.sharp_image(params), self.target)
 
-    def metrics(self, params: Float[Tensor, "B K ..."]) -> dict[str, Float[Tensor, "B"]]:
+    def metrics(self, params: Float[Tensor, "B K ..."]) -> dict[str, Float[Tensor, " B"]]:
         """Figures of each instance.
 
         parameter_error: `true_error`; failure: 1 where it is above 0.1;
@@ -248,6 +250,7 @@ class OcclusionBatch:
             }
 
     def repeat(self, copies: int) -> OcclusionBatch:
+        """The same instances `copies` times over: i of copy j stands at j * B + i."""
         repeat = repeater(copies)
         return self._mapped(repeat, {"target": repeat(self.target)})
 

@@ -231,6 +231,7 @@ class PictureBatch:
 
     @property
     def batch_size(self) -> int:
+        """B."""
         return len(self.initial)
 
     @property
@@ -251,15 +252,16 @@ class PictureBatch:
         return self._cache["target"]
 
     def start(self) -> Float[Tensor, "B K D"]:
+        """Initial unknowns; the same tensor at every call."""
         return self._unknowns(self.initial)
 
     def loss(
         self, params: Float[Tensor, "B K D"], renderer: nn.Module, progress: float | Tensor
-    ) -> Float[Tensor, "B"]:
+    ) -> Float[Tensor, " B"]:
         """MSE over pixels and the target's channels between the soft render and the target."""
         return mean_square(self.soft_image(params, renderer, progress), self.target)
 
-    def true_error(self, params: Float[Tensor, "B K D"]) -> Float[Tensor, "B"]:
+    def true_error(self, params: Float[Tensor, "B K D"]) -> Float[Tensor, " B"]:
         """Hidden triangles: geometric mean over the present ones of their vertex RMSE, in NDC / 4.
 
         It is minimised over the six relabellings of each triangle, and has a floor of 1e-3 under
@@ -273,11 +275,11 @@ class PictureBatch:
         errors = torch.sqrt(self._squared_errors(params) + 1e-24)  # finite slope at zero
         return torch.exp(self._over_triangles(torch.log(errors / floor + 1))).sub(1) * floor
 
-    def image_error(self, params: Float[Tensor, "B K D"]) -> Float[Tensor, "B"]:
+    def image_error(self, params: Float[Tensor, "B K D"]) -> Float[Tensor, " B"]:
         """MSE over pixels and the target's channels between the sharp render and the target."""
         return mean_square(self.sharp_image(params), self.target)
 
-    def metrics(self, params: Float[Tensor, "B K D"]) -> dict[str, Float[Tensor, "B"]]:
+    def metrics(self, params: Float[Tensor, "B K D"]) -> dict[str, Float[Tensor, " B"]]:
         """Figures of each instance.
 
         parameter_error: `true_error`; failure: 1 where it is above 0.1; image_error. For hidden
@@ -304,6 +306,7 @@ class PictureBatch:
             return figures
 
     def repeat(self, copies: int) -> PictureBatch:
+        """The same instances `copies` times over: i of copy j stands at j * B + i."""
         repeat = repeater(copies)
         return self._mapped(repeat, {"target": repeat(self.target)})
 

@@ -118,8 +118,18 @@ class Pose:
         Source: experiments/opt_camera.py of GenDR. Its viewing angle is half the field of view (20
         for the truth, 10 to 30 at the start), and is unknown there.
         """
-        return cls(mesh, "silhouette", image_size, unknown_fov, start_angle, "any", None, None,
-                   "published", seed)  # fmt: skip
+        return cls(
+            mesh,
+            "silhouette",
+            image_size,
+            unknown_fov,
+            start_angle,
+            "any",
+            None,
+            None,
+            "published",
+            seed,
+        )
 
     def __post_init__(self) -> None:
         if isinstance(self.meshes, tr.Mesh):
@@ -199,9 +209,15 @@ class Pose:
         if depth is None and self.image == "shaded":
             depth = tr.OverDepth()
         return tr.SoftRasterizer(
-            self.image_size, edge, depth, alpha, near=NEAR, far=FAR, cull_backfaces=self.closed,
+            self.image_size,
+            edge,
+            depth,
+            alpha,
+            near=NEAR,
+            far=FAR,
+            cull_backfaces=self.closed,
             threshold=1e-3 if self.overlap == "any" else 1e-6,
-        )  # fmt: skip
+        )
 
     def sharp_renderer(self) -> tr.SharpRasterizer:
         """Sharp reference renderer of the same size and clip depths."""
@@ -288,6 +304,7 @@ class PoseBatch:
 
     @property
     def batch_size(self) -> int:
+        """B."""
         return len(self.hidden)
 
     @property
@@ -296,7 +313,7 @@ class PoseBatch:
         return self._cached("target", lambda: self.sharp_image(self.hidden))
 
     @property
-    def start_overlap(self) -> Float[Tensor, "B"]:
+    def start_overlap(self) -> Float[Tensor, " B"]:
         """1 where the silhouettes of start and truth have a pixel in common, else 0."""
 
         def overlap() -> Tensor:
@@ -306,18 +323,19 @@ class PoseBatch:
         return self._cached("start_overlap", overlap)
 
     def start(self) -> Float[Tensor, "B K"]:
+        """Initial unknowns; the same tensor at every call."""
         return self.initial
 
     def loss(
         self, params: Float[Tensor, "B K"], renderer: nn.Module, progress: float | Tensor
-    ) -> Float[Tensor, "B"]:
+    ) -> Float[Tensor, " B"]:
         """1 - IoU of the soft silhouette and the target's, or MSE of their colours."""
         image = self.soft_image(params, renderer, progress)
         if self.colours is None:
             return tr.silhouette_iou_loss(image[..., 0], self.target[..., 0])
         return tr.mse(image[..., :3], self.target[..., :3])
 
-    def true_error(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
+    def true_error(self, params: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
         """Angle in degrees of the rotation between the orientations of the camera and the truth.
 
         The rotation is Rx(elevation) Ry(azimuth), with cos(angle / 2) = cos(elevation / 2)
@@ -329,7 +347,7 @@ class PoseBatch:
         sine = torch.sqrt(sin_e**2 + (cos_e * sin_a) ** 2 + 1e-24)  # finite slope at zero
         return torch.rad2deg(2 * torch.atan2(sine, (cos_e * cos_a).abs()))
 
-    def image_error(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
+    def image_error(self, params: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
         """1 - IoU of the sharp silhouette and the target's, or MSE of their colours.
 
         Here IoU is the sum of min(a, b) over that of max(a, b), which is 1 for equal coverages even
@@ -337,7 +355,7 @@ class PoseBatch:
         """
         return self._sharp_difference(self.sharp_image(params))
 
-    def metrics(self, params: Float[Tensor, "B K"]) -> dict[str, Float[Tensor, "B"]]:
+    def metrics(self, params: Float[Tensor, "B K"]) -> dict[str, Float[Tensor, " B"]]:
         """Figures of each instance.
 
         parameter_error: `true_error`, in degrees; failure: 1 where it is above 5;
@@ -365,6 +383,7 @@ class PoseBatch:
             }
 
     def repeat(self, copies: int) -> PoseBatch:
+        """The same instances `copies` times over: i of copy j stands at j * B + i."""
         repeat = repeater(copies)
         _ = self.target, self.start_overlap  # rendered once, for all copies
         return self._mapped(repeat)
@@ -411,7 +430,6 @@ class PoseBatch:
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> PoseBatch:
         """A batch with each instance's tensors changed; shared ones are kept."""
-
         shared = len(self.corners) != self.batch_size
 
         def own(tensor: Tensor) -> Tensor:
@@ -428,7 +446,7 @@ class PoseBatch:
         )
 
 
-def _iou(a: Float[Tensor, "B H W"], b: Float[Tensor, "B H W"]) -> Float[Tensor, "B"]:
+def _iou(a: Float[Tensor, "B H W"], b: Float[Tensor, "B H W"]) -> Float[Tensor, " B"]:
     """IoU of coverages; 0 where both are empty."""
     union = torch.maximum(a, b).sum(dim=(1, 2))
     return torch.minimum(a, b).sum(dim=(1, 2)) / torch.where(union > 0, union, 1.0)

@@ -168,6 +168,7 @@ class Shape2DBatch:
 
     @property
     def batch_size(self) -> int:
+        """B."""
         return len(self.hidden)
 
     @property
@@ -179,16 +180,17 @@ class Shape2DBatch:
         return self._cache["target"]
 
     def start(self) -> Float[Tensor, "B K 3 2"]:
+        """Initial unknowns; the same tensor at every call."""
         return self.initial
 
     def loss(
         self, params: Float[Tensor, "B K 3 2"], renderer: nn.Module, progress: float | Tensor
-    ) -> Float[Tensor, "B"]:
+    ) -> Float[Tensor, " B"]:
         """MSE over pixels and RGBA between the soft render and the target."""
         image = self.soft_image(params, renderer, progress)
         return mean_square(image, self.target)
 
-    def true_error(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B"]:
+    def true_error(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, " B"]:
         """Root of the mean squared distance of the present vertices to the hidden ones (NDC).
 
         Minimised over the six relabellings of each triangle, which all show the same picture.
@@ -199,11 +201,11 @@ class Shape2DBatch:
         total = torch.where(self.present, nearest, 0).sum(dim=1)
         return torch.sqrt(total / (3 * self.present.sum(dim=1)) + 1e-24)  # finite slope at zero
 
-    def image_error(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B"]:
+    def image_error(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, " B"]:
         """MSE over pixels and RGBA between the sharp render and the target."""
         return mean_square(self.sharp_image(params), self.target)
 
-    def metrics(self, params: Float[Tensor, "B K 3 2"]) -> dict[str, Float[Tensor, "B"]]:
+    def metrics(self, params: Float[Tensor, "B K 3 2"]) -> dict[str, Float[Tensor, " B"]]:
         """parameter_error, image_error, and failure: 1 where the parameter error is above 0.1."""
         with torch.no_grad():
             error = self.true_error(params)
@@ -214,6 +216,7 @@ class Shape2DBatch:
             }
 
     def repeat(self, copies: int) -> Shape2DBatch:
+        """The same instances `copies` times over: i of copy j stands at j * B + i."""
         repeat = repeater(copies)
         return self._mapped(repeat, {"target": repeat(self.target)})
 

@@ -122,8 +122,12 @@ class Shape3D:
                 f"elevation: expected degrees in (-90, 90) or 'any', got {self.elevation!r}"
             )
         for name, least in (
-            ("views", 1), ("subdivisions", 0), ("image_size", 1), ("samples", 1), ("seed", 0),
-        ):  # fmt: skip
+            ("views", 1),
+            ("subdivisions", 0),
+            ("image_size", 1),
+            ("samples", 1),
+            ("seed", 0),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
@@ -147,9 +151,16 @@ class Shape3D:
         Without it (0), the surface crumples before it has shrunk.
         """
         return cls(
-            (mesh,), "silhouette", elevation, views=24, subdivisions=3, image_size=64,
-            smoothing=smoothing, samples=512, seed=seed,
-        )  # fmt: skip
+            (mesh,),
+            "silhouette",
+            elevation,
+            views=24,
+            subdivisions=3,
+            image_size=64,
+            smoothing=smoothing,
+            samples=512,
+            seed=seed,
+        )
 
     @classmethod
     def coarse(
@@ -157,9 +168,14 @@ class Shape3D:
     ) -> Shape3D:
         """Random solids, cheap enough for meta-training: 42 vertices, 8 views of 24 x 24 pixels."""
         return cls(
-            image=image, views=8, subdivisions=1, image_size=24, samples=128, threshold=1e-3,
+            image=image,
+            views=8,
+            subdivisions=1,
+            image_size=24,
+            samples=128,
+            threshold=1e-3,
             seed=seed,
-        )  # fmt: skip
+        )
 
     def sample(self, batch_size: int, stream: Stream, index: int) -> Shape3DBatch:
         """Batch `index` of a stream ("tune", "train" or "test"; disjoint).
@@ -238,7 +254,7 @@ class Shape3DBatch:
     vertices: Float[Tensor, "B V 3"]
     faces: Int[Tensor, "B F 3"]
     points: Float[Tensor, "B N 3"]
-    elevation: Float[Tensor, "B"]
+    elevation: Float[Tensor, " B"]
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     _cameras: dict[str, tr.PerspectiveCamera] = field(
         default_factory=dict, repr=False, compare=False
@@ -246,6 +262,7 @@ class Shape3DBatch:
 
     @property
     def batch_size(self) -> int:
+        """B."""
         return len(self.vertices)
 
     @property
@@ -283,6 +300,7 @@ class Shape3DBatch:
         return self._cameras["camera"]
 
     def start(self) -> Float[Tensor, "B V 3"]:
+        """Initial unknowns; the same tensor at every call."""
         return torch.zeros_like(self.family.template.mesh.vertices).repeat(self.batch_size, 1, 1)
 
     def deformed(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
@@ -294,7 +312,7 @@ class Shape3DBatch:
 
     def loss(
         self, params: Float[Tensor, "B V 3"], renderer: nn.Module, progress: float | Tensor
-    ) -> Float[Tensor, "B"]:
+    ) -> Float[Tensor, " B"]:
         """Silhouette IoU loss, averaged over views, + Laplacian + flattening (Liu et al. 2019).
 
         If shaded, the squared differences of colours in all views, over the squares of the target's
@@ -315,7 +333,7 @@ class Shape3DBatch:
             loss = loss + self.family.flattening * template.flattening(vertices)
         return loss
 
-    def true_error(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B"]:
+    def true_error(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
         """Chamfer distance between the surfaces of the fit and of the hidden solid (world units).
 
         Half the sum of two means: the distance of fixed points of the fit to the solid's surface,
@@ -328,7 +346,7 @@ class Shape3DBatch:
         back = surface_distance(self.points, vertices, template.mesh.faces).mean(dim=1)
         return (there + back) / 2
 
-    def image_error(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B"]:
+    def image_error(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
         """1 - IoU of sharp silhouettes, averaged over views; 0 for equal ones.
 
         The IoU of two coverages is the sum of their minima over that of their maxima. If shaded, it
@@ -340,7 +358,7 @@ class Shape3DBatch:
         goal = self._cached("ramps", lambda: self._shown(ramps, *self._solid))
         return 1 - mean_iou(self._shown(ramps, *self._fit(params)), goal)
 
-    def metrics(self, params: Float[Tensor, "B V 3"]) -> dict[str, Float[Tensor, "B"]]:
+    def metrics(self, params: Float[Tensor, "B V 3"]) -> dict[str, Float[Tensor, " B"]]:
         """Figures of each instance.
 
         parameter_error and chamfer (both the true error), image_error, silhouette_iou (of counted
@@ -364,6 +382,7 @@ class Shape3DBatch:
             }
 
     def repeat(self, copies: int) -> Shape3DBatch:
+        """The same instances `copies` times over: i of copy j stands at j * B + i."""
         repeat = repeater(copies)
         _ = self.silhouettes, self.target  # made once, before they are copied
         return self._mapped(repeat)

@@ -32,7 +32,7 @@ class Template:
     laplacian: tr.LaplacianLoss
     flattening: tr.FlatteningLoss
     spread: Float[Tensor, "V V"] | None
-    sampled: Int[Tensor, "N"]
+    sampled: Int[Tensor, " N"]
     weights: Float[Tensor, "N 3"]
 
 

@@ -34,7 +34,7 @@ def turned_to_front(triangles: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B K 3
 
 def mean_square(
     image: Float[Tensor, "B H W C"], target: Float[Tensor, "B H W C"]
-) -> Float[Tensor, "B"]:
+) -> Float[Tensor, " B"]:
     """Mean squared difference of each picture of a batch, over its pixels and channels."""
     squares = nn.functional.mse_loss(image, target, reduction="none")
     return squares.flatten(1).mean(dim=1)

@@ -44,7 +44,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     arch, precision = _configuration(config)
     files = _files_of_part(config.getoption("--part"), items)
-    selected, deselected = [], []
+    selected: list[pytest.Item] = []
+    deselected: list[pytest.Item] = []
     for item in items:
         wanted = item.path in files and all(
             arch in _allowed(item, mark, "arch", arch)

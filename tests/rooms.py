@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("taichi_raster", "meta", "tasks")
+"""From the ground up; each may import those before it."""
 
 Graph = dict[str, set[str]]
 
@@ -29,26 +30,62 @@ def imports(root: Path = ROOT, packages: tuple[str, ...] = PACKAGES) -> Graph:
     }
     graph: Graph = {}
     for name, path in paths.items():
+        around = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
         found = {
             target if target in paths else target.rpartition(".")[0]
-            for target in _targets(ast.parse(path.read_text()))
+            for target in _targets(ast.parse(path.read_text()), around)
         }
         graph[name] = {target for target in found if target in paths and target != name}
     return graph
 
 
-def _targets(tree: ast.AST) -> Iterator[str]:
-    """The dotted names that a module imports; of `from a import b` it is a.b."""
+def _targets(tree: ast.AST, around: list[str]) -> Iterator[str]:
+    """The dotted names that a module of the package `around` imports; of `from a import b`, a.b."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for other in node.orelse:
-                yield from _targets(other)
+                yield from _targets(other, around)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = around[: len(around) + 1 - node.level] if node.level else []
+            home = ".".join([*start, *([node.module] if node.module else [])])
+            yield from (f"{home}.{alias.name}" for alias in node.names)
         else:
-            yield from _targets(node)
+            yield from _targets(node, around)
+
+
+def room(module: str) -> str:
+    """The folder or file right below the package that a module is in, such as meta.inner."""
+    package, _, rest = module.partition(".")
+    return f"{package}.{rest.partition('.')[0] or '__init__'}"
+
+
+def of_rooms(graph: Graph) -> Graph:
+    """Each room, and the rooms that its modules import."""
+    rooms: Graph = {room(name): set() for name in graph}
+    for name, targets in graph.items():
+        rooms[room(name)] |= {room(target) for target in targets} - {room(name)}
+    return rooms
+
+
+def upward(graph: Graph, order: list[str]) -> list[str]:
+    """The imports by a room of a room that is not before it in `order`, from the ground up.
+
+    Raises:
+        ValueError: if `order` does not hold each room exactly once.
+    """
+    rooms = of_rooms(graph)
+    if sorted(rooms) != sorted(order):
+        odd = sorted(set(rooms) ^ set(order)) or "a room twice"
+        raise ValueError(f"the order of rooms and the rooms that there are differ: {odd}")
+    floor = {name: i for i, name in enumerate(order)}
+    return [
+        f"{name} imports {target}"
+        for name in order
+        for target in sorted(rooms[name], key=floor.__getitem__)
+        if floor[target] > floor[name]
+    ]
 
 
 def circles(graph: Graph) -> list[set[str]]:

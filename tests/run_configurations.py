@@ -51,7 +51,7 @@ def main() -> int:
             outcomes.append((True, f"{arch} f32: skipped, {reason}"))
     # Two at a time: most of a run is compiling kernels, which keeps one core busy.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        done = list(pool.map(lambda run: run_pytest(*run, pytest_arguments), runs))
+        done = list(pool.map(lambda run: run_pytest(run, pytest_arguments), runs))
     outcomes = [*done, *outcomes]
     print("\n=== all configurations ===")
     for outcome in outcomes:
@@ -59,17 +59,22 @@ def main() -> int:
     return 0 if all(outcome[0] for outcome in outcomes) else 1
 
 
-def run_pytest(arch: str, precision: str, part: str, arguments: list[str]) -> tuple[bool, str]:
+def run_pytest(run: tuple[str, str, str], arguments: list[str]) -> tuple[bool, str]:
     """Run a part of one configuration, its output marked line by line."""
+    arch, precision, part = run
     start = time.perf_counter()
     name = f"{arch} {precision}" + ("" if part == "1/1" else f" {part}")
     command = [sys.executable, "-m", "pytest", f"--arch={arch}", f"--precision={precision}"]
-    command.append(f"--part={part}")
+    command += [f"--part={part}", "--durations=10"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        [*command, *arguments], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
+        [*command, *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         assert process.stdout is not None
         failures = []
         for line in process.stdout:
@@ -88,7 +93,11 @@ def why_not(arch: str) -> str | None:
     """None where `arch` works on this machine, else the reason that it does not."""
     try:
         probe = subprocess.run(
-            [sys.executable, "-c", PROBE, arch], capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", PROBE, arch],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return "a trial did not end within 120 s"

@@ -52,8 +52,8 @@ class Row:
         else:
             middle = math.sqrt(self.low * self.high)
             factor = 10 ** (direction / 10)
-            here = middle if value is None else value
-            self.set(min(max(here * factor, self.low), self.high))
+            start = middle if value is None else value
+            self.set(min(max(start * factor, self.low), self.high))
 
 
 def rows(session: Session, edited: Callable[[], int], edit: Callable[[int], None]) -> list[Row]:
@@ -73,24 +73,40 @@ def rows(session: Session, edited: Callable[[], int], edit: Callable[[int], None
 
     return [
         Row(
-            "task", "choice", lambda: session.family_name,
-            lambda value: session.set_problem(family=value), tuple(FAMILIES),
+            "task",
+            "choice",
+            lambda: session.family_name,
+            lambda value: session.set_problem(family=value),
+            tuple(FAMILIES),
         ),
         Row(
-            "seed", "int", lambda: session.seed, lambda value: session.set_problem(seed=value),
-            low=0, high=LARGEST_SEED,
+            "seed",
+            "int",
+            lambda: session.seed,
+            lambda value: session.set_problem(seed=value),
+            low=0,
+            high=LARGEST_SEED,
         ),
         Row(
-            "steps", "choice", lambda: str(session.steps),
-            lambda value: session.set_steps(int(value)), tuple(map(str, HORIZONS)),
+            "steps",
+            "choice",
+            lambda: str(session.steps),
+            lambda value: session.set_steps(int(value)),
+            tuple(map(str, HORIZONS)),
         ),
         Row(
-            "methods", "choice", lambda: str(len(session.runs)),
-            lambda value: session.set_count(int(value)), ("1", "2"),
+            "methods",
+            "choice",
+            lambda: str(len(session.runs)),
+            lambda value: session.set_count(int(value)),
+            ("1", "2"),
         ),
         Row(
-            "edit method", "choice", lambda: LETTERS[edited()],
-            lambda value: edit(LETTERS.index(value)), LETTERS,
+            "edit method",
+            "choice",
+            lambda: LETTERS[edited()],
+            lambda value: edit(LETTERS.index(value)),
+            LETTERS,
         ),
         learned_or(session.library.names, "softness"),
         number("scale, first", "scale", 0.002, 0.5),
@@ -100,9 +116,11 @@ def rows(session: Session, edited: Callable[[], int], edit: Callable[[int], None
         number("its p", "p", 0.1, 10.0),
         number("learning rate", "lr", 1e-4, 1.0),
         Row(
-            "rate decays", "choice",
+            "rate decays",
+            "choice",
             lambda: "yes" if session.runs[edited()].settings.decay else "no",
-            lambda value: session.set_method(edited(), decay=value == "yes"), ("no", "yes"),
+            lambda value: session.set_method(edited(), decay=value == "yes"),
+            ("no", "yes"),
         ),
         learned_or(tuple(OPTIMISERS), "optimiser"),
-    ]  # fmt: skip
+    ]

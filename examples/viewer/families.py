@@ -35,9 +35,13 @@ class Family:
 def _shape3d(seed: int, size: int) -> Shape3D:
     views = VIEWS_ASIDE**2
     return Shape3D(
-        views=views, subdivisions=1, image_size=max(8, size // 2), samples=128, threshold=1e-3,
+        views=views,
+        subdivisions=1,
+        image_size=max(8, size // 2),
+        samples=128,
+        threshold=1e-3,
         seed=seed,
-    )  # fmt: skip
+    )
 
 
 FAMILIES: dict[str, Family] = {

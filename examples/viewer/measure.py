@@ -79,10 +79,10 @@ def _table(plain: Spent, shown: Spent) -> Table:
     def row(name: str, a: float, b: float, slower: float | None) -> None:
         table.add_row(name, f"{a:.1f}", f"{b:.1f}", "" if slower is None else f"{slower:.0%}")
 
-    rates = [spent.steps / spent.wall for spent in (plain, shown)]
-    row("steps a second", *rates, 1 - rates[1] / rates[0])
-    rates = [spent.steps / spent.cpu for spent in (plain, shown)]
-    row("steps a second of processor time", *rates, 1 - rates[1] / rates[0])
+    a, b = (spent.steps / spent.wall for spent in (plain, shown))
+    row("steps a second", a, b, 1 - b / a)
+    a, b = (spent.steps / spent.cpu for spent in (plain, shown))
+    row("steps a second of processor time", a, b, 1 - b / a)
     row("frames a second", 0.0, shown.frames / shown.wall, None)
     row("frames a second of processor time", 0.0, shown.frames / shown.cpu, None)
     return table

@@ -19,9 +19,17 @@ from viewer.families import Family
 
 OPTIMISERS: dict[str, UpdateRule] = {"adam": Adam(), "momentum": Momentum(), "sgd": SGD()}
 CONORMS = (
-    "probabilistic", "einstein", "hamacher", "frank", "yager", "aczel_alsina", "dombi",
-    "schweizer_sklar", "max", "hard",
-)  # fmt: skip
+    "probabilistic",
+    "einstein",
+    "hamacher",
+    "frank",
+    "yager",
+    "aczel_alsina",
+    "dombi",
+    "schweizer_sklar",
+    "max",
+    "hard",
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class Library:
         fills = {key: defaults[key] for key in open_ if getattr(settings, key) is None}
         return {"softness": name, **fills}
 
-    def renderer(self, settings: MethodSettings, family: Any) -> nn.Module:
+    def renderer(self, settings: MethodSettings, family: Any) -> tr.SoftRasterizer:
         """The soft renderer of a task family."""
         learned = self.learned.get(settings.softness)
         scale = None
@@ -135,7 +143,8 @@ class Library:
         alpha = None if learned is None else learned.alpha
         if settings.conorm is not None:
             alpha = tr.TConorm(settings.conorm, settings.signed_p)
-        return family.renderer(edge, depth, alpha).requires_grad_(False)
+        made: tr.SoftRasterizer = family.renderer(edge, depth, alpha)
+        return made.requires_grad_(False)
 
     def rate(self, settings: MethodSettings, family: Family) -> nn.Module:
         """The learning rate as a schedule."""

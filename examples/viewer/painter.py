@@ -128,7 +128,7 @@ class Painter:
             self._put(plotted, GAP + k * (width + GAP), top)
         width = 2 * PICTURE
         self._put(_label(status, width, TEXT, 14), WIDTH - SIDE - GAP - width, 6)
-        return self._frame.copy().view(np.uint8).reshape(HEIGHT, WIDTH, 4)
+        return np.asarray(self._frame.copy().view(np.uint8).reshape(HEIGHT, WIDTH, 4))
 
     def _curves(self, session: Session, size: tuple[int, int]) -> Image.Image:
         """The plot of the softnesses; a distribution's depends on settings alone."""

@@ -33,7 +33,7 @@ class Run:
     """
 
     settings: MethodSettings
-    renderer: nn.Module
+    renderer: tr.SoftRasterizer
     rate: nn.Module
     params: Tensor
     state: Any
@@ -74,6 +74,9 @@ class Session:
     ) -> None:
         self.library = Library.of() if library is None else library
         self.steps, self.size = steps, size
+        self.task: Any
+        self.until: int
+        self._work: Iterator[None] | None = None  # a step that is under way
         self.paused = False
         self.version = 0  # rises with every change from outside
         self._compiled: set[object] = set()
@@ -347,7 +350,8 @@ class Session:
     def curve(self, index: int, x: Tensor) -> Tensor:
         """F of a method's softness now, at distances `x` in units of its scale."""
         run = self.runs[index]
-        return run.renderer.edge.value(x * self.scale(index), run.progress(self.steps))
+        values: Tensor = run.renderer.edge.value(x * self.scale(index), run.progress(self.steps))
+        return values
 
     def save_parameters(self, path: Path) -> None:
         """Unknowns, solution, losses and errors as safetensors; settings are in its metadata."""
@@ -373,7 +377,7 @@ class Session:
         if family not in FAMILIES:
             raise ValueError(f"family: unknown {family!r}; known: {', '.join(FAMILIES)}")
         self.tasks = FAMILIES[family].make(seed, self.size)
-        self.task: Any = self.tasks.sample(1, "test", 0)
+        self.task = self.tasks.sample(1, "test", 0)
         self.family_name, self.seed = family, seed
         self._sharp = self.tasks.renderer(
             tr.Distribution("heaviside"), tr.HardDepth(), tr.TConorm("hard")
@@ -382,8 +386,13 @@ class Session:
 
     def _moved(self, old: MethodSettings) -> MethodSettings:
         """The family's own scales and rates, all else as it was."""
-        kept = dict(conorm=old.conorm, p=old.p, decay=old.decay, optimiser=old.optimiser)
-        fresh = replace(self.default_method(), **kept)
+        fresh = replace(
+            self.default_method(),
+            conorm=old.conorm,
+            p=old.p,
+            decay=old.decay,
+            optimiser=old.optimiser,
+        )
         fresh = replace(fresh, **self.library.choose(fresh, old.softness, self.family))
         constant = old.scale is not None and old.scale == old.scale_end
         return replace(fresh, scale_end=fresh.scale) if constant else fresh
@@ -404,5 +413,5 @@ class Session:
 
     def _changed(self) -> None:
         """A step that was under way is dropped: it started from what is no longer so."""
-        self._work: Iterator[None] | None = None
+        self._work = None
         self.version += 1

@@ -118,17 +118,20 @@ class GGUI(Window):
         share = SIDE / WIDTH
         with gui.sub_window("controls", 1 - share, 0.0, share, 1.0):
             for key, title in (
-                ("space", "pause" if not session.paused else "go on"), ("n", "one step"),
-                ("r", "restart"), ("h", "anneal again from here"),
-            ):  # fmt: skip
+                ("space", "pause" if not session.paused else "go on"),
+                ("n", "one step"),
+                ("r", "restart"),
+                ("h", "anneal again from here"),
+            ):
                 if gui.button(f"{title}###{key}"):
                     app.key(key)
             for row in app.rows:
                 self._row(row)
             for key, title in (
-                ("s", "save picture"), ("g", "save GIF" if app.recording else "record GIF"),
+                ("s", "save picture"),
+                ("g", "save GIF" if app.recording else "record GIF"),
                 ("p", "save parameters"),
-            ):  # fmt: skip
+            ):
                 if gui.button(f"{title}###{key}"):
                     app.key(key)
             gui.text("drag corners, or orbit a pose;")

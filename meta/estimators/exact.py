@@ -33,6 +33,7 @@ def exact_gradient(
     Long runs are chaotic and their exact gradients large (norms from 1e1 to 1e5 over 60 Adam
     steps): clip, or shorten the run. Draws nothing at random.
     """
+    del generator  # nothing is drawn
     learnable = method.learnable()
     run = unroll(method, task, create_graph=True, recompute=recompute)
     loss = outer.per_instance(method, task, run.params).mean()

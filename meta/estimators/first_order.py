@@ -28,6 +28,7 @@ def first_order_gradient(
     Learning-rate parameters act through the trajectory alone and are left out of `grads`. Draws
     nothing at random.
     """
+    del generator  # nothing is drawn
     learnable = {k: v for k, v in method.learnable().items() if k.startswith("renderer.")}
     if not learnable:
         raise ValueError("method: its renderer has no learnable parameter for first_order to train")

@@ -44,6 +44,7 @@ def online_gradient(
     t / T, under the transform of `outer`; `loss` is its mean over steps. Learning-rate parameters
     are left out of `grads`. Nothing is drawn at random.
     """
+    del generator  # nothing is drawn
     learnable = _softness(method)
     totals = [torch.zeros_like(parameter) for parameter in learnable.values()]
     unknowns = task.start().detach()

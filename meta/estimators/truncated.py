@@ -55,6 +55,7 @@ def truncated_gradient(
     `loss` is the mean of the outer losses under the same weights. Draws nothing at random.
     Raises ValueError for options out of range.
     """
+    del generator  # nothing is drawn
     spans = cut(method.steps, window)
     shares = _shares(len(spans), windows, weights)
     learnable = method.learnable()

@@ -135,7 +135,7 @@ def convergence(
         of_images: list[Tensor] = []
 
         def record(
-            step: int,
+            _step: int,
             unknowns: Tensor,
             task: TaskBatch = task,
             of_parameters: list[Tensor] = of_parameters,

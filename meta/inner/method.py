@@ -54,7 +54,7 @@ class Method(nn.Module):
         state: Any,
         progress: Progress,
         create_graph: bool = False,
-    ) -> tuple[Float[Tensor, "B ..."], Any, Float[Tensor, "B"]]:
+    ) -> tuple[Float[Tensor, "B ..."], Any, Float[Tensor, " B"]]:
         """One inner step: (new params, new state, loss of each instance before the step).
 
         `params` must require grad. This is `forward` so that `torch.func.functional_call` can run

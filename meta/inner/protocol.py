@@ -40,19 +40,19 @@ class TaskBatch(Protocol):
 
     def loss(
         self, params: Float[Tensor, "B ..."], renderer: nn.Module, progress: Progress
-    ) -> Float[Tensor, "B"]:
+    ) -> Float[Tensor, " B"]:
         """Soft inner loss of each instance under `renderer`, at inner progress in [0, 1]."""
         ...
 
-    def true_error(self, params: Float[Tensor, "B ..."]) -> Float[Tensor, "B"]:
+    def true_error(self, params: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
         """Distance to the hidden solution (>= 0); differentiable, free of the soft renderer."""
         ...
 
-    def image_error(self, params: Float[Tensor, "B ..."]) -> Float[Tensor, "B"]:
+    def image_error(self, params: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
         """Error between sharp renders (>= 0); differentiable, free of the soft renderer."""
         ...
 
-    def metrics(self, params: Float[Tensor, "B ..."]) -> dict[str, Float[Tensor, "B"]]:
+    def metrics(self, params: Float[Tensor, "B ..."]) -> dict[str, Float[Tensor, " B"]]:
         """Named figures of each instance, for tables; no gradient."""
         ...
 

@@ -45,11 +45,12 @@ class SGD:
     """x <- x - lr g."""
 
     def init(self, params: Tensor) -> None:
-        return None
+        """No state."""
 
     def step(
         self, params: Tensor, grad: Tensor, state: None, lr: float | Tensor
     ) -> tuple[Tensor, None]:
+        """New params and new state; the arguments are not changed."""
         _check(params, grad)
         return params - _per_instance(lr, params) * grad, None
 
@@ -64,11 +65,13 @@ class Momentum:
         _check_decay("momentum", self.momentum)
 
     def init(self, params: Tensor) -> Tensor:
+        """The velocity m, zero."""
         return torch.zeros_like(params)
 
     def step(
         self, params: Tensor, grad: Tensor, state: Tensor, lr: float | Tensor
     ) -> tuple[Tensor, Tensor]:
+        """New params and new state; the arguments are not changed."""
         _check(params, grad)
         velocity = self.momentum * state + grad
         return params - _per_instance(lr, params) * velocity, velocity
@@ -111,11 +114,13 @@ class Adam:
             )
 
     def init(self, params: Tensor) -> AdamState:
+        """Means of zero."""
         return AdamState(torch.zeros_like(params), torch.zeros_like(params), 0)
 
     def step(
         self, params: Tensor, grad: Tensor, state: AdamState, lr: float | Tensor
     ) -> tuple[Tensor, AdamState]:
+        """New params and new state; the arguments are not changed."""
         _check(params, grad)
         b1, b2 = self.betas
         count = state.count + 1

@@ -34,6 +34,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from meta.outer.estimator import Shard
 
@@ -185,7 +187,7 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> World:
         _take_part_of_machine(gpu=chosen == "nccl")
         # with gloo, `World` waits no longer than timeout; to start, processes may take longer
         bound = timedelta(seconds=timeout if chosen == "nccl" else max(timeout, TIMEOUT))
-        store, rank, size = next(dist.rendezvous("env://", timeout=bound))
+        store, rank, size = next(rendezvous("env://", timeout=bound))
         fresh = _fresh_store(store, rank, size, bound)
         dist.init_process_group(chosen, store=fresh, rank=rank, world_size=size, timeout=bound)
         atexit.register(_leave)
@@ -213,7 +215,7 @@ def _started_by_torchrun() -> bool:
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
 
 
-def _fresh_store(store: dist.Store, rank: int, size: int, timeout: timedelta) -> dist.Store:
+def _fresh_store(store: Store, rank: int, size: int, timeout: timedelta) -> Store:
     """A part of the store without addresses of an earlier attempt.
 
     torchrun may keep the store over restarts, and gloo would then connect to processes that no
@@ -229,7 +231,7 @@ def _fresh_store(store: dist.Store, rank: int, size: int, timeout: timedelta) ->
             raise WorkerLost(f"rank {rank} of {size} found no rank 0 within {timeout}") from error
         name = store.get(f"name/{own}").decode()
         store.set(f"{name}/{rank}", "here")
-        return dist.PrefixStore(name, store)
+        return PrefixStore(name, store)
     missing = set(range(1, size))
     deadline = time.monotonic() + timeout.total_seconds()
     while missing:
@@ -241,7 +243,7 @@ def _fresh_store(store: dist.Store, rank: int, size: int, timeout: timedelta) ->
         if missing and time.monotonic() > deadline:
             raise WorkerLost(f"of {size} ranks, {sorted(missing)} did not start within {timeout}")
         time.sleep(0.02)
-    return dist.PrefixStore(own, store)
+    return PrefixStore(own, store)
 
 
 def _take_part_of_machine(gpu: bool) -> None:

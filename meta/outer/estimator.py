@@ -50,6 +50,11 @@ class Estimator:
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> OuterGradient:
+        """The gradient that the function estimates, after `check`.
+
+        Raises:
+            ValueError: for an outer loss of another kind, or a method with nothing to learn.
+        """
         self.check(outer)
         if not method.learnable():
             raise ValueError("method: it has no learnable parameter, so there is no outer gradient")

@@ -21,7 +21,7 @@ def sigterm_as_exit() -> Iterator[Callable[[], None]]:
         yield held.set
         return
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
         if not held.is_set():
             raise SystemExit(128 + number)
 

@@ -47,7 +47,7 @@ class OuterLoss:
 
     def per_instance(
         self, method: Method, task: TaskBatch, params: Float[Tensor, "B ..."]
-    ) -> Float[Tensor, "B"]:
+    ) -> Float[Tensor, " B"]:
         """Outer loss (B,) at unknowns `params` (B, ...); differentiable."""
         if self.kind == "true":
             error = task.true_error(params)

@@ -57,15 +57,16 @@ def ranking_markdown(result: TuningResult, count: int = 12) -> str:
         f"| softness | tasks | mean log(error + {result.floor:g}) | failures % | mean | median |",
         "|" + " --- |" * 6,
     ]
-    for entry in result.ranking[:count]:
-        lines.append(
-            f"| {entry.config.title} | {entry.tasks} | {entry.score:.3f} | "
-            f"{100 * entry.failure_rate:.1f} | {entry.mean:.4f} | {entry.median:.4f} |"
-        )
+    lines += [
+        f"| {entry.config.title} | {entry.tasks} | {entry.score:.3f} | "
+        f"{100 * entry.failure_rate:.1f} | {entry.mean:.4f} | {entry.median:.4f} |"
+        for entry in result.ranking[:count]
+    ]
     return "\n".join(lines) + "\n"
 
 
 def figures(config: FixedSoftness, errors: np.ndarray, floor: float, threshold: float) -> Tuned:
+    """What a configuration's errors (tasks,) come to; one above `threshold` is a failure."""
     return Tuned(
         config=config,
         tasks=len(errors),

@@ -43,8 +43,10 @@ def problem_markdown(problem: Problem, results: Mapping[str, Evaluation]) -> str
         made_by = f"{type(family).__name__}(...)"
     lines = [
         f"### {problem.title}\n",
-        f"`{made_by}`, {problem.steps} steps. Error: {family.error_name}; a failure is an error "
-        f"above {family.failure_threshold:g}.\n",
+        (
+            f"`{made_by}`, {problem.steps} steps. Error: {family.error_name}; a failure is an "
+            f"error above {family.failure_threshold:g}.\n"
+        ),
         markdown_table(*parameter_table(problem, results)),
     ]
     if {LEARNED, ABLATION} <= results.keys():
@@ -109,8 +111,10 @@ def score_card(problem: Problem, results: Mapping[str, Evaluation]) -> dict[str,
 
 def image_table(results: Mapping[str, Evaluation]) -> str:
     """Errors of sharp renders: mean, median, and the paired ratio to the best annealed."""
-    lines = ["| softness | mean image error | median image error | ratio | wins % | p |",
-             "|" + " --- |" * 6]  # fmt: skip
+    lines = [
+        "| softness | mean image error | median image error | ratio | wins % | p |",
+        "|" + " --- |" * 6,
+    ]
     reference = results[ANNEALED].metrics["image_error"]
     for name, result in results.items():
         errors = result.metrics["image_error"]
@@ -120,8 +124,11 @@ def image_table(results: Mapping[str, Evaluation]) -> str:
             row += [""] * 3
         else:
             paired = compare(name, errors, ANNEALED, reference, IMAGE_FLOOR)
-            row += [paired.ratio.format(1, 3), paired.win_rate.format(100, 1),
-                    f"{paired.p_value:.2g}"]  # fmt: skip
+            row += [
+                paired.ratio.format(1, 3),
+                paired.win_rate.format(100, 1),
+                f"{paired.p_value:.2g}",
+            ]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
@@ -129,9 +136,10 @@ def image_table(results: Mapping[str, Evaluation]) -> str:
 def own_metrics(results: Mapping[str, Evaluation]) -> str:
     """Means of the metrics that only this family has, finite values only; "" if it has none."""
     names = [
-        name for name in next(iter(results.values())).metrics
+        name
+        for name in next(iter(results.values())).metrics
         if name not in ("parameter_error", "image_error", "failure")
-    ]  # fmt: skip
+    ]
     if not names:
         return ""
     lines = ["| mean of | " + " | ".join(names) + " |", "|" + " --- |" * (len(names) + 1)]

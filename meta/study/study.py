@@ -92,8 +92,10 @@ class StudyRun:
             results.append(self._tuned(study.wider_grid, study.rungs, "tuning wider"))
         best = _best_of_each_class(results)
         if study.finer:
-            rungs = [replace(rung, keep=None) if i == 0 else rung
-                     for i, rung in enumerate(study.rungs[1:])]  # fmt: skip
+            rungs = [
+                replace(rung, keep=None) if i == 0 else rung
+                for i, rung in enumerate(study.rungs[1:])
+            ]
             for name, entry in best.items():
                 grid = finer_grid(entry.config, study.gammas)
                 short = "wider" if name == WIDER else name
@@ -117,10 +119,17 @@ class StudyRun:
     def _tuned(self, grid: Grid, rungs: Sequence[Rung], name: str) -> TuningResult:
         study = self.study
         return BaselineTuner(
-            study.problem.family, study.problem.family.renderer, study.rule, study.problem.steps,
-            grid=grid, rungs=rungs, batch_size=study.tuning_batch, max_batch=study.max_batch,
-            cache=self.folder / f"{name.replace(' ', '_')}.json", resume=self.resume,
-        ).run(self.console, self.quiet)  # fmt: skip
+            study.problem.family,
+            study.problem.family.renderer,
+            study.rule,
+            study.problem.steps,
+            grid=grid,
+            rungs=rungs,
+            batch_size=study.tuning_batch,
+            max_batch=study.max_batch,
+            cache=self.folder / f"{name.replace(' ', '_')}.json",
+            resume=self.resume,
+        ).run(self.console, self.quiet)
 
     # Stage 2 --------------------------------------------------------------------------------------
 
@@ -154,9 +163,16 @@ class StudyRun:
             options["sigma"] = {key: _by_last_word(training.sigmas, key) for key in names}
         outer = replace(training.outer, floor=self.study.problem.family.error_floor)
         trainer = OuterTrainer(
-            method, self.study.problem.family, outer, training.estimator, options,
-            settings, folder, "auto" if self.resume else False, validation=outer,
-        )  # fmt: skip
+            method,
+            self.study.problem.family,
+            outer,
+            training.estimator,
+            options,
+            settings,
+            folder,
+            "auto" if self.resume else False,
+            validation=outer,
+        )
         result = trainer.run(
             time_budget, self.console, self.quiet, description=f"{self.study.name}: {name}"
         )
@@ -174,10 +190,16 @@ class StudyRun:
         """Compare what was learned with its start, on tuning tasks that no stage has used yet."""
         problem, path = self.study.problem, folder / "confirmed.json"
         learned = method.parameter_dict()
-        settings = json.loads(json.dumps({
-            "family": describe(problem.family), "count": self.study.training.confirm,
-            "batch_size": problem.batch_size, "method": fingerprint(method),
-        }))  # fmt: skip
+        settings = json.loads(
+            json.dumps(
+                {
+                    "family": describe(problem.family),
+                    "count": self.study.training.confirm,
+                    "batch_size": problem.batch_size,
+                    "method": fingerprint(method),
+                }
+            )
+        )
         results: dict[str, Evaluation] = {}
         if self.resume and path.is_file():
             content = load_json(path, "confirmation")
@@ -187,16 +209,24 @@ class StudyRun:
             for name, parameters in (("learned", learned), ("start", start)):
                 method.load(parameters)
                 results[name] = evaluate(
-                    method, problem.family, self.study.training.confirm, "tune",
-                    problem.batch_size, CONFIRMATION,
-                )  # fmt: skip
+                    method,
+                    problem.family,
+                    self.study.training.confirm,
+                    "tune",
+                    problem.batch_size,
+                    CONFIRMATION,
+                )
             method.load(learned)
             found = {name: result.to_json() for name, result in results.items()}
             save_json(path, {"kind": "confirmation", "settings": settings, "results": found})
         return compare(
-            "learned", results["learned"].errors, "its start", results["start"].errors,
-            problem.family.error_floor, problem.family.failure_threshold,
-        )  # fmt: skip
+            "learned",
+            results["learned"].errors,
+            "its start",
+            results["start"].errors,
+            problem.family.error_floor,
+            problem.family.failure_threshold,
+        )
 
     # Stage 3 --------------------------------------------------------------------------------------
 
@@ -218,11 +248,14 @@ class StudyRun:
         for name, method in methods.items():
             path = judged_file(self.folder, problem, name)
             settings = {
-                "family": describe(problem.family), "count": problem.count,
-                "batch_size": problem.batch_size, "steps": problem.steps,
+                "family": describe(problem.family),
+                "count": problem.count,
+                "batch_size": problem.batch_size,
+                "steps": problem.steps,
                 "parameters": {k: v.tolist() for k, v in method.state_dict().items()},
-                "method": fingerprint(method), "rule": describe(method.rule),
-            }  # fmt: skip
+                "method": fingerprint(method),
+                "rule": describe(method.rule),
+            }
             if self.resume and path.is_file():
                 content = load_json(path, "evaluation")
                 if content["settings"] == json.loads(json.dumps(settings)):
@@ -232,17 +265,21 @@ class StudyRun:
                 results[name] = evaluate(
                     method, problem.family, problem.count, batch_size=problem.batch_size
                 )
-            save_json(path, {"kind": "evaluation", "settings": settings,
-                             **results[name].to_json()})  # fmt: skip
+            save_json(path, {"kind": "evaluation", "settings": settings, **results[name].to_json()})
         return results
 
     def _at(
         self, problem: Problem, config: FixedSoftness, learn: Learnable, options: dict[str, Any]
     ) -> Method:
         return learnable_method(
-            config, problem.family.renderer, self.study.rule, problem.steps, learn,
-            self.study.training.table, **options,
-        )  # fmt: skip
+            config,
+            problem.family.renderer,
+            self.study.rule,
+            problem.steps,
+            learn,
+            self.study.training.table,
+            **options,
+        )
 
 
 def moved(method: Method, problem: Problem) -> Method:

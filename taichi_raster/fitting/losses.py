@@ -39,7 +39,7 @@ def silhouette_iou_loss(
 
 
 def mse(
-    predicted: Float[Tensor, "B *rest"], target: Float[Tensor, "B *rest"]
+    predicted: Float[Tensor, " B *rest"], target: Float[Tensor, " B *rest"]
 ) -> Float[Tensor, " B"]:
     """The mean squared difference of each batch item, over all its pixels and channels.
 
@@ -86,9 +86,10 @@ class LaplacianLoss(nn.Module):
         self.register_buffer("matrix", matrix.coalesce(), persistent=False)
 
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
+        """The loss of each batch item."""
         _check_vertices(vertices, self.matrix.shape[0])
         columns = vertices.transpose(0, 1).flatten(1)
-        differences = product(self.matrix.to(vertices.dtype), columns)
+        differences: Tensor = product(self.matrix.to(vertices.dtype), columns)
         return differences.square().sum(0).reshape(len(vertices), 3).sum(1)
 
 
@@ -123,6 +124,7 @@ class FlatteningLoss(nn.Module):
         self.register_buffer("hinges", _hinges(faces), persistent=False)
 
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
+        """The loss of each batch item."""
         _check_vertices(vertices, self.vertex_count)
         index = self.hinges.reshape(1, -1, 1).expand(len(vertices), -1, 3)
         corners = vertices.gather(1, index).reshape(len(vertices), -1, 4, 3)
@@ -165,6 +167,7 @@ class NormalConsistencyLoss(nn.Module):
         self.register_buffer("hinges", _hinges(faces), persistent=False)
 
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
+        """The loss of each batch item."""
         _check_vertices(vertices, self.vertex_count)
         index = self.hinges.reshape(1, -1, 1).expand(len(vertices), -1, 3)
         corners = vertices.gather(1, index).reshape(len(vertices), -1, 4, 3)
@@ -205,6 +208,7 @@ class EdgeLengthLoss(nn.Module):
         self.register_buffer("edges", edges, persistent=False)
 
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
+        """The loss of each batch item."""
         _check_vertices(vertices, self.vertex_count)
         start, end = vertices[:, self.edges[:, 0]], vertices[:, self.edges[:, 1]]
         square = (end - start).square().sum(-1)

@@ -78,7 +78,7 @@ def surface_distance(
             for part in _parts(len(points), points.shape[1] * corners.shape[1])
         ]
     index = torch.cat(found)[..., None].expand(-1, -1, 9)
-    triangles = corners.flatten(2).gather(1, index).unflatten(2, (3, 3))
+    triangles: Tensor = corners.flatten(2).gather(1, index).unflatten(2, (3, 3))
     with torch.no_grad():
         weights = _nearest_weights(points, triangles)
     return _length(points - (weights[..., None] * triangles).sum(dim=2))
@@ -111,7 +111,7 @@ def sample_surface(
         chosen = torch.searchsorted(reached, along, right=True).clamp(max=reached.shape[1] - 1)
         weights = barycentric_weights(numbers[1], numbers[2]).to(vertices)
     index = chosen[..., None].expand(-1, -1, 9)
-    triangles = corners.flatten(2).gather(1, index).unflatten(2, (3, 3))
+    triangles: Tensor = corners.flatten(2).gather(1, index).unflatten(2, (3, 3))
     return (weights[..., None] * triangles).sum(dim=2)
 
 
@@ -131,7 +131,8 @@ def volume(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "*B F 3"]) -> Fl
         ValueError: for other shapes.
     """
     a, b, c = gather_faces(vertices, faces).unbind(dim=2)
-    return (a * torch.linalg.cross(b, c)).sum(dim=(1, 2)) / 6
+    determinants: Tensor = (a * torch.linalg.cross(b, c)).sum(dim=(1, 2))
+    return determinants / 6
 
 
 def voxelise(
@@ -178,7 +179,7 @@ def voxelise(
     )
 
 
-def voxel_iou(a: Bool[Tensor, "B *rest"], b: Bool[Tensor, "B *rest"]) -> Float[Tensor, " B"]:
+def voxel_iou(a: Bool[Tensor, " B *rest"], b: Bool[Tensor, " B *rest"]) -> Float[Tensor, " B"]:
     """Intersection over union of two sets of voxels; 1 for two empty ones.
 
     Raises:
@@ -222,7 +223,7 @@ def _winding(
     )
     count.index_put_((item, line, below), turns[item, line, face].int(), accumulate=True)
     above = count.flip(2).cumsum(dim=2).flip(2)[..., 1:]
-    return above.unflatten(1, (resolution, resolution))
+    return above.reshape(len(above), resolution, resolution, resolution)
 
 
 def _nearest_face(points: Tensor, corners: Tensor, padding: Tensor | None) -> Int[Tensor, "B N"]:

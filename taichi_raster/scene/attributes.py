@@ -164,7 +164,7 @@ def sample(
     return torch.cat([channels, sample(attributes.corners, faces, weights)], dim=-1)
 
 
-def of_faces(values: Float[Tensor, "B F *rest"], faces: Int[Tensor, "B *n"]) -> Tensor:
+def of_faces(values: Float[Tensor, "B F *rest"], faces: Int[Tensor, " B *n"]) -> Tensor:
     """The values of each listed face, (B, *n, *rest); of face 0 where there is none."""
     items = torch.arange(len(faces), device=values.device)
     items = items.view(-1, *([1] * (faces.ndim - 1)))
@@ -188,8 +188,9 @@ def _bilinear(image: Tensor, uv: Tensor, wrap: str) -> Tensor:
     image = image.expand(len(uv), -1, -1, -1)
     items = torch.arange(len(uv), device=uv.device).view(-1, *([1] * (uv.ndim - 2)))
     (left, right, s), (top, bottom, t) = (
-        _between(uv[..., 0], width, wrap), _between(1 - uv[..., 1], height, wrap),
-    )  # fmt: skip
+        _between(uv[..., 0], width, wrap),
+        _between(1 - uv[..., 1], height, wrap),
+    )
     s, t = s[..., None], t[..., None]
     upper = (1 - s) * gather.at(image, items, top, left) + s * gather.at(image, items, top, right)
     lower = (1 - s) * gather.at(image, items, bottom, left) + s * gather.at(

@@ -170,6 +170,7 @@ class PerspectiveCamera(Camera):
             raise ValueError(f"fov: must lie between 0 and 180 degrees, got {fov.tolist()}")
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+        """NDC x and y, and z along the view axis, of points (B, V, 3) in camera space."""
         x, y, z = points.unbind(-1)
         fov = _like("fov", self.fov, points)
         half_side = torch.tan(torch.deg2rad(fov) / 2)
@@ -210,6 +211,7 @@ class PinholeCamera(Camera):
         _check_finite("skew", skew)
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+        """NDC x and y, and z along the view axis, of points (B, V, 3) in camera space."""
         x, y, z = points.unbind(-1)
         fx, fy = _columns("focal", self.focal, points)
         px, py = _columns("principal", self.principal, points)
@@ -250,9 +252,12 @@ class OrthographicCamera(Camera):
         _check_pair("centre", self.centre, batch)
 
     def towards_eye(self, points: Float[Tensor, "B *n 3"]) -> Float[Tensor, "B *n 3"]:
-        return torch.broadcast_tensors(over_batch(-self.view[:, 2, :3], points), points)[0]
+        """The direction that all rays come from, (B, ..., 3)."""
+        back: Tensor = torch.broadcast_tensors(over_batch(-self.view[:, 2, :3], points), points)[0]
+        return back
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+        """NDC x and y, and z along the view axis, of points (B, V, 3) in camera space."""
         extent = _like("half_extent", self.half_extent, points)
         extent = extent[:, None] if extent.ndim == 2 else extent.reshape(-1, 1, 1)
         centre = _like("centre", self.centre, points).reshape(-1, 1, 2)

@@ -6,6 +6,7 @@ threads get there. Where `init(deterministic=True)` was asked for, they are sort
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from taichi_raster.runtime.device import runtime
 
 
 def at(values: Tensor, *index: Tensor) -> Tensor:
-    """values[index], differentiable as often as wanted; `index` are integers >= 0 that broadcast,
-    for the first dimensions of `values`."""
+    """values[index], differentiable as often as wanted.
+
+    `index` are integers >= 0 that broadcast, for the first dimensions of `values`.
+    """
     if not (runtime().deterministic and transforms.has_derivatives(values) and values.numel() > 0):
         return values[index]
     index = torch.broadcast_tensors(*index)
@@ -29,19 +32,19 @@ def at(values: Tensor, *index: Tensor) -> Tensor:
     place, shape = place.reshape(-1), place.shape
     order = place.argsort(stable=True)
     counts = torch.bincount(place, minlength=len(flat))
-    return _Take.apply(flat, place, order, counts).view(*shape, *rest)
+    return _take(flat, place, order, counts).view(*shape, *rest)
 
 
 class _Sorted(torch.autograd.Function):
     """What the two have in common; each is the other's derivative."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[1:])
         ctx.save_for_forward(*inputs[1:])
 
     @classmethod
-    def vmap(cls, info: Any, in_dims: tuple, *inputs: Tensor) -> tuple:
+    def vmap(cls, info: Any, in_dims: tuple[Any, ...], *inputs: Tensor) -> tuple[Any, ...]:
         return transforms.one_by_one(cls.apply, info, in_dims, *inputs)
 
 
@@ -54,11 +57,11 @@ class _Take(_Sorted):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _Add.apply(grad, *ctx.saved_tensors), None, None, None
+        return _add(grad, *ctx.saved_tensors), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dot: Tensor, *rest: None) -> Tensor:
-        return _Take.apply(dot, *ctx.saved_tensors)
+        return _take(dot, *ctx.saved_tensors)
 
 
 class _Add(_Sorted):
@@ -70,8 +73,12 @@ class _Add(_Sorted):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _Take.apply(grad, *ctx.saved_tensors), None, None, None
+        return _take(grad, *ctx.saved_tensors), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dot: Tensor, *rest: None) -> Tensor:
-        return _Add.apply(dot, *ctx.saved_tensors)
+        return _add(dot, *ctx.saved_tensors)
+
+
+_take: Callable[..., Tensor] = _Take.apply
+_add: Callable[..., Tensor] = _Add.apply

@@ -86,10 +86,23 @@ def _load(path: Path) -> Any:
 
 
 _PLY_TYPES = {
-    "char": "b", "int8": "b", "uchar": "B", "uint8": "B", "short": "h", "int16": "h",
-    "ushort": "H", "uint16": "H", "int": "i", "int32": "i", "uint": "I", "uint32": "I",
-    "float": "f", "float32": "f", "double": "d", "float64": "d",
-}  # fmt: skip
+    "char": "b",
+    "int8": "b",
+    "uchar": "B",
+    "uint8": "B",
+    "short": "h",
+    "int16": "h",
+    "ushort": "H",
+    "uint16": "H",
+    "int": "i",
+    "int32": "i",
+    "uint": "I",
+    "uint32": "I",
+    "float": "f",
+    "float32": "f",
+    "double": "d",
+    "float64": "d",
+}
 
 
 def _ply_as_text(data: bytes) -> bytes:
@@ -169,8 +182,11 @@ _ZERO_INDEX = re.compile(rb"^\s*f\s[^\n]*?(?<=\s)0+(?=[/\s])", re.MULTILINE)
 
 
 def _check_text(path: Path) -> None:
-    """Refuse what trimesh would misread: headers that announce more elements than the file has
-    bytes, and indices of 0 in an OBJ."""
+    """Refuse what trimesh would misread.
+
+    That is a header that announces more elements than the file has bytes, and indices of 0 in an
+    OBJ.
+    """
     size = path.stat().st_size
     if path.suffix.lower() == ".obj" and _ZERO_INDEX.search(path.read_bytes()):
         raise ValueError(f"{path}: has a face with vertex 0; OBJ files count from 1")
@@ -179,12 +195,12 @@ def _check_text(path: Path) -> None:
     if path.suffix.lower() == ".ply":
         for line in head.split(b"end_header")[0].splitlines():
             words = line.split()
-            if len(words) == 3 and words[0] == b"element" and words[2].isdigit():
-                if int(words[2]) > size:
-                    raise ValueError(
-                        f"{path}: cannot be read as a mesh: announces {int(words[2])} "
-                        f"{words[1].decode(errors='replace')} elements in {size} bytes"
-                    )
+            counted = len(words) == 3 and words[0] == b"element" and words[2].isdigit()
+            if counted and int(words[2]) > size:
+                raise ValueError(
+                    f"{path}: cannot be read as a mesh: announces {int(words[2])} "
+                    f"{words[1].decode(errors='replace')} elements in {size} bytes"
+                )
     if path.suffix.lower() == ".off":
         for line in head.splitlines()[:20]:
             words = line.split()

@@ -60,7 +60,8 @@ def unit(vectors: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
 
 def _double_areas(corners: Tensor) -> Tensor:
     a, b, c = corners.unbind(-2)
-    return torch.linalg.cross(b - a, c - a)
+    normals: Tensor = torch.linalg.cross(b - a, c - a)
+    return normals
 
 
 def _angles(corners: Tensor) -> Tensor:

@@ -104,9 +104,12 @@ def capsule(
 
 
 def torus(
-    major: float = 0.7, minor: float = 0.3, sides: int = 16, sectors: int = 32,
+    major: float = 0.7,
+    minor: float = 0.3,
+    sides: int = 16,
+    sectors: int = 32,
     dtype: torch.dtype = _FLOAT,
-) -> Mesh:  # fmt: skip
+) -> Mesh:
     """A ring around y, with texture coordinates: u around the hole, v around the tube."""
     _check_sizes(major=major, minor=minor)
     _check_counts(sides=(sides, 3), sectors=(sectors, 3))
@@ -122,9 +125,14 @@ def torus(
 
 
 def torus_knot(
-    p: int = 2, q: int = 3, radius: float = 0.6, tube: float = 0.15, sides: int = 8,
-    sectors: int = 128, dtype: torch.dtype = _FLOAT,
-) -> Mesh:  # fmt: skip
+    p: int = 2,
+    q: int = 3,
+    radius: float = 0.6,
+    tube: float = 0.15,
+    sides: int = 8,
+    sectors: int = 128,
+    dtype: torch.dtype = _FLOAT,
+) -> Mesh:
     """A tube along the (p, q) torus knot, a trefoil by default, with texture coordinates."""
     _check_sizes(radius=radius, tube=tube)
     _check_counts(p=(p, 1), q=(q, 1), sides=(sides, 3), sectors=(sectors, 3))
@@ -146,22 +154,29 @@ def torus_knot(
         outward -= (outward * ahead).sum(-1, keepdims=True) * ahead
         outward /= np.linalg.norm(outward, axis=-1, keepdims=True)
         side = np.cross(ahead, outward)
-        return centre(t) + tube * (np.cos(s)[..., None] * outward - np.sin(s)[..., None] * side)
+        around: np.ndarray = np.cos(s)[..., None] * outward - np.sin(s)[..., None] * side
+        return centre(t) + tube * around
 
     return _surface(place, sectors, sides, dtype, wrap_v=True)
 
 
 def superquadric(
-    e1: float = 0.4, e2: float = 0.4, rings: int = 24, sectors: int = 48, radius: float = 1.0,
+    e1: float = 0.4,
+    e2: float = 0.4,
+    rings: int = 24,
+    sectors: int = 48,
+    radius: float = 1.0,
     dtype: torch.dtype = _FLOAT,
-) -> Mesh:  # fmt: skip
-    """Barr's superellipsoid (IEEE CG&A 1981): exponents 1 give a sphere, near 0 a box, 2 an
-    octahedron; e1 along y, e2 around it."""
+) -> Mesh:
+    """Barr's superellipsoid (IEEE CG&A 1981).
+
+    Exponents of 1 give a sphere, near 0 a box, 2 an octahedron; e1 acts along y, e2 around it.
+    """
     _check_sizes(e1=e1, e2=e2, radius=radius)
     _check_counts(rings=(rings, 2), sectors=(sectors, 3))
 
     def power(x: np.ndarray, e: float) -> np.ndarray:
-        return np.sign(x) * np.abs(x) ** e
+        return np.asarray(np.sign(x) * np.abs(x) ** e)
 
     def place(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         elevation, azimuth = (v - 0.5) * math.pi, u * 2 * math.pi
@@ -179,9 +194,12 @@ def superquadric(
 
 
 def blob(
-    seed: int = 0, roughness: float = 0.3, subdivisions: int = 4, radius: float = 1.0,
+    seed: int = 0,
+    roughness: float = 0.3,
+    subdivisions: int = 4,
+    radius: float = 1.0,
     dtype: torch.dtype = _FLOAT,
-) -> Mesh:  # fmt: skip
+) -> Mesh:
     """A smooth random body: a sphere whose radius is exp(roughness * sum of random waves).
 
     Args:
@@ -200,9 +218,12 @@ def blob(
 
 
 def star(
-    points: int = 5, outer: float = 1.0, inner: float = 0.4, thickness: float = 0.4,
+    points: int = 5,
+    outer: float = 1.0,
+    inner: float = 0.4,
+    thickness: float = 0.4,
     dtype: torch.dtype = _FLOAT,
-) -> Mesh:  # fmt: skip
+) -> Mesh:
     """A star of so many points in the xy plane, extruded along z."""
     _check_counts(points=(points, 2))
     _check_sizes(outer=outer, inner=inner, thickness=thickness)
@@ -212,9 +233,13 @@ def star(
     rim = np.stack([size * np.cos(angle), size * np.sin(angle)], axis=-1)
     half = np.full((n, 1), thickness / 2)
     vertices = np.concatenate(
-        [np.hstack([rim, half]), np.hstack([rim, -half]), [[0, 0, thickness / 2]],
-         [[0, 0, -thickness / 2]]]
-    )  # fmt: skip
+        [
+            np.hstack([rim, half]),
+            np.hstack([rim, -half]),
+            [[0, 0, thickness / 2]],
+            [[0, 0, -thickness / 2]],
+        ]
+    )
     i = np.arange(n)
     j = (i + 1) % n
     front = np.stack([np.full(n, 2 * n), i, j], axis=-1)
@@ -225,9 +250,12 @@ def star(
 
 
 def plane(
-    columns: int = 8, rows: int = 8, width: float = 2.0, height: float = 2.0,
+    columns: int = 8,
+    rows: int = 8,
+    width: float = 2.0,
+    height: float = 2.0,
     dtype: torch.dtype = _FLOAT,
-) -> Mesh:  # fmt: skip
+) -> Mesh:
     """A flat grid in the xy plane that faces +z, with texture coordinates over its whole."""
     _check_counts(columns=(columns, 1), rows=(rows, 1))
     _check_sizes(width=width, height=height)

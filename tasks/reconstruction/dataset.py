@@ -173,13 +173,22 @@ def render_views(mesh: tr.Mesh) -> UInt8[ndarray, "24 4 64 64"]:
     camera = cameras(torch.arange(VIEWS), vertices)
     two_sided = tr.Material(two_sided=True)
     colours = tr.shade_flat(
-        vertices, mesh.faces, _paint(mesh, dtype).expand(VIEWS, -1, -1, -1), LIGHTS, camera.eye,
+        vertices,
+        mesh.faces,
+        _paint(mesh, dtype).expand(VIEWS, -1, -1, -1),
+        LIGHTS,
+        camera.eye,
         two_sided,
-    )  # fmt: skip
+    )
     renderer = tr.SoftRasterizer(
-        IMAGE_SIZE, tr.Distribution("heaviside"), tr.HardDepth(), tr.TConorm("hard"), near=NEAR,
-        far=FAR, antialias=SUBPIXELS,
-    )  # fmt: skip
+        IMAGE_SIZE,
+        tr.Distribution("heaviside"),
+        tr.HardDepth(),
+        tr.TConorm("hard"),
+        near=NEAR,
+        far=FAR,
+        antialias=SUBPIXELS,
+    )
     with torch.no_grad():
         seen = renderer(tr.gather_faces(camera.project(vertices), mesh.faces), colours.contiguous())
     pixels = (seen.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -413,14 +422,18 @@ def _write_npz(path: Path, pieces: Iterable[ndarray], shape: tuple[int, ...], dt
     """Write an uncompressed .npz of one array, arr_0; it is renamed into place when complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     header = {
-        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape,
-    }  # fmt: skip
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            with archive.open("arr_0.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for piece in pieces:
-                    file.write(np.ascontiguousarray(piece).tobytes())
+        with (
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+            archive.open("arr_0.npy", "w", force_zip64=True) as file,
+        ):
+            np.lib.format.write_array_header_1_0(file, header)
+            for piece in pieces:
+                file.write(np.ascontiguousarray(piece).tobytes())
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)

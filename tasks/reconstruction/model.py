@@ -7,6 +7,7 @@ any other `nn.Module` of the same signature.
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,17 +68,18 @@ class Encoder(nn.Module):
         channels = [4, *(settings.channels * k for k in (1, 2, 4))]
         layers: list[nn.Module] = []
         size = settings.image_size
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
+        for before, after in itertools.pairwise(channels):
             layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.BatchNorm2d(after)]
             layers.append(nn.ReLU())
             size = -(-size // 2)
         layers.append(nn.Flatten())
         widths = [channels[-1] * size**2, settings.hidden, settings.hidden, settings.code]
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Float[Tensor, "B 4 H W"]) -> Float[Tensor, "B code"]:
+        """Codes of RGBA images."""
         return self.layers(images)
 
 
@@ -114,6 +116,7 @@ class Decoder(nn.Module):
         self.offsets = nn.Linear(2 * width, 3 * count)
 
     def forward(self, code: Float[Tensor, "B code"]) -> Float[Tensor, "B V 3"]:
+        """Vertices of the shapes that codes stand for."""
         features = functional.relu(self.second(functional.relu(self.first(code))))
         centroid = torch.tanh(0.1 * self.centroid(features))[:, None]
         offsets = self.offsets(features).unflatten(1, (-1, 3))
@@ -141,11 +144,13 @@ class Reconstructor(nn.Module):
 
     @property
     def faces(self) -> Int[Tensor, "F 3"]:
+        """The faces of every shape, by their vertices."""
         faces = self.decoder.faces
         assert isinstance(faces, Tensor)
         return faces
 
     def forward(self, images: Float[Tensor, "B 4 H W"]) -> Float[Tensor, "B V 3"]:
+        """Vertices of the shapes that RGBA images show."""
         return self.decoder(self.encoder(images))
 
 

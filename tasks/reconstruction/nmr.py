@@ -29,11 +29,20 @@ from tasks.reconstruction.voxels import SIZE
 SPLITS = ("train", "val", "test")
 
 CLASS_NAMES = {
-    "02691156": "airplane", "02828884": "bench", "02933112": "cabinet", "02958343": "car",
-    "03001627": "chair", "03211117": "display", "03636649": "lamp", "03691459": "loudspeaker",
-    "04090263": "rifle", "04256520": "sofa", "04379243": "table", "04401088": "telephone",
+    "02691156": "airplane",
+    "02828884": "bench",
+    "02933112": "cabinet",
+    "02958343": "car",
+    "03001627": "chair",
+    "03211117": "display",
+    "03636649": "lamp",
+    "03691459": "loudspeaker",
+    "04090263": "rifle",
+    "04256520": "sofa",
+    "04379243": "table",
+    "04401088": "telephone",
     "04530566": "watercraft",
-}  # fmt: skip
+}
 """The 13 classes, by WordNet number."""
 
 
@@ -48,8 +57,8 @@ class Pairs:
 
     images_a: Float[Tensor, "B 4 H W"]
     images_b: Float[Tensor, "B 4 H W"]
-    views_a: Int[Tensor, "B"]
-    views_b: Int[Tensor, "B"]
+    views_a: Int[Tensor, " B"]
+    views_b: Int[Tensor, " B"]
 
 
 class NMRDataset:
@@ -88,7 +97,7 @@ class NMRDataset:
         self.folder, self.split, self.image_size = Path(folder), split, image_size
         if split not in SPLITS:
             raise ValueError(f"split: unknown {split!r}; known: {', '.join(SPLITS)}")
-        if not (isinstance(image_size, int) and 1 <= image_size and IMAGE_SIZE % image_size == 0):
+        if not (isinstance(image_size, int) and image_size >= 1 and IMAGE_SIZE % image_size == 0):
             raise ValueError(f"image_size: must divide {IMAGE_SIZE}, got {image_size!r}")
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: there is no such folder of data")
@@ -124,19 +133,19 @@ class NMRDataset:
         return CLASS_NAMES.get(class_id, class_id)
 
     def images(
-        self, class_id: str, objects: Int[ndarray, "B"], views: Int[ndarray, "B"]
+        self, class_id: str, objects: Int[ndarray, " B"], views: Int[ndarray, " B"]
     ) -> Float[Tensor, "B 4 H W"]:
         """One view of each object, RGBA in [0, 1]."""
         return self._floats(self._images[class_id][objects, views])
 
     def full_images(
-        self, class_id: str, objects: Int[ndarray, "B"], views: Int[ndarray, "B"]
+        self, class_id: str, objects: Int[ndarray, " B"], views: Int[ndarray, " B"]
     ) -> Float[Tensor, "B 4 64 64"]:
         """The same at the size they are stored in."""
         stored = self._images[class_id][objects, views]
         return torch.from_numpy(np.ascontiguousarray(stored)).float() / 255
 
-    def voxels(self, class_id: str, objects: Int[ndarray, "B"]) -> Bool[Tensor, "B 32 32 32"]:
+    def voxels(self, class_id: str, objects: Int[ndarray, " B"]) -> Bool[Tensor, "B 32 32 32"]:
         """Indexed by y, x, z; DataFileError for values other than 0 and 1."""
         found = np.asarray(self._voxels[class_id][objects])
         if found.dtype != bool:
@@ -171,7 +180,7 @@ class NMRDataset:
 
     def each(
         self, class_id: str, views: Sequence[int], size: int, objects: int | None = None
-    ) -> Iterator[tuple[Int[ndarray, "B"], Int[ndarray, "B"]]]:
+    ) -> Iterator[tuple[Int[ndarray, " B"], Int[ndarray, " B"]]]:
         """Batches of (objects, views): every object of a class, in each of the views.
 
         `objects` limits the number of objects, which are then spread evenly over the class.

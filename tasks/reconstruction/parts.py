@@ -97,9 +97,11 @@ def smooth(values: Numbers, count: int) -> ndarray:
     t = place - k
     p0, p1, p2, p3 = (padded[k + j] for j in range(4))
     return 0.5 * (
-        2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
+        2 * p1
+        + (p2 - p0) * t
+        + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
         + (3 * p1 - p0 - 3 * p2 + p3) * t**3
-    )  # fmt: skip
+    )
 
 
 def plain(mesh: tr.Mesh) -> Part:

@@ -31,9 +31,14 @@ PRESETS = {
             image_size=16, channels=4, hidden=16, code=8, decoder_hidden=16, subdivisions=1
         ),
         TrainSettings(
-            steps=8, batch_size=4, lr=1e-3, log_every=1, save_every=2, validate_every=4,
+            steps=8,
+            batch_size=4,
+            lr=1e-3,
+            log_every=1,
+            save_every=2,
+            validate_every=4,
             validate_objects=1,
         ),
     ),
-}  # fmt: skip
+}
 """published: Liu et al. 2019. small: one core, a quarter of an hour. tiny: trials."""

@@ -6,6 +6,7 @@ All are unions of closed parts, stand upright along y, and face +z. Lengths in h
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -25,6 +26,7 @@ from tasks.reconstruction.parts import (
 )
 
 Rng = np.random.Generator
+Point = tuple[float, float, float]
 
 
 def random_object(family: str, rng: Rng) -> tr.Mesh:
@@ -154,7 +156,7 @@ def _sofa(rng: Rng) -> tr.Mesh:
         ]
     count = int(rng.integers(1, 4))
     edges = np.linspace(-x, x, count + 1)
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in itertools.pairwise(edges):
         soft = box((left + 0.01, seat, -z + thick), (right - 0.01, seat + 0.09, z), (0.94, 0.94))
         parts.append((soft, cushion))
     if rng.random() < 0.35:  # the long end of a corner sofa
@@ -191,7 +193,7 @@ def _plane(rng: Rng) -> tr.Mesh:
     return assembled(parts)
 
 
-def _blade(root: tuple, tip: tuple, root_chord: float, tip_chord: float, thick: float) -> Part:
+def _blade(root: Point, tip: Point, root_chord: float, tip_chord: float, thick: float) -> Part:
     """A wing: two pointed sections, flat along z, `thick` at the root in the third direction."""
     a, b = np.asarray(root, dtype=float), np.asarray(tip, dtype=float)
     across = np.array([1.0, 0, 0]) if abs(b[0] - a[0]) < 1e-9 else np.array([0, 1.0, 0])
@@ -215,11 +217,17 @@ def _car(rng: Rng) -> tr.Mesh:
     widths = x * np.array([0.85, 0.95, 1, 1, 0.95, 0.8])
     rings = np.stack(
         [
-            [(-w, low, s), (-w, (low + t) / 2, s), (-w * 0.9, t, s), (w * 0.9, t, s),
-             (w, (low + t) / 2, s), (w, low, s)]
+            [
+                (-w, low, s),
+                (-w, (low + t) / 2, s),
+                (-w * 0.9, t, s),
+                (w * 0.9, t, s),
+                (w, (low + t) / 2, s),
+                (w, low, s),
+            ]
             for s, t, w in zip(stations, tops, widths, strict=True)
         ]
-    )  # fmt: skip
+    )
     parts = [(loft(rings), paint)]
     kind = rng.integers(3)  # saloon, van, pick-up
     front = rng.uniform(0.25, 0.45) * z
@@ -333,8 +341,9 @@ def _solid(rng: Rng) -> tr.Mesh:
             e1, e2 = rng.uniform(0.2, 2.0, 2)
             mesh = tr.superquadric(e1, e2, rings=12, sectors=24)
         elif kind == 1:
-            mesh = tr.star(int(rng.integers(3, 8)), 1.0, rng.uniform(0.35, 0.8),
-                           rng.uniform(0.4, 1.2))  # fmt: skip
+            mesh = tr.star(
+                int(rng.integers(3, 8)), 1.0, rng.uniform(0.35, 0.8), rng.uniform(0.4, 1.2)
+            )
         else:
             mesh = tr.blob(int(rng.integers(2**31)), rng.uniform(0.15, 0.35), subdivisions=2)
         vertices, faces = plain(mesh)

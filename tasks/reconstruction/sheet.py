@@ -34,9 +34,15 @@ def picture(
     material = tr.Material(two_sided=True)
     colours = tr.shade_gouraud(places, faces, paint, LIGHTS, camera.eye, material)
     renderer = tr.SoftRasterizer(
-        size, tr.Distribution("heaviside"), tr.HardDepth(), tr.TConorm("hard"), background=1.0,
-        near=NEAR, far=FAR, antialias=3,
-    )  # fmt: skip
+        size,
+        tr.Distribution("heaviside"),
+        tr.HardDepth(),
+        tr.TConorm("hard"),
+        background=1.0,
+        near=NEAR,
+        far=FAR,
+        antialias=3,
+    )
     with torch.no_grad():
         seen = renderer(tr.gather_faces(camera.project(places), faces), colours.contiguous())
     return seen[..., :3].clamp(0, 1).cpu()

@@ -94,10 +94,12 @@ class Drop(tr.Schedule):
         self.value, self.factor, self.at = value, factor, at
 
     def forward(self, u: Tensor) -> Tensor:
+        """The value at progress `u`."""
         one = torch.ones_like(u, dtype=torch.float64)
         return self.value * torch.where(u.double() >= self.at, self.factor * one, one)
 
     def extra_repr(self) -> str:
+        """For `repr`."""
         return f"{self.value:g}, times {self.factor:g} from {self.at:g} on"
 
 

@@ -90,9 +90,14 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("steps", 1), ("batch_size", 2), ("seed", 0), ("log_every", 1), ("save_every", 1),
-            ("validate_every", 0), ("validate_objects", 1),
-        ):  # fmt: skip
+            ("steps", 1),
+            ("batch_size", 2),
+            ("seed", 0),
+            ("log_every", 1),
+            ("save_every", 1),
+            ("validate_every", 0),
+            ("validate_objects", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: must be at least {least}, got {getattr(self, name)}")
         for name in ("lr", "lr_drop"):
@@ -119,8 +124,8 @@ def render_device(runtime: tr.Runtime) -> torch.device:
 def cross_renders(
     vertices: Float[Tensor, "2B V 3"],
     faces: Int[Tensor, "F 3"],
-    views_a: Int[Tensor, "B"],
-    views_b: Int[Tensor, "B"],
+    views_a: Int[Tensor, " B"],
+    views_b: Int[Tensor, " B"],
     renderer: tr.SoftRasterizer,
     progress: float,
 ) -> Float[Tensor, "4B H W"]:
@@ -271,8 +276,11 @@ class Trainer:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": torch.as_tensor(t) for name, t in state.items()}
         content = {
-            "kind": KIND, "step": self.step, "seconds": self.seconds, "settings": self._settings(),
-        }  # fmt: skip
+            "kind": KIND,
+            "step": self.step,
+            "seconds": self.seconds,
+            "settings": self._settings(),
+        }
         save_checkpoint(self.checkpoint_path, tensors, content)
 
     def measure(self, steps: int) -> dict[str, PartTime]:
@@ -354,9 +362,14 @@ class Trainer:
     def _validate(self) -> float:
         assert self.validation is not None
         scores = evaluate(
-            self.model, self.validation, voxel_rule(self.validation.folder), (0, 6, 12, 18), (),
-            objects=self.settings.validate_objects, device=self.device,
-        )  # fmt: skip
+            self.model,
+            self.validation,
+            voxel_rule(self.validation.folder),
+            (0, 6, 12, 18),
+            (),
+            objects=self.settings.validate_objects,
+            device=self.device,
+        )
         self.model.train()
         return scores.mean("voxel_iou")
 
@@ -385,15 +398,20 @@ class Trainer:
         if self.folder is None or not self.world.is_main:
             return
         card = {
-            "training": self._settings(), "step": self.step, "seconds": round(self.seconds),
-        }  # fmt: skip
+            "training": self._settings(),
+            "step": self.step,
+            "seconds": round(self.seconds),
+        }
         if self.model.settings is not None:
             save_model(self.folder / "model.safetensors", self.model, card)
         if len(self.softness.learnable):
             softening = tr.Softening(
-                self.softness.renderer.edge, tr.HardDepth(), self.softness.renderer.alpha,
-                steps=self.settings.steps, card={"task": "single-view reconstruction", **card},
-            )  # fmt: skip
+                self.softness.renderer.edge,
+                tr.HardDepth(),
+                self.softness.renderer.alpha,
+                steps=self.settings.steps,
+                card={"task": "single-view reconstruction", **card},
+            )
             tr.save_softening(self.folder / "softening.safetensors", softening)
 
     def _restore(self, resume: bool | Literal["auto"]) -> None:
@@ -516,7 +534,7 @@ def _stops() -> Iterator[threading.Event]:
         yield event
         return
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()

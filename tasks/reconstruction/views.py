@@ -22,7 +22,7 @@ NEAR, FAR = 1.0, 5.0
 IMAGE_SIZE = 64  # pixels
 
 
-def cameras(views: Int[Tensor, "B"], like: Tensor) -> tr.PerspectiveCamera:
+def cameras(views: Int[Tensor, " B"], like: Tensor) -> tr.PerspectiveCamera:
     """B cameras, by the numbers of their views, in the dtype and on the device of `like`."""
     azimuth = AZIMUTH_STEP * views.to(like)
     return tr.PerspectiveCamera(tr.orbit(DISTANCE, ELEVATION, azimuth), FOV)

@@ -1,5 +1,7 @@
 """Occlusion: what is drawn, what the picture tells of depths, and who can reorder shapes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -46,12 +48,12 @@ def ordered(task, gap):
 
 
 def test_it_meets_the_protocols(family, task, moving):
-    assert isinstance(family, TaskFamily) and isinstance(task, TaskBatch)
+    assert all(isinstance(x, kind) for x, kind in ((family, TaskFamily), (task, TaskBatch)))
     assert task.start().shape == (24, 5) and moving.start().shape == (24, 5, 3)
     assert task.target.shape == task.sharp_image(task.start()).shape == (24, 24, 24, 4)
 
 
-def test_a_batch_is_a_function_of_its_arguments_alone(family, task):
+def test_a_batch_is_a_function_of_its_arguments_alone(task):
     again = Occlusion(shapes=(3, 5), image_size=24).sample(5, "train", 3)
     for name in ("hidden", "initial", "colours", "shown", "present"):
         assert torch.equal(getattr(again, name), getattr(task, name)[:5])
@@ -88,7 +90,7 @@ def test_every_shape_is_seen_and_overlaps_another_by_hard_buffers(count):
     for seed in range(4):
         stack = overlapping_shapes(np.random.default_rng(seed), count)
         fans = [
-            [(k, o[0] + c, a + c, b + c) for a, b in zip(o[1:], o[2:], strict=False)]
+            [(k, o[0] + c, a + c, b + c) for a, b in itertools.pairwise(o)]
             for k, (o, c) in enumerate(zip(stack.outlines, stack.centres, strict=True))
         ]
         faces = [face for fan in fans for face in fan]
@@ -180,7 +182,7 @@ def test_starts_and_counts_are_as_described(task, moving):
 
 def test_depths_never_leave_the_range_and_keep_their_gradient(task):
     depth = NEAR + (FAR - NEAR) * depth_share(torch.tensor([-1e4, -5.0, 0.0, 5.0, 1e4]))
-    assert NEAR < depth.min() and depth.max() < FAR
+    assert depth.min() > NEAR and depth.max() < FAR
     far_out = (3 * task.start() + 2).requires_grad_()
     loss = task.loss(far_out, task.family.renderer(EDGE), 0.0)
     (gradient,) = torch.autograd.grad(loss.sum(), far_out)
@@ -242,10 +244,10 @@ def test_many_more_shapes_than_in_training_are_the_same_task():
     [
         (ValueError, lambda: Occlusion(1), "shapes"),
         (ValueError, lambda: Occlusion((4, 3)), "shapes"),
-        (TypeError, lambda: Occlusion(3, positions=1), "positions"),
+        (TypeError, lambda: Occlusion(3, positions=1), "positions"),  # type: ignore[arg-type]
         (ValueError, lambda: Occlusion(3, seed=-1), "seed"),
         (ValueError, lambda: Occlusion(3).sample(0, "test", 0), "batch_size"),
-        (ValueError, lambda: Occlusion(3).sample(1, "exam", 0), "stream"),
+        (ValueError, lambda: Occlusion(3).sample(1, "exam", 0), "stream"),  # type: ignore[arg-type]
         (ValueError, lambda: Occlusion(3, image_size=8).sample(1, "test", 0).repeat(0), "copies"),
     ],
 )

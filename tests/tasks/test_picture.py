@@ -59,7 +59,7 @@ def meshes(tmp_path_factory):
 
 
 def test_it_meets_the_protocols(family, task, coloured):
-    assert isinstance(family, TaskFamily) and isinstance(task, TaskBatch)
+    assert all(isinstance(x, kind) for x, kind in ((family, TaskFamily), (task, TaskBatch)))
     assert task.start().shape == (4, 30, 6) and coloured.start().shape == (4, 30, 9)
     assert task.target.shape == task.sharp_image(task.start()).shape == (4, 24, 24, 4)
 
@@ -237,10 +237,10 @@ def test_descent_draws_a_logo(logos):
     [
         (ValueError, lambda: Picture(0), "triangles"),
         (ValueError, lambda: Picture((3, 1)), "triangles"),
-        (TypeError, lambda: Picture(images="a.png"), "images"),
+        (TypeError, lambda: Picture(images="a.png"), "images"),  # type: ignore[arg-type]
         (TypeError, lambda: Picture(images=()), "images"),
         (ValueError, lambda: Picture(start_meshes=("a.npy",)), "start_meshes"),
-        (TypeError, lambda: Picture(colours=3), "colours"),
+        (TypeError, lambda: Picture(colours=3), "colours"),  # type: ignore[arg-type]
         (ValueError, lambda: Picture(seed=-1), "seed"),
         (ValueError, lambda: Picture(5).sample(0, "test", 0), "batch_size"),
         (ValueError, lambda: Picture(5, image_size=8).sample(1, "test", 0).repeat(0), "copies"),

@@ -1,6 +1,7 @@
 """Pose: what is drawn, what its unknowns mean, and what is judged."""
 
 import math
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -29,14 +30,15 @@ def task(family):
 
 
 def all_families(**changes):
+    forms: tuple[Any, ...] = (
+        ("silhouette", False, "any", "scaled"),
+        ("silhouette", True, "any", "published"),
+        ("shaded", True, "none", "scaled"),
+        ("silhouette", True, "none", "published"),
+    )
     return [
         Pose(image_size=24, image=image, unknown_fov=fov, overlap=overlap, units=units, **changes)
-        for image, fov, overlap, units in (
-            ("silhouette", False, "any", "scaled"),
-            ("silhouette", True, "any", "published"),
-            ("shaded", True, "none", "scaled"),
-            ("silhouette", True, "none", "published"),
-        )
+        for image, fov, overlap, units in forms
     ]
 
 
@@ -51,7 +53,7 @@ def at(task, **changes):
 @pytest.mark.parametrize("family", all_families())
 def test_it_meets_the_protocols_in_all_its_forms(family):
     task = family.sample(3, "tune", 0)
-    assert isinstance(family, TaskFamily) and isinstance(task, TaskBatch)
+    assert all(isinstance(x, kind) for x, kind in ((family, TaskFamily), (task, TaskBatch)))
     known = 3 + family.unknown_fov + 2 * (family.overlap == "none")
     assert task.start().shape == task.hidden.shape == (3, known)
     channels = 4 if family.image == "shaded" else 1
@@ -67,7 +69,7 @@ def test_it_meets_the_protocols_in_all_its_forms(family):
     assert metrics["published_success"].min() == 1 and metrics["iou"].min() > 1 - 1e-9
 
 
-def test_a_batch_is_a_function_of_its_arguments_alone(family, task):
+def test_a_batch_is_a_function_of_its_arguments_alone(task):
     few = Pose(image_size=24).sample(5, "train", 3)
     for name in ("corners", "frames", "hidden", "initial"):
         assert torch.equal(getattr(few, name), getattr(task, name)[:5])
@@ -92,9 +94,11 @@ def test_truths_and_starts_are_distributed_as_published(units):
     assert torch.allclose(truth[:, 1:], torch.tensor([0.0, 0, HALF_FOV, 0, 0]).double())
     angle = start[:, 1:3].norm(dim=1)
     for values, low, high in (
-        (truth[:, 0], 2.5, 4.0), (start[:, 0], 2.0, 10.0), (start[:, 3], 10.0, 30.0),
+        (truth[:, 0], 2.5, 4.0),
+        (start[:, 0], 2.0, 10.0),
+        (start[:, 3], 10.0, 30.0),
         (angle, 35.0, 55.0),
-    ):  # fmt: skip
+    ):
         assert low - 1e-9 <= values.min() and values.max() <= high + 1e-9
         assert values.min() < low + (high - low) / 20 and values.max() > high - (high - low) / 20
         # five standard errors of the mean of a uniform distribution
@@ -179,9 +183,12 @@ def test_metrics_measure_what_they_say():
     moved = at(task, distance=0.5, elevation=3.0, azimuth=3.9, half_fov=2.0, x=0.03, y=0.04)
     metrics = task.metrics(moved)
     for name, wanted in (
-        ("distance_error", 0.5), ("fov_error", 4.0), ("pan_error", 0.05), ("failure", 0.0),
+        ("distance_error", 0.5),
+        ("fov_error", 4.0),
+        ("pan_error", 0.05),
+        ("failure", 0.0),
         ("published_success", 1.0),
-    ):  # fmt: skip
+    ):
         torch.testing.assert_close(metrics[name], torch.full((4,), wanted).double())
     far = task.metrics(at(task, elevation=3.1, azimuth=4.0))
     assert far["failure"].min() == 1 and far["published_success"].max() == 0  # 5.06 degrees
@@ -256,7 +263,7 @@ def test_a_mesh_that_is_not_closed_keeps_its_backs():
 
 def test_colours_come_from_lights_that_are_fixed_in_the_mesh_s_world():
     task = Pose(image_size=24, image="shaded").sample(4, "tune", 0)
-    assert task.colours.shape == task.corners.shape
+    assert task.colours is not None and task.colours.shape == task.corners.shape
     assert task.colours.std(dim=(1, 2)).min() > 0.03
     assert float(task.colours.min()) >= 0 and float(task.colours.max()) <= 1.2
 
@@ -289,7 +296,8 @@ def test_each_instance_can_have_a_softness_of_its_own(task):
 
 
 def test_descent_solves_easy_instances_in_either_units():
-    for units, lr in (("scaled", 0.05), ("published", 0.5)):
+    rates: dict[Literal["scaled", "published"], float] = {"scaled": 0.05, "published": 0.5}
+    for units, lr in rates.items():
         family = Pose(image_size=24, units=units, start_angle=(8.0, 12.0), start_distance=(3, 3.5))
         task = family.sample(6, "tune", 0)
         edge = tr.Distribution("logistic", scale=tr.Geometric(0.03, 0.01))
@@ -303,15 +311,15 @@ def test_descent_solves_easy_instances_in_either_units():
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: Pose("teapot"), "meshes"),
+        (lambda: Pose("teapot"), "meshes"),  # type: ignore[arg-type]
         (lambda: Pose(tr.icosphere(0, radius=2.0)), "meshes: .*normalise"),
-        (lambda: Pose(image="depth"), "image"),
+        (lambda: Pose(image="depth"), "image"),  # type: ignore[arg-type]
         (lambda: Pose(image_size=0), "image_size"),
         (lambda: Pose(start_angle=(35.0, 15.0)), "start_angle"),
-        (lambda: Pose(overlap="some"), "overlap"),
+        (lambda: Pose(overlap="some"), "overlap"),  # type: ignore[arg-type]
         (lambda: Pose(distance=(0.5, 3.0)), "distance"),
         (lambda: Pose(start_distance=(3.0, 11.0)), "start_distance"),
-        (lambda: Pose(units="radians"), "units"),
+        (lambda: Pose(units="radians"), "units"),  # type: ignore[arg-type]
         (lambda: Pose(seed=-1), "seed"),
         (lambda: Pose().sample(0, "test", 0), "batch_size"),
         (lambda: Pose(overlap="none", distance=(2, 2.1)).sample(1, "test", 0), "overlap='none'"),

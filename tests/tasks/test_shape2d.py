@@ -153,7 +153,7 @@ def test_padding_renders_nothing_and_has_exactly_zero_gradient(family, task):
     assert torch.equal(task.image_error(elsewhere), task.image_error(task.initial))
 
 
-def test_repeat_is_copy_major(task, family):
+def test_repeat_is_copy_major(task):
     twice = task.repeat(2)
     assert twice.batch_size == 80
     for copy in range(2):
@@ -198,7 +198,7 @@ def test_dtype_can_be_chosen():
         (lambda: Shape2D(6), "near, far: 6 triangles have depths 1.0 to 3.5"),
         (lambda: Shape2D(1, seed=-1), "seed"),
         (lambda: Shape2D(1).sample(0, "test", 0), "batch_size"),
-        (lambda: Shape2D(1).sample(1, "exam", 0), r"stream: expected one of \['tune', 'train', 't"),
+        (lambda: Shape2D(1).sample(1, "exam", 0), r"stream: expected one of \['tune', 'train', 't"),  # type: ignore[arg-type]
         (lambda: Shape2D(1).sample(1, "test", -1), "index"),
         (lambda: Shape2D(1, image_size=8).sample(1, "test", 0).repeat(0), "copies"),
     ],

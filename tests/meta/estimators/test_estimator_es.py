@@ -1,5 +1,7 @@
 """Antithetic evolution strategies: unbiased, independent of memory, loud about wrong options."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -21,8 +23,9 @@ def task():
 def quadratic():
     generator = torch.Generator().manual_seed(5)
     task = QuadraticTask(torch.randn((3, 4), generator=generator, dtype=torch.float64))
-    method = Method(Quadratic(), SGD(), One(), 1)
-    gradient = 2 * task.curvature * (method.renderer.point.detach() - task.offsets.mean(dim=0))
+    renderer = Quadratic()
+    method = Method(renderer, SGD(), One(), 1)
+    gradient = 2 * task.curvature * (renderer.point.detach() - task.offsets.mean(dim=0))
     return method, task, gradient
 
 
@@ -120,17 +123,18 @@ def test_wrong_options_are_refused_by_name(task):
     generator = torch.Generator()
     with pytest.raises(ValueError, match="generator"):
         es_gradient(method, task, outer)
-    for options, named in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"pairs": 0}, "pairs"),
         ({"sigma": 0.0}, "sigma"),
         ({"sigma": {"lr.log_rate": 0.1}}, "sigma"),
         ({"directions": "all"}, "directions"),
         ({"max_batch": 0}, "max_batch"),
-    ]:
+    ]
+    for options, named in wrong:
         with pytest.raises(ValueError, match=named):
             es_gradient(method, task, outer, generator=generator, **options)
     with pytest.raises(ValueError, match="kind"):
-        OuterLoss("blurred")
+        OuterLoss("blurred")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="floor"):
         OuterLoss("true", floor=0)
     for parameter in method.parameters():

@@ -33,5 +33,5 @@ def test_first_order_is_the_gradient_of_the_final_soft_loss_alone(task):
 
 @pytest.mark.parametrize("kind", ["sharp", "true"])
 def test_first_order_refuses_losses_that_it_cannot_see(task, kind):
-    with pytest.raises(ValueError, match="first_order estimator .* identically|gradient is zero"):
+    with pytest.raises(ValueError, match=r"first_order estimator .* identically|gradient is zero"):
         first_order_gradient(toy_method(), task, OuterLoss(kind))

@@ -1,5 +1,7 @@
 """Online learning of the softness: its definition as a gradient, and the joint run."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -25,7 +27,8 @@ def task():
 def test_it_is_the_mean_over_steps_of_the_soft_losses_gradient(task, rule, transform):
     method, outer = toy_method(rule), OuterLoss("soft", transform)
     estimate = online_gradient(method, task, outer)
-    wanted, losses = {"renderer.log_scale": [], "renderer.slope": []}, []
+    wanted: dict[str, list[torch.Tensor]] = {"renderer.log_scale": [], "renderer.slope": []}
+    losses = []
     for step, unknowns in enumerate(trajectory(method, task)[:-1]):
         u = step / 12
         scale = torch.exp(method.renderer.log_scale + method.renderer.slope * u).detach()
@@ -56,12 +59,13 @@ def test_it_differs_from_first_order_by_weighing_all_steps(task):
 
 def test_it_is_biased_nothing_comes_through_the_trajectory(task):
     # The derivative of the mean soft loss along the run, by differences, is another number.
-    method = Method(ToyRenderer(slope=0.0), SGD(), Rate(0.3), 8)
+    renderer = ToyRenderer(slope=0.0)
+    method = Method(renderer, SGD(), Rate(0.3), 8)
     outer = OuterLoss("soft", "identity")
     ours = online_gradient(method, task, outer).grads["renderer.log_scale"].item()
 
     def mean_loss(shift):
-        moved = {"renderer.log_scale": method.renderer.log_scale.detach() + shift}
+        moved = {"renderer.log_scale": renderer.log_scale.detach() + shift}
         return unroll(method, task, params=moved).losses.mean().item()
 
     total = (mean_loss(1e-5) - mean_loss(-1e-5)) / 2e-5
@@ -172,22 +176,26 @@ def test_what_is_not_finite_is_named_with_step_and_instance(task, solve):
 
 
 def test_a_gradient_of_the_softness_that_is_not_finite_is_named(task):
-    with pytest.raises(FloatingPointError, match="step 2 of 4: the gradient of renderer.log_scale"):
+    with pytest.raises(
+        FloatingPointError, match=r"step 2 of 4: the gradient of renderer.log_scale"
+    ):
         learn_online(Method(Breaks("slope"), SGD(), Rate(), 4), task)
 
 
 def test_wrong_options_are_refused_by_name(task):
-    for options, named in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"lr": 0.0}, r"lr\['renderer.log_scale'\]"),
         ({"lr": {"renderer.log_scale": 0.1}}, "lr: expected a value for each"),
         ({"from_step": 12}, r"from_step must be an integer in \[0, 12\)"),
         ({"from_step": -1}, "from_step"),
         ({"betas": (0.9, 1.0)}, "beta"),
-    ]:
+    ]
+    for options, named in wrong:
         with pytest.raises(ValueError, match=named):
             learn_online(toy_method(), task, **options)
     method = toy_method()
     method.renderer.requires_grad_(False)
-    for solve, arguments in [(learn_online, []), (online_gradient, [OuterLoss("soft")])]:
-        with pytest.raises(ValueError, match="no learnable parameter"):
-            solve(method, task, *arguments)
+    with pytest.raises(ValueError, match="no learnable parameter"):
+        learn_online(method, task)
+    with pytest.raises(ValueError, match="no learnable parameter"):
+        online_gradient(method, task, OuterLoss("soft"))

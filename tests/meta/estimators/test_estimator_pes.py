@@ -1,5 +1,7 @@
 """Persistent evolution strategies: es for one window, unbiased where truncated es is not."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -196,7 +198,7 @@ def test_wrong_options_are_refused_by_name(task):
     method, generator = toy_method(), torch.Generator()
     with pytest.raises(ValueError, match="generator"):
         pes_gradient(method, task, OUTER)
-    for options, named in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"window": 0}, "window"),
         ({"window": 13}, r"window must be an integer in \[1, 12\]"),
         ({"losses": "first"}, "losses"),
@@ -205,6 +207,7 @@ def test_wrong_options_are_refused_by_name(task):
         ({"sigma": {"lr.log_rate": 0.1}}, "sigma"),
         ({"directions": "all"}, "directions"),
         ({"max_batch": 0}, "max_batch"),
-    ]:
+    ]
+    for options, named in wrong:
         with pytest.raises(ValueError, match=named):
             pes_gradient(method, task, OUTER, generator=generator, **options)

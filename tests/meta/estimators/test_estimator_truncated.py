@@ -1,5 +1,7 @@
 """Truncated unrolls: exact for one window, and biased by exactly what earlier steps contribute."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -121,9 +123,10 @@ def test_the_bias_on_a_quadratic_is_its_closed_form(window):
     steps, keep = 6, 0.7
     offsets = torch.randn((3, 4), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     task = QuadraticTask(offsets)
-    method = Method(Quadratic(), SGD(), FixedRate(1 - keep), steps)
+    quadratic = Quadratic()
+    method = Method(quadratic, SGD(), FixedRate(1 - keep), steps)
     outer = OuterLoss("true", "identity")
-    end = method.renderer.point.detach() * (1 - keep**steps)
+    end = quadratic.point.detach() * (1 - keep**steps)
     slope = 2 * task.curvature * (end - offsets.mean(dim=0))
     ours = truncated_gradient(method, task, outer, window=window, windows="last")
     torch.testing.assert_close(ours.grads["renderer.point"], slope * (1 - keep**window))
@@ -164,7 +167,7 @@ def test_a_run_in_pieces_is_the_whole_run(task, rule, create_graph):
 
 def test_wrong_options_are_refused_by_name(task):
     method = toy_method()
-    for options, named in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"window": 0}, r"window must be an integer in \[1, 12\]"),
         ({"window": 13}, "window"),
         ({"window": 2.5}, "window"),
@@ -173,7 +176,8 @@ def test_wrong_options_are_refused_by_name(task):
         ({"window": 6, "weights": (0.0, 0.0)}, "weights"),
         ({"window": 6, "weights": (1.0, float("nan"))}, "weights"),
         ({"window": 6, "windows": "last", "weights": (0.0, 1.0)}, "weights"),
-    ]:
+    ]
+    for options, named in wrong:
         with pytest.raises(ValueError, match=named):
             truncated_gradient(method, task, OUTER, **options)
     with pytest.raises(ValueError, match="until"):

@@ -21,7 +21,7 @@ def toy_method(**renderer):
 
 def test_evaluation_is_the_end_of_each_inner_run():
     family, method = ToyFamily(), toy_method()
-    counted = []
+    counted: list[int] = []
     result = evaluate(method, family, 10, batch_size=4, done=counted.append)
     assert counted == [4, 4, 2] and result.errors.shape == (10,)
     begin = 0

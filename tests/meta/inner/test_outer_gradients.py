@@ -53,7 +53,7 @@ def threshold_free(edge):
 def test_the_outer_gradient_through_ten_adam_steps_equals_central_differences(shape):
     scale = tr.Knots([0.15, 0.06])
     if shape == "mlp":
-        edge = tr.MLPSoftness(scale=scale, seed=1, init=None)
+        edge: tr.EdgeSoftness = tr.MLPSoftness(scale=scale, seed=1, init=None)
     else:
         edge = tr.Distribution(shape, scale=scale)
     method = Method(threshold_free(edge), Adam(), tr.Knots([0.05, 0.02]), 10)

@@ -61,9 +61,14 @@ def test_recomputing_changes_no_outer_gradient(task, rule):
 
 def test_as_many_graphs_are_kept_as_fit(task, monkeypatch):
     """Of eight steps: by default all, in no memory one, in between some."""
-    method, made = toy_method(), []
+    method, made = toy_method(), list[int]()
     module = importlib.import_module("meta.inner.unroll")
-    monkeypatch.setattr(module, "recomputed", lambda *a: made.append(None) or recomputed(*a))
+
+    def counted(*arguments):
+        made.append(1)
+        return recomputed(*arguments)
+
+    monkeypatch.setattr(module, "recomputed", counted)
     first = unroll(method, task, create_graph=True, until=1)
     size = graph_bytes(first.params, (task.start(),))
     assert 8 * task.start().numel() < size < 2**16
@@ -79,8 +84,8 @@ def test_as_many_graphs_are_kept_as_fit(task, monkeypatch):
     assert found == wanted
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-12, atol=0)
-    with pytest.raises(ValueError, match="^recompute: .*'auto'"):
-        unroll(method, task, create_graph=True, recompute="some")
+    with pytest.raises(ValueError, match=r"^recompute: .*'auto'"):
+        unroll(method, task, create_graph=True, recompute="some")  # type: ignore[arg-type]
 
 
 def test_what_a_graph_keeps_is_counted():
@@ -202,9 +207,9 @@ def test_wrong_arguments_are_refused_by_name(task):
     with pytest.raises(ValueError, match="steps"):
         toy_method(steps=0)
     with pytest.raises(TypeError, match="lr: expected a schedule"):
-        Method(ToyRenderer(), SGD(), 0.1, 3)
+        Method(ToyRenderer(), SGD(), 0.1, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="rule"):
-        Method(ToyRenderer(), nn.Identity(), Rate(), 3)
+        Method(ToyRenderer(), nn.Identity(), Rate(), 3)  # type: ignore[arg-type]
 
     class Summed(ToyRenderer):
         def forward(self, distance, progress):

@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -71,7 +72,7 @@ def test_a_skipped_instance_is_counted_named_and_leaves_what_the_others_say(tmp_
         estimate = exact_gradient(*parts)
     else:
         generator = torch.Generator().manual_seed(SKIPPING.seed)
-        options = {"pairs": 3, **ESTIMATORS[name]}
+        options: dict[str, Any] = {"pairs": 3, **ESTIMATORS[name]}
         estimate = es_gradient(*parts, generator=generator, shard=rest, **options)
     assert history[0]["loss"] == pytest.approx(estimate.loss, rel=1e-12)
     norm = sum(float(g.square().sum()) for g in estimate.grads.values()) ** 0.5
@@ -81,10 +82,10 @@ def test_a_skipped_instance_is_counted_named_and_leaves_what_the_others_say(tmp_
 @pytest.mark.parametrize("name", ["es per_task", "exact"])
 def test_more_than_half_of_a_batch_stops_even_a_run_that_skips(name):
     broken = tuple((1, instance) for instance in (0, 1, 3, 5))
-    with pytest.raises(FloatingPointError, match="instance 0, 1, 3, 5: 4 of 6 .* more than half"):
+    with pytest.raises(FloatingPointError, match=r"instance 0, 1, 3, 5: 4 of 6 .* more than half"):
         training(Toys(broken=broken), SKIPPING, name=name).run(quiet=True)
+    everything = tuple((0, instance) for instance in range(6))
     with pytest.raises(FloatingPointError, match="6 of 6"):
-        everything = tuple((0, instance) for instance in range(6))
         training(Toys(broken=everything), SKIPPING, name=name).run(quiet=True)
 
 
@@ -106,7 +107,7 @@ class BrokenToValidate(Toys):
 def test_a_broken_validation_instance_is_named_or_left_out():
     with pytest.raises(
         FloatingPointError,
-        match="validation at outer iteration 0: .*stream 'tune', batch 1000, instance 1: ",
+        match=r"validation at outer iteration 0: .*stream 'tune', batch 1000, instance 1: ",
     ):
         training(BrokenToValidate()).run(quiet=True)
     result = training(BrokenToValidate(), SKIPPING).run(quiet=True)
@@ -157,7 +158,7 @@ def test_a_validation_instance_that_is_not_solved_counts_as_it_was_at_its_start(
 
 @pytest.mark.parametrize("change", ["nan", "inf"])
 def test_a_gradient_that_is_not_finite_is_traced_to_its_instance(change):
-    def estimate(method, task, outer, *, generator):
+    def estimate(method, task, outer, **_):
         found = exact_gradient(method, task, outer)
         if bool((task.hidden.sum(dim=1) - target).abs().min() < 1e-12):
             found.grads["renderer.slope"].fill_(float(change))
@@ -166,7 +167,8 @@ def test_a_gradient_that_is_not_finite_is_traced_to_its_instance(change):
     target = Toys().sample(6, "train", 1).hidden.sum(dim=1)[3]
     broken = Estimator("spiky", frozenset({"true"}), estimate, "")
     method = Method(ToyRenderer(), Adam(), Rate(0.05), 5)
-    parts = (method, Toys(), OuterLoss("true"), broken, {})
+    none: dict[str, Any] = {}
+    parts = (method, Toys(), OuterLoss("true"), broken, none)
     with pytest.raises(FloatingPointError, match="batch 1, instance 3: the spiky gradient of rend"):
         OuterTrainer(*parts, SETTINGS).run(quiet=True)
     method.load(Method(ToyRenderer(), Adam(), Rate(0.05), 5).parameter_dict())
@@ -188,7 +190,7 @@ def test_a_task_that_cannot_be_picked_from_stops_with_all_its_instances_named():
         def sample(self, batch_size, stream, index):
             return Bare(super().sample(batch_size, stream, index))
 
-    with pytest.raises(FloatingPointError, match="batch 0, instance 0, 1, .*is not finite"):
+    with pytest.raises(FloatingPointError, match=r"batch 0, instance 0, 1, .*is not finite"):
         training(Unpicked(broken=((0, 2),)), SKIPPING).run(quiet=True)
 
 
@@ -205,7 +207,7 @@ def test_a_family_that_gives_another_number_of_tasks_is_refused():
 
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match="nonfinite: expected 'stop' or 'skip', got 'ignore'"):
-        replace(SETTINGS, nonfinite="ignore")
+        replace(SETTINGS, nonfinite="ignore")  # type: ignore[arg-type]
 
 
 def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypatch):

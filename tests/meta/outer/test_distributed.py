@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,25 +15,29 @@ from meta.inner.updates import Adam
 from meta.outer.distributed import World, join
 from meta.outer.estimator import Shard
 from meta.outer.loss import OuterLoss
+from paths import ROOT, SUPPORT
 from spread_program import TRAININGS, Toys
 from toy_tasks import Rate, ToyRenderer
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
-PROGRAM = Path(spread_program.__file__)
+PROGRAM = SUPPORT / "spread_program.py"
 
 
 def torchrun(processes, *arguments, restarts=0):
-    root = PROGRAM.parent.parent
-    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{PROGRAM.parent}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SUPPORT}"}
     for name in ("TI_CPU_MAX_NUM_THREADS", "OMP_NUM_THREADS"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
     return subprocess.run(
         [*command, str(PROGRAM), *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +150,14 @@ def test_directions_belong_to_instances_not_to_their_place_in_a_share():
     def estimate(instances):
         shard = Shard(instances, 5)
         return es_gradient(
-            method, shard.of(task), OuterLoss("true"), generator=torch.Generator().manual_seed(2),
-            pairs=4, directions="per_task", shard=shard,
-        )  # fmt: skip
+            method,
+            shard.of(task),
+            OuterLoss("true"),
+            generator=torch.Generator().manual_seed(2),
+            pairs=4,
+            directions="per_task",
+            shard=shard,
+        )
 
     whole, parts = estimate((0, 1, 2, 3, 4)), [estimate((i,)) for i in range(5)]
     for name, gradient in whole.grads.items():

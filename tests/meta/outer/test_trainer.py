@@ -74,8 +74,9 @@ class StopsAfter:
 
 @pytest.mark.parametrize("estimator", [es_gradient, exact_gradient], ids=lambda e: e.name)
 def test_training_lowers_the_validation_loss_and_keeps_the_best(estimator):
-    trainer = toy_trainer(settings=TrainerSettings(iterations=25, batch_size=8, lr=0.1),
-                          estimator=estimator)  # fmt: skip
+    trainer = toy_trainer(
+        settings=TrainerSettings(iterations=25, batch_size=8, lr=0.1), estimator=estimator
+    )
     result = trainer.run(quiet=True)
     assert result.finished and result.best.score < result.start_score - 0.1
     assert same(trainer.method.parameter_dict(), result.best.parameters)
@@ -89,7 +90,7 @@ def test_the_start_is_kept_when_training_makes_it_worse():
     assert result.best.iteration == 0 and result.best.score == result.start_score
 
 
-def _away(method, task, outer, *, generator):
+def _away(method, task, outer, **_):
     estimate = exact_gradient(method, task, outer)
     return OuterGradient(estimate.loss, {k: -v for k, v in estimate.grads.items()})
 
@@ -124,8 +125,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, stopped_
     assert numbers(resumed) == numbers(whole)
     lines = (tmp_path / "halves" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == list(range(1, 9))
-    tensors = [load_checkpoint(tmp_path / n / "checkpoint.safetensors", "outer-training")[0]
-               for n in ("whole", "halves")]  # fmt: skip
+    tensors = [
+        load_checkpoint(tmp_path / n / "checkpoint.safetensors", "outer-training")[0]
+        for n in ("whole", "halves")
+    ]
     assert same(*tensors)
 
 
@@ -189,11 +192,11 @@ def test_the_outer_rate_is_given_by_name_and_falls_as_a_cosine():
 
 def test_a_gradient_that_is_not_finite_is_named():
     broken = Estimator("broken", frozenset({"true"}), _broken, "")
-    with pytest.raises(FloatingPointError, match="outer iteration 0: .* renderer.slope"):
+    with pytest.raises(FloatingPointError, match=r"outer iteration 0: .* renderer.slope"):
         toy_trainer(estimator=broken).run(quiet=True)
 
 
-def _broken(method, task, outer, *, generator):
+def _broken(method, _task, _outer, **_):
     grads = {k: torch.zeros_like(v) for k, v in method.parameter_dict().items()}
     grads["renderer.slope"] += float("nan")
     return OuterGradient(0.0, grads)
@@ -221,7 +224,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     else:
         data = bytearray(b"not a checkpoint" if damage == "text" else b"")
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="checkpoint.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"checkpoint.safetensors is damaged"):
         toy_trainer(tmp_path, resume=True)
 
 
@@ -279,9 +282,11 @@ def test_resuming_if_there_is_something_begins_or_goes_on(tmp_path):
     stopping = StopsAfter(3)
     with pytest.raises(KeyboardInterrupt):
         toy_trainer(
-            tmp_path, estimator=stopping.estimator, options={"pairs": 3, "sigma": 0.1},
+            tmp_path,
+            estimator=stopping.estimator,
+            options={"pairs": 3, "sigma": 0.1},
             resume="auto",
-        ).run(quiet=True)  # fmt: skip
+        ).run(quiet=True)
     second = toy_trainer(tmp_path, resume="auto")
     assert second.iteration == 3
     assert same(second.run(quiet=True).best.parameters, whole.best.parameters)
@@ -302,9 +307,9 @@ def test_sigterm_leaves_the_last_whole_iteration_and_its_handler_as_it_was(tmp_p
     killed = Estimator("es", es_gradient.outer_kinds, terminate, "")
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stopped:
-        toy_trainer(
-            tmp_path, settings, estimator=killed, options={"pairs": 3, "sigma": 0.1}
-        ).run(quiet=True)  # fmt: skip
+        toy_trainer(tmp_path, settings, estimator=killed, options={"pairs": 3, "sigma": 0.1}).run(
+            quiet=True
+        )
     assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
     second = toy_trainer(tmp_path, settings, resume=True)
     assert second.iteration == 3

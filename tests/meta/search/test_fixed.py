@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+import taichi_raster as tr
 from meta.inner.unroll import batch_parameters, unroll
 from meta.inner.updates import Adam
 from meta.search.fixed import FixedSoftness, Grid, finer_grid, fixed_method
 from meta.search.learnable import learnable_shape
+from meta.study.plan import soft_renderer
 from taichi_raster.softness.distributions import registry
 from tasks import Shape2D
 
@@ -36,20 +39,36 @@ def test_a_temperature_is_one_more_dimension_of_the_grid():
     config = configs[1]
     assert (config.gamma, config.title) == (0.1, "logistic 0.1, gamma 0.1, lr 0.1 decaying")
     for u in (0.0, 0.4, 1.0):
-        assert config.depth().gamma(torch.tensor(u)).item() == pytest.approx(0.1)
+        depth = config.depth()
+        assert isinstance(depth, tr.SoftmaxDepth)
+        assert depth.gamma(torch.tensor(u)).item() == pytest.approx(0.1)
 
 
 def test_an_order_in_depth_is_tried_beside_the_softmax_or_alone():
-    depths = {"gammas": (0.5,), "over_gammas": (None, 0.2), "gamma_ends": (0.1,)}
-    grid = Grid(("logistic",), (0.1,), (), (0.1,), (False,), **depths)
+    grid = Grid(
+        ("logistic",),
+        (0.1,),
+        (),
+        (0.1,),
+        (False,),
+        gammas=(0.5,),
+        over_gammas=(None, 0.2),
+        gamma_ends=(0.1,),
+    )
     found = [(c.over, c.gamma, c.gamma_end) for c in grid.configurations()]
-    assert found == [(False, 0.5, None), (False, 0.5, 0.1), (True, None, None), (True, 0.2, None),
-                     (True, 0.2, 0.1)]  # fmt: skip
+    assert found == [
+        (False, 0.5, None),
+        (False, 0.5, 0.1),
+        (True, None, None),
+        (True, 0.2, None),
+        (True, 0.2, 0.1),
+    ]
     assert len({c.key for c in grid.configurations()}) == 5
     assert len({c.kind for c in grid.configurations()}) == 3  # solved side by side
     titles = [c.title for c in grid.configurations()]
-    assert titles[2:] == [f"logistic 0.1, over{g}, lr 0.1" for g in
-                          ("", " gamma 0.2", " gamma 0.2 -> 0.1")]  # fmt: skip
+    assert titles[2:] == [
+        f"logistic 0.1, over{g}, lr 0.1" for g in ("", " gamma 0.2", " gamma 0.2 -> 0.1")
+    ]
     assert [c.plain for c in grid.configurations()] == [True, False, False, False, False]
     alone = replace(grid, gammas=())
     assert all(c.over for c in alone.configurations()) and len(alone.configurations()) == 3
@@ -59,8 +78,9 @@ def test_an_order_in_depth_is_tried_beside_the_softmax_or_alone():
 
 
 def test_temperatures_can_be_annealed_and_conorms_tuned():
-    grid = Grid(("logistic",), (0.1,), (), (0.05,), (True,), (0.5, 0.1), (0.2, 0.05),
-                (None, ("yager", 1.0)))  # fmt: skip
+    grid = Grid(
+        ("logistic",), (0.1,), (), (0.05,), (True,), (0.5, 0.1), (0.2, 0.05), (None, ("yager", 1.0))
+    )
     configs = grid.configurations()
     assert len({c.key for c in configs}) == len(configs) == 2 * (2 + 3)
     assert sum(c.plain for c in configs) == 2
@@ -69,7 +89,7 @@ def test_temperatures_can_be_annealed_and_conorms_tuned():
     title = next(c.title for c in configs if c.gamma_end == 0.05 and c.gamma == 0.5 and c.conorm)
     assert title == "logistic 0.1, gamma 0.5 -> 0.05, yager 1, lr 0.05 decaying"
     renderer = configs[-1].render_by(Shape2D(2, image_size=8).renderer)
-    assert renderer.alpha.name == "yager"
+    assert isinstance(renderer, tr.SoftRasterizer) and renderer.alpha.name == "yager"
     with pytest.raises(ValueError, match="p: 'yager' needs a finite p that is positive"):
         Grid(conorms=(("yager", -1.0),))
 
@@ -81,7 +101,9 @@ def test_every_distribution_but_the_hard_one_can_be_searched(name):
     method = fixed_method(config, family.renderer, Adam(), 2)
     assert set(method.parameter_dict()) == set(config.parameters())
     if registry.find(name).shaped:
-        assert method.renderer.edge.shape(torch.tensor(0.5)).item() == 2.0
+        edge = soft_renderer(method).edge
+        assert isinstance(edge, tr.Distribution)
+        assert edge.shape(torch.tensor(0.5)).item() == 2.0
     Grid((name,))
 
 
@@ -162,7 +184,8 @@ def test_softnesses_rendered_together_equal_softnesses_rendered_alone():
     methods = [learnable_shape(s, FAMILY.renderer, Adam(), STEPS) for s in starts]
     generator = torch.Generator().manual_seed(0)
     for method in methods:
-        weights = method.renderer.edge.weights
+        edge: Any = method.renderer.edge
+        weights = edge.weights
         with torch.no_grad():
             weights += 0.3 * torch.randn(weights.shape, generator=generator, dtype=weights.dtype)
     candidates = [method.parameter_dict() for method in methods]
@@ -176,8 +199,9 @@ def test_the_finer_grid_surrounds_a_configuration():
     grid = finer_grid(FixedSoftness("cauchy", 0.1, 0.02, 0.06, True), (0.01, 0.1))
     configs = grid.configurations()
     assert {c.distribution for c in configs} == {"cauchy"} and {c.gamma for c in configs} == {
-        0.01, 0.1,
-    }  # fmt: skip
+        0.01,
+        0.1,
+    }
     assert any(c.start == 0.1 and c.end == 0.02 and c.lr == 0.06 for c in configs)
     assert finer_grid(FixedSoftness("cauchy", 0.1, 0.1, 0.06, True)).ends == ()
     cold = FixedSoftness("cauchy", 0.1, 0.02, 0.06, True, 0.003)

@@ -81,7 +81,7 @@ def test_nothing_learnable_is_the_fixed_method():
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_what_is_learned_changes_the_run(switch):
-    learn, names = SWITCHES[switch]
+    learn, _ = SWITCHES[switch]
     method, task = start(learn), FAMILY.sample(3, "tune", 0)
     before = unroll(method, task).params
     generator = torch.Generator().manual_seed(0)

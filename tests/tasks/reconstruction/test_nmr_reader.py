@@ -76,8 +76,10 @@ def test_batches_depend_on_seed_and_step_alone_and_can_be_shared(tmp_path):
             (images[k] * 255).round().byte().numpy() for images in (batch.images_a, batch.images_b)
         ]
         views = int(batch.views_a[k]), int(batch.views_b[k])
-        assert any(all((IMAGES[i, v] == p).all() for v, p in zip(views, pair, strict=True))
-                   for i in range(3))  # fmt: skip
+        assert any(
+            all((IMAGES[i, v] == p).all() for v, p in zip(views, pair, strict=True))
+            for i in range(3)
+        )
 
 
 def test_a_compressed_file_is_unpacked_only_where_that_is_allowed(tmp_path):
@@ -161,11 +163,11 @@ def test_an_archive_of_other_things_is_refused(tmp_path):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         NMRDataset(tmp_path / "nowhere", "train")
-    with pytest.raises(FileNotFoundError, match="_train_images.npz"):
+    with pytest.raises(FileNotFoundError, match=r"_train_images.npz"):
         NMRDataset(tmp_path, "train")
     write(tmp_path)
     (tmp_path / f"{PLANE}_train_voxels.npz").unlink()
-    with pytest.raises(FileNotFoundError, match="voxels.npz"):
+    with pytest.raises(FileNotFoundError, match=r"voxels.npz"):
         NMRDataset(tmp_path, "train")
     with pytest.raises(ValueError, match="split"):
         NMRDataset(tmp_path, "training")

@@ -13,6 +13,7 @@ import torch
 
 import taichi_raster as tr
 from meta.outer.checkpoint import CheckpointError
+from paths import ROOT
 from tasks.reconstruction import FAMILIES, DataSettings, NMRDataset, make_dataset, random_object
 from tasks.reconstruction.dataset import render_views
 from tasks.reconstruction.views import VIEWS, cameras
@@ -20,7 +21,6 @@ from tasks.reconstruction.voxels import BOUNDS, voxelise
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[3]
 SETTINGS = DataSettings(("chair", "bottle"), (3, 1, 1), shard=2)
 
 
@@ -62,8 +62,9 @@ def test_voxels_are_indexed_by_y_x_z():
     mesh = box([0.1, -0.45, 0.2], [0.3, 0.4, 0.48])
     centres = np.linspace(*BOUNDS, 33)
     centres = (centres[1:] + centres[:-1]) / 2
-    y, x, z = ((centres > low) & (centres < high)
-               for low, high in ((-0.45, 0.4), (0.1, 0.3), (0.2, 0.48)))  # fmt: skip
+    y, x, z = (
+        (centres > low) & (centres < high) for low, high in ((-0.45, 0.4), (0.1, 0.3), (0.2, 0.48))
+    )
     expected = y[:, None, None] & x[:, None] & z
     assert np.array_equal(voxelise(mesh.vertices[None], mesh.faces)[0], expected)
 
@@ -81,7 +82,7 @@ def test_published_voxels_are_those_touched_or_enclosed():
     with pytest.raises(ValueError, match="open"):
         voxelise(open_box.vertices[None], open_box.faces)
     with pytest.raises(ValueError, match="rule"):
-        voxelise(closed.vertices[None], closed.faces, "both")
+        voxelise(closed.vertices[None], closed.faces, "both")  # type: ignore[arg-type]
 
 
 def test_images_show_what_the_voxels_hold(made):
@@ -121,17 +122,34 @@ def test_a_data_set_has_the_published_layout(made):
 
 def test_a_killed_run_goes_on_and_makes_the_same_files(made, tmp_path):
     program = [
-        sys.executable, "examples/reconstruct.py", "make-data", "--families", "chair", "bottle",
-        "--counts", "3", "1", "1", "--shard", "2", "--out", str(tmp_path / "d"), "--workers", "1",
-    ]  # fmt: skip
+        sys.executable,
+        "examples/reconstruct.py",
+        "make-data",
+        "--families",
+        "chair",
+        "bottle",
+        "--counts",
+        "3",
+        "1",
+        "1",
+        "--shard",
+        "2",
+        "--out",
+        str(tmp_path / "d"),
+        "--workers",
+        "1",
+    ]
     shards = tmp_path / "d" / ".shards"
     run = subprocess.Popen(
-        program, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        program,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 1500
     while not list(shards.glob("chair*.npz")) and time.monotonic() < deadline:
-        assert run.poll() is None, run.stdout.read().decode()
+        assert run.poll() is None, run.communicate()[0].decode()
         time.sleep(0.02)
     run.send_signal(signal.SIGKILL)
     run.wait()
@@ -152,14 +170,16 @@ def test_a_folder_of_another_data_set_is_not_mixed_with_this_one(made, tmp_path)
 def test_mesh_files_become_classes_by_their_folders(tmp_path):
     meshes = tmp_path / "meshes"
     for name, mesh in (
-        ("cube/a.obj", tr.box()), ("cube/deep/b.ply", tr.box(2.0)), ("ball/c.off", tr.icosphere(1)),
+        ("cube/a.obj", tr.box()),
+        ("cube/deep/b.ply", tr.box(2.0)),
+        ("ball/c.off", tr.icosphere(1)),
         ("ball/open.obj", box([0.0] * 3, [1.0] * 3, lid=False)),
-    ):  # fmt: skip
+    ):
         (meshes / name).parent.mkdir(parents=True, exist_ok=True)
         tr.save_mesh(meshes / name, mesh)
     (meshes / "ball/broken.obj").write_text("f 1 2 3\n")
     options = {"meshes": meshes, "shares": (1.0, 0.0, 0.0)}
-    with pytest.raises(ValueError, match="(open|broken).obj"):
+    with pytest.raises(ValueError, match=r"(open|broken).obj"):
         make_dataset(tmp_path / "stops", DataSettings(**options))
     result = make_dataset(tmp_path / "skips", DataSettings(**options, skip_bad=True))
     assert sorted(Path(path).name for path in result.skipped) == ["broken.obj", "open.obj"]
@@ -188,11 +208,14 @@ def test_colours_come_from_a_mesh_or_its_texture():
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"families": ("chair", "spoon")}, "spoon"), ({"families": ()}, "families"),
-        ({"counts": (0, 0, 0)}, "counts"), ({"shares": (0.5, 0.1, 0.1)}, "shares"),
-        ({"voxels": "soft"}, "voxels"), ({"shard": 0}, "shard"),
+        ({"families": ("chair", "spoon")}, "spoon"),
+        ({"families": ()}, "families"),
+        ({"counts": (0, 0, 0)}, "counts"),
+        ({"shares": (0.5, 0.1, 0.1)}, "shares"),
+        ({"voxels": "soft"}, "voxels"),
+        ({"shard": 0}, "shard"),
     ],
-)  # fmt: skip
+)
 def test_bad_settings_are_named(changes, word):
     with pytest.raises(ValueError, match=word):
         DataSettings(**changes)

@@ -1,0 +1,323 @@
+"""`OverDepth`: what a fragment weighs behind others, and how little a near shape grows."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import taichi_raster as tr
+from taichi_raster.render import packing
+from taichi_raster.scene import gather
+from taichi_raster.softness.edge import EdgeState
+
+F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
+COVER = [[-1e3, -1e3], [1e3, -1e3], [0.0, 1e3]]  # every pixel lies deep inside
+NEAR, FAR = 0.5, 10.5
+
+
+def sheets(z: list[float], colours: list[float], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Level faces that fill the picture."""
+    xy = torch.tensor(COVER, dtype=dtype)
+    faces = [torch.cat([xy, torch.full((3, 1), depth, dtype=dtype)], 1) for depth in z]
+    shades = torch.tensor(colours, dtype=dtype)[None, :, None, None].expand(1, -1, 3, 1)
+    return torch.stack(faces)[None], shades
+
+
+def seen(cover: float, z: list[float], colours: list[float], gamma: float | None) -> float:
+    """The colour of a pixel that all faces cover alike."""
+    dtype = tr.runtime().dtype
+    far_inside = tr.Distribution("uniform", 1e9, shift=2 * cover - 1)
+    renderer = tr.SoftRasterizer(1, far_inside, tr.OverDepth(gamma), near=NEAR, far=FAR)
+    return float(renderer(*sheets(z, colours, dtype))[0, 0, 0, 0])
+
+
+@F64
+def test_in_order_each_sees_through_those_before_it() -> None:
+    a = 0.6
+    found = seen(a, [3.0, 1.0, 2.0], [0.3, 0.9, 0.5], None)
+    assert found == pytest.approx(a * (0.9 + (1 - a) * (0.5 + (1 - a) * 0.3)), rel=1e-6)
+
+
+@F64
+def test_of_two_a_soft_order_gives_each_its_share() -> None:
+    a, gamma = 0.6, 0.1  # a depth range of 10, so that 1 apart is one temperature
+    nearer = 1 / (1 + torch.exp(torch.tensor(-1.0))).item()
+    first, second = a * (1 - a * (1 - nearer)), a * (1 - a * nearer)
+    assert first + second == pytest.approx(1 - (1 - a) ** 2)  # so that alpha is met exactly
+    found = seen(a, [2.0, 3.0], [0.9, 0.2], gamma)
+    assert found == pytest.approx(0.9 * first + 0.2 * second, rel=1e-6)
+    assert seen(a, [2.0, 2.0], [0.9, 0.2], gamma) == pytest.approx(0.55 * (1 - (1 - a) ** 2))
+
+
+@F64
+def test_a_cold_soft_order_is_the_hard_one() -> None:
+    for cover in (0.3, 0.7, 1.0):
+        cold, hard = (
+            seen(cover, [3.0, 1.0, 2.0], [0.3, 0.9, 0.5], gamma) for gamma in (1e-3, None)
+        )
+        assert cold == pytest.approx(hard, abs=1e-9)
+
+
+def scene(seed: int, faces: int = 6) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    dtype = tr.runtime().dtype
+    xy = torch.rand(2, faces, 3, 2, generator=g, dtype=torch.float64) * 2 - 1
+    z = 1 + 3 * torch.rand(2, faces, generator=g, dtype=torch.float64)
+    colours = torch.rand(2, faces, 3, 3, generator=g, dtype=torch.float64)
+    return tr.lift_triangles(xy.to(dtype), z.to(dtype)), colours.to(dtype)
+
+
+@pytest.mark.parametrize("gamma", [None, 0.1])
+def test_the_order_that_faces_are_given_in_is_nothing(gamma: float | None) -> None:
+    vertices, colours = scene(0)
+    renderer = tr.SoftRasterizer(12, tr.Distribution("logistic", 0.05), tr.OverDepth(gamma))
+    turned = torch.tensor([4, 2, 0, 5, 1, 3])
+    torch.testing.assert_close(
+        renderer(vertices[:, turned], colours[:, turned]),
+        renderer(vertices, colours),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_what_hardly_shows_may_be_left_out() -> None:
+    """Fragments behind less than the threshold of light are not listed."""
+    vertices, colours = scene(1, 12)
+    every, most = (
+        tr.SoftRasterizer(16, tr.Distribution("gaussian", 0.1), tr.OverDepth(), threshold=least)
+        for least in (0.0, 1e-6)
+    )
+    torch.testing.assert_close(most(vertices, colours), every(vertices, colours), rtol=0, atol=2e-5)
+
+
+def test_a_near_shape_does_not_grow() -> None:
+    """Before a dark sheet, half of the picture is bright: no more, as it is under a softmax."""
+    dtype = tr.runtime().dtype
+    half = [[-1e3, 0.0], [0.0, -1e3], [0.0, 1e3]]
+    xy = torch.tensor([[half, COVER]], dtype=dtype)
+    vertices = tr.lift_triangles(xy, torch.tensor([[1.0, 2.0]], dtype=dtype))
+    shades = torch.tensor([1.0, 0.0], dtype=dtype)[None, :, None, None].expand(1, 2, 3, 1)
+    bright = []
+    for depth in (tr.OverDepth(), tr.SoftmaxDepth(0.01)):
+        renderer = tr.SoftRasterizer(
+            64, tr.Distribution("logistic", 0.01), depth, near=0.5, far=3.0
+        )
+        bright.append(float(renderer(vertices, shades)[0, 32, :, 0].mean()))
+    assert bright[0] == pytest.approx(0.5, abs=1e-3) and bright[1] > 0.56
+
+
+@F64
+def test_depths_have_gradients_where_their_order_is_soft() -> None:
+    vertices, colours = scene(2)
+    for gamma, expected in ((None, False), (0.1, True)):
+        level = torch.full((2, 6), 0.0, dtype=torch.float64, requires_grad=True)
+        moved = vertices + torch.nn.functional.pad(level[:, :, None, None], (2, 0))
+        renderer = tr.SoftRasterizer(12, tr.Distribution("logistic", 0.05), tr.OverDepth(gamma))
+        (slope,) = torch.autograd.grad(renderer(moved, colours).square().sum(), level)
+        assert (float(slope.abs().max()) > 1e-3) == expected
+
+
+@F64
+def test_items_and_views_have_parameters_of_their_own() -> None:
+    vertices, colours = scene(3)
+    scales, gammas = ([0.03, 0.1], [0.05, 0.3])
+    alone = [
+        tr.SoftRasterizer(8, tr.Distribution("gaussian", s), tr.OverDepth(g))(v[None], c[None])
+        for s, g, v, c in zip(scales, gammas, vertices, colours, strict=True)
+    ]
+    edge = tr.Distribution("gaussian", torch.tensor(scales, dtype=torch.float64))
+    depth = tr.OverDepth(torch.tensor(gammas, dtype=torch.float64))
+    renderer = tr.SoftRasterizer(8, edge, depth)
+    torch.testing.assert_close(renderer(vertices, colours), torch.cat(alone))
+    twice = [tensor.repeat_interleave(2, dim=0) for tensor in (vertices, colours)]
+    seen_twice = renderer(*twice, views=2)
+    torch.testing.assert_close(seen_twice[::2], torch.cat(alone))
+    renderer.edge = tr.Distribution("gaussian", 0.1)
+    with pytest.raises(ValueError, match=r"^depth\.gamma: .*\(3,\)"):
+        renderer(*(tensor.repeat(2, 1, 1, 1)[:3] for tensor in (vertices, colours)))
+
+
+@F64
+@pytest.mark.parametrize("batched", [False, True])
+def test_each_network_looks_at_its_own_item(batched: bool) -> None:
+    vertices, colours = scene(4)
+    nets = [tr.MLPSoftness(scale=0.05, init="gaussian"), tr.MLPSoftness(scale=0.05)]
+    alone = [
+        tr.SoftRasterizer(8, net, tr.OverDepth())(v[None], c[None])
+        for net, v, c in zip(nets if batched else nets[:1] * 2, vertices, colours, strict=True)
+    ]
+    for edge in (nets[0], tr.tabulate(nets[0], octaves=8, subdivision=6)):
+        renderer = tr.SoftRasterizer(8, edge, tr.OverDepth())
+        name = "edge.weights" if edge is nets[0] else "edge.edge.weights"
+        stacked = torch.stack([net.weights for net in nets])
+        given = {name: stacked} if batched else {}
+        together = torch.func.functional_call(renderer, given, (vertices, colours))
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+@F64
+def test_where_nothing_is_the_background_shows() -> None:
+    vertices, colours = scene(5)
+    renderer = tr.SoftRasterizer(
+        8, tr.Distribution("uniform", 0.01), tr.OverDepth(0.1), background=(0.1, 0.2, 0.3)
+    )
+    away = vertices + torch.tensor([5.0, 0.0, 0.0], dtype=torch.float64)
+    away.requires_grad_()
+    image = renderer(away, colours)
+    expected = torch.tensor([0.1, 0.2, 0.3, 0.0], dtype=torch.float64).expand_as(image)
+    torch.testing.assert_close(image, expected)
+    (slope,) = torch.autograd.grad(image.sum(), away)
+    assert torch.equal(slope, torch.zeros_like(slope))
+
+
+@F64
+@pytest.mark.parametrize("gamma", [None, 0.2, tr.Knots([0.5, 0.02])])
+def test_it_survives_files_and_copies(gamma: float | tr.Knots | None, tmp_path: Path) -> None:
+    vertices, colours = scene(6)
+    depth = tr.OverDepth(gamma)
+    path = tmp_path / "over.safetensors"
+    tr.save_softening(path, tr.Softening(tr.Distribution("logistic", 0.05), depth))
+    loaded = tr.load_softening(path).depth
+    expected = tr.SoftRasterizer(8, depth=depth)(vertices, colours, progress=0.3)
+    for other in (loaded, copy.deepcopy(depth), pickle.loads(pickle.dumps(depth))):
+        assert torch.equal(
+            tr.SoftRasterizer(8, depth=other)(vertices, colours, progress=0.3), expected
+        )
+
+
+@F64
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^gamma: .*positive"):
+        tr.OverDepth(0.0)
+    with pytest.raises(ValueError, match=r"^barycentrics: .*nearest"):
+        tr.SoftRasterizer(8, depth=tr.OverDepth(), barycentrics="clipped")
+    with pytest.raises(ValueError, match=r"^unclipped_alpha: .*OverDepth"):
+        tr.SoftRasterizer(8, depth=tr.OverDepth(), unclipped_alpha=True)
+    for option in ({"barycentrics": "clipped"}, {"unclipped_alpha": True}):
+        renderer = tr.SoftRasterizer(8, **option)
+        renderer.depth = tr.OverDepth()
+        with pytest.raises(ValueError, match=f"^{next(iter(option))}: "):
+            renderer(*scene(0))
+
+
+@F64
+def test_sorted_gradients_are_those_of_indexing(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    values = torch.rand(2, 4, 3, generator=g, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([[0], [1]]), torch.tensor([[3, 1, 3], [0, 3, 3]])  # some not at all
+    weights = torch.rand(2, 3, 3, generator=g, dtype=torch.float64)
+    tangent = torch.rand(2, 4, 3, generator=g, dtype=torch.float64)
+    asked = dataclasses.replace(tr.runtime(), deterministic=True)
+    monkeypatch.setattr(gather, "runtime", lambda: asked)
+
+    def take(x: Tensor) -> Tensor:
+        return gather.at(x, *index)
+
+    ours, usual = take(values).grad_fn, values[index].grad_fn
+    assert ours is not None and usual is not None and ours.name() != usual.name()  # another way
+    assert torch.equal(take(values), values[index])
+    found, expected = (
+        torch.autograd.grad((f(values) ** 3 * weights).sum(), values)[0]
+        for f in (take, lambda x: x[index])
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+    assert torch.autograd.gradgradcheck(lambda x: take(x) ** 3, values)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(values.detach(), tangent)
+        moved = torch.autograd.forward_ad.unpack_dual(take(dual)).tangent
+    assert torch.equal(moved, tangent[index])
+
+
+@F64
+def test_an_edge_softness_of_the_users_own_is_fine() -> None:
+    inner = tr.MLPSoftness(scale=0.05, init="gaussian")
+
+    class Own(tr.EdgeSoftness):
+        variant, scale = inner.variant, inner.scale
+
+        def at(self, u: Tensor, threshold: float) -> EdgeState:
+            return inner.at(u, threshold)
+
+    own, usual = (tr.SoftRasterizer(8, edge, tr.OverDepth()) for edge in (Own(), inner))
+    assert torch.equal(own(*scene(0)), usual(*scene(0)))
+
+
+@pytest.mark.parametrize("gamma", [None, 0.1])
+def test_closed_forms_and_autodiff_agree(gamma: float | None) -> None:
+    vertices, colours = scene(7)
+    leaves = [t.requires_grad_() for t in (vertices, colours)]
+    renderer = tr.SoftRasterizer(12, tr.Distribution("gaussian", 0.1), tr.OverDepth(gamma))
+    found = {}
+    for method in ("closed_forms", "autodiff"):
+        with tr.derivatives_by(method):
+            first = torch.autograd.grad(renderer(*leaves).square().sum(), leaves, create_graph=True)
+            second = torch.autograd.grad(first[0].sin().sum() + first[1].sin().sum(), leaves)
+        found[method] = [t.detach() for t in (*first, *second)]
+    tight = vertices.dtype == torch.float64
+    for one, other in zip(*found.values(), strict=True):
+        assert float(other.abs().max()) > 1e-2
+        size = float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=size * (1e-10 if tight else 1e-4))
+
+
+@F64
+def test_without_a_threshold_second_derivatives_are_finite() -> None:
+    vertices, colours = scene(8)
+    leaves = [t.requires_grad_() for t in (vertices, colours)]
+    for gamma in (None, 0.1):
+        renderer = tr.SoftRasterizer(
+            16, tr.Distribution("gaussian", 0.05), tr.OverDepth(gamma), threshold=0.0
+        )
+        first = torch.autograd.grad(renderer(*leaves).square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(first[0].sum() + first[1].sum(), leaves)
+        assert all(bool(torch.isfinite(t).all()) for t in (*first, *second))
+
+
+def test_lists_are_as_deep_as_they_need_to_be() -> None:
+    """Also after a picture that needed deeper ones than the first guess."""
+    renderer = tr.SharpRasterizer(8, near=NEAR, far=FAR)
+    speck = torch.tensor([[-0.01, -0.01], [0.01, -0.01], [0.0, 0.01]])
+    speck += torch.tensor([0.01, 0.125])  # a tenth of the nearest pixel: nine do not hide others
+    z = torch.linspace(1, 2, 9)[None]
+    few, many = (
+        tr.lift_triangles(shape.expand(1, 9, 3, 2), z).to(tr.runtime().dtype)
+        for shape in (torch.tensor(COVER), speck)
+    )
+    depths = [renderer._layers(faces).shape[-1] for faces in (few, many, few)]
+    assert depths == [1, 9, 1]
+
+
+@pytest.mark.runs_on(arch="vulkan")
+def test_a_fixed_order_gives_equal_bits_where_a_thread_takes_a_pair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = dataclasses.replace(tr.runtime(), deterministic=True)
+    monkeypatch.setattr(packing, "runtime", lambda: asked)
+    vertices, colours = scene(9, 60)
+    leaves = [t.requires_grad_() for t in (vertices, colours)]
+    renderer = tr.SoftRasterizer(
+        128, tr.Distribution("logistic", 0.1), tr.OverDepth(), threshold=1e-3
+    )
+    found = [torch.autograd.grad(renderer(*leaves).square().sum(), leaves) for _ in range(3)]
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@F64
+@pytest.mark.parametrize("depth", [tr.OverDepth(), tr.SoftmaxDepth(0.1)])
+def test_autodiff_says_what_it_cannot_follow(depth: tr.DepthSoftness) -> None:
+    vertices, colours = scene(10)
+    edges = {
+        "table's look-up": tr.tabulate(tr.MLPSoftness(scale=0.05)),
+        "gamma distributions' loops": tr.Distribution("gamma", 0.05, shape=2.0),
+    }
+    for said, edge in edges.items():
+        image = tr.SoftRasterizer(8, edge, depth)(vertices.requires_grad_(), colours)
+        with tr.derivatives_by("autodiff"), pytest.raises(NotImplementedError, match=said):
+            image.square().sum().backward()

@@ -1,0 +1,174 @@
+"""Renders come from any thread, several at a time, and never change one another."""
+
+import threading
+
+import pytest
+import taichi as ti
+import torch
+
+import taichi_raster as tr
+from programs import run_program
+from scenes import assert_same, gradients, hessian_vector_products, questions
+from taichi_raster.engine.autodiff import by_autodiff
+from taichi_raster.engine.engine import engine
+from taichi_raster.runtime.thread import owner
+
+ON_ANY = pytest.mark.runs_on(precision="f32")  # on CPU, Vulkan and CUDA
+ON_CPU = pytest.mark.runs_on(arch="cpu", precision="f64")
+
+
+@ON_ANY
+def test_the_first_render_may_come_from_any_thread() -> None:
+    """And the next from another one, after the first has ended."""
+    run_program(
+        """
+tr.init(ARCH, PRECISION)
+for seed in (1, 2):
+    in_thread(check, *scene(seed))
+check(*scene(3))
+"""
+    )
+
+
+@ON_ANY
+def test_init_may_be_called_in_a_thread_that_ends() -> None:
+    run_program(
+        "in_thread(tr.init, ARCH, PRECISION)\nin_thread(check, *scene(1))\ncheck(*scene(2))"
+    )
+
+
+@ON_ANY
+def test_a_render_in_a_thread_may_outgrow_the_memory() -> None:
+    """Of another thread, as torch's backward is on a GPU; then the main thread renders on."""
+    run_program(
+        """
+tr.init(ARCH, PRECISION)
+small = scene(1)
+check(*small)
+large = scene(2, faces=40)
+from taichi_raster.engine.engine import engine
+before = engine().scratch.version
+grow = lambda: tr.in_runtime_thread(engine().scratch.reserve, x=1 << 21, y=1 << 22, y_dot=1 << 22)
+in_thread(grow)
+assert engine().scratch.version >= before + 3
+check(*large)
+in_thread(check, *small)
+"""
+    )
+
+
+@ON_CPU
+def test_two_threads_that_initialise_at_once_get_one_runtime() -> None:
+    run_program(
+        """
+ready = threading.Barrier(8)
+found = []
+def start(function):
+    ready.wait(60)
+    found.append(function())
+threads = [threading.Thread(target=start, args=(f,)) for f in [tr.runtime, tr.init] * 4]
+[thread.start() for thread in threads]
+[thread.join(60) for thread in threads]
+assert len(found) == 8 and len({id(each) for each in found}) == 1, found
+"""
+    )
+
+
+STRESS = """
+import random
+tr.init(ARCH, PRECISION)
+scenes = [
+    scene(1), scene(2, faces=3, size=(17, 20)), scene(3, faces=30, size=(5, 6)),
+    scene(4, faces=12, size=(30, 8)), scene(5, faces=60, size=(24, 24), batch=1),
+    scene(6, faces=2, size=(70, 40), batch=1), scene(7, faces=9, size=(12, 33)),
+    scene(8, faces=5, size=(8, 8)),
+]
+from taichi_raster.runtime import scratch
+from taichi_raster.engine.engine import engine
+failures, start = [], threading.Barrier(8)
+
+def work(number):
+    order = random.Random(number)
+    try:
+        start.wait(60)
+        for turn in range(25):  # 200 rounds in all
+            check(*order.choice(scenes))
+            if turn % 8 == number % 8 and number < 3:  # larger fields, all kernels compiled anew
+                name = ("x", "y", "tile_faces")[number]
+                size = tr.in_runtime_thread(engine().scratch.capacity, name) + 1
+                tr.in_runtime_thread(engine().scratch.reserve, **{name: size})
+    except BaseException as failure:
+        failures.append(failure)
+
+threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
+[thread.start() for thread in threads]
+for thread in threads:
+    thread.join(500)
+    assert not thread.is_alive(), "a thread hangs"
+if failures:
+    raise failures[0]
+print("rounds done")
+"""
+
+
+@ON_ANY
+def test_eight_threads_200_rounds_of_sizes_that_grow() -> None:
+    """First renders in workers, gradients and second derivatives, all right to the twin."""
+    assert "rounds done" in run_program(STRESS, timeout=560)
+
+
+def test_growth_that_fails_leaves_what_was_there(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may run out while larger fields are made."""
+    (case, x), scratch = questions(dtype)[0], engine().scratch
+    expected = gradients(case.ours, x)
+    more = {name: owner.run(scratch.capacity, name) + 1 for name in ("x", "y", "cells", "pixels")}
+
+    def fail(_: object) -> None:
+        raise MemoryError("no memory for this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ti.FieldsBuilder, "finalize", fail)
+        for name, size in more.items():
+            with pytest.raises(MemoryError, match="no memory for this"):
+                owner.run(scratch.reserve, **{name: size})
+    assert_same(gradients(case.ours, x), expected)
+
+
+def test_what_a_thread_asks_for_holds_for_that_thread_alone() -> None:
+    """`derivatives_by("autodiff")` in one thread, closed forms in another meanwhile."""
+    seen: list[bool] = []
+    with tr.derivatives_by("autodiff"):
+        thread = threading.Thread(target=lambda: seen.append(by_autodiff()))
+        thread.start()
+        thread.join()
+        assert by_autodiff()
+    assert seen == [False] and not by_autodiff()
+
+
+def test_threads_do_not_see_each_other(dtype: torch.dtype) -> None:
+    """Renders, backward and double backward, several at a time, each its own scene."""
+    cases = questions(dtype)
+    alone = [(gradients(case.ours, x), hessian_vector_products(case.ours, x)) for case, x in cases]
+    failures: list[BaseException] = []
+    start = threading.Barrier(len(cases))
+
+    def work(i: int) -> None:
+        case, x = cases[i]
+        try:
+            start.wait(timeout=60)
+            for _ in range(3):
+                assert_same(gradients(case.ours, x), alone[i][0])
+                assert_same(hessian_vector_products(case.ours, x), alone[i][1])
+        except BaseException as failure:  # noqa: BLE001 - raised below
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(cases))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+        assert not thread.is_alive(), "two renders wait for each other"
+    if failures:
+        raise failures[0]
