@@ -59,16 +59,6 @@ ORDER = {
 }
 """From the ground up; each may import those before it, and those of the packages before its own."""
 
-# Being mended: what checks.py says of a face's attributes belongs into the room of scenes.
-MENDED_NEXT = ("taichi_raster.checks", "taichi_raster.scene")
-
-
-def package_imports() -> rooms.Graph:
-    graph = rooms.imports()
-    low, high = MENDED_NEXT
-    graph[low] = {target for target in graph[low] if rooms.room(target) != high}
-    return graph
-
 
 def floors(order: dict[str, tuple[str, ...]]) -> list[str]:
     return [f"{package}.{name}" for package, names in order.items() for name in names]
@@ -76,11 +66,11 @@ def floors(order: dict[str, tuple[str, ...]]) -> list[str]:
 
 def test_rooms_import_only_those_below_them() -> None:
     assert tuple(ORDER) == rooms.PACKAGES
-    assert not rooms.upward(package_imports(), floors(ORDER))
+    assert not rooms.upward(rooms.imports(), floors(ORDER))
 
 
 def test_no_modules_and_no_rooms_import_one_another() -> None:
-    graph = package_imports()
+    graph = rooms.imports()
     assert not rooms.circles(graph)
     assert not rooms.circles(rooms.of_rooms(graph))
 
