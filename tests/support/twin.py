@@ -236,7 +236,7 @@ def render(
             view=finer,
         )
         blocks: Tensor = fine.unflatten(2, (width, n)).unflatten(1, (height, n))
-    return blocks.mean((2, 4))
+        return blocks.mean((2, 4))
 
     pair = pairs(face_vertices, *view.image_size)
     log_f, log_s = edge(pair.distance / per_instance(scale, face_vertices, 3))
