@@ -16,7 +16,7 @@ import taichi as ti
 from taichi_raster.kernels.fragment import Face
 from taichi_raster.kernels.memory import Memory, size_of
 from taichi_raster.maths.dual import Number
-from taichi_raster.maths.tracing import element, let, set_to
+from taichi_raster.maths.tracing import element, let, set_to, traced
 from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import Dim, Part, Slot
 from taichi_raster.runtime.variant import Table
@@ -117,21 +117,25 @@ class FaceSums:
             for offset in range(size)
         }
 
+    @traced
     def scatter(self, lane: Any) -> None:
         """Add one lane's adjoints of cells to the run's."""
         for i, amounts in enumerate(self.amounts):
             self.share(self.first.at(lane).value + i, amounts.at(lane).value)
 
+    @traced
     def empty(self, lane: Any) -> None:
         """Forget one lane's adjoints of cells."""
         for amounts in self.amounts:
             amounts.at(lane).set(0.0)
 
+    @traced
     def fold(self, lane: Any) -> None:
         """Add one lane to lane 0."""
         for lanes in self.sums.values():
             lanes.at(0).add(lanes.at(lane).value)
 
+    @traced
     def flush(self) -> None:
         """Put lane 0 where it belongs: nobody else adds to what is the face's own."""
         for (part, offset), lanes in self.sums.items():

@@ -48,34 +48,33 @@ class Binning(PairKernels):
 
     @ti.func
     def visit_tile(self, tile, grouped, fills: ti.template()):
-        """Count a tile's faces, or, where `fills`, list them."""
         b, row, column = self.tile_at(tile)
         group = self.group_of(b, row, column)
-        self.hold(b)
-        at = self.fields.tile_begin[tile] if ti.static(fills) else 0
-        for k in range(self.begin(group, grouped), self.end(group, grouped)):
-            face = self.candidate(k, grouped)
-            if self.reaches(b, face, row, column, TILE):
-                if ti.static(fills):
-                    self.fields.tile_faces[at] = face
-                at += 1
-        if ti.static(not fills):
-            self.fields.tile_begin[tile + 1] = at
-        self.release()
+        lists = ti.static(self.fields.tile_begin, self.fields.tile_faces)
+        self.visit(tile, b, row, column, TILE, group, grouped, lists, fills)
 
     @ti.func
     def visit_group(self, group, fills: ti.template()):
-        """The same for a group of tiles."""
         b, row, column = self.group_at(group)
+        lists = ti.static(self.fields.group_begin, self.fields.group_faces)
+        self.visit(group, b, row, column, ti.static(GROUP * TILE), 0, 0, lists, fills)
+
+    @ti.func
+    def visit(
+        self, i, b, row, column, side, group, grouped, lists: ti.template(), fills: ti.template()
+    ):
+        """Count the faces of square number i of pixels, or, where `fills`, list them."""
+        begins, faces = ti.static(lists)
         self.hold(b)
-        at = self.fields.group_begin[group] if ti.static(fills) else 0
-        for face in range(self.dims[Dim.FACES]):
-            if self.reaches(b, face, row, column, ti.static(GROUP * TILE)):
+        at = begins[i] if ti.static(fills) else 0
+        for k in range(self.begin(group, grouped), self.end(group, grouped)):
+            face = self.candidate(k, grouped)
+            if self.reaches(b, face, row, column, side):
                 if ti.static(fills):
-                    self.fields.group_faces[at] = face
+                    faces[at] = face
                 at += 1
         if ti.static(not fills):
-            self.fields.group_begin[group + 1] = at
+            begins[i + 1] = at
         self.release()
 
     @ti.kernel

@@ -4,6 +4,7 @@ from typing import Any
 
 import taichi as ti
 
+from taichi_raster.kernels.fragment import Face
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.runtime.layout import Dim
 
@@ -12,8 +13,8 @@ from taichi_raster.runtime.layout import Dim
 class FaceKernels(PairKernels):
     """A subclass says what is done with a face."""
 
-    def run_face(self, b: Any, index: Any, run: Any) -> None:
-        """Do a face of batch item `b`; a `ti.func`."""
+    def run_face(self, face: Face, run: Any) -> None:
+        """Do a face of a run; a `ti.func`."""
         raise NotImplementedError
 
     @ti.kernel
@@ -25,4 +26,6 @@ class FaceKernels(PairKernels):
         b = run // runs_per_item
         begin = (run - b * runs_per_item) * faces
         for index in range(begin, ti.min(begin + faces, self.dims[Dim.FACES])):
-            self.run_face(b, index, run)
+            self.hold(b)
+            self.run_face(self.face(b, index), run)
+            self.release()

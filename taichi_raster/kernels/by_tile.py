@@ -12,7 +12,7 @@ import taichi as ti
 from taichi_raster.kernels.fragment import Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.maths.tracing import traced
-from taichi_raster.runtime.layout import SHIFT, TILE, Dim
+from taichi_raster.runtime.layout import TILE, Dim
 
 
 @ti.data_oriented
@@ -56,9 +56,9 @@ class TileKernels(PairKernels):
             self.start(sums.at(lane))
         for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
             face = self.face(b, self.fields.tile_faces[k])
-            top, bottom = self.rows_of_tile(face, first_row, first_column)
-            for lane in range((top - first_row) * TILE, (bottom - first_row) * TILE):
-                m = self.meet(face, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1)))
+            begin, end = self.lanes_of_tile(face, first_row, first_column)
+            for lane in range(begin, end):
+                m = self.meet_in_tile(face, first_row, first_column, lane)
                 if ti.static(self.loops):
                     if m.near:
                         self.add(m, sums.at(lane))

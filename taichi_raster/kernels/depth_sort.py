@@ -54,32 +54,31 @@ class Layers(PairKernels):
         for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
             index = self.fields.tile_faces[k]
             face = self.face(b, index)
-            top, bottom = self.rows_of_tile(face, first_row, first_column)
-            begin, end = (top - first_row) * TILE, (bottom - first_row) * TILE
+            begin, end = self.lanes_of_tile(face, first_row, first_column)
             for lane in range(begin, end):
-                m = self.meet(face, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1)))
+                m = self.meet_in_tile(face, first_row, first_column, lane)
                 if ti.static(self.loops):
-                    self.set_cover(pairs, lane, 0.0)
+                    pairs.cover.at(lane).set(0.0)
                     if m.near:
                         self.note(m, pairs, lane)
                 else:
                     self.note(m, pairs, lane)
             for lane in range(begin, end):
-                cover = self.cover_of(pairs, lane)
+                cover = pairs.cover.at(lane).value
                 if (lane & (TILE - 1)) < columns and cover != 0.0:
                     q = self.pixel_index(
                         b, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1))
                     )
-                    found = self.found_of(pairs, lane)
+                    found = pairs.found.at(lane).value
                     self.insert(
-                        q * depth, ti.min(found, depth), depth, index, self.z_of(pairs, lane), cover
+                        q * depth, ti.min(found, depth), depth, index, pairs.z.at(lane).value, cover
                     )
-                    self.set_found(pairs, lane, found + 1)
+                    pairs.found.at(lane).set(found + 1)
         most = 0
         for row in range(first_row, ti.min(first_row + TILE, self.dims[Dim.HEIGHT])):
             for i in range(columns):
                 q = self.pixel_index(b, row, first_column + i)
-                found = self.found_of(pairs, (row - first_row) * TILE + i)
+                found = pairs.found.at((row - first_row) * TILE + i).value
                 most = ti.max(most, self.finish(q, found, depth, hides))
         self.release()
         ti.atomic_max(needed, most)
@@ -152,26 +151,6 @@ class Layers(PairKernels):
     def signed_cover(self, m: Meeting, f: Fragment) -> Any:
         cover = raw(f.edge.f)
         return let(ti.select(self.front(m.face.triangle), cover, -cover))
-
-    @traced
-    def set_cover(self, pairs: TilePairs, lane: Any, cover: Any) -> None:
-        pairs.cover.at(lane).set(cover)
-
-    @traced
-    def set_found(self, pairs: TilePairs, lane: Any, found: Any) -> None:
-        pairs.found.at(lane).set(found)
-
-    @traced
-    def cover_of(self, pairs: TilePairs, lane: Any) -> Any:
-        return pairs.cover.at(lane).value
-
-    @traced
-    def z_of(self, pairs: TilePairs, lane: Any) -> Any:
-        return pairs.z.at(lane).value
-
-    @traced
-    def found_of(self, pairs: TilePairs, lane: Any) -> Any:
-        return pairs.found.at(lane).value
 
     @traced
     def depth_of(self, f: Fragment) -> Any:

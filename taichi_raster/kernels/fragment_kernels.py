@@ -35,6 +35,21 @@ class ListedPairs(PairKernels):
     """Kernels that go through listed pairs: `Meeting.q` is then the pair's number, `Dim.PIXELS` how
     many there are, and a place in y a pair's."""
 
+    @ti.func
+    def each_chunk(self, face, body: ti.template(), extra: ti.template()):
+        """Call ``body(face, begin, last, *extra)`` for each LANES of a face's pairs, which end
+        before `last`."""
+        first, last = self.fields.entry_begin[face.at], self.fields.entry_begin[face.at + 1]
+        for chunk in range((last - first + LANES - 1) // LANES):
+            body(face, first + chunk * LANES, last, *extra)
+
+    @traced
+    def meet_entry(self, e: Any) -> Meeting:
+        """Pair number e, when its face is not known yet."""
+        at = let(self.entry(Entry.FACE, e))
+        b = let(at // self.dim(Dim.FACES))
+        return self.meet_listed(self.face(b, let(at - b * self.dim(Dim.FACES))), e)
+
     @traced
     def meet_listed(self, face: Face, e: Any) -> Meeting:
         """Pair number e, by which its numbers are found, too."""
@@ -51,27 +66,20 @@ class Measure(FaceKernels, ListedPairs):
     """Coverage, depth and attributes of each pair."""
 
     @ti.func
-    def run_face(self, b, index, run):
-        self.hold(b)
-        face = self.face(b, index)
-        at = self.face_index(b, index)
-        planes = self.planes()
-        first, last = self.fields.entry_begin[at], self.fields.entry_begin[at + 1]
-        for chunk in range((last - first + LANES - 1) // LANES):
-            begin = first + chunk * LANES
-            for lane in range(ti.min(eights(last - begin), LANES)):
-                self.keep(self.meet_listed(face, begin + lane), planes, lane)
-            for lane in range(ti.min(last - begin, LANES)):
-                self.put(planes, lane, begin + lane)
-        self.release()
+    def run_face(self, face, run):
+        self.each_chunk(face, self.measure_chunk, (self.planes(),))
+
+    @ti.func
+    def measure_chunk(self, face, begin, last, planes):
+        for lane in range(ti.min(eights(last - begin), LANES)):
+            self.keep(self.meet_listed(face, begin + lane), planes, lane)
+        for lane in range(ti.min(last - begin, LANES)):
+            self.put(planes, lane, begin + lane)
 
     @ti.kernel
     def measure_pairs(self, pairs: ti.i32):
         for e in range(pairs):
-            at = self.entry(Entry.FACE, e)
-            b = at // self.dims[Dim.FACES]
-            face = self.face(b, at - b * self.dims[Dim.FACES])
-            self.measure(self.meet_listed(face, e))
+            self.measure(self.meet_entry(e))
 
     @traced
     def measure(self, m: Meeting) -> None:
@@ -120,39 +128,23 @@ class PullListed(Pull, ListedPairs):
     """The adjoint of all inputs, given those of what `Measure` finds."""
 
     @ti.func
-    def run_face(self, b, index, run):
-        self.hold(b)
-        face = self.face(b, index)
-        at = self.face_index(b, index)
-        sums = self.face_sums(face, run)
-        first, last = self.fields.entry_begin[at], self.fields.entry_begin[at + 1]
-        for chunk in range((last - first + LANES - 1) // LANES):
-            begin = first + chunk * LANES
-            lanes = ti.min(eights(last - begin), LANES)
-            for lane in range(lanes):
-                inside = begin + lane < last
-                m = self.meet_listed(face, begin + lane)
-                if ti.static(self.skips):
-                    if ti.static(self.scatters):
-                        self.empty(sums, lane)
-                    if inside:
-                        self.pull_pair(m, inside, sums, lane)
-                else:
-                    self.pull_pair(m, inside, sums, lane)
-            if ti.static(self.scatters):
-                for lane in range(lanes):
-                    self.scatter(sums, lane)
-        for lane in range(1, LANES):
-            self.fold(sums, lane)
-        self.flush(sums)
-        self.release()
+    def pull_face(self, face, sums):
+        self.each_chunk(face, self.pull_chunk, (sums,))
+
+    @ti.func
+    def pull_chunk(self, face, begin, last, sums):
+        self.pull_lanes(face, 0, ti.min(eights(last - begin), LANES), (begin, last), sums)
+
+    @traced
+    def meet_lane(self, face: Face, lane: Any, where: tuple[Any, ...]) -> tuple[Meeting, Any, Any]:
+        begin, last = where
+        inside = let(begin + lane < last)
+        return self.meet_listed(face, begin + lane), inside, inside
 
     @ti.kernel
     def pull_pairs(self, pairs: ti.i32):
         for e in range(pairs):
-            at = self.entry(Entry.FACE, e)
-            b = at // self.dims[Dim.FACES]
-            self.pull_listed(self.face(b, at - b * self.dims[Dim.FACES]), e)
+            self.pull_listed(e)
 
     @ti.kernel
     def pull_items(self, items: ti.i32, begin: ti.i32, count: ti.i32):
@@ -161,12 +153,11 @@ class PullListed(Pull, ListedPairs):
         for b in range(items):
             first = self.fields.entry_begin[b] + begin
             for e in range(first, ti.min(first + count, self.fields.entry_begin[b + 1])):
-                at = self.entry(Entry.FACE, e)
-                self.pull_listed(self.face(b, at - b * self.dims[Dim.FACES]), e)
+                self.pull_listed(e)
 
     @traced
-    def pull_listed(self, face: Face, e: Any) -> None:
-        m = self.meet_listed(face, e)
+    def pull_listed(self, e: Any) -> None:
+        m = self.meet_entry(e)
         self.pull_fragment(m, self.weigh(m), self.pixel_sink(m))
 
     @traced

@@ -16,7 +16,7 @@ from taichi_raster.maths.dual import Number, exp, raw, select
 from taichi_raster.maths.tracing import let, traced
 from taichi_raster.maths.vector import Vector, total
 from taichi_raster.runtime.device import Runtime
-from taichi_raster.runtime.layout import Limit, Part, State
+from taichi_raster.runtime.layout import SHIFT, TILE, Limit, Part, State
 from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.variant import Architecture, Table, Variant
 from taichi_raster.softness import conorm
@@ -68,6 +68,11 @@ class PairKernels(Reach):
         foot = geometry.measure(point, face.triangle, choice, self.autodiff)
         near = let(raw(foot.d) >= -self.limit(Limit.REACH))
         return Meeting(face, self.pixel_index(face.b, row, column), point, foot, near)
+
+    @traced
+    def meet_in_tile(self, face: Face, first_row: Any, first_column: Any, lane: Any) -> Meeting:
+        """The same, of a tile's pixel number `lane`."""
+        return self.meet(face, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1)))
 
     @traced
     def weigh(self, m: Meeting) -> Fragment:

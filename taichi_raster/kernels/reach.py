@@ -38,6 +38,12 @@ class Reach(Memory):
         return self._rows_between(face, lowest, highest, first_row, first_row + TILE)
 
     @traced
+    def lanes_of_tile(self, face: Face, first_row: Any, first_column: Any) -> tuple[Any, Any]:
+        """(begin, end): the pixels of these rows, numbered row by row within the tile."""
+        top, bottom = self.rows_of_tile(face, first_row, first_column)
+        return let((top - first_row) * TILE), let((bottom - first_row) * TILE)
+
+    @traced
     def columns(self, face: Face, row: Any) -> tuple[Any, Any]:
         """(left, right): the columns of a row that a face can reach."""
         y = raw(self.point(row, 0)[1])

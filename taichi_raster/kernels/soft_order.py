@@ -43,6 +43,11 @@ class Several:
     def __init__(self, width: int) -> None:
         self.first, self.second = Lanes(width), Lanes(width)
 
+    @traced
+    def set(self, lane: Any, first: float, second: float) -> None:
+        self.first.at(lane).set(first)
+        self.second.at(lane).set(second)
+
 
 @ti.data_oriented
 class OrderKernels(PairKernels):
@@ -78,7 +83,7 @@ class OrderKernels(PairKernels):
     def product(self, several, row, begin, count, found, pixels, layers):
         """Multiply a row's factors, each pixel's for itself."""
         for lane in range(count):
-            self.set_both(several, lane, 1.0, 0.0)
+            several.set(lane, 1.0, 0.0)
         for other in range(found):
             if other != row:
                 for lane in range(count):
@@ -93,11 +98,6 @@ class OrderKernels(PairKernels):
     @traced
     def several(self) -> Several:
         return Several(self.width)
-
-    @traced
-    def set_both(self, several: Several, lane: Any, first: float, second: float) -> None:
-        several.first.at(lane).set(first)
-        several.second.at(lane).set(second)
 
     @traced
     def pair(self, q: Any, i: Any, j: Any, pixels: Any, layers: Any) -> Pair:
@@ -171,7 +171,7 @@ class PullThrough(OrderKernels):
                 self.put(self.fields.y, several, lane, row * pixels + begin + lane, layers * pixels)
         for own in range(layers):
             for lane in range(count):
-                self.set_both(several, lane, 0.0, 0.0)
+                several.set(lane, 0.0, 0.0)
             if own < found:
                 for other in range(found):
                     if other != own:

@@ -46,10 +46,16 @@ class Pull(FaceKernels):
         return isinstance(self.variant.edge.network, Table) and self.moves[Part.EDGE_WEIGHTS]
 
     @ti.func
-    def run_face(self, b, index, run):
-        self.hold(b)
-        face = self.face(b, index)
+    def run_face(self, face, run):
         sums = self.face_sums(face, run)
+        self.pull_face(face, sums)
+        for lane in range(1, LANES):
+            sums.fold(lane)
+        sums.flush()
+
+    @ti.func
+    def pull_face(self, face, sums):
+        """Add the adjoints of a face's pairs."""
         top, bottom = self.rows(face, 0, self.dims[Dim.HEIGHT])
         for row in range(top, bottom):
             left, right = self.columns(face, row)
@@ -58,24 +64,23 @@ class Pull(FaceKernels):
                 first = chunk * LANES
                 begin = ti.max(left - first, 0) // 8 * 8
                 end = ti.min(eights(right - first), LANES)
-                for lane in range(begin, end):
-                    column = first + lane
-                    inside = (column >= left) & (column < right)
-                    m = self.meet(face, row, column)
-                    if ti.static(self.skips):
-                        if ti.static(self.scatters):
-                            self.empty(sums, lane)
-                        if m.near & inside:
-                            self.pull_pair(m, inside, sums, lane)
-                    else:
-                        self.pull_pair(m, inside, sums, lane)
+                self.pull_lanes(face, begin, end, (row, first, left, right), sums)
+
+    @ti.func
+    def pull_lanes(self, face, begin, end, where: ti.template(), sums):
+        """Add the adjoints of the pairs in lanes from `begin` to before `end`."""
+        for lane in range(begin, end):
+            m, inside, near = self.meet_lane(face, lane, where)
+            if ti.static(self.skips):
                 if ti.static(self.scatters):
-                    for lane in range(begin, end):
-                        self.scatter(sums, lane)
-        for lane in range(1, LANES):
-            self.fold(sums, lane)
-        self.flush(sums)
-        self.release()
+                    sums.empty(lane)
+                if near:
+                    self.pull_pair(m, inside, sums, lane)
+            else:
+                self.pull_pair(m, inside, sums, lane)
+        if ti.static(self.scatters):
+            for lane in range(begin, end):
+                sums.scatter(lane)
 
     @ti.kernel
     def pull_pixels(self, runs: ti.i32, begin: ti.i32, count: ti.i32):
@@ -98,12 +103,16 @@ class Pull(FaceKernels):
         return FaceSums(self, face, run)
 
     @traced
-    def empty(self, sums: FaceSums, lane: Any) -> None:
-        sums.empty(lane)
+    def meet_lane(self, face: Face, lane: Any, where: tuple[Any, ...]) -> tuple[Meeting, Any, Any]:
+        """A lane's pair, whether it is one at all, and whether it may count.
 
-    @traced
-    def scatter(self, sums: FaceSums, lane: Any) -> None:
-        sums.scatter(lane)
+        `where` is what `pull_face` knows of all lanes.
+        """
+        row, first, left, right = where
+        column = let(first + lane)
+        inside = let((column >= left) & (column < right))
+        m = self.meet(face, row, column)
+        return m, inside, let(m.near & inside)
 
     @traced
     def pull_pair(self, m: Meeting, in_image: Any, sums: FaceSums, lane: Any) -> None:
@@ -117,14 +126,6 @@ class Pull(FaceKernels):
     @traced
     def pixel_sink(self, m: Meeting) -> PixelSink:
         return PixelSink(self, m.face)
-
-    @traced
-    def fold(self, sums: FaceSums, lane: Any) -> None:
-        sums.fold(lane)
-
-    @traced
-    def flush(self, sums: FaceSums) -> None:
-        sums.flush()
 
     @traced
     def pull_fragment(self, m: Meeting, f: Fragment, sink: Sink) -> None:
