@@ -1,4 +1,4 @@
-"""Depth softnesses, one a file (see base.py). Files of this folder are found by themselves."""
+"""Depth softnesses, one per file (see base.py). Every file in this folder is imported."""
 
 import pkgutil
 from importlib import import_module

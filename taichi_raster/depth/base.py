@@ -1,13 +1,13 @@
-"""What the renderer asks of a depth softness: how much each fragment weighs in a pixel's colour.
+"""The base of depth softnesses: how much each fragment weighs in a pixel's colour.
 
 Most are a log-weight l of the normalised depth z_norm = (far - z) / (far - near), which is 1 at the
-near plane. A fragment's weight is its coverage times exp(l), so that the kernels need sums alone,
-and the result does not depend on the order of the faces. `HardDepth` takes one face's colour, and
-`OverDepth` looks at the fragments in front of each.
+near plane. A fragment's weight is its coverage times exp(l). The kernels then need sums only, and
+the result does not depend on the order of the faces. `HardDepth` takes the colour of one face, and
+`OverDepth` the fragments in front of each.
 
-Each depth softness is one file: its log-weight for the kernels, its composition, its description
-and how it is stored. A new one is a file in this folder, found by itself; `taichi_raster/__init__`
-exports it.
+Each depth softness is one file: its log-weight for the kernels, its composition, its description,
+and how it is stored. To add one, add a file to this folder, and export it in
+`taichi_raster/__init__`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class DepthState:
     """A depth softness at one progress.
 
     Attributes:
-        gamma, shape, shift, background_z: 0-d or (B,).
-        weights: network weights (Q,) or (B, Q), or None.
+        gamma, shape, shift, background_z: each 0-d or (B,).
+        weights: network weights, (Q,) or (B, Q), or None.
     """
 
     gamma: Tensor
@@ -44,16 +44,16 @@ class DepthState:
 
 @dataclass(frozen=True)
 class LogWeight:
-    """A fragment's log-weight l in a kernel, with its slopes.
+    """A fragment's log-weight l in a kernel, with its derivatives.
 
     Attributes:
         l: the value.
-        by_z: its slope in z_norm; with a network, in the network's output.
-        by_gamma, by_shape, by_shift: its slopes in the parameters; None where l has no such one.
-        tape: of the network, if there is one.
+        by_z: the derivative in z_norm; with a network, in the network's output.
+        by_gamma, by_shape, by_shift: the derivatives in the parameters; None without this one.
+        tape: what the network's VJP needs, or None.
     """
 
-    l: Number  # noqa: E741 - as in the text
+    l: Number  # noqa: E741 - as in the formulas
     by_z: Number
     by_gamma: Number
     by_shape: Any = None
@@ -62,26 +62,26 @@ class LogWeight:
 
 
 class PairKernel(Protocol):
-    """What a log-weight's formula may ask of the kernel that it is compiled into."""
+    """What a log-weight's formula may use of the kernel that it is compiled into."""
 
     autodiff: bool
 
     def parameter(self, b: Any, slot: int) -> Number:
-        """One of a batch item's parameters, see `Slot`."""
+        """A parameter of batch item `b`, see `Slot`."""
 
     def network(self, shape: Architecture, part: int, b: Any, x: Number) -> Any:
-        """The tape of a network at x, whose weights lie in a part of the inputs."""
+        """A network at x, with what its VJP needs; its weights are a part of the inputs."""
 
 
 @dataclass(frozen=True)
 class LogWeightFormula:
-    """A log-weight as text for the kernels: equal formulas share compiled kernels.
+    """The formula of a log-weight in the kernels; equal formulas share compiled kernels.
 
     Attributes:
-        network: the shape of a network whose weights are inputs, or None.
-        relative: l is z_norm / gamma. Its differences are then taken before the division, so that
-            no digits are lost (a softmax).
-        looped: evaluating it takes loops.
+        network: the architecture of a network whose weights are inputs, or None.
+        relative: whether l is z_norm / gamma (a softmax). Depths are then subtracted before the
+            division, so that no digits are lost.
+        looped: whether evaluating it takes loops.
     """
 
     network: Architecture | None = None
@@ -92,19 +92,19 @@ class LogWeightFormula:
         return False
 
     def at(self, kernel: PairKernel, b: Any, z_norm: Number, reference: Any) -> LogWeight:
-        """l at a depth of batch item `b`; relative to the depth `reference` where `relative`."""
+        """l at z_norm of batch item `b`; of z_norm - reference, if `relative`."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class PixelColours:
-    """What the kernels find of each pixel's colour.
+    """The sums over each pixel's fragments that its colour is made of.
 
     Attributes:
-        weight: (1, B, H, W) sum of the weights, each times exp(-offset).
-        colours: (C, B, H, W) weighted sums of the attributes, likewise.
-        offset: (B, H, W) what was subtracted from all log-weights.
-        reference: (B, H, W) the normalised depth that depths were taken relative to.
+        weight: (1, B, H, W) sum of the weights, times exp(-offset).
+        colours: (C, B, H, W) weighted sums of the attributes, times exp(-offset).
+        offset: (B, H, W) subtracted from all log-weights.
+        reference: (B, H, W) the normalised depth that depths are relative to.
     """
 
     weight: Tensor
@@ -114,17 +114,17 @@ class PixelColours:
 
 
 KINDS: dict[str, type[DepthSoftness]] = {}
-"""The depth softnesses that files know, by their `kind`."""
+"""The depth softnesses that can be stored, by their `kind`."""
 
 
 class DepthSoftness(nn.Module):
-    """The base of all depth softnesses.
+    """The base class of depth softnesses: how fragments mix into a pixel's colour.
 
     Attributes:
-        variant: what the kernels compile.
-        kind: the name of this class in files; None for one that cannot be stored.
-        by_fragments: whether colours are composed from each pixel's fragments, by
-            `mean_colours` (see `OverDepth`), not from sums.
+        variant: the part that kernels compile.
+        kind: the name of this class in files; None if it cannot be stored.
+        by_fragments: whether colours are composed from each pixel's fragments by `mean_colours`
+            (see `OverDepth`), not from sums.
     """
 
     variant: DepthVariant
@@ -141,8 +141,10 @@ class DepthSoftness(nn.Module):
         raise NotImplementedError
 
     def background(self, state: DepthState, batch: int) -> Tensor:
-        """The background's log-weight, (B,), by the same formula as a fragment's; its normalised
-        depth where the formula is `relative`."""
+        """The background's log-weight, (B,), by the formula of a fragment's.
+
+        If the formula is `relative`, it is the background's normalised depth instead.
+        """
         return state.background_z.expand(batch)
 
     def compose(
@@ -151,10 +153,10 @@ class DepthSoftness(nn.Module):
         """The pixels' colours over the background.
 
         Args:
-            found: of all pixels.
+            found: the sums of all pixels.
             state: of this softness.
-            floor: (B,) what `background` gave.
-            background: broadcasts to (C, B, H, W); None for 0.
+            floor: (B,) the result of the method `background`.
+            background: colours, which broadcast to (C, B, H, W); None for 0.
 
         Returns:
             (C, B, H, W).
@@ -162,11 +164,11 @@ class DepthSoftness(nn.Module):
         raise NotImplementedError
 
     def describe(self) -> str:
-        """A few words: what it is, and its parameters."""
+        """A short description: the kind, and its parameters."""
         return type(self).__name__
 
     def stored(self) -> Stored:
-        """What a file keeps of it, besides its kind.
+        """What a file keeps of it besides its kind: a description, and tensors by name.
 
         Raises:
             TypeError: if it cannot be stored.
@@ -175,12 +177,16 @@ class DepthSoftness(nn.Module):
 
     @classmethod
     def built(cls, entry: Entry) -> DepthSoftness:
-        """From what `stored` described; ValueError for anything amiss."""
+        """Build it from what `stored` described.
+
+        Raises:
+            ValueError: for missing or invalid entries.
+        """
         raise NotImplementedError
 
 
 class WeightedDepth(DepthSoftness):
-    """What those with a log-weight share: a temperature, and where the background lies."""
+    """The base class of those with a log-weight: a temperature, and the background's depth."""
 
     background_z: Tensor
 
@@ -211,7 +217,7 @@ class WeightedDepth(DepthSoftness):
         return colours * (found.weight + rest).reciprocal()
 
     def _stored(self, *schedules: str, **description: Any) -> Stored:
-        """A description, these schedules, own parameters and the background's depth."""
+        """The description, these schedules, own parameters and the background's depth."""
         kinds, tensors = stored_schedules(self, "depth", *schedules)
         tensors |= dict(self.named_parameters(recurse=False))
         return description | kinds, tensors | {"background_z": self.background_z}

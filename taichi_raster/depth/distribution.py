@@ -1,4 +1,4 @@
-"""A distribution over depth."""
+"""Depth softness by a distribution of the normalised depth."""
 
 from __future__ import annotations
 
@@ -46,19 +46,23 @@ class _Formula(LogWeightFormula):
 
 
 class DistributionDepth(WeightedDepth):
-    """A distribution over depth: l = log F(z_norm / gamma + shift) (Wu et al., EGSR 2024).
+    """Weighs fragments by a distribution over depth (Wu et al., EGSR 2024).
 
-    z_norm lies in [0, 1], 1 at the near plane: shift by about -1 / (2 gamma) to put the middle of
-    the distribution in the middle of the depth range.
+    The log-weight is l = log F(z_norm / gamma + shift). The normalised depth z_norm is 1 at the
+    near plane and 0 at the far one. A shift of about -1 / (2 gamma) puts the middle of the
+    distribution into the middle of the depth range.
 
     Args:
-        name: of the distribution, as for `Distribution`.
-        gamma: its scale, in units of the depth range; else as for `SoftmaxDepth`.
+        name: of the distribution, as for `Distribution`; not ``"heaviside"``.
+        gamma: its scale, in units of the depth range; otherwise as for `SoftmaxDepth`.
         background_z: as for `SoftmaxDepth`.
         shape, shift: as for `Distribution`.
 
     Raises:
-        ValueError: as `SoftmaxDepth` and `Distribution`; also for ``"heaviside"``.
+        ValueError: as `SoftmaxDepth` and `Distribution`, and for ``"heaviside"``.
+
+    Example:
+        >>> depth = DistributionDepth("cauchy", gamma=0.1, shift=-5.0)
     """
 
     kind = "distribution"
@@ -81,7 +85,7 @@ class DistributionDepth(WeightedDepth):
 
     @property
     def formulas(self) -> registry.DistributionFormulas:
-        """The distribution's formulas: looked up, so that the module can be pickled."""
+        """The distribution's formulas; looked up, so that the module can be pickled."""
         assert isinstance(self.variant.log_weight, _Formula)
         return registry.find(self.variant.log_weight.name)
 

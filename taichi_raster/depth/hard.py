@@ -1,4 +1,4 @@
-"""The nearest face alone."""
+"""Hard depth test: the colour of the nearest face."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from taichi_raster.softness.serialization import Stored
 
 
 class HardDepth(DepthSoftness):
-    """The nearest face that contains the pixel gives its colour, alone; no face, the background.
+    """Gives each pixel the colour of the nearest face that contains its centre.
 
-    Colours then have no gradient through visibility; alpha stays soft.
+    Where no face does, it shows the background. Colours have no gradient through visibility; alpha
+    stays soft.
     """
 
     variant = DepthVariant("nearest")

@@ -1,4 +1,4 @@
-"""A learned depth softness: a small network's log-weight."""
+"""Learned depth softness: a small network gives the log-weight."""
 
 from __future__ import annotations
 
@@ -36,18 +36,21 @@ class _Formula(LogWeightFormula):
 
 
 class MLPDepth(WeightedDepth):
-    """A learned depth softness: l = (z_norm + r(z_norm)) / gamma with a small tanh network r.
+    """Learns how depth weighs: l = (z_norm + r(z_norm)) / gamma with a small tanh network r.
 
-    It starts as `SoftmaxDepth`. (The published learned depth, Wu et al., EGSR 2024, multiplies
-    running sums, so that its result depends on the order of the faces; a log-weight does not.)
+    It starts as `SoftmaxDepth`. The published learned depth (Wu et al., EGSR 2024) multiplies
+    running sums, so that its result depends on the order of the faces. A log-weight's does not.
 
     Args:
         widths, residual, bias: of the network, as for `MLPSoftness`.
         gamma, background_z: as for `SoftmaxDepth`.
-        seed: of the random weights in front of the output unit, whose own are 0.
+        seed: of the random weights of the hidden layers; those of the output unit start at 0.
 
     Attributes:
         weights: parameter (Q,), in the order of `MLPSoftness.weights`.
+
+    Raises:
+        TypeError, ValueError: as `MLPSoftness` and `SoftmaxDepth`.
     """
 
     kind = "mlp"
@@ -74,7 +77,7 @@ class MLPDepth(WeightedDepth):
         return DepthState(gamma, *rest, self.background_z, self.weights)
 
     def log_weight(self, z_norm: Tensor, u: float = 1.0) -> Tensor:
-        """l at normalised depths (N,), differentiable in torch; for plots and tests."""
+        """l at normalised depths (N,), computed in torch, differentiably; for plots and tests."""
         return network_logit(self.network, self.weights, z_norm) / self.gamma(torch.tensor(u))
 
     def background(self, state: DepthState, batch: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""Coverages hide what is behind them: Porter and Duff's *over*, in a hard or a soft order.
+"""Alpha compositing by Porter and Duff's *over*, in a hard or a soft order.
 
-Kernels list the fragments of each pixel, nearest first, and measure their coverages, depths and
+Kernels list the fragments of each pixel, nearest first, and compute their coverages, depths and
 attributes. Torch composes these, so that all of it can be differentiated twice.
 """
 
@@ -21,18 +21,21 @@ from taichi_raster.softness.schedule import Schedule, as_schedule, describe
 from taichi_raster.softness.serialization import Stored, built_schedule, stored_schedules
 
 Transmittance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""What the other fragments let through of each, (K, P): of coverages (K, P), depths in temperatures
-(K, P), and how many fragments each pixel has (P,)."""
+"""Gives each fragment's transmittance (K, P).
+
+Its arguments are coverages (K, P), depths over temperature (K, P), and the number of fragments of
+each pixel (P,).
+"""
 
 
 @dataclass(frozen=True)
 class PixelFragments:
-    """N fragments of P pixels.
+    """The N fragments of P pixels.
 
     Attributes:
-        shown: coverage, depth and attributes of each.
-        slots: where each lies among (layers, pixels), nearest first.
-        layers: how many a pixel has, at most.
+        shown: (2 + C, N) coverage, depth and attributes of each.
+        slots: (N,) the flat index of each in (layers, pixels), nearest first.
+        layers: K, at least the largest number of fragments of a pixel.
         pixels: P.
     """
 
@@ -50,34 +53,39 @@ class PixelFragments:
         return found.index_add_(0, pixel, torch.ones_like(pixel, dtype=torch.int32))
 
     def spread(self, values: Float[Tensor, "*n N"]) -> Float[Tensor, "*n K P"]:
-        """Values in their places, 0 where there is no fragment."""
+        """Scatter values to their slots; 0 where there is no fragment."""
         empty = values.new_zeros(*values.shape[:-1], self.layers * self.pixels)
         return empty.index_copy(-1, self.slots, values).unflatten(-1, (self.layers, self.pixels))
 
 
 class OverDepth(DepthSoftness):
-    """Coverages hide what is behind them: each fragment weighs what the nearer ones let through.
+    """Composites fragments front to back, so that coverage hides what is behind it.
 
-    Fragment i weighs a_i prod_j (1 - a_j P(j in front of i)). Without a temperature the order is
-    that of the depths: Porter and Duff's *over* (SIGGRAPH 1984), front to back, as PyTorch3D's
-    `AlphaCompositor` and the triangle splatting of Held et al. (2025) have it; of depths that are
-    equal to the last bit, the face with the lower number is in front. With one, the order is soft
-    as well: P = 1 / (1 + exp((z_i' - z_j') / gamma)), z' normalised depth, 1 at the near
-    plane. Depths have gradients only then.
+    Fragment i weighs a_i prod_j (1 - a_j P(j in front of i)).
 
-    A sharp edge in front of another surface blends from one to the other over the width of the edge
-    softness. Under a softmax the nearer shape grows instead, by its scale over gamma, since a faint
-    coverage weighs as much as the depth before it is exponentiated. In return this needs a list of
-    fragments for each pixel, and takes about three times as long; with a temperature, K of them
-    take K^2 operations, and K^2 memory where second derivatives are wanted (160 large faces at
-    32 x 32 pixels: 1 GiB).
+    * Without a temperature the order is that of the depths: Porter and Duff's *over* (SIGGRAPH
+      1984), as in PyTorch3D's `AlphaCompositor` and the triangle splatting of Held et al. (2025).
+      Of equal depths, the face with the lower index is in front. Depths have no gradient.
+    * With one the order is soft, too: P = 1 / (1 + exp((z_i' - z_j') / gamma)), with z' the
+      normalised depth, 1 at the near plane. Depths have gradients.
+
+    An edge in front of another surface blends over the width of the edge softness. Under a softmax
+    the nearer shape grows instead, because its large weight multiplies a faint coverage.
+
+    It needs a list of fragments for each pixel, and takes about three times as long as a softmax.
+    With a temperature, K fragments take K^2 operations. Second derivatives then take K^2 memory:
+    1 GiB for 160 large faces at 32 x 32 pixels.
 
     Args:
-        gamma: temperature, in units of the depth range, positive: a number, a tensor (0-d or (B,))
+        gamma: temperature in units of the depth range, positive: a number, a tensor (0-d or (B,)),
             or a `Schedule`; None for the hard order.
 
     Raises:
+        TypeError: for a gamma of another type.
         ValueError: for a gamma that is not positive.
+
+    Example:
+        >>> renderer = SoftRasterizer(64, depth=OverDepth(gamma=0.05))
     """
 
     variant = DepthVariant("fragments")
@@ -96,12 +104,12 @@ class OverDepth(DepthSoftness):
     def mean_colours(
         self, fragments: PixelFragments, gamma: Float[Tensor, "P"], through: Transmittance
     ) -> Float[Tensor, "C P"]:
-        """The mean of each pixel's attributes; a fragment weighs what the others let through of it.
+        """The weighted mean of each pixel's attributes, (C, P).
 
         Args:
             fragments: of all pixels.
             gamma: (P,) temperature of the order, in units of z; ignored in the hard order.
-            through: what fragments in a soft order let through.
+            through: gives transmittances in a soft order.
         """
         coverage = fragments.spread(fragments.shown[0])
         if self.gamma is None:
@@ -135,7 +143,7 @@ class OverDepth(DepthSoftness):
 
 
 def _through_in_order(coverage: Float[Tensor, "K P"]) -> Float[Tensor, "K P"]:
-    """What those before each let through. By products, not logarithms: a coverage may be 1."""
+    """Transmittances in the hard order; by products, not logarithms, as coverages may be 1."""
     parts = [torch.ones_like(coverage[0])]
     for a in coverage[:-1].unbind():
         parts.append(parts[-1] * (1 - a))

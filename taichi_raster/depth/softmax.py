@@ -1,4 +1,4 @@
-"""A softmax over depth."""
+"""Softmax over depth, as in SoftRas."""
 
 from __future__ import annotations
 
@@ -25,16 +25,22 @@ class _Formula(LogWeightFormula):
 
 
 class SoftmaxDepth(WeightedDepth):
-    """Softmax over depth: l = z_norm / gamma (Liu et al., ICCV 2019, eq. 5).
+    """Mixes fragments by a softmax over depth (Liu et al., ICCV 2019, eq. 5).
+
+    The log-weight is l = z_norm / gamma, with z_norm = (far - z) / (far - near).
 
     Args:
-        gamma: temperature, positive; a number, a tensor (0-d or (B,)) or a `Schedule`. Smaller is
-            sharper.
-        background_z: normalised depth of the background, >= 0, so that its weight is
-            exp(background_z / gamma): a number or a tensor, 0-d or (B,).
+        gamma: temperature in units of the depth range, positive: a number, a tensor (0-d or (B,))
+            or a `Schedule`. Smaller is sharper.
+        background_z: normalised depth of the background, >= 0: a number or a tensor, 0-d or (B,).
+            The background's weight is exp(background_z / gamma).
 
     Raises:
+        TypeError: for a gamma or background_z of another type.
         ValueError: for a gamma that is not positive, or a background_z that is negative.
+
+    Example:
+        >>> depth = SoftmaxDepth(gamma=Geometric(0.1, 0.01))
     """
 
     variant = DepthVariant("weights", _Formula())

@@ -1,1 +1,1 @@
-"""Runs the kernels, one call at a time, and makes them functions that torch differentiates."""
+"""Runs the kernels, one call at a time, and makes them differentiable functions of torch."""

@@ -1,4 +1,4 @@
-"""Derivatives by Taichi's own autodiff, the oracle of the closed forms."""
+"""Chooses between closed-form derivatives and Taichi's autodiff, their oracle."""
 
 from __future__ import annotations
 
@@ -14,23 +14,31 @@ _by_autodiff: ContextVar[bool] = ContextVar("derivatives_by_autodiff", default=F
 
 
 def by_autodiff() -> bool:
-    """Whether the caller wants derivatives by Taichi's autodiff (see `derivatives_by`)."""
+    """Whether derivatives come from Taichi's autodiff in this thread (see `derivatives_by`)."""
     return _by_autodiff.get()
 
 
 @contextmanager
 def derivatives_by(method: str) -> Iterator[None]:
-    """Within it, derivatives come from ``"closed_forms"`` (the default) or from ``"autodiff"``.
+    """A context in which derivatives come from ``"closed_forms"`` (default) or ``"autodiff"``.
 
-    The closed forms are faster, and compile faster. Taichi's reverse-mode autodiff, over the same
-    sums, gives the same numbers by another road: use it to check the other one, or a formula of
-    your own. It cannot follow the loops in the gamma distributions.
+    The closed forms run and compile faster. Taichi's reverse-mode autodiff differentiates the same
+    sums independently. Use it to check the closed forms, or a formula of your own.
 
-    It holds for this thread (or asyncio task) alone: for what is rendered in it, whichever thread
-    torch then runs the backward in, and for the backward of what was rendered before.
+    The context holds for this thread or asyncio task only. It covers renders within it, whichever
+    thread torch runs their backward in, and backward passes within it of earlier renders.
+
+    Args:
+        method: ``"closed_forms"`` or ``"autodiff"``.
 
     Raises:
         ValueError: for another method.
+        NotImplementedError: in a backward pass that autodiff cannot do: of gamma distributions,
+            of tables, and of any softness with ``deterministic=True`` on a GPU.
+
+    Example:
+        >>> with tr.derivatives_by("autodiff"):
+        ...     (gradient,) = torch.autograd.grad(renderer.silhouette(faces).sum(), faces)
     """
     if method not in ("closed_forms", "autodiff"):
         raise ValueError(f"method: unknown {method!r}; known: closed_forms, autodiff")
@@ -42,9 +50,10 @@ def derivatives_by(method: str) -> Iterator[None]:
 
 
 def refuse_what_autodiff_cannot(call: Call, on_gpu: bool) -> None:
+    """Raise NotImplementedError for a call that Taichi's autodiff cannot differentiate."""
     if on_gpu and call.fixed_order:
         raise NotImplementedError(
-            "derivatives_by('autodiff') knows no deterministic=True on a GPU; use closed forms"
+            "derivatives_by('autodiff') has no deterministic=True on a GPU; use closed forms"
         )
     if isinstance(call.variant.edge.network, Table):
         raise NotImplementedError(

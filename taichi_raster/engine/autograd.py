@@ -1,15 +1,15 @@
-"""The bridge to torch: what kernels compute, as a function that torch can differentiate twice.
+"""Makes what the kernels compute a function that torch can differentiate twice.
 
 `Evaluate` computes y(x) by the kernels of a `Work`. Its derivatives are functions, too. With u a
-direction in x and v an adjoint of y, they are
+tangent of x and v an adjoint of y, they are
 
-    `_VJP`     J(x)^T v          derivative along (u, v'):  H u + J^T v'
-    `_JVP`     J(x) u            adjoint of x and of u:      H u, J^T v
-    `_Second`  H(x, v) u, with H the Hessian of v . y(x): symmetric, so that the adjoint of u is H
-               times what comes in
+    `_VJP`     J(x)^T v          tangent along (u, v'):   H u + J^T v'
+    `_JVP`     J(x) u            adjoints of x and of u:  H u, J^T v
+    `_Second`  H(x, v) u         adjoint of u:            H times the incoming adjoint
 
-Each is one of the others' derivatives, so that torch can go on in reverse and forward mode, and
-with `torch.func`, for as long as no third derivative of y is asked for. That one is refused.
+H is the Hessian of v . y(x), which is symmetric. Each function is a derivative of the others. So
+torch can differentiate in reverse and forward mode, and with `torch.func`, until a third derivative
+of y is asked for. That raises NotImplementedError.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ W = TypeVar("W", bound="Work")
 
 
 class Work(Protocol):
-    """A function y(x) of the kernels', its first and its second derivatives."""
+    """A function y(x) that kernels compute, with its first and second derivatives."""
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
-        """What it keeps for its derivatives."""
+        """Tensors that the derivatives need."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """y(x), and what else was found, which has no derivative."""
+        """y(x), and a second result, which has no derivative."""
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """J(x)^T v."""
@@ -45,11 +45,11 @@ class Work(Protocol):
         """The gradient of v . J(x) x_dot with respect to x."""
 
     def renewed(self: W) -> W:
-        """The same work for another x."""
+        """The same work for another x, which then has data of its own in the engine."""
 
 
 class Evaluate(torch.autograd.Function):
-    """``(x, work) -> work.forward(x)``; only y has a derivative."""
+    """``(x, work) -> work.forward(x)``; only its first result has derivatives."""
 
     @staticmethod
     def forward(x: Tensor, work: Work) -> tuple[Tensor, ...]:
@@ -81,7 +81,7 @@ class Evaluate(torch.autograd.Function):
 
 
 class _Linear(torch.autograd.Function):
-    """What the derivatives share: tensors first and the work last, all kept."""
+    """The base of the derivatives; inputs are tensors, then the work."""
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, *inputs: Any) -> tuple:
@@ -173,15 +173,17 @@ class _Second(_Linear):
         return _sum(by_v, by_u)
 
 
-# torch asks for it at each call, and reads it off the function if it is not there.
+# torch asks for the signature at each call; kept here, it is not worked out anew.
 for _function in (Evaluate, _VJP, _JVP, _Second):
     _forward: Any = _function.forward
     _forward.__signature__ = inspect.signature(_forward)
 
 
 def _asked(ctx: Any, i: int) -> bool:
-    """Whether this backward is to give the adjoint of input `i`, as far as torch tells: not only
-    whether that input has derivatives, which is all that `needs_input_grad` says."""
+    """Whether this backward has to give the adjoint of input `i`, as far as torch tells.
+
+    `needs_input_grad` says only whether the input has derivatives.
+    """
     if not ctx.needs_input_grad[i]:
         return False
     try:
@@ -205,8 +207,11 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 def _each(function: Any, info: Any, in_dims: tuple, *inputs: Any) -> tuple[Any, Any]:
-    """One call for each entry of a mapped axis. Where x, the first input, is mapped, each is
-    another render, with data of its own in the engine; the work is the last input."""
+    """Call the function for each entry of a mapped axis, and stack the results.
+
+    Where x, the first input, is mapped, each call is another render, with its own data in the
+    engine. The work is the last input.
+    """
 
     def call(*entry: Any) -> Any:
         work = entry[-1] if in_dims[0] is None else entry[-1].renewed()

@@ -1,10 +1,10 @@
-"""One call at a time: has its inputs, tile lists and sums in place, and runs kernels on them.
+"""Runs one call at a time: uploads its inputs, lists the faces of its tiles, launches kernels.
 
-All of it is done in the thread that owns the runtime (see thread.py), so that calls come one after
-the other. They share the scratch fields: a call that comes back for its derivatives finds its data
-still there, or uploads them again if another call came between.
+All of it runs in the thread that owns the runtime (see thread.py), so that calls do not overlap.
+They share the scratch fields. A call that comes back for its derivatives finds its data still
+there, or uploads them again if another call came between.
 
-What is done with a call stands beside this file: pixel_sums.py, fragments.py, soft_order.py.
+What is evaluated is in pixel_sums.py, fragment_values.py and soft_order.py.
 """
 
 from __future__ import annotations
@@ -32,20 +32,23 @@ from taichi_raster.runtime.thread import owner
 from taichi_raster.runtime.variant import Table, Variant
 
 MARGIN = LANES
-"""Pixels past the last row that are read, and not used."""
+"""Pixels behind the last row that kernels read and ignore."""
 
 LOOPS = 1 << 13
-"""How often a GPU's thread may go through loops where it takes many pixels. Mesa's software driver
-ends loops after 2^16 turns, of which some take three; long loops also trip other drivers'
-watchdogs."""
+"""Iterations of a loop in one launch, for a GPU thread that processes many pixels.
+
+Mesa's software driver ends loops after 2^16 turns, and some iterations take three. Long loops also
+trip other drivers' watchdogs.
+"""
 
 
 class Engine:
-    """Scratch memory and compiled kernels of a runtime, for the thread that owns it.
+    """Scratch memory and compiled kernels of a runtime; for the owner's thread.
 
     Attributes:
-        on_gpu: whether kernels go pixel by pixel, as suits many threads.
-        scratch: the fields; cache: the kernels.
+        on_gpu: whether kernels go pixel by pixel, which suits many threads.
+        scratch: the fields.
+        cache: the compiled kernels.
     """
 
     def __init__(self, settings: Runtime) -> None:
@@ -53,8 +56,8 @@ class Engine:
         self.scratch = Scratch(settings)
         self.cache = KernelCache(self.scratch, settings)
         self._tickets = itertools.count()
-        self._loaded = -1  # whose lists and state are there; not the sums, which are read at once
-        self._placed = -1  # and whose inputs
+        self._loaded = -1  # the ticket whose tile lists and state are on the device
+        self._placed = -1  # the ticket whose inputs are on the device
 
     def ticket(self) -> int:
         """A number that names one call's data in the scratch fields; from any thread."""
@@ -63,14 +66,14 @@ class Engine:
     def load(
         self, call: Call, ticket: int, x: Tensor, background: Tensor, tangent: bool = False
     ) -> None:
-        """Have this call's inputs, tile lists and sums in place; room for tangents, if wanted.
+        """Bring this call's inputs, tile lists and sums onto the device, unless they are there.
 
         Args:
             call: the call.
-            ticket: its own.
+            ticket: the call's own.
             x: its inputs, packed as layout.py says.
             background: (B,) log-weights.
-            tangent: whether tangents of x and y follow.
+            tangent: whether to make room for tangents of x and y.
         """
         runtime()  # raises if Taichi was re-initialised
         fields = self.scratch
@@ -79,7 +82,7 @@ class Engine:
         if tangent:
             fields.reserve(x_dot=call.x_size, y_dot=call.y_size + MARGIN)
         if fields.version == before and self._loaded == ticket:
-            if self._placed != ticket:  # listed pairs came between
+            if self._placed != ticket:  # other inputs were uploaded meanwhile
                 self._put(call, x, background)
                 self._placed = ticket
             return
@@ -90,7 +93,7 @@ class Engine:
         self._loaded = self._placed = ticket
 
     def place(self, call: Call, x: Tensor, background: Tensor) -> None:
-        """Put a call's inputs and tile lists in place."""
+        """Upload a call's inputs, and list the faces of its tiles."""
         self._loaded = self._placed = -1
         self.scratch.reserve(
             x=call.x_size,
@@ -103,18 +106,18 @@ class Engine:
         list_faces(self.cache, self.scratch, call, self.on_gpu)
 
     def place_inputs(self, call: Call, x: Tensor, pixels: int) -> None:
-        """Put a call's inputs in place, without tile lists; `pixels` is how many sums there are."""
+        """Upload a call's inputs without tile lists; `pixels` is the number of sums."""
         self._placed = -1
         self.scratch.reserve(x=call.x_size, limits=len(call.limits()))
         self._put(call, x, x[:0], pixels)
 
     def displace(self) -> None:
-        """Say that the inputs that were in place are overwritten."""
+        """Note that the inputs on the device will be overwritten."""
         runtime()  # raises if Taichi was re-initialised
         self._placed = -1
 
     def run(self, kind: type[TileKernels], variant: Variant, call: Call) -> None:
-        """Run a kernel tile by tile, or pixel by pixel."""
+        """Run a kernel tile by tile on a CPU, pixel by pixel on a GPU."""
         if self.on_gpu:
             self.cache.launch(kind, variant, "run_pixels", call.batch * call.slots)
         else:
@@ -122,10 +125,10 @@ class Engine:
             self.cache.launch(kind, variant, "run_tiles", tiles, items_per_run(tiles))
 
     def vjp(self, kind: type[Pull], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
-        """The adjoint of x, given that of the sums.
+        """The adjoint of x, given that of the sums, which is on the device.
 
-        Face by face, which suits few threads, or pixel by pixel; pair by pair, where `pairs` are
-        listed.
+        Kernels go face by face on a CPU, which suits few threads. On a GPU they go pixel by pixel,
+        or, given the number of listed `pairs`, pair by pair.
         """
         if self.on_gpu:
             self._vjp_by_pixels(kind, call, x, pairs)
@@ -160,7 +163,7 @@ class Engine:
             kind, variant, "run_faces", all_runs, runs, length, items_per_run(all_runs)
         )
         found = transfer.read(fields, fields.x.grad, x, call.x_size)
-        if total > 0:  # what faces share: the sum over runs, in a fixed order
+        if total > 0:  # shared by faces: the sum over runs, in a fixed order
             values, at = found.numpy(), 0
             parts = fields.views[fields.partials][:total].reshape(call.batch, runs, -1).sum(1)
             for part, size in sizes.items():
@@ -170,11 +173,11 @@ class Engine:
         return found
 
     def _longest(self, begins: Any, lists: int, like: Tensor) -> int:
-        """The length of the longest of so many lists, of which a field has the beginnings."""
+        """The length of the longest list; the field holds the beginnings of `lists` lists."""
         return int(transfer.read(self.scratch, begins, like, lists + 1).diff().max())
 
     def _put(self, call: Call, x: Tensor, background: Tensor, pixels: int | None = None) -> None:
-        """The inputs alone; on a CPU, the cells of a table at a place of their own, too."""
+        """Upload the inputs; on a CPU, also the cells of a table, to a field of their own."""
         sizes, limits = _numbers(call, self.on_gpu, pixels, x.dtype)
         transfer.place(self.scratch, x, sizes, limits, background)
         if isinstance(call.variant.edge.network, Table) and not self.on_gpu:
@@ -187,7 +190,7 @@ class Engine:
 def _numbers(
     call: Call, on_gpu: bool, pixels: int | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The contents of the integer field, and of the floating-point field beside it."""
+    """The integer field and the floating-point field of a call, as tensors."""
     sizes = torch.tensor(call.dims(on_gpu, pixels), dtype=torch.int32)
     return sizes, torch.tensor(call.limits(), dtype=dtype)
 
@@ -196,7 +199,7 @@ _engine: Engine | None = None
 
 
 def engine() -> Engine:
-    """The engine of the runtime in force; from any thread."""
+    """The engine of the runtime in force; may be called from any thread."""
     settings = runtime()
     return owner.run(_create, settings) if _engine is None else _engine
 

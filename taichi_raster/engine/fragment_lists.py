@@ -1,4 +1,4 @@
-"""The fragments that each pixel sees, in order of depth, and as the kernels go through them."""
+"""Lists the fragments of each pixel in order of depth."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from taichi_raster.runtime.variant import Variant
 
 @dataclass(frozen=True)
 class FragmentList:
-    """N pairs, sorted by face where kernels go face by face, else by pixel.
+    """N fragments, sorted by face where kernels go face by face, else by pixel.
 
     Attributes:
         entries: (3, N), see layout.Entry.
-        begin: where each face's pairs begin, (B * F + 1,); or each batch item's, (B + 1,).
-        slots: (N,) the place of each among (depth, B, H, W), nearest first.
-        depth: at least as many as any pixel has, and at least 1.
+        begin: where each face's fragments begin, (B * F + 1,); or each batch item's, (B + 1,).
+        slots: (N,) the flat index of each in (depth, B, H, W), nearest first.
+        depth: the largest number of fragments of a pixel, or more; at least 1.
     """
 
     entries: Int[Tensor, "3 N"]
@@ -38,7 +38,7 @@ class FragmentList:
 
     @staticmethod
     def of(layers: Int[Tensor, "B H W K"], faces: int, by_face: bool) -> FragmentList:
-        """Of what `Layers` finds: faces of each pixel, nearest first, then -1."""
+        """From the faces of each pixel, nearest first, then -1."""
         batch, height, width, most = layers.shape
         flat = layers.reshape(-1)
         at = (flat >= 0).nonzero()[:, 0].int()
@@ -58,48 +58,48 @@ class FragmentList:
         return FragmentList(entries, begin, slots, most)
 
 
-def depth_layers(call: Call, x: Tensor, hides: int) -> Int[Tensor, "B H W K"]:
-    """Faces that each pixel sees, nearest first, then -1; see `EarlyStop`."""
-    return owner.run(_layers_of, engine(), call, x, hides)
+def depth_layers(call: Call, x: Tensor, stop: int) -> Int[Tensor, "B H W K"]:
+    """The faces of each pixel, nearest first, then -1; `stop` is an `EarlyStop`."""
+    return owner.run(_layers_of, engine(), call, x, stop)
 
 
-def fragment_list(sums: PixelSums, x: Tensor, hides: int) -> FragmentList:
-    """The pairs that pixels see, of inputs whose sums were taken."""
+def fragment_list(sums: PixelSums, x: Tensor, stop: int) -> FragmentList:
+    """The fragments of each pixel, for inputs whose sums are already taken."""
     current = engine()
-    layers = owner.run(_layers_of_sums, current, sums, x, hides)
+    layers = owner.run(_layers_after_sums, current, sums, x, stop)
     return FragmentList.of(layers, sums.call.faces, by_face=not current.on_gpu)
 
 
-def _layers_of(current: Engine, call: Call, x: Tensor, hides: int) -> Tensor:
+def _layers_of(current: Engine, call: Call, x: Tensor, stop: int) -> Tensor:
     current.place(call, x, x.new_zeros(call.batch))
-    return _layers(current, call, call.variant, x, hides)
+    return _layers(current, call, call.variant, x, stop)
 
 
-def _layers_of_sums(current: Engine, sums: PixelSums, x: Tensor, hides: int) -> Tensor:
+def _layers_after_sums(current: Engine, sums: PixelSums, x: Tensor, stop: int) -> Tensor:
     current.load(sums.call, sums.ticket, x, sums.background)
-    # The kernels do not look at the T-conorm, so that all T-conorms share them.
+    # These kernels do not use the T-conorm: all T-conorms share them.
     variant = replace(sums.call.variant, conorm="probabilistic", moves=NO_DERIVATIVES)
-    return _layers(current, sums.call, variant, x, hides)
+    return _layers(current, sums.call, variant, x, stop)
 
 
 _depths: LRUCache[tuple, int] = LRUCache(256)
-"""How deep lists were the last time, of scenes that are alike; for the owner's thread."""
+"""How deep the lists of a similar scene were the last time; for the owner's thread."""
 
 
-def _layers(current: Engine, call: Call, variant: Variant, x: Tensor, hides: int) -> Tensor:
-    """The layers of inputs that are in place."""
+def _layers(current: Engine, call: Call, variant: Variant, x: Tensor, stop: int) -> Tensor:
+    """The layers of inputs that are on the device."""
     fields, tiles = current.scratch, call.batch * call.tiles
-    scene = variant, hides, call.faces, call.height, call.width
+    scene = variant, stop, call.faces, call.height, call.width
     depth = min(_depths.get(scene, 4), call.faces)
     name = "collect_pixels" if current.on_gpu else "collect_tiles"
     sizes = (call.batch * call.slots,) if current.on_gpu else (tiles, items_per_run(tiles))
     while True:
         listed = call.pixels * depth
         fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
-        needed = current.cache.launch(Layers, variant, name, *sizes, depth, hides)
+        needed = current.cache.launch(Layers, variant, name, *sizes, depth, stop)
         if needed <= depth:
             _depths[scene] = max(needed, 1)
             found = transfer.read(fields, fields.layers, x, listed)
             found = found.view(call.batch, call.height, call.width, depth)
             return found[..., : max(needed, 1)]
-        depth = min(2 * depth, needed) if hides == EarlyStop.SUM else needed
+        depth = min(2 * depth, needed) if stop == EarlyStop.SUM else needed

@@ -1,4 +1,4 @@
-"""What listed pairs show, with its derivatives, by the kernels of fragment_kernels.py."""
+"""Coverage, depth and attributes of listed fragments, with first and second derivatives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from taichi_raster.runtime.variant import Variant
 
 @dataclass(frozen=True)
 class FragmentValues:
-    """Coverage, depth and attributes of listed pairs, (2 + C, N): an `autograd.Work`."""
+    """Coverage, depth and attributes of listed fragments, (2 + C, N): an `autograd.Work`."""
 
     call: Call
     listing: FragmentList
@@ -100,7 +100,7 @@ class FragmentValues:
         return self.listing.entries.shape[1]
 
     def _place(self, current: Engine, x: Tensor, tangent: bool = False) -> None:
-        """The inputs and the listed pairs."""
+        """Upload the inputs and the listed fragments."""
         current.displace()
         fields, size = current.scratch, (2 + self.call.variant.channels) * self._count + MARGIN
         begin, entries = self.listing.begin, self.listing.entries
@@ -112,7 +112,7 @@ class FragmentValues:
         transfer.seed(fields, fields.entry_begin, begin, fields.entry_begin, 0)
 
     def _measure(self, current: Engine, kind: type[Measure], variant: Variant) -> None:
-        """Pair by pair, or face by face, which suits few threads."""
+        """Evaluate the fragments: pair by pair on a GPU, face by face on a CPU."""
         if current.on_gpu:
             current.cache.launch(kind, variant, "measure_pairs", self._count)
         else:

@@ -1,4 +1,4 @@
-"""The compiled kernels, and their launches."""
+"""Compiles kernels at their first use, keeps them, and launches them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from taichi_raster.runtime.variant import Variant
 
 
 class KernelCache:
-    """Compiles kernels for the scratch fields when they are first used; those that were used last
-    stay, until a field is replaced."""
+    """The compiled kernels for the current scratch fields, least recently used ones dropped.
+
+    Kernels use fields by reference. Once a field is replaced, all kernels are dropped.
+    """
 
     def __init__(self, scratch: Scratch, settings: Runtime) -> None:
         self._scratch, self._settings = scratch, settings
@@ -22,7 +24,7 @@ class KernelCache:
         self._version = -1  # of the scratch fields that they were compiled for
 
     def launch(self, kind: type, variant: Variant, name: str, *arguments: int) -> int:
-        """Run one of the kernels of a kind."""
+        """Launch the kernel `name` of a kind, and return its result, or 0."""
         self._forget_stale()
         launcher = self._launchers.get((kind, variant, name))
         if launcher is None:
@@ -32,7 +34,7 @@ class KernelCache:
         return launcher(*arguments)
 
     def kernels(self, kind: type, variant: Variant) -> Any:
-        """The kernels of a kind, compiled anew if a field was replaced since."""
+        """The kernels of a kind for a variant."""
         self._forget_stale()
         kernels = self._kernels.get((kind, variant))
         if kernels is None:
@@ -41,7 +43,7 @@ class KernelCache:
         return kernels
 
     def _forget_stale(self) -> None:
-        """Forget the kernels of fields that were replaced since."""
+        """Drop all kernels if a field was replaced since they were compiled."""
         if self._version != self._scratch.version:
             self._kernels.clear()
             self._launchers.clear()

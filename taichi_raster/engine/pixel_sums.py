@@ -1,4 +1,4 @@
-"""The sums of each pixel over its fragments, with first and second derivatives."""
+"""Sums over the fragments of each pixel, with first and second derivatives."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PixelSums:
         return replace(self, ticket=engine().ticket())
 
     def _now(self) -> PixelSums:
-        """With the caller's wish for autodiff, which the owner's thread does not know."""
+        """With the caller's `derivatives_by`, which the owner's thread cannot see."""
         return replace(self, autodiff=True) if by_autodiff() else self
 
 

@@ -1,4 +1,4 @@
-"""A soft order's transmittances: what the other fragments of a pixel let through of each."""
+"""Transmittances in a soft order: how much of each fragment the others let through."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ from taichi_raster.runtime import transfer
 from taichi_raster.runtime.thread import owner
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 
-_VARIANT = Variant(EdgeVariant("uniform"), DepthVariant("none"))  # which these do not look at
+_VARIANT = Variant(
+    EdgeVariant("uniform"), DepthVariant("none")
+)  # a placeholder: these kernels use no softness
 
 
 def through_softly(
     coverage: Float[Tensor, "K P"], depth: Float[Tensor, "K P"], counts: Int[Tensor, "P"]
 ) -> Float[Tensor, "K P"]:
-    """What the others let through of each fragment: the product of 1 - a_j sigmoid(z_i - z_j).
+    """The transmittance of each fragment i: the product over j of 1 - a_j sigmoid(z_i - z_j).
 
     Args:
-        coverage: a, in [0, 1]; depth: z, in temperatures.
-        counts: how many of its K places each pixel fills, from the first on; the others have
-            coverage 0, and what comes of them is of no account.
+        coverage: (K, P) a, in [0, 1], of up to K fragments of P pixels.
+        depth: (K, P) z, divided by the temperature.
+        counts: (P,) how many of the K places each pixel fills, from the first on. The others must
+            have coverage 0; their results are ignored.
     """
     if by_autodiff():
         return through_by_torch(coverage, depth)
@@ -46,7 +49,7 @@ def through_softly(
 def through_by_torch(
     coverage: Float[Tensor, "K P"], depth: Float[Tensor, "K P"]
 ) -> Float[Tensor, "K P"]:
-    """The same in torch, fragment by fragment: it keeps some K^2 P numbers."""
+    """`through_softly` in torch, fragment by fragment; autograd keeps about K^2 P numbers."""
     through = torch.ones_like(coverage)
     for j, (a, z) in enumerate(zip(coverage.unbind(), depth.unbind(), strict=True)):
         others = coverage.new_ones(len(coverage), 1)
@@ -57,7 +60,7 @@ def through_by_torch(
 
 @dataclass(frozen=True)
 class SoftOrder:
-    """`through_softly` by kernels, an `autograd.Work` of coverages and depths, flat in x."""
+    """`through_softly` by kernels: an `autograd.Work` whose x is coverages, then depths."""
 
     layers: int
     pixels: int
@@ -80,7 +83,7 @@ class SoftOrder:
         return self
 
     def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
-        """In torch: the kernel's quotients would lose their digits where a factor is nearly 0."""
+        """In torch: a kernel's quotients would lose digits where a factor is nearly 0."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             coverage, depth = x.view(2, self.layers, self.pixels)
@@ -112,7 +115,7 @@ class SoftOrder:
         return found.view(self.layers, self.pixels)
 
     def _place(self, current: Engine, x: Tensor, x_dot: Tensor | None = None) -> None:
-        """The inputs, and room for as many sums."""
+        """Upload the inputs, and make room for the results."""
         current.displace()
         fields, size = current.scratch, len(x) + MARGIN
         fields.reserve(x=size, y=size, entries=len(self.counts) + MARGIN)

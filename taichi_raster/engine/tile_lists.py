@@ -1,4 +1,4 @@
-"""Which faces can touch which tile of pixels: lists on the device, by the binning kernels."""
+"""Lists on the device which faces can reach which tile of pixels (binning)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 
 NO_DERIVATIVES = (True, False, False)
-"""`Variant.moves` of kernels that nobody differentiates: all calls share them."""
+"""`Variant.moves` of kernels that are not differentiated, so that all calls share them."""
 
 
 def list_faces(cache: KernelCache, fields: Scratch, call: Call, on_gpu: bool) -> None:
-    """List each tile's faces, of inputs that are in place."""
+    """List each tile's faces, for inputs that are on the device."""
     variant = Variant(
         EdgeVariant("uniform"),
         DepthVariant("none"),
@@ -28,12 +28,12 @@ def list_faces(cache: KernelCache, fields: Scratch, call: Call, on_gpu: bool) ->
 
 
 def items_per_run(count: int) -> int:
-    """How many of `count` things one run of a parallel loop does on a CPU."""
+    """How many of `count` items one run of a parallel loop takes on a CPU."""
     return -(-count // RUNS)
 
 
 def _by_face(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) -> None:
-    """Find each tile's faces, face by face."""
+    """List each tile's faces on a CPU, face by face."""
     tiles, bands = call.batch * call.tiles, call.batch * call.bands
     total, room = 1, 0
     while total > room:  # the second time, there is room
@@ -45,7 +45,7 @@ def _by_face(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) 
 
 
 def _by_tile(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) -> None:
-    """Find each tile's faces, tile by tile; first those of groups of tiles, where that pays."""
+    """List each tile's faces on a GPU, tile by tile; groups of tiles first, if it pays."""
     tiles = call.batch * call.tiles
     if call.grouped:
         groups = call.batch * call.groups
@@ -68,8 +68,10 @@ def _scan(
     lists: int,
     faces: int,
 ) -> None:
-    """Lengths of lists to beginnings, and room for all; the host waits for their total only if
-    there might not be enough."""
+    """Turn lengths of lists into beginnings, and make room for the lists.
+
+    The host waits for the total only if the room might not suffice.
+    """
     if lists * faces <= fields.capacity(target):
         cache.launch(Binning, variant, f"{name}_only", lists)
     else:

@@ -1,1 +1,1 @@
-"""Softenings, ready to use: learned ones, the published ones, and how they are kept in files."""
+"""Softenings ready to use: learned ones, published ones, and their files."""

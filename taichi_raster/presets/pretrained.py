@@ -1,7 +1,7 @@
-"""Softenings that come with the package, learned once and ready to use.
+"""Loads the learned softenings that come with the package.
 
-Each is a small file in the folder `files`, with a card that says how it came about.
-What they were learned on, and how they compare with fixed softnesses, is in docs/results.md.
+Each is a small file in the folder `files`, with a card that says how it was learned. How they
+compare with fixed softnesses is in docs/results.md.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 CARD_KEYS = ("task", "units", "optimiser", "command", "seed", "scores")
-"""What the card of a shipped softening says; its steps and learning rate are attributes of it.
+"""The keys of a shipped softening's card. Its steps and learning rate are attributes.
 
-"task": what it was trained on; "units": of the unknowns that the learning rate moves, and the
-renderer's near and far; "optimiser": name and numbers; "command" and "seed": how to train it again;
+"task": what it was trained on. "units": of the unknowns that the learning rate moves, and the
+renderer's near and far. "optimiser": name and numbers. "command" and "seed": how to train it again.
 "scores": on unseen tasks, with what they are compared to.
 """
 
@@ -27,7 +27,12 @@ _SUFFIX = ".safetensors"
 
 
 def pretrained_names() -> list[str]:
-    """The names of all softenings that come with the package, sorted."""
+    """The names of the softenings that come with the package, sorted.
+
+    Example:
+        >>> for name in tr.pretrained_names():
+        ...     print(tr.pretrained(name).describe())
+    """
     folder = _folder()
     if not folder.is_dir():
         return []
@@ -36,10 +41,17 @@ def pretrained_names() -> list[str]:
 
 
 def pretrained(name: str) -> Softening:
-    """The softening called `name`, frozen; its attribute ``card`` says where it comes from.
+    """Load a softening that comes with the package.
+
+    Args:
+        name: one of `pretrained_names`.
+
+    Returns:
+        The softening, frozen: its parameters do not require grad. Its attribute ``card`` says how
+        it was learned, and in which units.
 
     Raises:
-        ValueError: if there is none of this name; the message lists the known ones.
+        ValueError: for an unknown name; the message lists the known ones.
 
     Example:
         >>> softening = tr.pretrained("pose")

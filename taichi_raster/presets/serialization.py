@@ -1,4 +1,4 @@
-"""Softenings on disk: edge, depth, T-conorm, learning rate, horizon and card in one file."""
+"""Saves and loads softenings: edge, depth, T-conorm, learning rate, steps and card in one file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ from taichi_raster.softness.tabulated import tabulate
 
 
 def save_softening(path: str | Path, softening: Softening) -> None:
-    """Write a softening to one safetensors file, all or nothing.
+    """Write a softening to one safetensors file.
+
+    The file is written completely or not at all.
+
+    Args:
+        path: the file; its folder must exist.
+        softening: what to save.
 
     Raises:
         TypeError: for a part or a schedule of a type of your own.
@@ -59,12 +65,18 @@ def save_softening(path: str | Path, softening: Softening) -> None:
 def load_softening(path: str | Path) -> Softening:
     """Read what `save_softening` wrote, bit for bit.
 
-    It comes frozen: its parameters do not require grad, so that renders spend nothing on their
-    gradients. ``load_softening(path).requires_grad_()`` goes on learning.
+    The softening is frozen: its parameters do not require grad, so that renders take no time for
+    their gradients. ``load_softening(path).requires_grad_()`` makes it learnable.
+
+    Args:
+        path: the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file and what is wrong, if it is corrupt or holds something else.
+        ValueError: if the file is damaged or holds something else; the message says what is wrong.
+
+    Example:
+        >>> renderer = tr.load_softening("pose.safetensors").renderer(64, near=1.0, far=5.0)
     """
     with archive.reading(path, "softening", SOFTENING, SOFTNESS) as file:
         if file.description["format"] == SOFTNESS:

@@ -1,8 +1,8 @@
-"""A softening: all that was tuned or learned about a soft renderer and its optimisation, in one.
+"""A softening: everything that is tuned or learned about a soft renderer and its optimisation.
 
-A rasterizer is softened in three places: at edges, in depth, and where coverages combine. What
-suits one of them depends on the others and on the learning rate, so they are learned together, and
-kept together in one file.
+A rasterizer is softened in three places: at edges, in depth, and where coverages combine. The best
+choice for one depends on the others and on the learning rate. So they are learned together, and
+stored together in one file.
 """
 
 from __future__ import annotations
@@ -28,25 +28,24 @@ from taichi_raster.softness.tabulated import TabulatedSoftness
 
 
 class Softening(nn.Module):
-    """An edge softness, a depth softness, a T-conorm, and how to descend with them.
+    """Holds an edge softness, a depth softness, a T-conorm, and the learning rate to use them with.
 
-    It was learned over a horizon of T inner steps, of which step t ran at progress t / T. It is
-    used with any number of steps in the same way: step i of n runs at progress i / n, so that its
-    schedules stretch or shrink to the n steps at hand.
+    It was learned over T inner steps, of which step t ran at progress t / T. Use it with any number
+    of steps: step i of n runs at progress i / n, so that its schedules stretch or shrink.
 
     Args:
-        edge: the edge softness. A `TabulatedSoftness` is kept as what its table was made of,
-            `edge`, and the layout of that table, `table`, by which it then renders and is saved.
-        depth: the depth softness; by default `SoftmaxDepth`. Its gamma and network see depths in
-            units of the renderer's [near, far].
+        edge: the edge softness. Of a `TabulatedSoftness`, the original is kept as `edge`, and the
+            table's layout as `table`; it renders and is saved by that table.
+        depth: the depth softness; by default `SoftmaxDepth`. Its depths are in units of the
+            renderer's [near, far].
         alpha: the T-conorm; by default the probabilistic one.
         lr: the learning rate that it was learned with: a `Schedule`, a positive number, or None.
         steps: T, at least 1, or None.
-        card: where it comes from, anything that JSON can hold: "task", "units", "optimiser" (its
+        card: how it was learned, anything that JSON can hold: "task", "units", "optimiser" (its
             name and numbers), "command", "seed", "scores", ... (see `pretrained`).
 
     Raises:
-        TypeError, ValueError: naming the argument.
+        TypeError, ValueError: for an invalid argument; the message names it.
 
     Example:
         >>> softening = tr.load_softening("pose.safetensors")
@@ -87,10 +86,10 @@ class Softening(nn.Module):
 
     @property
     def drawn_edge(self) -> EdgeSoftness:
-        """The edge softness that renderers take: the table of `edge`, or, without one, `edge`.
+        """The edge softness that renderers use: the table of `edge`, or `edge` if there is none.
 
-        The two are not the same. What was learned through a coarse table is that table; where a
-        network is steep, it may differ by a few hundredths.
+        The two differ by a few hundredths where a network is steep. What was learned through a
+        coarse table has to be used with that table.
         """
         if self.table is None:
             return self.edge
@@ -98,22 +97,28 @@ class Softening(nn.Module):
         return TabulatedSoftness(self.edge, t.width, t.octaves, t.subdivision)
 
     def renderer(self, image_size: int | tuple[int, int], **options: Any) -> SoftRasterizer:
-        """A renderer with this edge, depth and alpha, which it shares, not copies.
+        """A renderer with this edge, depth and alpha, which are shared, not copied.
 
-        `options` are those of `SoftRasterizer`, except these three.
+        Args:
+            image_size: pixels: one number, or (height, width).
+            options: the other arguments of `SoftRasterizer`.
         """
         return SoftRasterizer(
             image_size, edge=self.drawn_edge, depth=self.depth, alpha=self.alpha, **options
         )
 
     def learning_rate(self, progress: float) -> float:
-        """The learning rate at progress in [0, 1]; ValueError if there is none."""
+        """The learning rate at progress in [0, 1].
+
+        Raises:
+            ValueError: if there is none, or for a progress outside [0, 1].
+        """
         if self.lr is None:
             raise ValueError("lr: this softening has no learning rate")
         return float(self.lr(as_progress(progress, 1)).detach())
 
     def describe(self) -> str:
-        """A few lines of text: what it is made of, and its card."""
+        """A few lines of text: its parts, and its card."""
         rows = {**self._parts(), **{f"card: {key}": _plain(v) for key, v in self.card.items()}}
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())

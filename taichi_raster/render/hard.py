@@ -1,4 +1,4 @@
-"""The hard buffers: which face each pixel's centre sees, where on it, and how deep."""
+"""Rasterizes without softness: the nearest face of each pixel, barycentrics and depth."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from taichi_raster.scene.movable import Movable
 
 @dataclass(frozen=True, eq=False)
 class HardBuffers(Movable):
-    """What each pixel's centre sees.
+    """What each pixel's centre sees: the result of `hard_buffers`.
 
     Attributes:
-        face: (B, H, W) index of the nearest face that contains the centre, -1 where there is none.
-        barycentrics: (B, H, W, 3) of the centre in that face, in the image (not
-            perspective-correct); 0 where there is none.
-        depth: (B, H, W) the depth there; infinite where there is none.
+        face: (B, H, W) int64, index of the nearest face that contains the centre; -1 if none does.
+        barycentrics: (B, H, W, 3) coordinates of the centre in that face's projection, not
+            perspective-correct; 0 if there is no face.
+        depth: (B, H, W) depth z at the centre; infinite if there is no face.
 
     Barycentrics and depth are differentiable with respect to the face's vertices.
     """
@@ -45,10 +45,21 @@ def hard_buffers(
     front: str = "ccw",
     orthographic: bool = False,
 ) -> HardBuffers:
-    """Rasterize without any softness.
+    """Rasterize without softness.
 
     Args:
-        face_vertices: as for `SoftRasterizer.forward`; so are the other arguments and errors.
+        face_vertices: (B, F, 3, 3), as for `SoftRasterizer.forward`.
+        image_size: pixels: one number, or (height, width).
+        near, far, cull_backfaces, front, orthographic: as for `SoftRasterizer`.
+
+    Returns:
+        The nearest face of each pixel, with barycentric coordinates and depth.
+
+    Raises:
+        TypeError, ValueError: as `SoftRasterizer` and its `forward`.
+
+    Example:
+        >>> covered = tr.hard_buffers(faces, 64).face >= 0  # (B, 64, 64)
     """
     size = checks.image_size(image_size)
     near, far = checks.depth_range(near, far)
@@ -66,7 +77,7 @@ def hard_buffers(
         checks.flag("orthographic", orthographic),
     )
     still = face_vertices.detach()
-    # The softness plays no part: what is inside has F >= 1/2, and nothing else is asked for.
+    # The softness does not matter: only faces that contain the centre are used.
     softness = Softness.none(still, DepthVariant("nearest"), reach=1e-6, cutoff=0.0)
     call, x = pack(still, without_attributes(still), view, softness)
     return _describe(face_vertices, nearest_faces(call, x).long(), orthographic)

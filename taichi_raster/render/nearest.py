@@ -1,4 +1,4 @@
-"""Pixel centres, and the point of a triangle that is nearest to one, in torch."""
+"""Pixel centres, and the nearest point of a triangle to a point, in torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def pixel_centres(height: int, width: int) -> Float[Tensor, "H W 2"]:
 def nearest_point(
     points: Float[Tensor, "*n 2"], triangles: Float[Tensor, "*n 3 2"]
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n 3"]]:
-    """Signed distance to each triangle (positive inside), and its nearest point's barycentrics."""
-    # Coordinates and corners first: sums of two or three numbers each take torch far longer.
+    """Signed distance (positive inside), and barycentrics of the triangle's nearest point."""
+    # Coordinates and corners come first: torch is slow at sums over a last axis of two or three.
     x, y = (triangles[..., i].movedim(-1, 0).contiguous() for i in (0, 1))  # (3, *n)
     edge_x, edge_y = x.roll(-1, dims=0) - x, y.roll(-1, dims=0) - y
     offset_x, offset_y = points[..., 0] - x, points[..., 1] - y

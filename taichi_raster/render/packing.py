@@ -1,6 +1,6 @@
-"""What a call of a renderer looks like to the kernels, in one place: its `Call`, and its inputs x.
+"""Packs a render for the kernels: its `Call`, and its inputs x.
 
-Soft, sharp and hard renderers differ in the softness alone. All three pack by `pack`.
+Soft, sharp and hard renderers differ only in the softness. All three use `pack`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FAR_AWAY = 1e30  # stands for an infinite distance in the kernels
 
 @dataclass(frozen=True)
 class View:
-    """How a renderer looks at faces; the fields are those of `SoftRasterizer`."""
+    """A renderer's options for the view; the fields are those of `SoftRasterizer`."""
 
     height: int
     width: int
@@ -42,11 +42,13 @@ class View:
 
 @dataclass(frozen=True)
 class Softness:
-    """The softened decisions of one call.
+    """The softnesses of one call.
 
     Attributes:
-        edge, depth: what the kernels compile; conorm: the T-conorm's name.
-        parameters: (B, len(Slot)); edge_weights: (B, P); depth_weights: (B, Q).
+        edge, depth: the parts that kernels compile.
+        conorm: the T-conorm's name.
+        parameters: (B, Slot.COUNT).
+        edge_weights, depth_weights: (B, P) and (B, Q), the networks' weights.
         threshold, cutoff, reach: which fragments count, see `Call`.
     """
 
@@ -69,7 +71,7 @@ class Softness:
         threshold: float,
         cutoff: float | None,
     ) -> Softness:
-        """Of softnesses at one progress, checked against the batch they are for."""
+        """From softnesses at one progress, checked against the batch size."""
         found = {
             "edge.scale": edge[1].scale,
             "edge.shape": edge[1].shape,
@@ -94,7 +96,7 @@ class Softness:
 
     @staticmethod
     def none(vertices: Tensor, depth: DepthVariant, reach: float, cutoff: float) -> Softness:
-        """Of a renderer that is not soft: a ramp as wide as twice the reach."""
+        """For a renderer that is not soft: a linear ramp, twice as wide as the reach."""
         batch = len(vertices)
         numbers = vertices.new_ones(batch, Slot.COUNT)
         numbers[:, Slot.SCALE] = reach
@@ -104,14 +106,14 @@ class Softness:
         return Softness(edge, depth, "probabilistic", numbers, nothing, nothing, 0.0, cutoff, reach)
 
     def of_alpha(self) -> Softness:
-        """The same for alpha alone."""
+        """The same softness for alpha only."""
         return replace(self, depth=DepthVariant("none"))
 
 
 def pack(
     vertices: Float[Tensor, "B F 3 3"], shown: Appearance, view: View, softness: Softness
 ) -> tuple[Call, Float[Tensor, " X"]]:
-    """The call, and its inputs in one flat vector in the order of `Part`."""
+    """The call, and its inputs in one flat vector, in the order of `Part`."""
     batch, faces = vertices.shape[:2]
     parts = [
         vertices,
@@ -141,7 +143,7 @@ def pack(
 
 
 def without_attributes(vertices: Tensor) -> Appearance:
-    """For a call that shows none."""
+    """The appearance for a call without attributes."""
     return appearance(None, vertices, fixed_order=False)
 
 
@@ -160,7 +162,7 @@ def _variant(shown: Appearance, view: View, softness: Softness, moves: list[bool
         unclipped_alpha=view.unclipped_alpha,
         orthographic=view.orthographic,
         moves=(
-            # A render without derivatives shares the kernels of one with respect to vertices.
+            # A render without derivatives uses the kernels for derivatives in vertices.
             moves[Part.VERTICES] or not any(moves),
             any(moves[Part.CORNERS : Part.TEXELS + 1]),
             any(moves[Part.EDGE_WEIGHTS :]),

@@ -1,9 +1,9 @@
-"""The sharp reference: an analytic, differentiable picture, to make targets and to judge results.
+"""The sharp reference renderer: analytic and differentiable, for targets and for judging results.
 
-Each triangle's coverage of a pixel is a ramp one pixel wide over its signed distance, and what is
-behind is hidden exactly. (Supersampling, the usual reference, has zero gradient almost everywhere.)
-Which fragments a pixel sees is found by a kernel; the picture is then composed in torch from those
-few fragments alone, so it can be differentiated as often as wanted.
+A triangle's coverage of a pixel is a ramp of its signed distance, one pixel wide. Hidden fragments
+are removed exactly. (Supersampling, the usual reference, has zero gradient almost everywhere.) A
+kernel finds the fragments that each pixel sees, and torch composes them, so that the image can be
+differentiated to any order.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from taichi_raster.softness.schedule import register_tensor
 
 
 class SharpRasterizer(nn.Module):
-    """Renders triangles sharply.
+    """Renders triangles sharply, as a reference: for targets, and to judge results.
 
     Fragments are taken front to back. With a_k = clamp(1/2 + d_k / pixel width, 0, 1), the first k
-    of them cover A_k = min(1, max(sum of a over front faces, sum of a over back faces)), and
-    fragment k is seen with weight A_k - A_(k-1). Sums, so that the two sides of an edge between
-    neighbours add up to full coverage; the larger of front and back, so that the two sheets of a
-    closed surface that meet at its silhouette count once.
+    of them cover A_k = min(1, max(sum of a over front faces, sum of a over back faces)). Fragment k
+    is seen with weight A_k - A_(k-1). Coverages are summed so that neighbouring faces add up to
+    full coverage at their common edge. The larger of front and back is taken so that the two sheets
+    of a closed surface count once at its silhouette.
 
     Args:
         image_size: pixels, positive: one number, or (height, width).
@@ -53,6 +53,9 @@ class SharpRasterizer(nn.Module):
 
     Raises:
         TypeError, ValueError: for arguments out of range; the message names the argument.
+
+    Example:
+        >>> target = SharpRasterizer(64)(face_vertices, face_attributes)  # (B, 64, 64, C + 1)
     """
 
     background: Tensor
@@ -82,7 +85,17 @@ class SharpRasterizer(nn.Module):
         face_vertices: Float[Tensor, "B F 3 3"],
         face_attributes: Float[Tensor, "B F 3 C"] | SurfaceTexture | UVTexture | None,
     ) -> Float[Tensor, "B H W C+1"]:
-        """Render a batch; inputs, output and errors are those of `SoftRasterizer.forward`."""
+        """Render a batch.
+
+        Args:
+            face_vertices, face_attributes: as for `SoftRasterizer.forward`.
+
+        Returns:
+            (B, H, W, C + 1): attributes composited over the background, then alpha.
+
+        Raises:
+            TypeError, ValueError, MemoryError: as `SoftRasterizer.forward`.
+        """
         later = Extremes()
         checks.vertices(face_vertices, runtime(), later)
         check_attributes(face_attributes, face_vertices, runtime(), later)
@@ -111,14 +124,14 @@ class SharpRasterizer(nn.Module):
         return torch.cat([image, alpha], dim=-1)
 
     def _cumulative(self, coverage: Tensor, corners: Tensor) -> Tensor:
-        """A_k: (B, H, W, K)."""
+        """The cumulative coverages A_k, (B, H, W, K)."""
         edge, diagonal = (corners[..., i, :2] - corners[..., 0, :2] for i in (1, 2))
         front = edge[..., 0] * diagonal[..., 1] - edge[..., 1] * diagonal[..., 0] > 0
         sums = [torch.cumsum(coverage * mask, dim=-1) for mask in (front, ~front)]
         return torch.maximum(*sums).clamp(max=1)
 
     def _layers(self, vertices: Tensor) -> Int[Tensor, "B H W K"]:
-        """Which faces each pixel sees, nearest first, -1 where there are no more."""
+        """The faces that each pixel sees, nearest first, then -1."""
         half_pixel = 1 / min(self.image_size)
         view = View(
             *self.image_size,

@@ -1,4 +1,4 @@
-"""The soft rasterizer as a torch module."""
+"""The soft rasterizer, a torch module."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from taichi_raster.softness.schedule import as_progress, register_tensor
 
 
 class SoftRasterizer(nn.Module):
-    """Renders triangles softly, so that images have useful derivatives, first and second.
+    """Renders triangles softly, so that images have useful first and second derivatives.
 
     With a_k = F(d_k / scale) the coverage of face k at a pixel and z_k its depth there,
 
@@ -49,8 +49,8 @@ class SoftRasterizer(nn.Module):
         colour = (sum_k a_k psi_k c_k + psi_b background) / (sum_k a_k psi_k + psi_b)
 
     with psi = exp(z_norm / gamma) for `SoftmaxDepth` (Liu et al., ICCV 2019; Wu et al., EGSR 2024).
-    For `OverDepth`, psi_k is what the fragments in front of k let through, and alpha times the mean
-    of the c_k is laid over the background.
+    For `OverDepth`, psi_k is the transmittance of the fragments in front of k, and alpha times the
+    mean of the c_k is composited over the background.
 
     Args:
         image_size: pixels, positive: one number, or (height, width).
@@ -58,20 +58,22 @@ class SoftRasterizer(nn.Module):
         depth: the depth softness: `SoftmaxDepth`, `HardDepth`, `DistributionDepth`, `MLPDepth`,
             `OverDepth`.
         alpha: how coverages combine: a `TConorm`.
-        background: a number, C numbers, or a tensor (0-d, (C,), or an image (H, W, C) or
-            (B, H, W, C); may require grad).
-        near, far: depth range, positive; fragments outside it vanish from colour and alpha, and so
-            does a face with a vertex at z <= 0.
+        background: a number, C numbers, or a tensor: 0-d, (C,), or an image (H, W, C) or
+            (B, H, W, C). A tensor may require grad.
+        near, far: depth range, positive. Fragments outside it, and faces with a vertex at z <= 0,
+            are dropped from colour and alpha.
         cull_backfaces: drop faces that show their back.
         perspective_correct: interpolate attributes perspective-correctly; depth always is.
-        antialias: render this many times larger each way, and average.
-        threshold: a fragment counts when F exceeds it; 0 keeps all (slow: every pixel meets every
-            face). An `OverDepth` also leaves out what is behind less than that of light.
-        cutoff: and when it is no farther outside than this distance in NDC; None for no limit.
+        antialias: supersampling: render this many times larger each way, and average.
+        threshold: a fragment counts if F exceeds it, in [0, 1). With 0 every pixel meets every
+            face, which is slow. `OverDepth` also drops fragments with less transmittance than that.
+        cutoff: a fragment counts if it is no farther outside than this distance in NDC; None for
+            no limit.
         front: which faces show their front: ``"ccw"``, counter-clockwise in NDC, or ``"cw"``.
-        barycentrics: of a pixel outside a triangle: ``"nearest"``, those of the triangle's nearest
-            point, or ``"clipped"``, its own clipped to [0, 1] and renormalised (as published).
-        unclipped_alpha: what near, far and culling take from colour stays in alpha (as published).
+        barycentrics: for a pixel outside a triangle: those of the triangle's nearest point
+            (``"nearest"``), or its own, clipped to [0, 1] and renormalised (``"clipped"``, as
+            published).
+        unclipped_alpha: keep in alpha what near, far and culling drop from colour (as published).
         orthographic: the faces come from an `OrthographicCamera`: depth and attributes are linear
             in the image.
 
@@ -135,23 +137,24 @@ class SoftRasterizer(nn.Module):
         """Render a batch.
 
         Args:
-            face_vertices: (B, F, 3, 3): x right and y up in NDC, z the positive distance along the
-                view axis, of each face's corners.
-            face_attributes: colours, or anything else: (B, F, 3, C) at each face's corners, or a
-                texture; None for alpha alone.
-            progress: for a softness that depends on it: a number or (B,), in [0, 1]; None is 1.
-            views: so many neighbouring batch items are views of one scene and share a softness:
-                progress and every per-item parameter then have one entry for each scene,
-                (B / views,), and item b uses entry b // views.
+            face_vertices: (B, F, 3, 3), each face's corners: x right and y up in NDC, z the
+                positive distance along the view axis.
+            face_attributes: colours or other values: (B, F, 3, C) at each face's corners, or a
+                texture; None for alpha only.
+            progress: for softnesses that depend on it: a number or (B,), in [0, 1]; None is 1.
+            views: how many neighbouring batch items are views of one scene, and share its
+                softness. Progress and per-item parameters then have one entry per scene,
+                (B / views,): item b uses entry b // views.
 
         Returns:
             (B, H, W, C + 1): attributes composited over the background, then alpha. Row 0 is the
             top.
 
         Raises:
-            TypeError, ValueError: for inputs of another shape, dtype or device, with values that
-                are not finite, with nothing in them, or wholly outside [near, far].
-            MemoryError: for more than this machine or Taichi can hold; the message says how much.
+            TypeError, ValueError: for inputs of a wrong shape, dtype or device, that hold a value
+                that is not finite, that are empty, or that lie wholly outside [near, far].
+            MemoryError: if the machine or Taichi cannot hold the call; the message says how much
+                it takes.
         """
         later = Extremes()
         checks.vertices(face_vertices, runtime(), later)
@@ -175,7 +178,10 @@ class SoftRasterizer(nn.Module):
         progress: float | Tensor | None = None,
         views: int = 1,
     ) -> Float[Tensor, "B H W"]:
-        """Alpha alone, which is cheaper than colour; arguments and errors are `forward`'s."""
+        """Render alpha only, (B, H, W), which is cheaper than colour.
+
+        Arguments and errors are those of `forward`.
+        """
         return self(face_vertices, None, progress, views)[..., 0]
 
     def jvp(
@@ -185,12 +191,19 @@ class SoftRasterizer(nn.Module):
         progress: float | Tensor | None = None,
         views: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """Forward mode: the image, and its directional derivative along the tangents.
+        """Render in forward mode: the image, and its derivative along the tangents.
 
         Args:
             primals: face_vertices and face_attributes, as for `forward`.
-            tangents: their directions, of the same shapes; None for zero.
-            progress, views: as for `forward`; so are the errors.
+            tangents: tangents of the primals, of the same shapes and dtypes; None for zero.
+            progress, views: as for `forward`.
+
+        Returns:
+            The image and its tangent, both (B, H, W, C + 1).
+
+        Raises:
+            TypeError, ValueError, MemoryError: as `forward`, and for tangents of another shape or
+                dtype.
         """
         checks.vertices(primals[0], runtime())
         checks.instance("face_attributes", primals[1], Tensor)
@@ -226,9 +239,9 @@ class SoftRasterizer(nn.Module):
         background: Tensor,
         views: int,
     ) -> Tensor:
-        """The image at full size, before antialiasing averages it."""
+        """The image at full size, before the average of antialiasing."""
         batch = len(vertices)
-        self._check_fragments()  # again: the parts of a renderer may be replaced
+        self._check_fragments()  # again: a renderer's parts may have been replaced
         edge, depth, p = self._at(u, batch // views, views)
         softness = Softness.of(
             vertices,
@@ -239,7 +252,7 @@ class SoftRasterizer(nn.Module):
             self.cutoff,
         )
         by_fragments = self.depth.by_fragments and attributes is not None
-        if by_fragments or shown.total == 0:  # alpha alone, at first
+        if by_fragments or shown.total == 0:  # alpha only; colours follow
             summed, sums_shown = softness.of_alpha(), without_attributes(vertices)
         else:
             summed, sums_shown = softness, shown
@@ -266,7 +279,7 @@ class SoftRasterizer(nn.Module):
         return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
 
     def _at(self, u: Tensor, scenes: int, views: int) -> tuple[EdgeState, DepthState, Tensor]:
-        """Edge, depth and the T-conorm's p at progress `u`, one entry for each batch item."""
+        """Edge, depth and the T-conorm's p at progress `u`, with one entry for each batch item."""
         edge, depth, p = self.edge.at(u, self.threshold), self.depth.at(u), self.alpha.at(u)
         if views > 1:
             edge, depth = (parameters.for_views(state, scenes, views) for state in (edge, depth))
@@ -289,7 +302,7 @@ class SoftRasterizer(nn.Module):
         )
 
     def _check_fragments(self) -> None:
-        """Colours of fragments are laid over the background by alpha: both see the same faces."""
+        """Refuse options under which alpha and colours of fragments would see different faces."""
         if not self.depth.by_fragments:
             return
         name = type(self.depth).__name__
@@ -301,7 +314,7 @@ class SoftRasterizer(nn.Module):
     def _refuse_mapped(
         self, x: Tensor, depth: DepthState, floor: Tensor, by_fragments: bool
     ) -> None:
-        """What `torch.vmap` cannot go through."""
+        """Refuse `torch.vmap` where it is not available."""
         if by_fragments and (transforms.is_vmapped(x) or transforms.is_vmapped(depth.gamma)):
             raise NotImplementedError(
                 f"torch.vmap over the scene is not available for {type(self.depth).__name__}: put "
@@ -322,13 +335,13 @@ class SoftRasterizer(nn.Module):
         sums: PixelSums,
         x: Tensor,
     ) -> Tensor:
-        """The mean colour of each pixel's fragments, (C, B, H, W); alpha is of `sums` at `x`."""
+        """The mean colour of each pixel's fragments, (C, B, H, W)."""
         depth = self.depth
         assert isinstance(depth, OverDepth)
-        # In a soft order, what is behind may be in front.
-        hides = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
-        listing = fragment_list(sums, x.detach(), hides)
-        # The kernels do not look at the T-conorm, so that all T-conorms share them.
+        # In a soft order no fragment is surely hidden.
+        stop = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
+        listing = fragment_list(sums, x.detach(), stop)
+        # These kernels do not use the T-conorm: all T-conorms share them.
         call, packed = pack(
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
@@ -343,7 +356,7 @@ class SoftRasterizer(nn.Module):
         return colours.unflatten(1, (call.batch, call.height, call.width))
 
     def _resolve(self, total: Tensor, state: Tensor, p: Tensor) -> Tensor:
-        """Alpha from the T-conorm's sum."""
+        """Alpha (B, H, W) from the T-conorm's sum."""
         generator, peak = self.alpha.generator, state[State.PEAK]
         saturates = registry.find(self.edge.variant.distribution).saturates_at < math.inf
         if saturates and not generator.largest_alone:
@@ -351,7 +364,7 @@ class SoftRasterizer(nn.Module):
         return generator.inverse(total, peak, p[:, None, None])
 
     def _behind(self, background: Tensor, like: Tensor) -> Tensor | None:
-        """The background at full size, channels first; None where it is still and zero."""
+        """The background at full size, channels first; None if it is a constant 0."""
         constant = background.ndim == 0 and not transforms.has_derivatives(background)
         if constant and float(background) == 0:
             return None

@@ -1,1 +1,1 @@
-"""Taichi's runtime: its device and its thread, the memory, copies and launches."""
+"""Taichi's runtime: its device and its thread, scratch memory, transfers and launches."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taichi_raster.runtime.layout import GROUP, RUNS, TILE, Part
+from taichi_raster.runtime.layout import GROUP, RUNS, TILE, Dim, Part
 from taichi_raster.runtime.variant import Variant
 
 
@@ -13,14 +13,15 @@ class Call:
     """One render, as the kernels see it.
 
     Attributes:
-        variant: which kernels.
+        variant: which kernels run.
         batch, faces, height, width: B, F, H, W.
-        sizes: elements of x's parts.
-        texture: height and width of the texture, and its stride from item to item.
-        near, far: depth range; threshold: a fragment counts when F exceeds it; cutoff: and when
-            it is no farther outside than this; reach: distance beyond which no fragment counts,
-            for binning.
-        fixed_order: sum in a fixed order, one thread a batch item.
+        sizes: the number of elements of each part of x.
+        near, far: depth range.
+        threshold: a fragment counts if F exceeds it,
+        cutoff: and if it is no farther outside than this distance in NDC.
+        reach: distance in NDC beyond which no fragment counts, for binning.
+        fixed_order: whether sums are taken in a fixed order, one thread per batch item.
+        texture: height and width of the texture, and its stride between batch items.
     """
 
     variant: Variant
@@ -55,13 +56,15 @@ class Call:
 
     @property
     def grouped(self) -> bool:
-        """Whether it pays to bin groups of tiles first."""
+        """Whether to bin groups of tiles first; it pays for many tiles and faces."""
         return self.tiles * self.faces > 1 << 17
 
     @property
     def bands(self) -> int:
-        """How many threads a CPU puts to listing the faces of one batch item's tiles, each for a
-        band of them; as each goes through all faces, that pays where there are many."""
+        """How many threads bin the faces of one batch item on a CPU, each for a band of tiles.
+
+        Each goes through all faces, so that several pay only where there are many.
+        """
         if self.faces < 1 << 12:
             return 1
         return max(1, min(self.tiles // self.tiles_x, 8 // self.batch))
@@ -79,25 +82,25 @@ class Call:
         return self.pixels * (2 + self.variant.channels)
 
     def runs(self, on_gpu: bool) -> int:
-        """The length of the outer, parallel loop of kernels that go pixel by pixel."""
+        """The length of the parallel loop of kernels that go pixel by pixel."""
         return self.batch * self.slots // self.run_length(on_gpu)
 
     def run_length(self, on_gpu: bool) -> int:
-        """How many pixels one thread does, in order."""
+        """How many pixels one thread processes, in order."""
         if self.fixed_order:
             return self.slots
         return 1 if on_gpu else TILE * TILE
 
     @property
     def slots(self) -> int:
-        """Pixels of an image's tiles, those beyond its borders included."""
+        """Pixels of an image's tiles, with those beyond its border."""
         return self.tiles * TILE * TILE
 
     def face_runs(self) -> tuple[int, int]:
-        """(runs in each batch item, faces in each) for kernels that go face by face on a CPU.
+        """(runs per batch item, faces per run) of kernels that go face by face on a CPU.
 
-        A thread takes a run, and adds up what its faces share for itself; but all add to the same
-        texels, which a single run does in a fixed order.
+        Each run has sums of its own for the parameters that its faces share. All runs add to the
+        same texels, so that a fixed order takes a single run.
         """
         if self.fixed_order and self.variant.moves[1] and self.variant.texels > 0:
             return 1, self.faces
@@ -106,14 +109,25 @@ class Call:
         return -(-self.faces // length), length
 
     def dims(self, on_gpu: bool, pixels: int | None = None) -> list[int]:
-        """The contents of the integer field, in the order of `Dim`; `pixels` instead of its own."""
+        """The integer field, in the order of `Dim`; `pixels` replaces the number of pixels."""
         starts = [sum(self.sizes[:i]) for i in range(Part.COUNT)]
-        return [
-            self.batch, self.faces, self.height, self.width, self.tiles_x, self.tiles,
-            self.run_length(on_gpu), *self.texture, self.groups, self.groups_x,
-            self.pixels if pixels is None else pixels, *starts,
-        ]  # fmt: skip
+        own = {
+            Dim.BATCH: self.batch,
+            Dim.FACES: self.faces,
+            Dim.HEIGHT: self.height,
+            Dim.WIDTH: self.width,
+            Dim.TILES_X: self.tiles_x,
+            Dim.TILES: self.tiles,
+            Dim.RUN_LENGTH: self.run_length(on_gpu),
+            Dim.TEXTURE_HEIGHT: self.texture[0],
+            Dim.TEXTURE_WIDTH: self.texture[1],
+            Dim.TEXTURE_STRIDE: self.texture[2],
+            Dim.GROUPS: self.groups,
+            Dim.GROUPS_X: self.groups_x,
+            Dim.PIXELS: self.pixels if pixels is None else pixels,
+        }
+        return [*(own[i] for i in range(Dim.PARTS)), *starts]
 
     def limits(self) -> list[float]:
-        """The contents of the floating-point field, in the order of `Limit`."""
+        """The floating-point field, in the order of `Limit`."""
         return [self.near, self.far, self.threshold, self.cutoff, self.reach]

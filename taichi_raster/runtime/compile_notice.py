@@ -1,7 +1,7 @@
-"""Says so, once a process, when compiling kernels keeps somebody waiting.
+"""Warns once per process when compiling kernels takes long.
 
-Kernels are compiled at their first use, for seconds where Taichi's cache on disk has none of them
-yet. A program that says nothing meanwhile looks as if it hung.
+Kernels are compiled at their first use. That takes seconds where Taichi's cache on disk does not
+have them yet, and a program that prints nothing meanwhile looks as if it hung.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ logger = logging.getLogger("taichi_raster.compiling")  # a name that users silen
 
 
 class Patience:
-    """Runs out after so many seconds of compilation, of all kernels together.
+    """Warns when compilation has taken this many seconds, summed over all kernels.
 
-    A warning, since nothing less is shown where nobody set up logging. It comes while the kernels
-    are being compiled, as far as Taichi lets other threads run meanwhile, else right after.
+    It is a warning because lower levels are not shown where logging is not set up. It comes while
+    kernels are being compiled if Taichi lets other threads run meanwhile, and right after if not.
     """
 
     def __init__(self, seconds: float) -> None:
         self._left = seconds
         self._said = False
-        self._saying = threading.Lock()  # whoever comes second waits until it is said
+        self._saying = threading.Lock()  # a second thread waits until the warning is out
 
     @contextmanager
     def while_compiling(self) -> Iterator[None]:
-        """Around each compilation."""
+        """Wraps one compilation."""
         if self._said:
             yield
             return
@@ -56,4 +56,4 @@ class Patience:
 
 
 patience = Patience(2.0)
-"""Of this process."""
+"""The one of this process."""

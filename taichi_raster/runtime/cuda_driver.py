@@ -1,4 +1,4 @@
-"""What CUDA's driver says of the machine, without torch, which may have been built without CUDA."""
+"""Asks CUDA's driver about the machine. Torch cannot tell: it may be built without CUDA."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NAMES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so", "libcuda
 
 
 def gpu_count() -> int | None:
-    """How many GPUs there are; None where no driver can be asked."""
+    """How many GPUs there are; None where there is no driver."""
     driver, count = _driver(), ctypes.c_int()
     if driver is None:
         return None
@@ -19,7 +19,7 @@ def gpu_count() -> int | None:
 
 
 def free_memory() -> int | None:
-    """Bytes that are free on the GPU whose context this thread has, if it has one."""
+    """Free bytes on the GPU whose context this thread has; None if it has none."""
     driver, free, total = _driver(), ctypes.c_size_t(), ctypes.c_size_t()
     if driver is None or driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)) != 0:
         return None

@@ -1,9 +1,9 @@
-"""Which machine the kernels run on.
+"""Chooses the backend and the precision of the kernels, once per process.
 
-Taichi keeps a single runtime a process, and calling ``ti.init`` again frees every field of the
-earlier one: touching such a field crashes the process. So `init` is the only place that calls
-``ti.init``, in a thread of its own (see thread.py). It may be repeated with equal arguments,
-refuses to change them, and notices when somebody else has called ``ti.init`` behind its back.
+Taichi has one runtime per process. Calling ``ti.init`` again frees every field of the earlier one,
+and touching such a field crashes the process. So `init` is the only place that calls ``ti.init``,
+in a thread of its own (see thread.py). `init` may be repeated with equal arguments. It refuses
+other arguments, and detects a ``ti.init`` by anybody else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PRECISIONS = {"f32": torch.float32, "f64": torch.float64}
 
 @dataclass(frozen=True)
 class Runtime:
-    """The settings that every kernel of this process was compiled for.
+    """The settings that every kernel of this process is compiled for; see `init`.
 
     Attributes:
         arch: ``"cpu"``, ``"cuda"`` or ``"vulkan"``.
@@ -44,7 +44,7 @@ class Runtime:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The torch dtype that inputs must have and outputs come in."""
+        """The torch dtype of inputs and outputs."""
         return _PRECISIONS[self.precision]
 
     @property
@@ -63,7 +63,7 @@ _initialising = threading.RLock()
 
 
 def _after_fork() -> None:
-    """In a child: another thread may have held the lock."""
+    """Replace the lock in a child: another thread may have held it during the fork."""
     global _initialising
     _initialising = threading.RLock()
 
@@ -75,23 +75,27 @@ if hasattr(os, "register_at_fork"):
 def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False) -> Runtime:
     """Choose backend and precision for this process; call it once, before rendering.
 
+    Without it, the first render calls ``init()``.
+
     Args:
-        arch: ``"cpu"``, ``"cuda"``, ``"vulkan"``, or ``"auto"``: CUDA where there is one, else the
-            CPU.
-        precision: ``"f32"``, or ``"f64"`` (CPU and CUDA), which exists for checking derivatives.
+        arch: ``"cpu"``, ``"cuda"``, ``"vulkan"``, or ``"auto"``: CUDA if available, else the CPU.
+        precision: ``"f32"``, or ``"f64"`` to check derivatives (CPU and CUDA only).
         deterministic: take every sum in a fixed order, so that equal inputs give equal bits. On a
-            CPU, a texture's gradient is affected: one thread works it out for each batch item, so
-            that batches still use every core, but a single image does not. So are gradients of the
-            sharp renderer, which are sorted. On a GPU, all gradients are.
+            CPU this slows down gradients of textures (one thread per batch item) and those of the
+            sharp renderer (sorted). On a GPU it slows down all gradients.
 
     Returns:
         The `Runtime` now in force.
 
     Raises:
+        TypeError: for a `deterministic` that is not a bool.
         ValueError: for an unknown name, or Vulkan with ``"f64"``.
-        RuntimeError: if this machine lacks the backend, if the process already runs with other
-            settings, if ``ti.init`` was called by somebody else, or in a child that was forked off
-            a process with a runtime.
+        RuntimeError: if the machine lacks the backend, if the process already runs with other
+            settings, if somebody else called ``ti.init``, or in a child that was forked from a
+            process with a runtime.
+
+    Example:
+        >>> tr.init(arch="cpu", precision="f64")
     """
     global _current
     if arch not in (*_ARCHES, "auto"):
@@ -124,7 +128,7 @@ def _start(arch: str, precision: str, deterministic: bool) -> Runtime:
 
 
 def _started(arch: str, precision: str) -> str:
-    """Start Taichi; returns the backend it runs on, of which `arch` may leave the choice."""
+    """Start Taichi, and return the backend that it runs on."""
     chosen = ("cuda" if _supported("cuda") else "cpu") if arch == "auto" else arch
     if not _supported(chosen):
         no_gpu = chosen == "cuda" and cuda_driver.gpu_count() == 0
@@ -152,7 +156,7 @@ def _start_taichi(arch: str, precision: str) -> None:
         default_fp=ti.f32 if precision == "f32" else ti.f64,
         default_ip=ti.i32,
         fast_math=False,
-        # On a CPU, LLVM does the same again: only compilation would take longer.
+        # LLVM repeats these optimisations on a CPU: they would only slow down compilation.
         advanced_optimization=arch != "cpu",
         cfg_optimization=arch != "cpu",
         short_circuit_operators=False,  # `and` as an expression: autodiff stacks branches
@@ -161,11 +165,14 @@ def _start_taichi(arch: str, precision: str) -> None:
 
 
 def runtime() -> Runtime:
-    """The runtime in force; initialises with the defaults if nothing did.
+    """The runtime in force; the first call initialises with the defaults unless `init` did.
 
     Raises:
         RuntimeError: if somebody called ``ti.init`` or ``ti.reset`` since `init`, or in a child
-            that was forked off a process with a runtime.
+            that was forked from a process with a runtime.
+
+    Example:
+        >>> faces = faces.to(tr.runtime().dtype)
     """
     owner.refuse_forked()
     if _current is None:

@@ -1,6 +1,6 @@
-"""The smallest and the largest values of several tensors, fetched together.
+"""Fetches the smallest and largest values of several tensors in one transfer.
 
-Each look at a value on a GPU makes the host wait for all that was enqueued there before.
+Reading one value from a GPU makes the host wait for everything that was enqueued there before.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ Check = Callable[[float, float], None]
 
 
 class Extremes:
-    """Collects what is to be checked by a tensor's smallest and largest value, NaN where there is
-    one; `fetch` looks at all of them, and does the checks in their order."""
+    """Collects checks of tensors' smallest and largest values, and does them all in `fetch`.
+
+    A tensor that holds a NaN has NaN as both. The checks run in the order in which they were added.
+    """
 
     def __init__(self) -> None:
         self._found: list[Tensor] = []

@@ -1,9 +1,9 @@
-"""Declares kernels without a search through all modules for each; imported before the rest.
+"""Halves the time that the import takes; imported before the rest.
 
-At each `@ti.func` and `@ti.kernel`, of which Taichi itself has a hundred, Taichi asks `inspect` for
-the line of source around it, to see whether it stands in a class. `inspect` first looks for the
-module that the line belongs to, among all that are loaded: milliseconds each time beside torch, and
-half of the time that the import takes. While this package is imported, the line is read right away.
+At each `@ti.func` and `@ti.kernel`, Taichi asks `inspect` for the line of source around it, to see
+whether it is in a class. `inspect` first searches all loaded modules for the line's module, which
+takes milliseconds each time once torch is loaded. While this package is imported, the line is read
+directly.
 """
 
 import inspect
@@ -16,7 +16,7 @@ _getframeinfo = inspect.getframeinfo
 
 
 def _quick(frame: FrameType | TracebackType, context: int = 1) -> inspect.Traceback:
-    """`inspect.getframeinfo` for one line of a frame; the same answer."""
+    """`inspect.getframeinfo` for one line of a frame, without the search; the same answer."""
     if context != 1 or not isinstance(frame, FrameType):
         return _getframeinfo(frame, context)
     code, number = frame.f_code, frame.f_lineno
@@ -30,7 +30,7 @@ def _quick(frame: FrameType | TracebackType, context: int = 1) -> inspect.Traceb
 
 @contextmanager
 def quickly() -> Iterator[None]:
-    """Within it, Taichi declares kernels without the search; afterwards all is as it was."""
+    """Within it, Taichi declares kernels without the search. `inspect` is restored afterwards."""
     inspect.getframeinfo = _quick
     try:
         yield

@@ -1,8 +1,9 @@
-"""Launches kernels without what Taichi works out anew, in Python, at each call.
+"""Launches kernels without Taichi's look-up at each call.
 
-At every call Taichi looks up the kernel by its arguments, which takes five to ten times as long as
-the launch itself: 200 microseconds of a small render's few milliseconds, nine times over. A kernel
-whose arguments are all integers, and whose fields never change, is always the same one.
+At every call Taichi looks up the compiled kernel by its arguments, in Python. That takes 200
+microseconds, five to ten times as long as the launch, and a small render launches nine kernels in a
+few milliseconds. A kernel whose arguments are all integers, and whose fields never change, is
+always the same one.
 """
 
 from typing import Any
@@ -12,18 +13,18 @@ from taichi.lang import impl
 
 from taichi_raster.runtime.compile_notice import patience
 
-# Where the calls of Taichi's that are used below are known; others launch as usual.
+# Versions of Taichi whose internals are used below; others launch as usual.
 _KNOWN = ti.__version__[:2] == (1, 7)
 
 
 class Launcher:
-    """A kernel method of an object, whose arguments are integers, and that returns at most one."""
+    """Launches one kernel method. Its arguments are integers; it returns an integer or nothing."""
 
     def __init__(self, method: Any, arch: str) -> None:
         self._method = method
         self._kernel: Any = None
         self._used = False
-        self._direct = _KNOWN and arch == "cpu"  # elsewhere, results may have to be waited for
+        self._direct = _KNOWN and arch == "cpu"  # on a GPU, results may have to be waited for
 
     def __call__(self, *arguments: int) -> int:
         if not self._direct:
@@ -38,14 +39,14 @@ class Launcher:
         return context.get_struct_ret_int((0,)) if self._returns else 0
 
     def _first(self, arguments: tuple[int, ...]) -> int:
-        """A launch that compiles."""
+        """The first launch, which compiles."""
         with patience.while_compiling():
             result = self._method(*arguments)
         self._used = True
         return result
 
     def _find(self, arguments: tuple[int, ...]) -> None:
-        """The compiled kernel."""
+        """Find the compiled kernel."""
         kernel = self._method._primal
         key = kernel.ensure_compiled(self._method._kernel_owner, *arguments)
         self._program = impl.get_runtime().prog

@@ -1,21 +1,27 @@
-"""How one call's inputs lie in the flat vector x, and its sums in the flat vector y.
+"""The layout of a call's inputs in the flat vector x, and of its sums in the flat vector y.
 
-x is, one part after the other (see `Part`): face vertices (B, F, 3, 3); attributes at face corners
-(B, F, 3, D); texture coordinates at face corners (B, F, 3, 2); texels; the edge network's weights
-(B, P); the depth network's weights (B, Q); and the other parameters (B, len(Slot)). Every batch
-item has its own parameters, so that threads do not contend for them and a sum over items has a
-fixed order. y is (2 + C, B, H, W): the T-conorm's sum, the colour weight, and the weighted
+x concatenates these parts (see `Part`):
+
+* face vertices (B, F, 3, 3);
+* attributes at face corners (B, F, 3, D);
+* texture coordinates at face corners (B, F, 3, 2);
+* texels;
+* weights of the edge network (B, P) and of the depth network (B, Q);
+* other parameters (B, Slot.COUNT).
+
+Every batch item has parameters of its own. So threads do not contend for them, and a sum over items
+has a fixed order. y is (2 + C, B, H, W): the T-conorm's sum, the colour weight, and the weighted
 attributes.
 """
 
 SHIFT = 3
 TILE = 1 << SHIFT  # pixels on a side
-RUNS = 64  # runs that the CPU's parallel loops are cut into, one for each batch item at least
+RUNS = 64  # runs of a parallel loop on a CPU; at least one for each batch item
 GROUP = 8  # tiles on a side of a group
 
 
 class Slot:
-    """Places among an item's parameters."""
+    """Columns of a batch item's parameters."""
 
     SCALE = 0
     SHAPE = 1
@@ -41,7 +47,7 @@ class Part:
 
 
 class Dim:
-    """Places in the small integer field that tells the kernels the sizes of the call at hand."""
+    """Elements of the small integer field that holds the sizes of the current call."""
 
     BATCH = 0
     FACES = 1
@@ -49,7 +55,7 @@ class Dim:
     WIDTH = 3
     TILES_X = 4
     TILES = 5  # in one image
-    RUN_LENGTH = 6  # pixels that one thread does in order
+    RUN_LENGTH = 6  # pixels that one thread processes in order
     TEXTURE_HEIGHT = 7
     TEXTURE_WIDTH = 8
     TEXTURE_STRIDE = 9  # elements from one batch item's texture to the next; 0 if shared
@@ -60,11 +66,12 @@ class Dim:
 
 
 class State:
-    """Planes of the field that keeps, for each pixel, what must not be differentiated.
+    """Planes of the field of per-pixel values that have no derivative.
 
-    OFFSET is what was subtracted from all log-weights; REFERENCE the normalised depth that a
-    softmax's depths were taken relative to; PEAK what was subtracted from the exponents of the
-    T-conorm's terms; SATURATED the number of fragments with coverage exactly 1.
+    OFFSET: subtracted from all log-weights.
+    REFERENCE: the normalised depth that a softmax's depths are relative to.
+    PEAK: subtracted from the exponents of the T-conorm's terms.
+    SATURATED: how many fragments have a coverage of exactly 1.
     """
 
     OFFSET = 0
@@ -75,8 +82,10 @@ class State:
 
 
 class Entry:
-    """Planes of the field of listed pairs: the pixel's row and column, and the face's number in the
-    whole batch."""
+    """Planes of the field of listed fragments: the pixel's row and column, and the face's number.
+
+    Faces are numbered through the whole batch.
+    """
 
     ROW = 0
     COLUMN = 1
@@ -85,9 +94,12 @@ class Entry:
 
 
 class EarlyStop:
-    """When what is in front hides the rest of a pixel's fragments: SUM, when the coverages of front
-    faces, or of back faces, add up to 1 (the sharp reference); PRODUCT, when less than the
-    threshold passes through all of them; NOTHING: never."""
+    """When a pixel's list of fragments, nearest first, ends early because the rest is hidden.
+
+    SUM: when the coverages of front faces, or of back faces, add up to 1 (the sharp reference).
+    PRODUCT: when the transmittance falls below the threshold.
+    NEVER: all fragments are listed.
+    """
 
     SUM = 0
     PRODUCT = 1
@@ -95,8 +107,10 @@ class EarlyStop:
 
 
 class Limit:
-    """Places in the small floating-point field beside it; behind them lies, for each batch item,
-    the background's depth (softmax) or log-weight."""
+    """Elements of the small floating-point field that holds the limits of the current call.
+
+    Behind them is the background's depth (softmax) or log-weight, for each batch item.
+    """
 
     NEAR = 0
     FAR = 1

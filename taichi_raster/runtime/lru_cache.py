@@ -1,4 +1,4 @@
-"""A dictionary that keeps what was used last."""
+"""A dictionary of bounded size that forgets the least recently used entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 
 class LRUCache(OrderedDict[K, V]):
-    """Forgets the entry that was not used for the longest time, once there are more than `most`."""
+    """Keeps at most `most` entries; beyond that, the least recently used one is dropped."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Products of matrices in the precision of what is multiplied, also under `torch.autocast`.
+"""Multiplies matrices in the precision of their entries, also under `torch.autocast`.
 
-Autocast rounds the factors of a matrix product to 8 or 11 bits, which is right for the layers of a
-network and wrong for places: at 512 pixels, a projection would be off by a quarter of a pixel. It
-does so in a backward pass as well, if that runs inside its region, wherever the forward pass ran.
-So this package multiplies matrices by `product` alone, whose derivatives switch it off, too.
+Autocast rounds the factors of a matrix product to 8 or 11 bits. That suits the layers of a network,
+not positions: at 512 pixels, a projection would be off by a quarter of a pixel. Autocast also acts
+on a backward pass that runs inside its region. So this package multiplies matrices only by
+`product`, which switches autocast off in its derivatives, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 @contextmanager
 def own_precision() -> Iterator[None]:
-    """Within it, autocast is off: enough for what has no derivatives."""
+    """Within it, autocast is off. Use it for computations without derivatives; else `product`."""
     with ExitStack() as stack:
         for device in _DEVICES:
             if torch.is_autocast_enabled(device):
@@ -29,9 +29,9 @@ def own_precision() -> Iterator[None]:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, of matrices or batches of them, differentiable as often as wanted in either mode.
+    """a @ b for matrices or batches of them, differentiable in either mode, to any order.
 
-    `a` may be a sparse matrix without derivatives.
+    `a` may be a sparse matrix that has no derivatives.
     """
     return _Product.apply(a, b)
 

@@ -1,9 +1,10 @@
-"""The renderer's memory on the device: flat fields that grow by doubling.
+"""Scratch memory on the device: flat fields that grow by doubling.
 
-Fields rather than ndarrays, because autodiff through ndarray arguments is broken on Vulkan in
-Taichi 1.7.4 (taichi #8524). They are scratch: their contents belong to one call at a time. Only the
-thread that owns the runtime may touch them (see thread.py).
-Replacing a field makes the kernels that use it compile anew, so they start large: 85 MB in float32,
+The contents of the fields belong to one call at a time. Only the thread that owns the runtime may
+touch them (see thread.py). They are fields, not ndarrays, because autodiff through ndarray
+arguments is broken on Vulkan in Taichi 1.7.4 (taichi #8524).
+
+Kernels compile anew when a field of theirs is replaced. So fields start large: 85 MB in float32,
 for 58,000 faces with three colours, or 512 x 512 pixels.
 """
 
@@ -18,26 +19,38 @@ from taichi.lang import impl
 from taichi_raster.runtime import cuda_driver
 from taichi_raster.runtime.device import Runtime
 
-_INITIAL = {
-    "x": 1 << 20, "x_dot": 1 << 20, "y": 1 << 21, "y_dot": 1 << 21,
-    "tile_begin": 1 << 16, "tile_faces": 1 << 21, "group_begin": 1 << 12,
-    "group_faces": 1 << 18, "limits": 1 << 10, "state": 1 << 20, "pixels": 1 << 18,
-    "layers": 1 << 20, "layer_depths": 1 << 20, "layer_covers": 1 << 20, "partials": 1 << 18,
-    "entries": 1 << 21, "entry_begin": 1 << 16, "cells": 1 << 12,
-}  # fmt: skip
+_INITIAL = {  # elements of each group of fields at first
+    "x": 1 << 20,
+    "x_dot": 1 << 20,
+    "y": 1 << 21,
+    "y_dot": 1 << 21,
+    "tile_begin": 1 << 16,
+    "tile_faces": 1 << 21,
+    "group_begin": 1 << 12,
+    "group_faces": 1 << 18,
+    "limits": 1 << 10,
+    "state": 1 << 20,
+    "pixels": 1 << 18,
+    "layers": 1 << 20,
+    "layer_depths": 1 << 20,
+    "layer_covers": 1 << 20,
+    "partials": 1 << 18,
+    "entries": 1 << 21,
+    "entry_begin": 1 << 16,
+    "cells": 1 << 12,
+}
 
-
-DIMS = 32  # sizes of a call that fit; see layout.Dim
+DIMS = 32  # elements of the integer field of a call; see layout.Dim
 
 _NUMBERS: dict[Any, Any] = {ti.i32: ctypes.c_int32, ti.f32: ctypes.c_float, ti.f64: ctypes.c_double}
 
-# How many numbers each group of fields holds for one element: values, adjoints, mirrors.
+# How many numbers a group of fields holds for each element: values, adjoints, copies.
 _ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 2, "cells": 4}
 
 
 def free_memory(arch: str) -> int | None:
-    """Bytes that a new field may take, where that can be told."""
-    if arch == "cuda":  # of the first GPU, which Taichi takes, whichever is torch's current one
+    """Free bytes for a new field; None where that is not known."""
+    if arch == "cuda":  # Taichi always takes the first GPU
         if torch.cuda.is_available():
             return int(torch.cuda.mem_get_info(0)[0])
         return cuda_driver.free_memory()
@@ -50,22 +63,23 @@ def free_memory(arch: str) -> int | None:
 
 
 class Scratch:
-    """Fields by purpose.
+    """The fields, by purpose.
 
     Attributes:
-        dims, limits: the sizes and numbers of the call at hand (see layout.py).
-        x: inputs, flat, with adjoints; `x_still` mirrors them without; x_dot: their tangents.
+        dims, limits: sizes and limits of the current call (see layout.Dim and layout.Limit).
+        x: inputs, flat, with adjoints; x_still: a copy without adjoints; x_dot: their tangents.
         y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
-        tile_begin: where each tile's face list begins, and last the total; tile_faces: the lists;
-            group_begin, group_faces: likewise for groups of tiles.
-        state: what `Forward` finds for each pixel besides (see layout.State); nearest, top: faces.
-        partials: adjoints of a table's knots, from each run of faces.
-        cells: on a CPU, the weights of tables' cells: four fields that lie between one another.
-        layers, layer_depths, layer_covers: faces of each pixel, nearest first, their depths and
-            coverages there (negative of those that show their backs).
-        entries: listed pairs (see layout.Entry); entry_begin: where each face's begin.
-        views: on a CPU, the memory of each field and adjoint as an array; empty elsewhere.
-        version: rises whenever a field was replaced, so that kernels know to compile anew.
+        tile_begin, tile_faces: the faces of each tile, and where each tile's list begins.
+        group_begin, group_faces: the same for groups of tiles.
+        state: values of each pixel that have no derivative (see layout.State).
+        nearest, top: faces of each pixel.
+        partials: adjoints of what faces share, one set for each run of faces.
+        cells: on a CPU, the four weights of each cell of a table, in four interleaved fields.
+        layers, layer_depths, layer_covers: the faces of each pixel, nearest first, with their
+            depths and coverages (negative for a face that shows its back).
+        entries, entry_begin: listed fragments (see layout.Entry), and where each face's begin.
+        views: on a CPU, the memory of each field and adjoint as a NumPy array; empty on a GPU.
+        version: rises whenever a field is replaced, so that kernels compile anew.
     """
 
     x: Any
@@ -105,11 +119,15 @@ class Scratch:
         self.reserve(**dict.fromkeys(_INITIAL, 1))
 
     def capacity(self, name: str) -> int:
-        """How many elements a named group of fields holds."""
+        """How many elements a named group of fields can hold."""
         return self._capacity[name]
 
     def reserve(self, **sizes: int) -> None:
-        """Make room for at least `sizes` elements of each named group of fields."""
+        """Make room for at least `sizes` elements in each named group of fields.
+
+        Raises:
+            MemoryError: if the device cannot hold them; the message says how many bytes it takes.
+        """
         for name, size in sizes.items():
             if size > self._capacity.get(name, 0):
                 self._grow(name, max(_INITIAL[name], 1 << (size - 1).bit_length()))
@@ -125,7 +143,7 @@ class Scratch:
         builder = ti.FieldsBuilder()
         made = self._make(name)
         fields = [field for group in made.values() for field in group]
-        if name == "cells":  # cell after cell, all four numbers of each: seen as the first field
+        if name == "cells":  # interleaved, so that the first field's memory is that of all
             builder.dense(ti.i, capacity).place(*fields)
             placed, numbers = fields[:1], 4 * capacity
         else:
@@ -134,7 +152,7 @@ class Scratch:
                 builder.dense(ti.i, capacity).place(field)
         try:
             tree = builder.finalize()
-        except BaseException:  # what was there is still whole; Taichi must not finish it later
+        except BaseException:  # the old fields stay; Taichi must not finish the new tree later
             impl.get_runtime().unfinalized_fields_builder.pop(builder, None)
             raise
         if name in self._trees:
@@ -149,7 +167,7 @@ class Scratch:
         self.version += 1
 
     def _share(self, field: Any, capacity: int) -> None:
-        """On a CPU, see a field's memory as an array, so that copies need no kernel."""
+        """On a CPU, view a field's memory as an array, so that transfers need no kernel."""
         if self._arch == "cpu":
             number = _NUMBERS[field.dtype]
             numbers = (number * capacity).from_address(_address(field))
@@ -160,7 +178,7 @@ class Scratch:
         return capacity * width * _ELEMENTS.get(name, 1)
 
     def _check_memory(self, name: str, capacity: int) -> None:
-        """Refuse, before anything is allocated, what the machine cannot hold."""
+        """Raise MemoryError, before anything is allocated, if the device has too little memory."""
         needed = self._bytes(name, capacity)
         free = free_memory(self._arch)
         if free is not None and needed > free:
@@ -171,7 +189,7 @@ class Scratch:
             )
 
     def _make(self, name: str) -> dict[str, list[ti.Field]]:
-        """The fields of a group, not placed yet, by the attributes that will hold them."""
+        """The unplaced fields of a group, by attribute."""
         if name == "x":
             return {
                 "x": [ti.field(self._float, needs_grad=True)],

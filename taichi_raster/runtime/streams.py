@@ -1,8 +1,8 @@
-"""Kernels and torch's streams: each waits for what the other has begun.
+"""Synchronises Taichi's kernels with the caller's CUDA stream.
 
 Taichi launches on CUDA's legacy default stream, which is torch's default stream. Torch's other
-streams do not wait for it, nor it for them: a render within `torch.cuda.stream(s)` would read what
-has not been written yet, and torch would read the image too early.
+streams do not wait for it, nor it for them. Without this, a render within `torch.cuda.stream(s)`
+would read inputs that are not written yet, and torch would read the image too early.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ class Ordered(Protocol):
     def __exit__(self, *error: Any) -> None: ...
 
     def outputs(self, *found: Tensor | None) -> None:
-        """Tensors that the call gives back: their memory is not used again while they are."""
+        """Register the call's results, so that their memory is not reused too early."""
 
 
 def ordered(*inputs: Tensor | None) -> Ordered:
-    """Work on `inputs` in the order of the caller's stream, whichever thread does the work.
+    """A context in which work on `inputs` is ordered with the caller's stream.
 
-    Call it in the thread of the caller, whose stream it is. Within the context, torch computes on
-    the default stream, as the kernels do; the work may also be handed to a thread of which that is
-    the current stream, as it is of any thread that has not chosen another. Where no input is on a
-    GPU, or the caller is on the default stream, this does nothing.
+    Enter it in the caller's thread. Within it, torch computes on the default stream, as the kernels
+    do. The work may be handed to another thread whose current stream is the default one. The
+    context does nothing if no input is on a GPU, or if the caller is on the default stream.
 
     Inputs need no `Tensor.record_stream`: the caller holds them while the work is enqueued, and
-    from then on its stream waits for the kernels. Outputs do: what is allocated within the context
-    belongs to the default stream.
+    then its stream waits for the kernels. Outputs need it, because memory that is allocated within
+    the context belongs to the default stream.
 
     Example:
         >>> with ordered(x, v) as order:
@@ -43,7 +42,7 @@ def ordered(*inputs: Tensor | None) -> Ordered:
         ...     order.outputs(found)
     """
     device = next((x.device for x in inputs if x is not None and x.is_cuda), None)
-    if device is None or not torch.cuda.is_initialized():  # tensors only said to be on a GPU
+    if device is None or not torch.cuda.is_initialized():  # stand-ins of the tests
         return _NOTHING
     caller, default = torch.cuda.current_stream(device), torch.cuda.default_stream(device)
     return _NOTHING if caller == default else _OnDefaultStream(caller, default)
@@ -80,7 +79,7 @@ class _OnDefaultStream:
         traceback: TracebackType | None,
     ) -> None:
         self._context.__exit__(kind, error, traceback)
-        self._caller.wait_stream(self._default)  # after an error, too: something may have begun
+        self._caller.wait_stream(self._default)  # after an error, too: kernels may be running
 
     def outputs(self, *found: Tensor | None) -> None:
         for tensor in found:

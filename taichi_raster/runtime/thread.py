@@ -1,13 +1,14 @@
-"""The thread that owns Taichi's runtime: all that touches it is done there, one job at a time.
+"""The thread that owns Taichi's runtime. It does all work with Taichi, one job at a time.
 
-Taichi lets only the thread that called ``ti.init`` build fields; in any other one it fails an
-assertion. But renders come from anywhere: a server's workers, a loader's threads, and on a GPU
-torch's backward, which has threads of its own. So one daemon thread does all the work, and whoever
-asks for some waits until it is done. That also keeps the renderer's memory clear of the caller's
-modes, which torch keeps for each thread: what is made there is made outside of ``inference_mode``,
-``torch.func`` transforms, autocast and default devices.
+Only the thread that called ``ti.init`` can build fields; in any other, Taichi fails an assertion.
+But renders come from any thread: a server's workers, a data loader's, and on a GPU those of torch's
+backward. So one daemon thread does all the work, and callers wait for it.
 
-A forked child has no such thread, and Taichi's own threads are gone too: there every job raises.
+This also isolates the renderer's memory from the caller's modes, which torch keeps per thread.
+Tensors and fields are made outside of ``inference_mode``, ``torch.func`` transforms, autocast and
+default devices.
+
+A forked child has neither this thread nor Taichi's own, so that every job raises there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _PATIENCE_AT_EXIT = 10.0  # seconds that the process waits for a kernel that sti
 
 
 class _Job:
-    """A call, and what came of it."""
+    """A call, and its result or error."""
 
     def __init__(self, function: Callable[..., Any], arguments: tuple, named: dict) -> None:
         self._call: tuple[Callable[..., Any], tuple, dict] | None = (function, arguments, named)
@@ -43,7 +44,7 @@ class _Job:
         self._done.acquire()
 
     def run(self) -> None:
-        """Do it, unless whoever asked has given up."""
+        """Do it, unless the caller was interrupted meanwhile."""
         call, self._call = self._call, None
         try:
             if call is not None:
@@ -55,10 +56,10 @@ class _Job:
             self._done.release()
 
     def wait(self, seconds: float = -1) -> Any:
-        """Its result, or raise what it raised."""
+        """Wait for the result, or raise the job's error."""
         try:
             self._done.acquire(timeout=seconds)
-        except BaseException:  # Ctrl-C: not begun, it is not begun any more
+        except BaseException:  # Ctrl-C: a job that has not begun is dropped
             self._call = None
             raise
         if self._error is None:
@@ -66,7 +67,7 @@ class _Job:
         try:
             raise self._error
         finally:
-            self._error = None  # else the traceback, which holds this frame, holds itself
+            self._error = None  # breaks a cycle: the traceback holds this frame
 
 
 class OwnerThread:
@@ -79,13 +80,13 @@ class OwnerThread:
         self._forked = self._ended = False
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """``function(*args, **kwargs)``, done in the owner's thread.
+        """Call ``function(*args, **kwargs)`` in the owner's thread, and return its result.
 
-        On a GPU, the work waits for the stream of whoever calls, and that stream for the work (see
-        streams.py): its tensors are among `args`, and what it gives back is a tensor or a tuple.
+        On a GPU, the work is ordered with the caller's stream (see streams.py). For that, tensors
+        must be direct elements of `args`, and of the result if it is a tuple.
 
         Raises:
-            RuntimeError: in a child that was forked off a process with a runtime.
+            RuntimeError: in a child that was forked from a process with a runtime.
         """
         if threading.current_thread() is self._thread:
             return function(*args, **kwargs)
@@ -102,7 +103,7 @@ class OwnerThread:
         return found
 
     def refuse_forked(self) -> None:
-        """Raise in a child that was forked off a process with a runtime."""
+        """Raise in a child that was forked from a process with a runtime."""
         if self._forked:
             raise RuntimeError(
                 "taichi_raster: this process was forked from one in which it already ran, and "
@@ -140,7 +141,7 @@ class OwnerThread:
             _never_take_down()
 
     def after_fork(self) -> None:
-        """In the child: the thread is gone, if there was one."""
+        """In the child, mark the thread as lost."""
         self._starting = threading.Lock()  # another thread may have held it
         if self._thread is not None:
             self._forked = True
@@ -161,21 +162,21 @@ def _end_taichi() -> bool:
 
 
 def _never_take_down() -> None:
-    """Keep Taichi's program object for ever: its destructor waits for threads that may be gone."""
+    """Never destroy Taichi's program object: that would wait for threads that may be gone."""
     program = impl.get_runtime().prog
     if program is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(program))
 
 
 owner = OwnerThread()
-"""Of this process."""
+"""The one of this process."""
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=owner.after_fork)
 
 
 def runs_in_runtime_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that is always done in the owner's thread, whoever calls it."""
+    """Decorator: calls of the function run in the owner's thread."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -185,13 +186,19 @@ def runs_in_runtime_thread(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def in_runtime_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """``function(*args, **kwargs)``, done in the thread that owns Taichi's runtime.
+    """Call ``function(*args, **kwargs)`` in the thread that owns Taichi's runtime.
 
-    For Taichi code of your own beside the renderer: fields can be made, and kernels that use them
-    compiled, in that thread alone.
+    Use it for Taichi code of your own. Taichi can make fields, and compile kernels that use them,
+    in that thread only.
+
+    Args:
+        function: called with the other arguments; whatever it raises is raised here.
+
+    Returns:
+        The function's result.
 
     Raises:
-        RuntimeError: in a child that was forked off a process with a runtime.
+        RuntimeError: in a child that was forked from a process with a runtime.
 
     Example:
         >>> def make():

@@ -1,8 +1,8 @@
-"""Copies between torch tensors and the renderer's memory.
+"""Transfers between torch tensors and scratch memory.
 
-On a CPU the fields' memory is seen as arrays, and NumPy copies it in microseconds. (Torch would
-put several threads to it: the owner's thread would get a second pool of them, whose idle threads
-take the cores from Taichi's.) Elsewhere kernels do, which take and give as much as one launch can.
+On a CPU the fields' memory is viewed as arrays, and NumPy copies it in microseconds. Torch would
+start a second pool of threads for it, whose idle threads take cores from Taichi's. On a GPU kernels
+copy, as much as possible in one launch.
 """
 
 # mypy: disable-error-code="no-untyped-def, valid-type"
@@ -18,14 +18,13 @@ from taichi_raster.runtime.scratch import Scratch
 
 
 def place(scratch: Scratch, x: Tensor, sizes: Tensor, limits: Tensor, background: Tensor) -> None:
-    """Copy a call's inputs and numbers to their fields; `background` goes behind `limits`."""
+    """Upload a call's inputs, sizes and limits; `background` goes behind the limits."""
     values, rest = x.detach(), background.detach()
     if not scratch.views:
-        _place(
-            scratch.x, scratch.dims, scratch.limits, values.contiguous(),
-            rest.to(values).contiguous(), len(values), len(rest), _Sizes(sizes.tolist()),
-            *limits.tolist(),
-        )  # fmt: skip
+        fields = scratch.x, scratch.dims, scratch.limits
+        tensors = values.contiguous(), rest.to(values).contiguous()
+        counts = len(values), len(rest), _Sizes(sizes.tolist())
+        _place(*fields, *tensors, *counts, *limits.tolist())
         return
     n = len(limits)
     scratch.views[scratch.x][: len(values)] = values.numpy()
@@ -35,12 +34,12 @@ def place(scratch: Scratch, x: Tensor, sizes: Tensor, limits: Tensor, background
 
 
 def place_cells(scratch: Scratch, weights: Tensor) -> None:
-    """Copy the weights of a table's cells, all four of each, to where a CPU looks for them."""
+    """Upload the four weights of each cell of a table, on a CPU."""
     scratch.views[scratch.cells[0]][: len(weights)] = weights.detach().numpy()
 
 
 def seed(scratch: Scratch, field: Any, values: Tensor, cleared: Any, n: int) -> None:
-    """Copy a tensor into the beginning of a field, and zero the first `n` of another."""
+    """Upload a tensor to the start of a field, and zero the first `n` elements of another."""
     flat = values.detach().reshape(-1)
     if not scratch.views:
         _seed(field, flat.contiguous(), len(flat), cleared, n)
@@ -59,7 +58,7 @@ def clear(scratch: Scratch, field: Any, n: int) -> None:
 
 
 def read(scratch: Scratch, field: Any, like: Tensor, n: int) -> Tensor:
-    """The first `n` elements of a field, on the device of `like`."""
+    """Download the first `n` elements of a field to the device of `like`."""
     integer = field.dtype == ti.i32
     target = torch.empty(n, dtype=torch.int32 if integer else like.dtype, device=like.device)
     if scratch.views:
@@ -72,7 +71,7 @@ def read(scratch: Scratch, field: Any, like: Tensor, n: int) -> Tensor:
 def read_both(
     scratch: Scratch, first: Any, n: int, second: Any, m: int, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The first `n` elements of a field, and the first `m` of another."""
+    """Download the first `n` elements of one field, and the first `m` of another."""
     if scratch.views:
         return read(scratch, first, like, n), read(scratch, second, like, m)
     one, other = (torch.empty(size, dtype=like.dtype, device=like.device) for size in (n, m))
@@ -80,17 +79,27 @@ def read_both(
     return one, other
 
 
-# Of a call's sizes and limits, a kernel's arguments: as tensors, they would be copied to a GPU and
-# back at each call, which the host waits for.
+# Sizes and limits are passed as a kernel's arguments. As tensors they would be copied to a GPU and
+# back at each call, and the host would wait for that.
 _Sizes: Any = ti.types.vector(Dim.PARTS + Part.COUNT, ti.i32)
 
 
 @ti.kernel
 def _place(
-    x: ti.template(), dims: ti.template(), limits: ti.template(), numbers: ti.types.ndarray(),
-    background: ti.types.ndarray(), n: ti.i32, m: ti.i32, sizes: _Sizes,
-    near: float, far: float, threshold: float, cutoff: float, reach: float,
-):  # fmt: skip
+    x: ti.template(),
+    dims: ti.template(),
+    limits: ti.template(),
+    numbers: ti.types.ndarray(),
+    background: ti.types.ndarray(),
+    n: ti.i32,
+    m: ti.i32,
+    sizes: _Sizes,
+    near: float,
+    far: float,
+    threshold: float,
+    cutoff: float,
+    reach: float,
+):
     for i in ti.static(range(_Sizes.n)):
         dims[i] = sizes[i]
     for i, limit in ti.static(enumerate((near, far, threshold, cutoff, reach))):
@@ -125,9 +134,13 @@ def _read(target: ti.types.ndarray(), source: ti.template(), n: ti.i32):
 
 @ti.kernel
 def _read_both(
-    target: ti.types.ndarray(), source: ti.template(), n: ti.i32,
-    other: ti.types.ndarray(), another: ti.template(), m: ti.i32,
-):  # fmt: skip
+    target: ti.types.ndarray(),
+    source: ti.template(),
+    n: ti.i32,
+    other: ti.types.ndarray(),
+    another: ti.template(),
+    m: ti.i32,
+):
     for i in range(n):
         target[i] = source[i]
     for i in range(m):

@@ -1,4 +1,4 @@
-"""What `torch.func` needs: a look through its wrappers, and a rule for its `vmap`."""
+"""Looks through the wrappers of `torch.func`, and gives a rule for its `vmap`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def unwrapped(value: Tensor) -> Tensor:
-    """The numbers of a tensor, without derivatives and without the wrappers of `torch.func`.
+    """A tensor's numbers, detached and without the wrappers of `torch.func`.
 
-    Under `torch.vmap` it has the mapped axes, too: for checks of all its numbers.
+    Under `torch.vmap` it has the mapped axes, too. Use it to check all numbers.
     """
     while _wrapped(value):
         value = torch._C._functorch.get_unwrapped(value)
@@ -20,7 +20,7 @@ def unwrapped(value: Tensor) -> Tensor:
 
 
 def has_derivatives(value: Tensor) -> bool:
-    """Whether a tensor has derivatives, reverse or forward, at any level of `torch.func`."""
+    """Whether a tensor takes part in differentiation, in either mode, at any level."""
     while True:
         if value.requires_grad:
             return True
@@ -32,7 +32,7 @@ def has_derivatives(value: Tensor) -> bool:
 
 
 def is_vmapped(value: Tensor) -> bool:
-    """Whether `torch.vmap` goes through a tensor."""
+    """Whether `torch.vmap` maps over a tensor."""
     while _wrapped(value):
         if torch._C._functorch.is_batchedtensor(value):
             return True
@@ -47,7 +47,7 @@ def _wrapped(value: Tensor) -> bool:
 def one_by_one(
     function: Callable[..., Any], info: Any, in_dims: tuple, *inputs: Any
 ) -> tuple[Any, Any]:
-    """A rule for `torch.vmap`: one call for each entry of the mapped axis, stacked."""
+    """A rule for `torch.vmap`: one call per entry of the mapped axis; results are stacked."""
     found = []
     for i in range(info.batch_size):
         entry = [

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Architecture:
-    """What of a network is compiled into a kernel.
+    """The architecture of a softness's network.
 
     Attributes:
         widths: of the hidden layers, all tanh.
         residual: whether the first hidden layer is added to the last one before its tanh.
         bias: whether units have biases.
-        asinh: whether the network sees asinh(x) rather than x.
+        asinh: whether the network's input is asinh(x) instead of x.
     """
 
     widths: tuple[int, ...]
@@ -24,13 +24,13 @@ class Architecture:
 
     @property
     def fans(self) -> list[tuple[int, int]]:
-        """(inputs, outputs) of each layer, the output unit's last."""
+        """(inputs, outputs) of each layer; the last is the output unit."""
         sizes = (1, *self.widths, 1)
         return list(zip(sizes[:-1], sizes[1:], strict=True))
 
     @property
     def offsets(self) -> list[int]:
-        """Where each layer's weights begin, and last the number of weights altogether."""
+        """Where each layer's weights begin, and at the end the total number of weights."""
         starts = [0]
         for inputs, outputs in self.fans:
             starts.append(starts[-1] + outputs * (inputs + int(self.bias)))
@@ -43,13 +43,13 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Table:
-    """Where the knots of a tabulated softness lie: between width * (2^k - 1) and
-    width * (2^(k + 1) - 1), k = 0 ... octaves - 1, are 2^subdivision equal cells; likewise for
-    negative x.
+    """The layout of a tabulated softness.
 
-    The weights are, first for x >= 0 and then for x <= 0, each cell's polynomial, cell after cell:
-    u = c0 + c1 t + c2 t^2 + c3 t^3, where t is how far |x| is from where the cell begins. One more
-    cell begins at the last knot and never ends.
+    Octave k = 0 ... octaves - 1 reaches from |x| = width * (2^k - 1) to width * (2^(k + 1) - 1).
+    It has 2^subdivision equal cells. One more cell begins at the last knot and never ends.
+
+    The weights are the polynomials of all cells for x >= 0, then of all cells for x <= 0. Each is
+    u = c0 + c1 t + c2 t^2 + c3 t^3, with t the distance of |x| from the beginning of its cell.
     """
 
     width: float
@@ -58,7 +58,7 @@ class Table:
 
     @property
     def knots(self) -> int:
-        """On each side, 0 and the last one included."""
+        """The number of knots on each side, with 0 and the last one."""
         return (self.octaves << self.subdivision) + 1
 
     @property
@@ -68,12 +68,12 @@ class Table:
 
 @dataclass(frozen=True)
 class EdgeVariant:
-    """What of an edge softness is compiled in.
+    """The compiled part of an edge softness.
 
     Attributes:
-        distribution: registered name (of the logit, for a network).
-        network: architecture of a learned softness, or a table's layout, or None.
-        squared: whether it sees sign(d) d^2 instead of d.
+        distribution: its registered name; for a network or a table, that applied to its output.
+        network: the architecture of a network, the layout of a table, or None.
+        squared: whether F is evaluated at sign(d) d^2 instead of d.
     """
 
     distribution: str
@@ -82,7 +82,7 @@ class EdgeVariant:
 
 
 class DepthFormula(Protocol):
-    """A fragment's log-weight, as text for the kernels: see `depth.base.DepthFormulaFormula`."""
+    """The formula of a fragment's log-weight; `depth.base.LogWeightFormula` implements it."""
 
     @property
     def network(self) -> Architecture | None: ...
@@ -100,13 +100,12 @@ class DepthFormula(Protocol):
 
 @dataclass(frozen=True)
 class DepthVariant:
-    """What of a depth softness is compiled in.
+    """The compiled part of a depth softness.
 
     Attributes:
-        colour: where a pixel's colour comes from: ``"weights"`` of all fragments, the ``"nearest"``
-            face alone, or its ``"fragments"``, which are measured here and composed elsewhere;
-            ``"none"``: only alpha.
-        log_weight: of a fragment, for ``"weights"``.
+        colour: where a pixel's colour comes from: a weighted sum of all fragments (``"weights"``),
+            the ``"nearest"`` face, or ``"fragments"`` that torch composes; ``"none"``: only alpha.
+        log_weight: the formula for ``"weights"``.
     """
 
     colour: str
@@ -114,27 +113,28 @@ class DepthVariant:
 
     @property
     def network(self) -> Architecture | None:
-        """The shape of the network in the log-weight, if there is one."""
+        """The architecture of the log-weight's network, or None."""
         return None if self.log_weight is None else self.log_weight.network
 
     @property
     def looped(self) -> bool:
-        """Whether its formula takes loops."""
+        """Whether evaluating the formula takes loops."""
         return self.log_weight is not None and self.log_weight.looped
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is compiled into a kernel: one set of kernels exists for each variant in use.
+    """Everything that is compiled into a kernel.
 
     Attributes:
-        edge, depth: see there.
+        edge, depth: the compiled parts of the softnesses.
         conorm: name of the T-conorm.
-        corners: D, attribute channels at corners.
-        texture: ``"none"``, ``"surface"``, ``"clamp"`` or ``"repeat"`` (images).
-        texels: texture channels; C is texels + corners.
+        corners: D, the number of attribute channels at corners.
+        texture: ``"none"``, ``"surface"``, or the wrap mode of an image: ``"clamp"``, ``"repeat"``.
+        texels: the number of texture channels; C is texels + corners.
         perspective: whether attributes are interpolated perspective-correctly.
-        cull: whether back faces are dropped; clockwise: whether these are the front.
+        cull: whether back faces are dropped.
+        clockwise: whether clockwise faces show their front.
         clipped: whether barycentric coordinates are clipped instead of the nearest point's.
         unclipped_alpha: whether alpha keeps what near, far and culling take from colour.
         orthographic: whether depth is linear in the image.
