@@ -1,4 +1,4 @@
-"""Checks of what users pass in; every error names the argument and says the mend."""
+"""Checks of users' arguments; every error names the argument and says how to fix it."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _FLOATS: dict[Any, torch.dtype] = {np.float32: torch.float32, np.float64: torch.
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a number of Python's or NumPy's, and not a truth value."""
+    """Whether `value` is a number of Python or NumPy, and not a bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_whole(value: Any) -> bool:
-    """Whether `value` is an integer of Python's or NumPy's, and not a truth value."""
+    """Whether `value` is an integer of Python or NumPy, and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def number(name: str, value: Any) -> float:
-    """`value` as a float, if it is a number."""
+    """`value` as a float; TypeError unless it is a number."""
     if not is_number(value):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     return float(value)
 
 
 def positive(name: str, value: Any) -> float:
-    """`value` as a float, if it is a positive finite number."""
+    """`value` as a float; an error unless it is a positive finite number."""
     found = number(name, value)
     if not math.isfinite(found) or found <= 0:
         raise ValueError(f"{name}: must be positive and finite, got {value}")
@@ -47,7 +47,7 @@ def positive(name: str, value: Any) -> float:
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """`value` as an int, if it is a whole number in this range."""
+    """`value` as an int; an error unless it is a whole number in this range."""
     if not is_whole(value):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
     if value < least or (most is not None and value > most):
@@ -68,6 +68,7 @@ def image_size(value: Any) -> tuple[int, int]:
 
 
 def depth_range(near: Any, far: Any) -> tuple[float, float]:
+    """(near, far) as floats; an error unless 0 < near < far."""
     low, high = positive("near", near), positive("far", far)
     if low >= high:
         raise ValueError(f"far: expected far > near, got near={near}, far={far}")
@@ -75,7 +76,7 @@ def depth_range(near: Any, far: Any) -> tuple[float, float]:
 
 
 def vertices(face_vertices: Any, settings: Runtime, later: Extremes | None = None) -> None:
-    """Shape, dtype, device and finiteness of triangles."""
+    """Check shape, dtype, device and finiteness of face vertices."""
     name = "face_vertices"
     if not isinstance(face_vertices, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(face_vertices).__name__}")
@@ -89,7 +90,7 @@ def vertices(face_vertices: Any, settings: Runtime, later: Extremes | None = Non
 
 
 def tensor(name: str, value: Any) -> Tensor:
-    """`value`, if it is a tensor that is not too coarse for geometry."""
+    """`value`; TypeError unless it is a tensor, and not of float16 or bfloat16."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.dtype in _COARSE:
@@ -101,7 +102,7 @@ def tensor(name: str, value: Any) -> Tensor:
 
 
 def floats(name: str, value: Any) -> Tensor:
-    """`value`, if it is a tensor of float32 or float64."""
+    """`value`; TypeError unless it is a tensor of float32 or float64."""
     if not tensor(name, value).is_floating_point():
         raise TypeError(f"{name}: expected float32 or float64, got {value.dtype}")
     return value
@@ -113,10 +114,10 @@ def array(
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """A number, a sequence of numbers, an array of NumPy's or a tensor, as a tensor of floats.
+    """Numbers as a floating-point tensor: from a number, a sequence, a NumPy array or a tensor.
 
-    Without a `dtype`, floating-point tensors and arrays keep theirs, and all else gets torch's
-    default. Derivatives of tensors are kept, also of those in a flat sequence.
+    Without a `dtype`, floating-point tensors and arrays keep theirs, and anything else gets torch's
+    default. Derivatives of a tensor, or of tensors in a flat sequence, are kept.
     """
     if isinstance(value, Tensor):
         if tensor(name, value).is_complex() or value.dtype == torch.bool:
@@ -140,7 +141,7 @@ def array(
 
 
 def values(name: str, value: Tensor, settings: Runtime, later: Extremes | None = None) -> None:
-    """The dtype of the runtime, a device that the kernels reach, and nothing infinite."""
+    """Check that a tensor has the runtime's dtype, a device that kernels reach, finite values."""
     if value.dtype != settings.dtype:
         raise TypeError(
             f"{name}: expected {settings.dtype}, as set by taichi_raster.init(precision="
@@ -154,11 +155,11 @@ def values(name: str, value: Tensor, settings: Runtime, later: Extremes | None =
 def device(name: str, tensor: Tensor, settings: Runtime) -> None:
     """Refuse a tensor that the kernels cannot reach.
 
-    Taichi takes cuda:0 wherever tensors are, and an address on another GPU is an illegal one there.
+    Taichi always uses cuda:0, where an address on another GPU is illegal.
 
     Raises:
-        ValueError: for a CUDA tensor where the kernels run elsewhere, or on another GPU; the
-            message names the tensor and says the remedy.
+        ValueError: for a CUDA tensor if the kernels run elsewhere, or on another GPU; the message
+            names the tensor and says how to fix it.
     """
     if reached(tensor.device, settings):
         return
@@ -175,12 +176,12 @@ def device(name: str, tensor: Tensor, settings: Runtime) -> None:
 
 
 def reached(device: torch.device, settings: Runtime) -> bool:
-    """Whether kernels may be given tensors of a device."""
+    """Whether kernels can reach tensors on a device."""
     return device.type != "cuda" or (settings.arch == "cuda" and device.index == 0)
 
 
 def finite(what: str, name: str, value: Tensor, later: Extremes | None = None) -> None:
-    """Insist on finite values: now, or when `later` fetches them."""
+    """Raise ValueError unless all values are finite; given `later`, when it fetches them."""
     if value.device.type == "meta":
         raise ValueError(f"{name}: is on the meta device and has no values")
 
@@ -193,7 +194,7 @@ def finite(what: str, name: str, value: Tensor, later: Extremes | None = None) -
 
 
 def visible(face_vertices: Tensor, near: float, far: float, later: Extremes | None = None) -> None:
-    """At least one face must reach the depth range."""
+    """Raise ValueError unless a face reaches the depth range."""
     z = unwrapped(face_vertices)[..., 2]
 
     def check(nearest: float, farthest: float) -> None:
@@ -211,7 +212,7 @@ def _now_or(later: Extremes | None, values: Tensor, check: Check) -> None:
 
 
 def _visible(z: Tensor, near: float, far: float) -> None:
-    """`visible`, where some vertex is not."""
+    """`visible`, if some vertex is outside the depth range."""
     reaches = (z.amin(-1) <= far) & (z.amax(-1) >= near) & (z.amin(-1) > 0)
     if not bool(reaches.any()):
         raise ValueError(
@@ -224,7 +225,7 @@ def _visible(z: Tensor, near: float, far: float) -> None:
 def background(
     value: Any, channels: int | None = None, size: tuple[int, ...] | None = None
 ) -> Tensor:
-    """A background as a tensor: 0-d, (C,), (H, W, C) or (B, H, W, C); size is (B, H, W)."""
+    """A background as a tensor, 0-d, (C,), (H, W, C) or (B, H, W, C); `size` is (B, H, W)."""
     tensor = value if isinstance(value, Tensor) else array("background", value, torch.float64)
     if tensor.ndim not in (0, 1, 3, 4) or not tensor.is_floating_point():
         raise ValueError(
@@ -247,18 +248,21 @@ def background(
 
 
 def choice(name: str, value: Any, *known: str) -> str:
+    """`value`; ValueError unless it is one of `known`."""
     if value not in known:
         raise ValueError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
+    """`value` as a bool; TypeError unless it is one."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def instance(name: str, value: Any, *kinds: type) -> Any:
+    """`value`; TypeError unless it is an instance of one of `kinds`."""
     if not isinstance(value, kinds):
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name}: expected a {expected}, got {type(value).__name__}")
@@ -266,38 +270,42 @@ def instance(name: str, value: Any, *kinds: type) -> Any:
 
 
 def path(name: str, value: Any) -> Path:
-    """A file's path, from a text or a path."""
+    """`value` as a path; TypeError unless it is a string or a path."""
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
     return Path(value)
 
 
 def count(name: str, value: Any) -> int:
+    """`value` as an int; ValueError unless it is a positive integer."""
     if not is_whole(value) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}")
     return int(value)
 
 
 def scenes(batch: int, views: Any) -> int:
-    """How many scenes a batch shows, `views` items each."""
+    """How many scenes a batch shows, with `views` batch items each."""
     if batch % count("views", views):
         raise ValueError(f"views: {batch} batch items are not a multiple of {views} views")
     return batch // views
 
 
 def fits_batch(name: str, value: Tensor, batch: int) -> None:
+    """Raise ValueError unless `value` is 0-d, (1,) or (batch,)."""
     if value.shape not in ((), (1,), (batch,)):
         shape = tuple(value.shape)
         raise ValueError(f"{name}: expected a scalar or shape ({batch},), got {shape}")
 
 
 def fraction(name: str, value: Any) -> float:
+    """`value` as a float; ValueError unless it is a number in [0, 1)."""
     if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
     return float(value)
 
 
 def weights(name: str, value: Tensor, batch: int, size: int) -> None:
+    """Raise ValueError unless `value` holds `size` finite weights, for each item or for all."""
     if value.shape not in ((size,), (1, size), (batch, size)):
         raise ValueError(
             f"{name}: expected shape ({size},) or ({batch}, {size}), got {tuple(value.shape)}"
