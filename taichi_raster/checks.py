@@ -1,4 +1,4 @@
-"""Checks of what users pass in; every error names the argument and says the mend."""
+"""Checks of users' arguments; every error names the argument and says how to fix it."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _FLOATS: dict[Any, torch.dtype] = {np.float32: torch.float32, np.float64: torch.
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a number of Python's or NumPy's, and not a truth value."""
+    """Whether `value` is a number of Python or NumPy, and not a bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_whole(value: Any) -> bool:
-    """Whether `value` is an integer of Python's or NumPy's, and not a truth value."""
+    """Whether `value` is an integer of Python or NumPy, and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def number(name: str, value: Any) -> float:
-    """`value` as a float, if it is a number."""
+    """`value` as a float; TypeError unless it is a number."""
     if not is_number(value):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     return float(value)
 
 
 def positive(name: str, value: Any) -> float:
-    """`value` as a float, if it is a positive finite number."""
+    """`value` as a float; an error unless it is a positive finite number."""
     found = number(name, value)
     if not math.isfinite(found) or found <= 0:
         raise ValueError(f"{name}: must be positive and finite, got {value}")
@@ -47,7 +47,7 @@ def positive(name: str, value: Any) -> float:
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """`value` as an int, if it is a whole number in this range."""
+    """`value` as an int; an error unless it is a whole number in this range."""
     if not is_whole(value):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
     if value < least or (most is not None and value > most):
@@ -76,7 +76,7 @@ def depth_range(near: Any, far: Any) -> tuple[float, float]:
 
 
 def vertices(face_vertices: Any, settings: Runtime, later: Extremes | None = None) -> None:
-    """Shape, dtype, device and finiteness of triangles."""
+    """Check shape, dtype, device and finiteness of face vertices."""
     name = "face_vertices"
     if not isinstance(face_vertices, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(face_vertices).__name__}")
@@ -90,7 +90,7 @@ def vertices(face_vertices: Any, settings: Runtime, later: Extremes | None = Non
 
 
 def tensor(name: str, value: Any) -> Tensor:
-    """`value`, if it is a tensor that is not too coarse for geometry."""
+    """`value`; TypeError unless it is a tensor, and not of float16 or bfloat16."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.dtype in _COARSE:
@@ -115,10 +115,10 @@ def array(
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """A number, a sequence of numbers, an array of NumPy's or a tensor, as a tensor of floats.
+    """Numbers as a floating-point tensor: from a number, a sequence, a NumPy array or a tensor.
 
-    Without a `dtype`, floating-point tensors and arrays keep theirs, and all else gets torch's
-    default. Derivatives of tensors are kept, also of those in a flat sequence.
+    Without a `dtype`, floating-point tensors and arrays keep theirs, and anything else gets torch's
+    default. Derivatives of a tensor, or of tensors in a flat sequence, are kept.
     """
     if isinstance(value, Tensor):
         if tensor(name, value).is_complex() or value.dtype == torch.bool:
@@ -142,7 +142,7 @@ def array(
 
 
 def values(name: str, value: Tensor, settings: Runtime, later: Extremes | None = None) -> None:
-    """The dtype of the runtime, a device that the kernels reach, and nothing infinite."""
+    """Check that a tensor has the runtime's dtype, a device that kernels reach, finite values."""
     if value.dtype != settings.dtype:
         raise TypeError(
             f"{name}: expected {settings.dtype}, as set by taichi_raster.init(precision="
@@ -156,11 +156,11 @@ def values(name: str, value: Tensor, settings: Runtime, later: Extremes | None =
 def device(name: str, tensor: Tensor, settings: Runtime) -> None:
     """Refuse a tensor that the kernels cannot reach.
 
-    Taichi takes cuda:0 wherever tensors are, and an address on another GPU is an illegal one there.
+    Taichi always uses cuda:0, where an address on another GPU is illegal.
 
     Raises:
-        ValueError: for a CUDA tensor where the kernels run elsewhere, or on another GPU; the
-            message names the tensor and says the remedy.
+        ValueError: for a CUDA tensor if the kernels run elsewhere, or on another GPU; the message
+            names the tensor and says how to fix it.
     """
     if reached(tensor.device, settings):
         return
@@ -177,12 +177,12 @@ def device(name: str, tensor: Tensor, settings: Runtime) -> None:
 
 
 def reached(device: torch.device, settings: Runtime) -> bool:
-    """Whether kernels may be given tensors of a device."""
+    """Whether kernels can reach tensors on a device."""
     return device.type != "cuda" or (settings.arch == "cuda" and device.index == 0)
 
 
 def finite(what: str, name: str, value: Tensor, later: Extremes | None = None) -> None:
-    """Insist on finite values: now, or when `later` fetches them."""
+    """Raise ValueError unless all values are finite; given `later`, when it fetches them."""
     if value.device.type == "meta":
         raise ValueError(f"{name}: is on the meta device and has no values")
 
@@ -195,7 +195,7 @@ def finite(what: str, name: str, value: Tensor, later: Extremes | None = None) -
 
 
 def visible(face_vertices: Tensor, near: float, far: float, later: Extremes | None = None) -> None:
-    """At least one face must reach the depth range."""
+    """Raise ValueError unless a face reaches the depth range."""
     z = unwrapped(face_vertices)[..., 2]
 
     def check(nearest: float, farthest: float) -> None:
@@ -213,7 +213,7 @@ def _now_or(later: Extremes | None, values: Tensor, check: Check) -> None:
 
 
 def _visible(z: Tensor, near: float, far: float) -> None:
-    """`visible`, where some vertex is not."""
+    """`visible`, if some vertex is outside the depth range."""
     reaches = (z.amin(-1) <= far) & (z.amax(-1) >= near) & (z.amin(-1) > 0)
     if not bool(reaches.any()):
         raise ValueError(
@@ -226,7 +226,7 @@ def _visible(z: Tensor, near: float, far: float) -> None:
 def background(
     value: Any, channels: int | None = None, size: tuple[int, ...] | None = None
 ) -> Tensor:
-    """A background as a tensor: 0-d, (C,), (H, W, C) or (B, H, W, C); size is (B, H, W)."""
+    """A background as a tensor, 0-d, (C,), (H, W, C) or (B, H, W, C); `size` is (B, H, W)."""
     tensor = value if isinstance(value, Tensor) else array("background", value, torch.float64)
     if tensor.ndim not in (0, 1, 3, 4) or not tensor.is_floating_point():
         raise ValueError(
@@ -271,7 +271,7 @@ def instance(name: str, value: Any, *kinds: type) -> Any:
 
 
 def path(name: str, value: Any) -> Path:
-    """A file's path, from a text or a path."""
+    """`value` as a path; TypeError unless it is a string or a path."""
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
     return Path(value)

@@ -135,7 +135,7 @@ def _built_alpha(entry: Entry) -> TConorm:
     name = entry.get("name", str)
     p = None
     if generator(name).domain is not None:
-        numeric = entry.get("p", str) == "number"  # as files had a constant p at first
+        numeric = entry.get("p", str) == "number"  # a constant p in the first files
         p = entry.tensor("p") if numeric else built_schedule(entry, "p", signed=True)
     alpha = TConorm(name, p)
     alpha.at(torch.zeros(()))

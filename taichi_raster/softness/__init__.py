@@ -1,1 +1,1 @@
-"""Edge softnesses, the T-conorms that combine coverages, and the schedules of their parameters."""
+"""Edge softnesses, T-conorms that combine coverages, schedules of their parameters, and files."""

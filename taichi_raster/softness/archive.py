@@ -1,7 +1,7 @@
-"""Files of learned things: tensors by name in safetensors, a JSON description in its metadata.
+"""Reads and writes files: tensors by name in safetensors, a JSON description in the metadata.
 
-Reading one runs no code from it, and trusts nothing in it: whatever is missing, left over, not
-finite or of another type or shape is an error that names it.
+Reading a file runs no code from it. Whatever is missing, superfluous, not finite, or of a wrong
+type or shape is an error that names it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ from taichi_raster import checks
 
 _METADATA = "taichi_raster"
 _DTYPES = (torch.float32, torch.float64)
-_TYPES = {str: "a text", bool: "true or false", int: "a whole number", dict: "an object",
-          list: "a list"}  # fmt: skip
+_TYPES = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    dict: "an object",
+    list: "a list",
+}
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,11 @@ class Entry:
     """A part of a file that is being read.
 
     Attributes:
-        name: what errors call it.
-        description: what the file says of it.
-        prefix: of the names of its tensors.
-        tensors: those of the whole file that nobody has taken yet.
-        learned: names of those that were parameters.
+        name: its name in errors.
+        description: its entries in the file's description.
+        prefix: the prefix of its tensors' names.
+        tensors: the tensors of the whole file that are not taken yet.
+        learned: names of the tensors that were parameters.
     """
 
     name: str
@@ -47,7 +52,7 @@ class Entry:
     learned: frozenset[str]
 
     def get(self, key: str, kind: type) -> Any:
-        """The description's `key`, which must be there and of this type."""
+        """The description's entry `key`; ValueError if it is missing or of another type."""
         if key not in self.description:
             raise ValueError(f"{self.name}: the description lacks {key!r}")
         value = self.description[key]
@@ -56,17 +61,17 @@ class Entry:
         return value
 
     def part(self, key: str, prefix: str | None = None) -> Entry:
-        """The part described under `key`; its tensors' names begin with "key." or with `prefix`."""
+        """The part under `key`; its tensors' names begin with "key.", or with `prefix`."""
         prefix = f"{self.prefix}{key}." if prefix is None else prefix
         name = f"{self.name}.{key}".removeprefix("file.")
         return Entry(name, self.get(key, dict), prefix, self.tensors, self.learned)
 
     def has(self, key: str) -> bool:
-        """Whether there is a tensor of this name left."""
+        """Whether a tensor of this name is left."""
         return self.prefix + key in self.tensors
 
     def tensor(self, key: str, shape: tuple[int, ...] | None = None) -> Tensor:
-        """Take a tensor, of this shape if given; an `nn.Parameter` if it was one."""
+        """Take a tensor, and check its shape if given; it is an `nn.Parameter` if it was one."""
         if not self.has(key):
             raise ValueError(f"{self.name}: the tensor {self.prefix + key!r} is missing")
         value = self.tensors.pop(self.prefix + key)
@@ -77,14 +82,14 @@ class Entry:
         return nn.Parameter(value) if self.prefix + key in self.learned else value
 
     def all_taken(self) -> None:
-        """Insist that no tensor of this part is left."""
+        """Raise ValueError if a tensor of this part is left."""
         rest = sorted(name for name in self.tensors if name.startswith(self.prefix))
         if rest:
             raise ValueError(f"{self.name}: unexpected tensors {', '.join(rest)}")
 
 
 def write(path: str | Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a file, all or nothing; tensors keep their bits.
+    """Write a file, completely or not at all; tensors keep their bits.
 
     Raises:
         FileNotFoundError: if its folder does not exist.
@@ -103,24 +108,23 @@ def write(path: str | Path, description: Mapping[str, Any], tensors: Mapping[str
     copies = {name: _portable(value) for name, value in tensors.items()}
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         temporary = Path(folder) / target.name
-        # by Python, so that the file has the usual permissions (save_file's are for its owner only)
+        # by Python, for the usual permissions (files of save_file are readable by the owner only)
         temporary.write_bytes(save(copies, metadata={_METADATA: text}))
         os.replace(temporary, target)
 
 
 @contextmanager
 def reading(path: str | Path, what: str, *formats: str) -> Iterator[Entry]:
-    """The opened file, as one entry; whatever goes wrong with it becomes one kind of error.
+    """Open a file as one entry; errors in the context name the file.
 
     Args:
         path: the file.
-        what: it should be, for errors: "softness", say.
-        formats: that are understood.
+        what: its kind, for errors: "softness", for example.
+        formats: the formats that are understood.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file, for one that is damaged, of another format, or for anything
-            that is refused while it is open.
+        ValueError: if the file is damaged or of another format, or for an error in the context.
     """
     source = checks.path("path", path)
     if not source.is_file():
@@ -152,7 +156,7 @@ def _opened(source: Path, formats: tuple[str, ...]) -> Entry:
 
 
 def _portable(value: Tensor) -> Tensor:
-    """A copy on the CPU, that shares memory with no other (safetensors would refuse)."""
+    """A copy on the CPU. Safetensors refuses tensors that share memory."""
     dtype = value.dtype if value.dtype in _DTYPES else torch.float64
     return value.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
 

@@ -1,13 +1,13 @@
-"""How the coverages of a pixel's fragments become one alpha: T-conorms by additive generators.
+"""T-conorms: they combine the coverages of a pixel's fragments into one alpha.
 
 Every Archimedean T-conorm is A = g_inverse(sum_k g(a_k)) for an increasing generator g with
-g(0) = 0 (Klement, Mesiar, Pap, *Triangular Norms*, 2000, ch. 3). The kernels add up g over the
-fragments; torch applies the inverse. Fragments with a = 1 exactly, whose g may be infinite, are
-counted instead of added: alpha is 1 there, with zero gradient.
+g(0) = 0 (Klement, Mesiar, Pap, *Triangular Norms*, 2000, ch. 3). The kernels sum g over the
+fragments, and torch applies the inverse. Fragments with a = 1 exactly, whose g may be infinite, are
+counted instead of summed: alpha is 1 there, with zero gradient.
 
-Generators that are powers would overflow or vanish: those are given by their exponent e, and the
-kernels add up exp(e - peak), with the pixel's largest e as peak. It cancels, so that it needs no
-gradient. Below, s = 1 - a and L = log s; formulas as in Petersen et al., CVPR 2022, table 2.
+Generators that are powers would overflow or vanish. They are given by their exponent e, and the
+kernels sum exp(e - peak), with the pixel's largest e as peak. The peak cancels, so that it needs no
+gradient. Below, s = 1 - a and L = log s. Formulas are those of Petersen et al., CVPR 2022, table 2.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from taichi_raster.maths.dual import (
 )
 from taichi_raster.softness.schedule import Constant, Schedule, Shift, as_shift
 
-_LARGEST_ODDS = 60.0  # log(a / s) beyond which a fragment covers its pixel fully to any precision
-_LARGEST_FACTOR = 28.0  # the same, where derivatives hold the third power of the odds in float32
+_LARGEST_ODDS = 60.0  # log(a / s); beyond, a fragment covers its pixel fully in any precision
+_LARGEST_FACTOR = 28.0  # the same in float32, if derivatives contain the third power of the odds
 
 
 @dataclass(frozen=True)
 class Generator:
-    """One T-conorm.
+    """The additive generator of a T-conorm, and its inverse. It has a `term` or an `exponent`.
 
     Attributes:
-        name: what users call it.
-        inverse: torch function from the sum, the peak and p to alpha.
-        term: ``(a, L, p) -> g(a)``, on the kernels' numbers; or
-        exponent: ``(a, L, p) -> e``, where g(a) = exp(e), or exp(e) - 1 if `grounded`.
+        name: the T-conorm's name.
+        inverse: in torch, ``(sum, peak, p) -> alpha``.
+        term: in kernels, ``(a, L, p) -> g(a)``.
+        exponent: in kernels, ``(a, L, p) -> e`` with g(a) = exp(e), or exp(e) - 1 if `grounded`.
         grounded: see `exponent`.
-        domain: which p are allowed, in words, and the test for it; None where there is no p.
-        largest_alone: the sum is the largest a (the others do not count).
+        domain: the allowed p, in words, and a test for it; None if there is no p.
+        largest_alone: whether the largest a takes the place of the sum.
     """
 
     name: str
@@ -79,7 +79,7 @@ def _hamacher_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
 
 
 def _frank(a: Any, L: Any, p: Any) -> Any:
-    """-log((p^s - 1) / (p - 1)): in terms of a where a is small, of s where s is."""
+    """-log((p^s - 1) / (p - 1)); computed from a where a is small, from s where s is."""
     c = log(p)
     by = (raw(a) < 0.5) & (raw(a) * raw(c) < 1.0)
     small = select(by, a, 0.0)
@@ -184,22 +184,26 @@ def generator(name: str) -> Generator:
 
 
 class TConorm(nn.Module):
-    """How coverages combine into alpha.
+    """Combines coverages a_k in [0, 1] into alpha (Petersen et al., CVPR 2022, table 2).
 
     Args:
         name: ``"probabilistic"`` (1 - prod(1 - a)), ``"einstein"``, ``"hamacher"`` (p >= 0),
             ``"frank"`` (p > 0; 1 is probabilistic), ``"yager"`` (p > 0), ``"aczel_alsina"``
-            (p > 0), ``"dombi"`` (p > 0), ``"schweizer_sklar"`` (p < 0), ``"max"``: the largest a;
-            or ``"hard"``: 1 where any a exceeds 1/2, without gradient.
-        p: the parameter of those that have one: a number, a tensor (0-d or (B,); an `nn.Parameter`
-            is learned) or a `Schedule`.
+            (p > 0), ``"dombi"`` (p > 0), ``"schweizer_sklar"`` (p < 0), ``"max"`` (the largest a),
+            or ``"hard"`` (1 if any a exceeds 1/2; no gradient).
+        p: the parameter, for those that have one: a number, a tensor (0-d or (B,); an
+            `nn.Parameter` is learned), or a `Schedule`.
 
     Attributes:
-        p: the parameter as a `Schedule`; 1 where there is none.
+        p: the parameter as a `Schedule`; 1 if there is none.
 
     Raises:
-        ValueError: for an unknown name (the message lists the known ones), a p that the T-conorm
-            does not have, lacks, or does not allow.
+        TypeError: for a p of another type.
+        ValueError: for an unknown name (the message lists the known ones), for a missing p, for
+            one that the T-conorm does not have, or one out of range.
+
+    Example:
+        >>> alpha = TConorm("yager", p=1.0)  # min(1, a_1 + a_2 + ...)
     """
 
     def __init__(
@@ -218,11 +222,11 @@ class TConorm(nn.Module):
 
     @property
     def generator(self) -> Generator:
-        """Its generator: looked up, so that the module can be pickled."""
+        """The generator; looked up, so that the module can be pickled."""
         return generator(self.name)
 
     def at(self, u: Tensor) -> Tensor:
-        """p at progress `u`, 0-d or (B,); 1 where there is none."""
+        """p at progress `u`, 0-d or (B,); 1 if there is none."""
         p = self.p(u)
         domain = self.generator.domain
         ok = p.is_floating_point() and p.ndim <= 1 and bool(torch.isfinite(p.detach()).all())
@@ -234,8 +238,14 @@ class TConorm(nn.Module):
         return p
 
     def resolve(self, total: Tensor, peak: Tensor, saturated: Tensor, p: Tensor) -> Tensor:
-        """Alpha from the sum over fragments, its peak, the mask of pixels with a saturated one,
-        and p, (B,)."""
+        """Alpha (B, H, W) from the sums over fragments.
+
+        Args:
+            total: (B, H, W) sums of the generator.
+            peak: (B, H, W) subtracted from the exponents.
+            saturated: (B, H, W) whether a fragment has a coverage of exactly 1.
+            p: (B,).
+        """
         total = torch.where(saturated, torch.zeros_like(total), total)
         alpha = self.generator.inverse(total, peak, p[:, None, None])
         return torch.where(saturated, torch.ones_like(total), alpha)

@@ -1,4 +1,4 @@
-"""What the renderer asks of an edge softness, and the fixed ones: `Distribution`."""
+"""The base class of edge softnesses, and the fixed ones: `Distribution`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ class EdgeState:
     """An edge softness at one progress.
 
     Attributes:
-        scale, shape, shift: 0-d or (B,); the scale in NDC (squared, for a squared softness).
-        weights: network weights (P,) or (B, P), or None.
-        reach: distance outside a triangle, in NDC, beyond which F is at most the threshold asked
-            for.
+        scale, shape, shift: each 0-d or (B,); the scale in NDC, or NDC^2 for a squared softness.
+        weights: network weights, (P,) or (B, P), or None.
+        reach: distance outside a triangle, in NDC, beyond which F is at most the threshold.
     """
 
     scale: Tensor
@@ -43,17 +42,21 @@ class EdgeState:
 
 
 class EdgeSoftness(nn.Module):
-    """F(d / scale): how much of a pixel at signed distance d (positive inside) a triangle covers.
+    """The base class of edge softnesses: a triangle covers a pixel by F(d / scale).
+
+    d is the signed distance of the pixel's centre to the triangle's boundary in NDC, positive
+    inside. F grows from 0 to 1.
 
     Attributes:
-        variant: what the kernels compile.
+        variant: the part that kernels compile.
+        scale: the width in NDC, as a `Schedule`.
     """
 
     variant: EdgeVariant
     scale: Schedule
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:
-        """The softness at progress `u`, 0-d or (B,)."""
+        """The softness at progress `u`, 0-d or (B,), with the reach for this threshold."""
         raise NotImplementedError
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
@@ -61,14 +64,14 @@ class EdgeSoftness(nn.Module):
         raise NotImplementedError
 
     def describe(self) -> str:
-        """A few words: what it is, and its parameters."""
+        """A short description: the kind, and its parameters."""
         return f"{type(self).__name__}, scale {describe(self.scale)}"
 
 
 class Distribution(EdgeSoftness):
-    """The cumulative distribution function of a named distribution (Petersen et al., CVPR 2022).
+    """Softens edges by a distribution's cumulative function F (Petersen et al., CVPR 2022).
 
-    F is evaluated at x = d / scale + shift; at d / scale - shift for the reversed distributions.
+    F is evaluated at x = d / scale + shift, or at d / scale - shift for a reversed distribution.
 
     Args:
         name: ``"logistic"`` (SoftRas), ``"gaussian"``, ``"uniform"``, ``"cubic_hermite"``,
@@ -78,14 +81,15 @@ class Distribution(EdgeSoftness):
             ``"heaviside"``: the hard decision, without gradient.
         scale: width in NDC (half the shorter image side is 1), positive: a number, a tensor (0-d
             or (B,), may require grad) or a `Schedule` of progress.
-        squared: whether F sees sign(d) d^2 / scale instead of d / scale (SoftRas does).
-        shape: of the gamma distributions, which need it and alone have it: positive, given like
-            the scale.
+        squared: evaluate F at sign(d) d^2 / scale instead of d / scale, as SoftRas does. The
+            scale is then in NDC^2.
+        shape: positive, given like the scale; for the gamma distributions, which require it.
         shift: in units of scale: a number, a tensor (0-d or (B,)) or a `Schedule`.
 
     Raises:
-        ValueError: for an unknown name (the message lists the known ones), a scale or shape that
-            is not positive, or a shape that the distribution lacks or does not have.
+        TypeError: for a parameter of another type.
+        ValueError: for an unknown name (the message lists the known ones), for a scale or shape
+            that is not positive, for a missing shape, or one that the distribution does not have.
 
     Example:
         >>> edge = Distribution("logistic", scale=Geometric(0.16, 0.01))
@@ -113,12 +117,12 @@ class Distribution(EdgeSoftness):
 
     @property
     def formulas(self) -> registry.DistributionFormulas:
-        """The distribution's formulas: looked up, so that the module can be pickled."""
+        """The distribution's formulas; looked up, so that the module can be pickled."""
         return registry.find(self.distribution)
 
     @property
     def squared(self) -> bool:
-        """Whether F sees sign(d) d^2 / scale."""
+        """Whether F is evaluated at sign(d) d^2 / scale."""
         return self.variant.squared
 
     def at(self, u: Tensor, threshold: float) -> EdgeState:
@@ -128,10 +132,11 @@ class Distribution(EdgeSoftness):
     def _reach(self, scale: Tensor, shape: Tensor, shift: Tensor, threshold: float) -> float:
         sign = -1 if self.formulas.mirrored else 1
         x = max(
-            self.formulas.reach(threshold, k) if self.formulas.shaped
+            self.formulas.reach(threshold, k)
+            if self.formulas.shaped
             else self.formulas.reach(threshold)
             for k in unwrapped(shape).reshape(-1).tolist()
-        ) + float((sign * unwrapped(shift)).max())  # fmt: skip
+        ) + float((sign * unwrapped(shift)).max())
         reach = max(x, 0.0) * float(unwrapped(scale).max())
         return math.sqrt(reach) if self.squared else reach
 
@@ -155,7 +160,7 @@ class Distribution(EdgeSoftness):
 
 
 def as_shape(name: str, shape: float | Tensor | Schedule | None) -> Schedule:
-    """The shape of the distribution `name` as a schedule; 1 where it has none.
+    """The shape of the distribution `name` as a schedule; 1 if it has none.
 
     Raises:
         ValueError: if it is missing, not positive, or given where there is none.
@@ -170,7 +175,7 @@ def as_shape(name: str, shape: float | Tensor | Schedule | None) -> Schedule:
 
 
 def describe_shape_and_shift(softness: Any) -> str:
-    """What a softness by a distribution has besides its scale, in a few words."""
+    """The shape and shift of a softness by a distribution, in a few words."""
     shape = f", shape {describe(softness.shape)}" if softness.formulas.shaped else ""
     shift = softness.shift
     none = isinstance(shift, Shift) and not bool(shift.value.detach().any())

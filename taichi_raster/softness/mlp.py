@@ -1,9 +1,9 @@
 """The learned edge softness: a small network in front of the logistic function.
 
-F = sigmoid(u), u = x + r(x), x = d / scale. The residual r is a network of tanh layers, so it is
-bounded by its output weights: far outside F still vanishes, far inside it still reaches 1. This is
-the network of Wu et al. (EGSR 2024): 1-4-4-4-4-1, the first hidden layer added to the fourth before
-its tanh; the term x is ours.
+F = sigmoid(u), u = x + r(x), x = d / scale. The residual r is a network of tanh layers, bounded by
+its output weights. So F still goes to 0 far outside, and to 1 far inside. The network is that of Wu
+et al. (EGSR 2024): 1-4-4-4-4-1, the first hidden layer added to the fourth before its tanh. The
+term x is ours.
 """
 
 from __future__ import annotations
@@ -30,31 +30,36 @@ from taichi_raster.softness.schedule import Schedule, as_progress, as_schedule, 
 
 
 class MLPSoftness(EdgeSoftness):
-    """A softness whose shape is learned.
+    """Learns the shape of the edge softness by a small network (Wu et al., EGSR 2024).
+
+    F = sigmoid(x + r(x)) with x = d / scale, and r a network of tanh layers.
 
     Args:
         widths: hidden layers, each 1 to 16 wide.
-        residual: add the first hidden layer to the last one before its tanh (needs at least two
-            hidden layers, the first as wide as the last).
+        residual: add the first hidden layer to the last one before its tanh. This needs at least
+            two hidden layers, the first as wide as the last.
         bias: whether units have biases.
-        input: what the network sees: ``"asinh"`` of the scaled distance, which resolves long tails,
-            or the ``"plain"`` scaled distance.
-        scale: as for `Distribution`; e.g. a `Knots` schedule to learn it as well.
-        init: the distribution to start as, any but ``"heaviside"``. ``"logistic"`` is met exactly
-            (r = 0); others by a regression at construction; None starts from random weights.
-        progress: learn a dependence on progress: the first layer's biases move by
-            ``progress_weights * (2 u - 1)``.
+        input: the network's input: ``"asinh"`` of x, which resolves long tails, or ``"plain"`` x.
+        scale: as for `Distribution`; a `Knots` schedule is learned, too.
+        init: the distribution to start as, any but ``"heaviside"``. ``"logistic"`` is exact
+            (r = 0), others are fitted by regression; None starts from random weights.
+        progress: learn a dependence on progress: ``progress_weights * (2 u - 1)`` is added to the
+            first layer's biases.
         seed: of the random weights.
-        init_shape: shape of the distribution to start as, where it has one.
+        init_shape: shape of the distribution to start as, if it has one.
 
     Attributes:
-        weights: parameter (P,): for each layer in turn its matrix, row by row (one row for each
-            unit), then its biases; the output unit last. (B, P) is understood when
-            `torch.func.functional_call` puts one set for each batch item in its place.
+        weights: parameter (P,): for each layer its matrix, row by row (one row per unit), then its
+            biases; the output unit is last. With `torch.func.functional_call` it may be (B, P), one
+            set per batch item.
         progress_weights: parameter, one number for each unit of the first layer, or None.
 
     Raises:
-        ValueError: for an unknown name or an impossible architecture.
+        TypeError: for an argument of another type.
+        ValueError: for an unknown name, or an impossible architecture.
+
+    Example:
+        >>> edge = MLPSoftness(scale=Knots([0.16, 0.08, 0.04, 0.01]))
     """
 
     progress_weights: nn.Parameter | None
@@ -98,7 +103,7 @@ class MLPSoftness(EdgeSoftness):
         return EdgeState(scale, *rest, weights, reach * float(unwrapped(scale).max()))
 
     def logit(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
-        """u at scaled distances `x` (any shape), in torch: differentiable, for fits and plots."""
+        """u at scaled distances `x` of any shape, differentiable in torch; for fits and plots."""
         theta = self.weights if weights is None else weights
         return network_logit(self.network, theta, x)
 
@@ -121,7 +126,7 @@ class MLPSoftness(EdgeSoftness):
         return torch.cat([before.expand(*lead, -1), moved, after.expand(*lead, -1)], dim=-1)
 
     def _bound(self, weights: Tensor) -> float:
-        """max |r|: tanh is at most 1."""
+        """A bound of |r|, as tanh is at most 1."""
         return float(unwrapped(weights)[..., self.network.offsets[-2] :].abs().sum(-1).max())
 
     def _start_as(self, name: str, shape: float | None) -> None:

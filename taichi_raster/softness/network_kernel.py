@@ -1,8 +1,7 @@
-"""The small network of a learned softness, as the kernels compute it.
+"""The small network of a learned softness in the kernels: its value and its VJP.
 
-The network maps x to u = x + r(x), where r is made of tanh layers. It is written on numbers that
-may carry derivatives (see dual.py), so that this one text gives its value, its slope, and their
-directional derivatives.
+The network maps x to u = x + r(x), where r is made of tanh layers. It is written on dual numbers
+(see dual.py), so that the same code also gives tangents of both.
 """
 
 from __future__ import annotations
@@ -25,12 +24,14 @@ Weight = Callable[[int], Number]
 
 @dataclass(frozen=True)
 class Tape:
-    """A network at one x, with what its derivatives need.
+    """A network at one x, with what its VJP needs.
 
     Attributes:
-        arch: the architecture; weight: gives its i-th weight, in the order of `MLPSoftness`.
-        x: what it was evaluated at; logit: u there.
-        layers: the input, then the outputs of each hidden layer.
+        arch: the architecture.
+        weight: gives the i-th weight, in the order of `MLPSoftness.weights`.
+        x: the input.
+        logit: the output u.
+        layers: the first layer's input, then the outputs of each hidden layer.
     """
 
     arch: Architecture
@@ -41,7 +42,7 @@ class Tape:
 
 
 def evaluate(arch: Architecture, weight: Weight, x: Number) -> Tape:
-    """u = x + r(x)."""
+    """Evaluate u = x + r(x)."""
     layers = [[_asinh(x) if arch.asinh else x]]
     for layer, (inputs, outputs) in enumerate(arch.fans):
         start, h = arch.offsets[layer], layers[-1]
@@ -60,7 +61,7 @@ def evaluate(arch: Architecture, weight: Weight, x: Number) -> Tape:
 
 
 def pull(tape: Tape, u_bar: Number, take: Callable[[int, Number], None] | None) -> Number:
-    """The adjoint of x, given that of u; `take(i, bar)` gets the i-th weight's, if it is wanted."""
+    """The adjoint of x, given that of u; `take(i, bar)`, if given, gets the i-th weight's."""
     arch = tape.arch
     bars, first_bars = [u_bar], None
     for layer in reversed(range(len(arch.fans))):

@@ -1,4 +1,4 @@
-"""A learned softness's network on torch's side: its making, and its value for fits and plots."""
+"""A softness's network in torch: its architecture, random weights, and value and slope."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from taichi_raster.runtime.variant import Architecture
 
 
 def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:
-    """An architecture from what users say.
+    """An architecture from a user's arguments.
 
     Raises:
-        TypeError, ValueError: if it is impossible; the message names the argument.
+        TypeError, ValueError: for an impossible one; the message names the argument.
     """
     if not isinstance(widths, Sequence | np.ndarray) or isinstance(widths, str):
         raise TypeError(f"widths: expected a list of integers, got {widths!r}")
@@ -37,7 +37,7 @@ def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) 
 
 
 def random_weights(net: Architecture, seed: int) -> Float[Tensor, " P"]:
-    """Weights to start from, normal with the variance of one over the inputs."""
+    """Random weights, normal with a variance of one over the number of inputs."""
     generator = torch.Generator().manual_seed(seed)
     theta = torch.zeros(net.size, dtype=torch.float64)
     for layer, (inputs, outputs) in enumerate(net.fans):
@@ -51,12 +51,12 @@ def random_weights(net: Architecture, seed: int) -> Float[Tensor, " P"]:
 
 
 def network_logit(net: Architecture, theta: Tensor, x: Tensor) -> Tensor:
-    """u = x + r(x), differentiably; x of any shape for weights (P,), or (B, N) for (B, P)."""
+    """u = x + r(x), differentiable; x has any shape for weights (P,), or (B, N) for (B, P)."""
     return network_logit_and_slope(net, theta, x)[0]
 
 
 def network_logit_and_slope(net: Architecture, theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """u and du/dx."""
+    """u and du/dx, for x and weights as in `network_logit`."""
     h = (torch.asinh(x) if net.asinh else x)[..., None].to(theta)
     slope = (1 / torch.sqrt(1 + x * x) if net.asinh else torch.ones_like(x))[..., None].to(theta)
     first, first_slope = h, slope
@@ -79,7 +79,7 @@ def network_logit_and_slope(net: Architecture, theta: Tensor, x: Tensor) -> tupl
 def logit_and_jacobian(
     net: Architecture, theta: np.ndarray, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """u = x + r(x) at x (N,), and du/dtheta, (N, P), in NumPy: for fits of many small steps."""
+    """u = x + r(x) at x (N,), and du/dtheta (N, P), in NumPy; fast, for fits."""
     inputs, h = [], (np.arcsinh(x) if net.asinh else x)[:, None]
     for layer, (before, after) in enumerate(net.fans):
         start = net.offsets[layer]
@@ -91,8 +91,8 @@ def logit_and_jacobian(
             skips = net.residual and layer == len(net.widths) - 1
             h = np.tanh(h + inputs[1] if skips else h)
     jacobian = np.empty((len(x), net.size))
-    slope: np.ndarray = np.ones((len(x), 1))  # of u, in what a layer gives before its tanh
-    to_first: np.ndarray = np.zeros(1)  # and, by the skip, in what the first layer gives after it
+    slope: np.ndarray = np.ones((len(x), 1))  # du / d(a layer's output before its tanh)
+    to_first: np.ndarray = np.zeros(1)  # du / d(the first layer's output), by the skip connection
     for layer in reversed(range(len(net.fans))):
         before, after = net.fans[layer]
         start = net.offsets[layer]

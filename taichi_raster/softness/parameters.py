@@ -1,4 +1,4 @@
-"""Parameters of a softness as the kernels take them: one entry for each batch item, checked."""
+"""Brings a softness's parameters into the kernels' form: checked, one entry per batch item."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POSITIVE = ("edge.scale", "edge.shape", "depth.gamma", "depth.shape")
 
 
 def for_views(state: Any, scenes: int, views: int) -> Any:
-    """A softness at one progress, (B / views,), for each batch item, (B,)."""
+    """Repeat a state with one entry per scene, (B / views,), to one per batch item, (B,)."""
     values = {field.name: getattr(state, field.name) for field in fields(state)}
     changed = {
         name: repeated(name, value, 1 if name == "weights" else 0, scenes, views)
@@ -28,7 +28,7 @@ def for_views(state: Any, scenes: int, views: int) -> Any:
 
 
 def repeated(name: str, value: Tensor, dims: int, scenes: int, views: int) -> Tensor:
-    """`value`, which has `dims` dimensions of its own behind its batch, `views` times each."""
+    """Repeat each entry `views` times; `dims` is the number of dimensions behind the batch."""
     if value.ndim == dims or len(value) == 1:
         return value
     if len(value) != scenes:
@@ -40,7 +40,7 @@ def repeated(name: str, value: Tensor, dims: int, scenes: int, views: int) -> Te
 
 
 def weights(name: str, weights: Tensor | None, variant: Any, like: Tensor) -> Tensor:
-    """A network's weights as (B, P), checked; (B, 0) without a network."""
+    """A network's weights as (B, P), checked; (B, 0) if there is no network."""
     batch = len(like)
     if weights is None:
         return like.new_empty(batch, 0)
@@ -51,7 +51,8 @@ def weights(name: str, weights: Tensor | None, variant: Any, like: Tensor) -> Te
 def to_like(value: Tensor, like: Tensor) -> Tensor:
     """`value` in the dtype and on the device of `like`.
 
-    A copy to a GPU makes the host wait; a few numbers that have no derivative are written there.
+    A few numbers without derivatives are written to a GPU one by one. A copy would make the host
+    wait.
     """
     few = value.device.type == "cpu" and like.device.type != "cpu" and value.numel() <= _FEW
     if not few or has_derivatives(value):
@@ -72,8 +73,12 @@ def _filled(numbers: list[float], like: Tensor) -> Tensor:
 
 
 def stack(parameters: dict[str, Tensor], like: Tensor) -> Tensor:
-    """Per-item parameters as (B, len(parameters)) in the dtype and on the device of `like`,
-    checked."""
+    """Parameters as columns (B, len(parameters)), in the dtype and on the device of `like`.
+
+    Raises:
+        ValueError: for a wrong shape, or for values that are not finite, or not positive where they
+            have to be.
+    """
     batch = len(like)
     for name, value in parameters.items():
         checks.fits_batch(name, value, batch)
@@ -84,7 +89,7 @@ def stack(parameters: dict[str, Tensor], like: Tensor) -> Tensor:
         found = torch.stack(columns, dim=1)
         rows = unwrapped(found).reshape(-1, len(parameters))
         least_and_most = torch.stack(torch.aminmax(rows, dim=0)).tolist()
-    else:  # the same numbers for all: nothing for torch to follow
+    else:  # the same numbers for all items, without derivatives
         numbers = [float(value) for value in parameters.values()]
         found = _filled(numbers, like).expand(batch, -1)
         least_and_most = [numbers, numbers]

@@ -1,7 +1,7 @@
-"""Values that follow the progress u of an optimisation, from 0 (start) to 1 (end).
+"""Schedules: values that depend on the progress u of an optimisation, from 0 (start) to 1 (end).
 
-A softness, a γ or a learning rate is a number, a tensor, or one of these modules. Progress is a
-number or a 0-d tensor for all batch items alike, or a (B,) tensor, one for each.
+A scale, a gamma or a learning rate is a number, a tensor, or a schedule. Progress is a number or a
+0-d tensor for all batch items, or a tensor (B,) with one for each.
 """
 
 from __future__ import annotations
@@ -17,21 +17,27 @@ from taichi_raster.softness import parameters
 
 
 class Schedule(nn.Module):
-    """A value as a function of progress: ``schedule(u)`` is 0-d or (B,)."""
+    """The base class of schedules: a value as a function of progress.
+
+    ``schedule(u)`` takes progress in [0, 1], 0-d or (B,), and returns values of shape 0-d or (B,).
+    To write your own, override `forward`.
+    """
 
     def forward(self, u: Tensor) -> Tensor:
+        """The value at progress `u`."""
         raise NotImplementedError
 
 
 class Constant(Schedule):
-    """The same value at any progress.
+    """Has the same value at any progress.
 
     Args:
-        value: positive number or tensor, 0-d or (B,). An `nn.Parameter` is registered, any other
-            tensor is kept by reference and never detached (a buffer outside the state dict).
+        value: a positive number or tensor, 0-d or (B,). An `nn.Parameter` is registered. Another
+            tensor is kept by reference, never detached, as a buffer outside the state dict.
 
     Raises:
-        ValueError: if a number is not positive and finite.
+        TypeError: for a value of another type.
+        ValueError: for a value that is not positive and finite, or of another shape.
     """
 
     value: Tensor
@@ -48,10 +54,16 @@ class Constant(Schedule):
 
 
 class Geometric(Schedule):
-    """Annealing at a constant ratio: ``start * (end / start) ** u``.
+    """Anneals at a constant ratio: ``start * (end / start) ** u``.
 
     Args:
         start, end: positive numbers or tensors, 0-d or (B,), as for `Constant`.
+
+    Raises:
+        TypeError, ValueError: as `Constant`.
+
+    Example:
+        >>> edge = Distribution("logistic", scale=Geometric(0.16, 0.01))
     """
 
     start: Tensor
@@ -71,19 +83,24 @@ class Geometric(Schedule):
 
 
 class Knots(Schedule):
-    """A learnable schedule: straight lines between the logarithms of positive knot values.
+    """A learnable schedule: interpolates linearly between the logarithms of positive knot values.
 
     Args:
         values: (K,) positive knot values, K >= 1.
-        positions: (K,) ascending places of the knots in [0, 1]; evenly spaced by default. Before
-            the first and after the last knot the value stays constant.
+        positions: (K,) ascending positions of the knots in [0, 1]; evenly spaced by default. The
+            value is constant before the first knot and behind the last one.
 
     Attributes:
-        log_values: the parameter, (K,); (B, K) is understood when `torch.func.functional_call`
-            puts one schedule for each batch item in its place.
+        log_values: parameter (K,). With `torch.func.functional_call` it may be (B, K), one schedule
+            per batch item.
 
     Raises:
+        TypeError: for values of another type.
         ValueError: for values that are not positive, or positions that do not ascend in [0, 1].
+
+    Example:
+        >>> schedule = Knots([0.16, 0.08, 0.01])
+        >>> schedule(torch.tensor(0.5))  # 0.08
     """
 
     positions: Tensor
@@ -124,8 +141,10 @@ class Knots(Schedule):
 
 
 def _picked(values: Tensor, index: Tensor) -> Tensor:
-    """The values, (K,) or (B, K), at an index that is 0-d or (B,)."""
-    if index.ndim == 0:  # as a number it would be fetched from a GPU, which the host waits for
+    """Values (K,) or (B, K) at an index that is 0-d or (B,)."""
+    if (
+        index.ndim == 0
+    ):  # indexing by a 0-d tensor would fetch it from a GPU, and the host would wait
         return values[..., index[None]][..., 0]
     if values.ndim == 1:
         return values[index]
@@ -133,7 +152,7 @@ def _picked(values: Tensor, index: Tensor) -> Tensor:
 
 
 def as_schedule(name: str, value: float | Tensor | Schedule) -> Schedule:
-    """`value` itself if it is a schedule, else a `Constant`; errors name the argument `name`."""
+    """`value` if it is a schedule, else a `Constant` of it; errors name the argument `name`."""
     if isinstance(value, Schedule):
         return value
     try:
@@ -143,7 +162,7 @@ def as_schedule(name: str, value: float | Tensor | Schedule) -> Schedule:
 
 
 class Shift(Schedule):
-    """A constant of either sign, given like `Constant`'s value."""
+    """A constant of either sign; otherwise as `Constant`."""
 
     value: Tensor
 
@@ -159,7 +178,7 @@ class Shift(Schedule):
 
 
 def as_shift(name: str, value: float | Tensor | Schedule) -> Schedule:
-    """As `as_schedule`, but for a value of either sign."""
+    """`value` if it is a schedule, else a `Shift` of it; errors name the argument `name`."""
     if isinstance(value, Schedule):
         return value
     try:
@@ -185,7 +204,7 @@ def as_progress(progress: float | Tensor | None, batch: int) -> Tensor:
 
 
 def describe(value: Schedule | Tensor) -> str:
-    """A few words: a constant, or the values at the start and the end of the run."""
+    """A short description: the constant, or the values at the start and the end."""
     if isinstance(value, Tensor):
         return _numbers(value)
     if isinstance(value, Constant | Shift):
@@ -201,10 +220,10 @@ def _numbers(values: Tensor) -> str:
 
 
 def register_tensor(module: nn.Module, name: str, value: Tensor) -> None:
-    """Keep a tensor that a user gave where `module.to` finds it, without copying it.
+    """Register a user's tensor with a module, without copying it, so that `module.to` moves it.
 
-    A parameter is one of the module's own; anything else is a buffer outside its state dict, as
-    what is not learned is an argument.
+    A parameter becomes one of the module's. Another tensor becomes a buffer outside the state dict:
+    what is not learned is an argument, not state.
     """
     if isinstance(value, nn.Parameter):
         module.register_parameter(name, value)
@@ -213,7 +232,7 @@ def register_tensor(module: nn.Module, name: str, value: Tensor) -> None:
 
 
 def as_finite(name: str, value: float | Tensor) -> Tensor:
-    """A finite number or tensor, 0-d or (B,), as a tensor of floats."""
+    """A finite number or tensor, 0-d or (B,), as a floating-point tensor; else an error."""
     tensor = _as_tensor(name, value)
     if not bool(torch.isfinite(tensor.detach()).all()):
         raise ValueError(f"{name}: expected finite values, got {tensor.tolist()}")

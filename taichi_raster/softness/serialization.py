@@ -1,4 +1,4 @@
-"""Edge softnesses and schedules on disk."""
+"""Saves and loads edge softnesses, and the schedules of any softness."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taichi_raster.softness.schedule import Constant, Geometric, Knots, Schedule
 from taichi_raster.softness.tabulated import TabulatedSoftness
 
 Stored: TypeAlias = "tuple[dict[str, Any], dict[str, Tensor]]"
-"""What a file keeps of a module: its description, and its tensors by name."""
+"""What a file keeps of a module: a description for JSON, and tensors by name."""
 
 SOFTNESS = "taichi_raster.softness/1"
 SOFTENING = "taichi_raster.softening/1"
@@ -35,14 +35,14 @@ _KINDS = {kind.__name__: kind for kind in _TENSORS}
 def save_softness(
     path: str | Path, edge: EdgeSoftness, notes: dict[str, Any] | None = None
 ) -> None:
-    """Write an edge softness to a safetensors file, all or nothing.
+    """Write an edge softness to a safetensors file, completely or not at all.
 
-    For a depth softness, a T-conorm or a learning rate beside it, see `save_softening`.
+    To save a depth softness, a T-conorm or a learning rate with it, see `save_softening`.
 
     Args:
         path: the file; its folder must exist.
         edge: a `Distribution` or `MLPSoftness`.
-        notes: anything that JSON can hold, kept beside it (what it was trained for, say).
+        notes: anything that JSON can hold, such as what it was trained for.
 
     Raises:
         TypeError: for a softness or schedule of another type.
@@ -55,15 +55,23 @@ def save_softness(
 
 
 def load_softness(path: str | Path) -> EdgeSoftness:
-    """Read an edge softness: what `save_softness` wrote, or the edge of a `Softening`'s file.
+    """Read an edge softness from a file of `save_softness` or `save_softening`.
 
-    It is bit for bit what was saved, and frozen: its parameters do not require grad, so that
-    renders spend nothing on their gradients; ``.requires_grad_()`` makes them learnable again. The
-    notes, or the softening's card, come as its attribute ``notes``.
+    It is bit for bit what was saved. It is frozen: its parameters do not require grad, so that
+    renders take no time for their gradients. ``.requires_grad_()`` makes them learnable again.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The softness. Its attribute ``notes`` holds the notes, or the softening's card.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file and what is wrong, if it is corrupt or holds something else.
+        ValueError: if the file is damaged or holds something else; the message says what is wrong.
+
+    Example:
+        >>> renderer = tr.SoftRasterizer(64, edge=tr.load_softness("edge.safetensors"))
     """
     with archive.reading(path, "softness", SOFTNESS, SOFTENING) as file:
         alone = file.description["format"] == SOFTNESS
@@ -74,31 +82,34 @@ def load_softness(path: str | Path) -> EdgeSoftness:
 
 
 def stored_edge(edge: EdgeSoftness) -> Stored:
-    """What a file keeps of an edge softness; TypeError for one that cannot be kept."""
+    """What a file keeps of an edge softness; TypeError if it cannot be stored."""
     if type(edge) is MLPSoftness:
         kinds, tensors = stored_schedules(edge, "edge", "scale")
         net = edge.network
         description = {
-            "kind": "mlp", "widths": list(net.widths), "residual": net.residual, "bias": net.bias,
+            "kind": "mlp",
+            "widths": list(net.widths),
+            "residual": net.residual,
+            "bias": net.bias,
             "input": "asinh" if net.asinh else "plain",
             "progress": edge.progress_weights is not None,
-        }  # fmt: skip
+        }
         return description | kinds, tensors | dict(edge.named_parameters(recurse=False))
     if type(edge) is Distribution:
         shaped = ("shape",) if edge.formulas.shaped else ()
         kinds, tensors = stored_schedules(edge, "edge", "scale", "shift", *shaped)
         name, squared = edge.distribution, edge.squared
         return {"kind": "distribution", "name": name, "squared": squared, **kinds}, tensors
-    mend = (
+    remedy = (
         "; save the softness it was made of, its attribute `edge`, and tabulate after loading"
         if isinstance(edge, TabulatedSoftness)
         else ""
     )
-    raise TypeError(f"edge: cannot save a {type(edge).__name__}{mend}")
+    raise TypeError(f"edge: cannot save a {type(edge).__name__}{remedy}")
 
 
 def built_edge(entry: Entry) -> EdgeSoftness:
-    """The edge softness that `stored_edge` described; ValueError for anything amiss."""
+    """Build the edge softness that `stored_edge` described; ValueError for invalid entries."""
     scale = built_schedule(entry, "scale")
     kind = entry.get("kind", str)
     edge: EdgeSoftness
@@ -113,9 +124,12 @@ def built_edge(entry: Entry) -> EdgeSoftness:
     elif kind == "mlp":
         flags = {name: entry.get(name, bool) for name in ("residual", "bias", "progress")}
         edge = MLPSoftness(
-            entry.get("widths", list), scale=scale, input=entry.get("input", str), init=None,
+            entry.get("widths", list),
+            scale=scale,
+            input=entry.get("input", str),
+            init=None,
             **flags,
-        )  # fmt: skip
+        )
         moving = ["progress_weights"] if flags["progress"] else []
         fill_parameters(entry, edge, "weights", *moving)
     else:
@@ -125,7 +139,7 @@ def built_edge(entry: Entry) -> EdgeSoftness:
 
 
 def stored_schedules(module: nn.Module, owner: str, *names: str) -> Stored:
-    """What a file keeps of a module's schedules: their types, and their tensors."""
+    """What a file keeps of a module's schedules: their kinds and tensors."""
     kinds: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
     for name in names:
@@ -141,7 +155,7 @@ def stored_schedules(module: nn.Module, owner: str, *names: str) -> Stored:
 
 
 def built_schedule(entry: Entry, name: str, signed: bool = False) -> Schedule:
-    """The schedule called `name`; ValueError for one that is not `signed` but not positive."""
+    """Build the schedule `name`; ValueError if its value is not positive, unless `signed`."""
     kind = entry.get(name, str)
     if kind not in _KINDS:
         raise ValueError(
@@ -159,7 +173,7 @@ def built_schedule(entry: Entry, name: str, signed: bool = False) -> Schedule:
 
 
 def fill_parameters(entry: Entry, module: nn.Module, *names: str) -> None:
-    """Put the file's tensors in place of a module's parameters, of the same shapes."""
+    """Replace a module's parameters by the file's tensors, which must have the same shapes."""
     for name in names:
         shape = tuple(getattr(module, name).shape)
         setattr(module, name, nn.Parameter(entry.tensor(name, shape).detach()))
@@ -170,7 +184,7 @@ def _built_schedule(entry: Entry, name: str, kind: str) -> Schedule:
         kept = [entry.tensor(f"{name}.{part}") for part in _TENSORS[_KINDS[kind]]]
         return _KINDS[kind](*kept)
     positions = entry.tensor(f"{name}.positions").detach()
-    if entry.has(f"{name}.values"):  # as files had it at first
+    if entry.has(f"{name}.values"):  # as in the first files
         return Knots(entry.tensor(f"{name}.values").detach(), positions)
     logs = entry.tensor(f"{name}.log_values", tuple(positions.shape)).detach()
     schedule = Knots(logs.exp(), positions)

@@ -1,4 +1,4 @@
-"""A tabulated softness's logit, as the kernels compute it: a cubic polynomial in each cell."""
+"""A tabulated softness's logit in the kernels: a cubic polynomial in each cell."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from taichi_raster.runtime.variant import Table
 
 @dataclass(frozen=True)
 class TableTape:
-    """A table at one x, with what its derivatives need.
+    """A table at one x, with what its VJP needs.
 
     Attributes:
-        table: its layout; first: where the cell's four weights begin.
-        logit: the value there; by_x: its slope.
-        basis: the derivatives of the value with respect to the four weights.
+        table: its layout.
+        first: the index of the first of the cell's four weights.
+        logit: the value.
+        by_x: its derivative in x.
+        basis: its derivatives in the four weights.
     """
 
     table: Table
@@ -35,7 +37,7 @@ class TableTape:
 def evaluate(
     table: Table, weights: Callable[[Any], list[Number]], x: Number, autodiff: bool
 ) -> TableTape:
-    """`weights(i)` are the four weights of cell i, those for negative x after the others."""
+    """Evaluate a table; `weights(i)` gives the four weights of cell i, as `Table` lays them out."""
     bare = frozen(raw(x)) if autodiff else raw(x)
     negative = let(bare < 0.0)
     sign = let(ti.select(negative, -1.0, 1.0))

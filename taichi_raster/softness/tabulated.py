@@ -1,4 +1,4 @@
-"""A softness that is looked up in a table: any smooth one, about as cheap as the logistic."""
+"""Tabulates an edge softness, which makes any smooth one about as cheap as the logistic."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from taichi_raster.softness.schedule import Schedule, as_progress
 
 
 class TabulatedSoftness(EdgeSoftness):
-    """An edge softness by cubic Hermite interpolation of its logit u(x), F = sigmoid(u).
+    """Evaluates an edge softness F = sigmoid(u(x)) by cubic Hermite interpolation of its logit u.
 
-    The knots lie densely around x = 0 and ever more widely far out, up to
-    |x| = width * (2^octaves - 1); there the logit goes on along its tangent. Values and slopes at
-    the knots are computed by torch at each call, so that gradients, also second ones, flow through
-    them to the weights of an `MLPSoftness`, and to its progress weights. In a cell of size h whose
-    logit's fourth derivative is at most M, the logit's error is at most h^4 M / 384, its slope's
-    sqrt(3) h^3 M / 216, its curvature's h^2 M / 12 (Birkhoff and Priver, *Hermite interpolation
-    errors for derivatives*, 1967).
+    The knots are dense around x = 0, and farther apart farther out, up to
+    |x| = width * (2^octaves - 1). Beyond, the logit continues along its tangent. Torch computes the
+    values and slopes at the knots at each call. So first and second derivatives flow through them
+    to the weights and progress weights of an `MLPSoftness`.
+
+    In a cell of size h, with a fourth derivative of the logit of at most M, the error of the logit
+    is at most h^4 M / 384, that of its slope sqrt(3) h^3 M / 216, and that of its curvature
+    h^2 M / 12 (Birkhoff and Priver, *Hermite interpolation errors for derivatives*, 1967).
 
     Args:
-        edge: an `MLPSoftness`, or a `Distribution` with F strictly between 0 and 1 everywhere
-            (e.g. "logistic", "gaussian", "laplace", "gudermannian", "cauchy" or "reciprocal", not
-            squared), whose shift is then part of the table, without gradient.
-        width: size of the first octave, in units of the edge's scale.
-        octaves: how many there are, each twice as wide as the one before.
-        subdivision: each octave has 2^subdivision cells.
+        edge: an `MLPSoftness`, or a `Distribution` with F strictly between 0 and 1 everywhere, not
+            squared: "logistic", "gaussian", "laplace", "gudermannian", "cauchy" or "reciprocal",
+            for example. A distribution's shift becomes part of the table, without gradient.
+        width: size of the first octave, in units of the edge's scale, positive.
+        octaves: how many there are, 1 to 20; each is twice as wide as the one before.
+        subdivision: each octave has 2^subdivision cells, 0 to 10.
 
     Raises:
         TypeError: for another kind of softness.
@@ -58,8 +59,9 @@ class TabulatedSoftness(EdgeSoftness):
         if not 0 < width < math.inf:
             raise ValueError(f"width: expected a positive number, got {width}")
         for name, value, least, most in (
-            ("octaves", octaves, 1, 20), ("subdivision", subdivision, 0, 10),
-        ):  # fmt: skip
+            ("octaves", octaves, 1, 20),
+            ("subdivision", subdivision, 0, 10),
+        ):
             if type(value) is not int or not least <= value <= most:
                 raise ValueError(
                     f"{name}: expected a whole number from {least} to {most}, got {value}"
@@ -69,18 +71,18 @@ class TabulatedSoftness(EdgeSoftness):
         self.variant = EdgeVariant("logistic", self.table)
         self._kept: tuple[Tensor, Tensor] | None = None  # weights, and the table of these
         self._kept_reach: tuple[Tensor, float, Tensor] | None = None  # table, threshold, reach
-        # A buffer, so that it moves with the module; the edge, which is saved, determines it.
+        # A buffer, so that it moves with the module. It is not saved: the edge determines it.
         fixed = self._of_distribution(edge) if isinstance(edge, Distribution) else None
         self.register_buffer("_fixed", fixed, persistent=False)
 
     @property
     def scale(self) -> Schedule:  # type: ignore[override]
-        """The original's."""
+        """The scale of the original."""
         return self.edge.scale
 
     @property
     def positions(self) -> Tensor:
-        """(K,) |x| at the knots, ascending; on the device of what the table was made of."""
+        """(K,) |x| at the knots, ascending, on the device of the original's parameters."""
         made_of = self._fixed if isinstance(self.edge, Distribution) else self.edge.weights
         assert made_of is not None
         return self._positions(made_of.device)
@@ -97,7 +99,7 @@ class TabulatedSoftness(EdgeSoftness):
         return EdgeState(scale, one, 0 * one, cells, self._reach(cells, scale, threshold))
 
     def cells(self, u: Tensor) -> Tensor:
-        """(8 K,) or (B, 8 K): the polynomials at progress `u`, as `Table` lays them out."""
+        """The polynomials at progress `u`, (8 K,) or (B, 8 K), as `Table` lays them out."""
         if self._fixed is not None:
             return self._fixed
         assert isinstance(self.edge, MLPSoftness)
@@ -112,13 +114,13 @@ class TabulatedSoftness(EdgeSoftness):
         return kept[1]
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
-        """The tabulated F itself, not the original's."""
+        """F of the table, not of the original, at signed distances `d` in NDC; no derivatives."""
         u = as_progress(progress, 1)
         d = torch.as_tensor(d, dtype=torch.float64)
         return torch.sigmoid(self.logit(d / self.scale(u).detach().to(d.device), progress)[0])
 
     def logit(self, x: Tensor, progress: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The interpolated logit at scaled distances `x`, any shape; its slope; its curvature."""
+        """The interpolated logit, its slope and curvature at scaled distances `x`, any shape."""
         cells = self.cells(as_progress(progress, 1)).detach()
         cells = cells.to(x.device, torch.float64).view(2, -1, 4)
         side, size, knots = (x < 0).long(), x.abs(), self._positions(x.device)
@@ -130,7 +132,7 @@ class TabulatedSoftness(EdgeSoftness):
         return value, slope, 2 * c2 + 6 * c3 * t
 
     def _reach(self, cells: Tensor, scale: Tensor, threshold: float) -> float:
-        """As `EdgeState.reach`, of the table itself, not of what it stands for."""
+        """`EdgeState.reach` of the table, not of the original."""
         if threshold <= 0:
             return math.inf
         if transforms.has_derivatives(cells):  # new at each call; keeping it would keep its graph
@@ -142,22 +144,25 @@ class TabulatedSoftness(EdgeSoftness):
         return _largest(kept[2], scale)
 
     def _scaled_reach(self, cells: Tensor, threshold: float) -> Tensor:
-        """(), or (B,): |x| outside beyond which F is at most `threshold`, from bounds of cells.
+        """|x| outside beyond which F is at most `threshold`, 0-d or (B,).
 
-        A cubic is at most the largest of its Bernstein coefficients.
+        It comes from bounds of the cells: a cubic is at most its largest Bernstein coefficient.
         """
         c0, c1, c2, c3 = cells.to(torch.float64).unflatten(-1, (2, -1, 4))[..., 1, :, :].unbind(-1)
         knots = self._positions(c0.device)
-        h = torch.cat([knots.diff(), knots.new_zeros(1)])  # the last is a half-line, treated below
+        h = torch.cat(
+            [knots.diff(), knots.new_zeros(1)]
+        )  # the last cell, a half-line, is treated below
         middle = c0 + c1 * h / 3
-        bounds = torch.stack([c0, middle, middle + (c1 + c2 * h) * h / 3,
-                              c0 + h * (c1 + h * (c2 + h * c3))])  # fmt: skip
+        bounds = torch.stack(
+            [c0, middle, middle + (c1 + c2 * h) * h / 3, c0 + h * (c1 + h * (c2 + h * c3))]
+        )
         least = math.log(threshold / (1 - threshold)) if threshold < 1 else math.inf
-        live = bounds.amax(dim=0) > least - 1e-4  # for the rounding of the kernels
+        live = bounds.amax(dim=0) > least - 1e-4  # a margin for rounding in the kernels
         place = torch.arange(1, len(knots) + 1, device=live.device) * live
         ends = torch.cat([knots.new_zeros(1), knots[1:], knots.new_full((1,), math.inf)])
         last = place.amax(dim=-1)
-        reach = ends[last.reshape(-1)].view(last.shape)  # not by a 0-d index: the host would wait
+        reach = ends[last.reshape(-1)].view(last.shape)  # a 0-d index would make the host wait
         return torch.where(c1[..., -1] > 0, math.inf, reach)
 
     def _both_sides(self, device: torch.device) -> Tensor:
@@ -189,7 +194,7 @@ class TabulatedSoftness(EdgeSoftness):
         return self._polynomials(values, slopes)
 
     def _polynomials(self, values: Tensor, slopes: Tensor) -> Tensor:
-        """From the logit's values and slopes at `_both_sides()`."""
+        """The cells' polynomials, from the logit's values and slopes at `_both_sides()`."""
         h = self._positions(values.device).diff()
         half = values.shape[-1] // 2
         p = values.unflatten(-1, (2, half))
@@ -206,7 +211,7 @@ class TabulatedSoftness(EdgeSoftness):
 
 
 def _largest(reach: Tensor, scale: Tensor) -> float:
-    """The largest reach in NDC; a scale that is no parameter stays behind when a module moves."""
+    """The largest reach in NDC; the scale may be on another device than the table."""
     return float((reach * scale.detach().to(reach.device)).max())
 
 
@@ -217,5 +222,15 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def tabulate(
     edge: EdgeSoftness, width: float = 0.5, octaves: int = 10, subdivision: int = 5
 ) -> TabulatedSoftness:
-    """A table of `edge`; see `TabulatedSoftness`."""
+    """A table of `edge`, for faster renders.
+
+    Args:
+        edge, width, octaves, subdivision: as for `TabulatedSoftness`.
+
+    Raises:
+        TypeError, ValueError: as `TabulatedSoftness`.
+
+    Example:
+        >>> renderer = SoftRasterizer(256, edge=tabulate(MLPSoftness(scale=0.02)))
+    """
     return TabulatedSoftness(edge, width, octaves, subdivision)

@@ -1,4 +1,4 @@
-"""The known distributions, one a file; each file registers its own (see registry.py)."""
+"""The distributions, one per file; each file registers its own (see registry.py)."""
 
 import pkgutil
 from importlib import import_module

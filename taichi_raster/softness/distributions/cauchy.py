@@ -1,4 +1,4 @@
-"""The Cauchy distribution: F(x) = 1/2 + atan(x) / pi, with tails as long as 1 / x."""
+"""The Cauchy distribution: F(x) = 1/2 + atan(x) / pi, with tails that fall like 1 / x."""
 
 import math
 
@@ -23,7 +23,10 @@ def reach(threshold: float) -> float:
 
 CAUCHY = register(
     DistributionFormulas(
-        "cauchy", *from_tails(_tails), reach=reach, saturates_at=math.inf,
+        "cauchy",
+        *from_tails(_tails),
+        reach=reach,
+        saturates_at=math.inf,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)

@@ -24,7 +24,10 @@ def reach(threshold: float) -> float:
 
 CUBIC_HERMITE = register(
     DistributionFormulas(
-        "cubic_hermite", *from_tails(_tails), reach=reach, saturates_at=1.0,
+        "cubic_hermite",
+        *from_tails(_tails),
+        reach=reach,
+        saturates_at=1.0,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)

@@ -10,7 +10,7 @@ from taichi_raster.softness.distributions.registry import LOG_ZERO, Distribution
 from taichi_raster.softness.distributions.special import expm1_ratio
 from taichi_raster.softness.distributions.tails import reversed_formulas
 
-_SMALLEST = 1e-12  # smaller x count as this one, whose logarithm's slopes are still finite
+_SMALLEST = 1e-12  # smaller x are treated as this; its logarithm's derivatives are finite
 
 
 @ti.func
@@ -44,10 +44,15 @@ def log_survival(x):
 
 EXPONENTIAL = register(
     DistributionFormulas(
-        "exponential", cdf, log_cdf, log_survival, reach=lambda t: 0.0, saturates_at=math.inf,
+        "exponential",
+        cdf,
+        log_cdf,
+        log_survival,
+        reach=lambda t: 0.0,
+        saturates_at=math.inf,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)
 EXPONENTIAL_REV = register(
     reversed_formulas(
         EXPONENTIAL,

@@ -1,4 +1,4 @@
-"""A distribution's formulas at given points: the kernels' very functions, for plots and tests."""
+"""Evaluates a distribution's formulas, by the functions of the kernels."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ _evaluators: dict[str, _Evaluator] = {}
 def formulas_at(
     name: str, x: Float[Tensor, " N"], shape: float | Float[Tensor, " N"] | None = None
 ) -> Float[Tensor, "R N"]:
-    """F, log F and log(1 - F) at the scaled distances `x`, each followed by its derivatives.
+    """Evaluate F, log F and log(1 - F) at scaled distances `x`, with their derivatives.
 
     Args:
         name: a registered distribution.
@@ -52,8 +52,12 @@ def formulas_at(
         shape: of a distribution that has one: a number or (N,).
 
     Returns:
-        (9, N), each with its first and second derivative in x; (18, N) with a shape k, each with
-        its derivatives in x, xx, k, kx, kk. In the runtime's dtype; no derivatives.
+        Without a shape, (9, N): each of the three, with its first and second derivative in x. With
+        a shape k, (18, N): each with its derivatives in x, xx, k, kx, kk. The result is in the
+        runtime's dtype, and autograd does not follow it.
+
+    Raises:
+        ValueError: for an unknown name, or a missing shape.
     """
     settings = runtime()
     formulas = registry.find(name)

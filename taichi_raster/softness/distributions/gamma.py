@@ -1,8 +1,8 @@
 """The gamma distribution, F(x) = P(k, x) for x > 0 with shape k, and its mirror image.
 
-Below x = k + 4, log P comes from the power series of P, above it log Q = log(1 - P) from Legendre's
-continued fraction (NIST DLMF 8.11.4, 8.9.2), both with their first two derivatives in k: each
-describes the tail that loses its digits in the other one.
+Below x = k + 4, log P comes from the power series of P. Above, log Q = log(1 - P) comes from
+Legendre's continued fraction (NIST DLMF 8.11.4, 8.9.2). Each is accurate in the tail where the
+other one loses its digits. Both have their first two derivatives in k.
 """
 
 import math
@@ -15,7 +15,7 @@ from taichi_raster.softness.distributions.registry import LOG_ZERO, Distribution
 from taichi_raster.softness.distributions.special import gammas
 from taichi_raster.softness.distributions.tails import reversed_formulas
 
-_SMALLEST = 1e-12  # smaller x count as this one: the density may be infinite at 0
+_SMALLEST = 1e-12  # smaller x are treated as this: the density may be infinite at 0
 _SWITCH = 4.0
 _SERIES = 130  # terms; enough for k up to 50
 _FRACTION = 60
@@ -57,12 +57,13 @@ def _fraction(x, k):
 
 @ti.func
 def _tail(x, k):
-    """What the formulas need, x > 0.
+    """One tail and the density at x > 0.
 
     Returns:
-        (lower, t, t_k, t_kk, g, g_k, b): whether it is the lower tail; t, the logarithm of P there
-        and of Q above, and its derivatives in k; g, that of the density, and its derivative in k;
-        b, its derivative in x.
+        lower: whether the tail is the lower one, P; else it is Q.
+        t, t_k, t_kk: the tail's logarithm, and its derivatives in k.
+        g, g_k: the density's logarithm, and its derivative in k.
+        b: the derivative of g in x.
     """
     log_gamma, digamma, trigamma = gammas(k)  # at k + 1
     log_x, inverse = log(x), 1.0 / k
@@ -82,14 +83,14 @@ def _tail(x, k):
 
 @ti.func
 def _own(t, t_k, t_kk, g, g_k, b, sign):
-    """Derivatives of log T, T the tail described (P: sign 1, Q: sign -1)."""
+    """log T and its derivatives, with T the tail of `_tail` (P: sign 1, Q: sign -1)."""
     rate = sign * exp(g - t)
     return t, rate, rate * (b - rate), t_k, rate * (g_k - t_k), t_kk
 
 
 @ti.func
 def _other(t, t_k, t_kk, g, g_k, b, sign):
-    """Derivatives of log(1 - T)."""
+    """log(1 - T) and its derivatives."""
     tail = exp(t)
     rest = 1.0 - tail
     rate = -sign * exp(g) / rest
@@ -100,13 +101,16 @@ def _other(t, t_k, t_kk, g, g_k, b, sign):
 
 @ti.func
 def _zero_outside(x, values: ti.template(), outside):
-    """The six values, or a constant where x <= 0."""
+    """The six values; where x <= 0, a constant and zero derivatives."""
     inside = x > 0.0
     return (
-        ti.select(inside, values[0], outside), ti.select(inside, values[1], 0.0),
-        ti.select(inside, values[2], 0.0), ti.select(inside, values[3], 0.0),
-        ti.select(inside, values[4], 0.0), ti.select(inside, values[5], 0.0),
-    )  # fmt: skip
+        ti.select(inside, values[0], outside),
+        ti.select(inside, values[1], 0.0),
+        ti.select(inside, values[2], 0.0),
+        ti.select(inside, values[3], 0.0),
+        ti.select(inside, values[4], 0.0),
+        ti.select(inside, values[5], 0.0),
+    )
 
 
 @ti.func
@@ -138,10 +142,13 @@ def log_survival(x, k):
 @ti.func
 def _pick(condition, a: ti.template(), b: ti.template()):
     return (
-        ti.select(condition, a[0], b[0]), ti.select(condition, a[1], b[1]),
-        ti.select(condition, a[2], b[2]), ti.select(condition, a[3], b[3]),
-        ti.select(condition, a[4], b[4]), ti.select(condition, a[5], b[5]),
-    )  # fmt: skip
+        ti.select(condition, a[0], b[0]),
+        ti.select(condition, a[1], b[1]),
+        ti.select(condition, a[2], b[2]),
+        ti.select(condition, a[3], b[3]),
+        ti.select(condition, a[4], b[4]),
+        ti.select(condition, a[5], b[5]),
+    )
 
 
 def _reach_reversed(threshold: float, k: float) -> float:
@@ -152,10 +159,16 @@ def _reach_reversed(threshold: float, k: float) -> float:
 
 GAMMA = register(
     DistributionFormulas(
-        "gamma", cdf, log_cdf, log_survival, reach=lambda t, k: 0.0, saturates_at=math.inf,
-        source="Petersen et al., CVPR 2022, table 1", shaped=True,
+        "gamma",
+        cdf,
+        log_cdf,
+        log_survival,
+        reach=lambda t, k: 0.0,
+        saturates_at=math.inf,
+        source="Petersen et al., CVPR 2022, table 1",
+        shaped=True,
     )
-)  # fmt: skip
+)
 GAMMA_REV = register(
     reversed_formulas(
         GAMMA,

@@ -23,7 +23,7 @@ def cdf(x):
 
 @ti.func
 def log_survival(x):
-    """log Phi(-x), without underflow inside; the hazard is phi(x) / Phi(-x)."""
+    """log Phi(-x), without underflow far inside; the hazard rate is phi(x) / Phi(-x)."""
     scaled = erfcx(ti.abs(x) * _SQRT_HALF)
     half_square = 0.5 * x * x
     tail = 0.5 * exp(-half_square) * scaled
@@ -40,7 +40,12 @@ def reach(threshold: float) -> float:
 
 GAUSSIAN = register(
     DistributionFormulas(
-        "gaussian", cdf, reflected(log_survival), log_survival, reach=reach, saturates_at=math.inf,
+        "gaussian",
+        cdf,
+        reflected(log_survival),
+        log_survival,
+        reach=reach,
+        saturates_at=math.inf,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)

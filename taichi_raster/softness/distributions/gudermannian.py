@@ -46,7 +46,12 @@ def reach(threshold: float) -> float:
 
 GUDERMANNIAN = register(
     DistributionFormulas(
-        "gudermannian", cdf, reflected(log_survival), log_survival, reach=reach,
-        saturates_at=math.inf, source="Petersen et al., CVPR 2022, table 1",
+        "gudermannian",
+        cdf,
+        reflected(log_survival),
+        log_survival,
+        reach=reach,
+        saturates_at=math.inf,
+        source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)

@@ -1,4 +1,4 @@
-"""The Gumbel distributions: F(x) = exp(-exp(-x)) of a maximum; of a minimum, its mirror image."""
+"""The Gumbel distribution of a maximum, F(x) = exp(-exp(-x)), and its mirror image of a minimum."""
 
 import math
 
@@ -10,14 +10,14 @@ from taichi_raster.softness.distributions.registry import DistributionFormulas, 
 from taichi_raster.softness.distributions.special import expm1_ratio
 from taichi_raster.softness.distributions.tails import reversed_formulas
 
-_LARGEST = 80.0  # beyond exp(80) nothing is left to tell, in float32 nor float64
+_LARGEST = 80.0  # F is 0 or 1 in any precision long before exp(80)
 # 1 - e - e / (exp(e) - 1), over e: -1/2 and Bernoulli numbers over factorials.
 _BEND = (-1 / 1209600, 0.0, 1 / 30240, 0.0, -1 / 720, 0.0, 1 / 12)
 
 
 @ti.func
 def _rate(x):
-    """exp(-x), of what can be told apart."""
+    """exp(-x), clamped to what makes a difference."""
     return exp(minimum(-x, _LARGEST))
 
 
@@ -32,8 +32,8 @@ def cdf(x):
 @ti.func
 def log_cdf(x):
     e = _rate(x)
-    moves = ti.select(-x < _LARGEST, e, 0.0)
-    return -e, moves, -moves
+    slope = ti.select(-x < _LARGEST, e, 0.0)
+    return -e, slope, -slope
 
 
 @ti.func
@@ -50,11 +50,15 @@ def log_survival(x):
 
 GUMBEL_MAX = register(
     DistributionFormulas(
-        "gumbel_max", cdf, log_cdf, log_survival,
-        reach=lambda t: math.inf if t <= 0 else math.log(-math.log(t)), saturates_at=math.inf,
+        "gumbel_max",
+        cdf,
+        log_cdf,
+        log_survival,
+        reach=lambda t: math.inf if t <= 0 else math.log(-math.log(t)),
+        saturates_at=math.inf,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)
 GUMBEL_MIN = register(
     reversed_formulas(
         GUMBEL_MAX,

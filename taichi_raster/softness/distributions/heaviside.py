@@ -1,4 +1,4 @@
-"""The hard decision: F is 0 outside and 1 inside, without slope."""
+"""The hard decision: F is 0 outside and 1 inside, with zero slope."""
 
 import taichi as ti
 
@@ -14,7 +14,10 @@ def _tails(x):
 
 HEAVISIDE = register(
     DistributionFormulas(
-        "heaviside", *from_tails(_tails), reach=lambda threshold: 0.0, saturates_at=0.0,
+        "heaviside",
+        *from_tails(_tails),
+        reach=lambda threshold: 0.0,
+        saturates_at=0.0,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)

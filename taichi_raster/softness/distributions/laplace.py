@@ -33,7 +33,12 @@ def reach(threshold: float) -> float:
 
 LAPLACE = register(
     DistributionFormulas(
-        "laplace", cdf, reflected(log_survival), log_survival, reach=reach, saturates_at=math.inf,
+        "laplace",
+        cdf,
+        reflected(log_survival),
+        log_survival,
+        reach=reach,
+        saturates_at=math.inf,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)

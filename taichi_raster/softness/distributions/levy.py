@@ -10,7 +10,7 @@ from taichi_raster.softness.distributions.registry import LOG_ZERO, Distribution
 from taichi_raster.softness.distributions.special import erf, erfcx
 from taichi_raster.softness.distributions.tails import log_of, reversed_formulas
 
-_SMALLEST = 1e-6  # as published: F is 0 to any precision long before
+_SMALLEST = 1e-6  # as published; F is 0 in any precision long before
 _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
 
 
@@ -72,10 +72,15 @@ def _reach_reversed(threshold: float) -> float:
 
 LEVY = register(
     DistributionFormulas(
-        "levy", cdf, log_cdf, log_survival, reach=lambda t: 0.0, saturates_at=math.inf,
+        "levy",
+        cdf,
+        log_cdf,
+        log_survival,
+        reach=lambda t: 0.0,
+        saturates_at=math.inf,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)
 LEVY_REV = register(
     reversed_formulas(
         LEVY,

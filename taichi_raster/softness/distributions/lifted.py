@@ -1,4 +1,4 @@
-"""A distribution's formulas on the kernels' numbers, which may carry derivatives."""
+"""Evaluates a distribution's formulas on dual numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taichi_raster.maths.tracing import let
 def lifted(
     function: Any, u: Number, k: Number | None, autodiff: bool
 ) -> tuple[Number, Number, Any]:
-    """(value, slope in u, slope in k or None) of a distribution's formula, as numbers."""
+    """A formula's value, its derivative in u, and that in k or None, as dual numbers."""
     if k is None:
         v, v_x, v_xx = (let(i) for i in function(_bare(u, autodiff)))
         by_u = chain(v_x, (v_xx, u), autodiff=autodiff)

@@ -1,4 +1,4 @@
-"""log F of a distribution as a torch function, from the kernels' own formulas."""
+"""log F of a distribution as a torch function, evaluated by the kernels' formulas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taichi_raster.softness.distributions.formulas import formulas_at
 
 
 def log_cdf(name: str, x: Tensor, shape: Tensor | None = None) -> Tensor:
-    """log F(x), (N,); differentiable twice in x and in the shape, which is (N,) or None."""
+    """log F(x), (N,), differentiable twice in x and in the shape, which is (N,) or None."""
     if shape is None:
         return _LogCdf.apply(name, 0, 0, x, None)
     x, shape = torch.broadcast_tensors(x, shape)
@@ -20,7 +20,7 @@ def log_cdf(name: str, x: Tensor, shape: Tensor | None = None) -> Tensor:
 
 
 class _LogCdf(torch.autograd.Function):
-    """A derivative of log F: `i` times in x, `j` times in the shape, i + j at most 2."""
+    """log F, differentiated `i` times in x and `j` times in the shape; i + j is at most 2."""
 
     @staticmethod
     def forward(name: str, i: int, j: int, x: Tensor, shape: Tensor | None) -> Tensor:
@@ -63,7 +63,7 @@ class _LogCdf(torch.autograd.Function):
 
 
 def _derivatives(name: str, x: Tensor, shape: Tensor | None) -> dict[tuple[int, int], Tensor]:
-    """log F and its derivatives by (times in x, times in the shape)."""
+    """log F and its derivatives, by (order in x, order in the shape)."""
     rows = formulas_at(name, x, shape)
     if shape is None:
         return dict(zip([(0, 0), (1, 0), (2, 0)], rows[3:6], strict=True))

@@ -34,7 +34,12 @@ def reach(threshold: float) -> float:
 
 LOGISTIC = register(
     DistributionFormulas(
-        "logistic", cdf, reflected(log_survival), log_survival, reach=reach, saturates_at=math.inf,
+        "logistic",
+        cdf,
+        reflected(log_survival),
+        log_survival,
+        reach=reach,
+        saturates_at=math.inf,
         source="Liu et al., ICCV 2019, eq. 1",
     )
-)  # fmt: skip
+)

@@ -1,4 +1,4 @@
-"""The reciprocal sigmoid: F(x) = 1/2 + x / (1 + |x|) / 2, with tails as long as 1 / x."""
+"""The reciprocal sigmoid: F(x) = 1/2 + x / (1 + |x|) / 2, with tails that fall like 1 / x."""
 
 import math
 
@@ -25,7 +25,10 @@ def reach(threshold: float) -> float:
 
 RECIPROCAL = register(
     DistributionFormulas(
-        "reciprocal", *from_tails(_tails), reach=reach, saturates_at=math.inf,
+        "reciprocal",
+        *from_tails(_tails),
+        reach=reach,
+        saturates_at=math.inf,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)

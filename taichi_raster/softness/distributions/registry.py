@@ -1,19 +1,19 @@
-"""The list of known distributions; each has a file of its own in this folder.
+"""The registry of distributions; each has a file of its own in this folder.
 
-A distribution is three formulas with their slopes, as Taichi functions of the scaled signed
+A distribution is three formulas with their derivatives, as Taichi functions of the scaled signed
 distance x = d / scale + shift (positive inside):
 
-* ``cdf(x)`` gives F, F', F'': the coverage of a pixel at x;
-* ``log_cdf(x)`` gives the same of log F, and ``log_survival(x)`` of L = log(1 - F), in forms that
+* ``cdf(x)`` gives F, F', F''; F is the coverage of a pixel at x;
+* ``log_cdf(x)`` gives the same for log F, and ``log_survival(x)`` for L = log(1 - F), in forms that
   stay accurate where F is 0 or 1 to rounding.
 
-Those with a shape k take (x, k) and give six values: the function, its first and second derivative
-in x, its derivative in k, the mixed one, and the second one in k.
+A distribution with a shape k takes (x, k) and gives six values: the function, its first and second
+derivatives in x, its derivative in k, the mixed derivative, and the second one in k.
 
-The slopes are closed forms, so that derivatives are exact however the values were approximated.
-Every formula is finite for every x: where F is 0, log F is `LOG_ZERO` with slopes 0, and where F is
-1 so is log(1 - F); the kernels use neither. They are evaluated on every pair, so they are free of
-branches: `ti.select` takes both sides, and both must be finite.
+The derivatives are closed forms, so that they are exact however the values are approximated. Every
+formula must be finite for every x. Where F is 0, log F is `LOG_ZERO` with zero derivatives. Where F
+is 1, so is log(1 - F). The kernels use neither. Formulas are evaluated on every pair, so they have
+no branches: `ti.select` evaluates both sides, and both must be finite.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class DistributionFormulas:
     """One entry of the registry.
 
     Attributes:
-        name: what users call it.
-        cdf, log_cdf, log_survival: see above.
+        name: the distribution's name.
+        cdf, log_cdf, log_survival: the formulas, see this module's docstring.
         reach: ``threshold -> r``, or ``(threshold, k) -> r`` with a shape: F(x) is at most
             ``threshold`` where x <= -r; r may be negative or infinite.
-        saturates_at: from this x on, F is 1 exactly (infinity where it never is).
-        source: where it was used as a softness.
+        saturates_at: from this x on, F is 1 exactly; infinity if it never is.
+        source: a publication that uses it as a softness.
         shaped: whether it has a shape.
-        mirrored: whether a shift counts negatively (the reversed distributions).
+        mirrored: whether the shift is subtracted (the reversed distributions).
     """
 
     name: str
@@ -55,7 +55,7 @@ _REGISTRY: dict[str, DistributionFormulas] = {}
 
 
 def register(formulas: DistributionFormulas) -> DistributionFormulas:
-    """Add a distribution; a name can be taken only once."""
+    """Add a distribution; ValueError if the name is taken."""
     if formulas.name in _REGISTRY:
         raise ValueError(f"name: a distribution called {formulas.name!r} exists already")
     _REGISTRY[formulas.name] = formulas

@@ -1,4 +1,4 @@
-"""Special functions that Taichi lacks, for distributions. Evaluated only, never differentiated."""
+"""Special functions that Taichi lacks. They are evaluated, never differentiated."""
 
 import math
 
@@ -57,7 +57,7 @@ def erfcx(y):
 
 @ti.func
 def erf_small(y):
-    """erf(y) for 0 <= y <= 0.46875, with all its digits."""
+    """erf(y) for 0 <= y <= 0.46875, accurate to the last digits."""
     square = y * y
     return y * polynomial(square, _SMALL_NUM) / polynomial(square, _SMALL_DEN)
 
@@ -82,7 +82,7 @@ def expm1_ratio(x):
     return ti.select(ti.abs(x) < 0.5, series, (exp(away) - 1.0) / away)
 
 
-# Bernoulli numbers B_2n, n = 7 ... 1, and what the asymptotic series divide them by.
+# Bernoulli numbers B_2n, n = 7 ... 1, and the coefficients of the asymptotic series.
 _BERNOULLI = (7 / 6, -691 / 2730, 5 / 66, -1 / 30, 1 / 42, -1 / 30, 1 / 6)
 _LGAMMA = tuple(b / (2 * n * (2 * n - 1)) for b, n in zip(_BERNOULLI, range(7, 0, -1), strict=True))
 _DIGAMMA = tuple(b / (2 * n) for b, n in zip(_BERNOULLI, range(7, 0, -1), strict=True))
@@ -94,8 +94,8 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 def gammas(k):
     """(log Gamma, digamma, trigamma) at 1 + k, k >= 0.
 
-    The recurrence up to 9 + k, and Stirling's series there (Abramowitz & Stegun, 6.1.40, 6.3.18,
-    6.4.11).
+    It takes the recurrence up to 9 + k, then Stirling's series (Abramowitz & Stegun, 6.1.40,
+    6.3.18, 6.4.11).
     """
     product = 1.0 + 0.0 * k
     reciprocals = 0.0 * k

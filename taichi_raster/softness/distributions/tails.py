@@ -1,6 +1,6 @@
-"""What distributions are made of: formulas from their tails, and from each other's.
+"""Builds a distribution's formulas from its tails, or from those of its mirror image.
 
-For each, F and S = 1 - F must have all their digits, f is the density and f1 its slope.
+Both tails, F and S = 1 - F, must be accurate to the last digits. f is the density, f1 its slope.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Function = Callable[..., Any]
 
 @ti.func
 def log_of(value, rest, slope, curve):
-    """(log v, slope, second slope) from those of v and 1 - v; `LOG_ZERO` and 0 where v is 0."""
+    """log v and its derivatives, from v, 1 - v and v's derivatives; `LOG_ZERO` where v is 0."""
     some = value > 0.0
     v = ti.select(some, value, 1.0)
     rate = ti.select(some, slope / v, 0.0)
@@ -51,7 +51,7 @@ def from_tails(tails: Function) -> tuple[Function, Function, Function]:
 
 
 def reflected(log_survival: Function) -> Function:
-    """log F of a distribution, from the log(1 - F) of its mirror image."""
+    """log F of a distribution, from log(1 - F) of its mirror image."""
 
     @ti.func
     def log_cdf(x):
@@ -73,7 +73,7 @@ def reflected_with_shape(log_survival: Function) -> Function:
 
 
 def reversed_formulas(base: DistributionFormulas, **changes: Any) -> DistributionFormulas:
-    """The distribution 1 - F(-x), which has the base's tails exchanged."""
+    """The mirror image 1 - F(-x) of a distribution, which exchanges its tails."""
 
     @ti.func
     def cdf(x):

@@ -16,7 +16,10 @@ def _tails(x):
 
 UNIFORM = register(
     DistributionFormulas(
-        "uniform", *from_tails(_tails), reach=lambda threshold: 1.0 - 2.0 * max(threshold, 0.0),
-        saturates_at=1.0, source="Petersen et al., CVPR 2022, table 1",
+        "uniform",
+        *from_tails(_tails),
+        reach=lambda threshold: 1.0 - 2.0 * max(threshold, 0.0),
+        saturates_at=1.0,
+        source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)

@@ -45,7 +45,10 @@ def reach(threshold: float) -> float:
 
 WIGNER_SEMICIRCLE = register(
     DistributionFormulas(
-        "wigner_semicircle", *from_tails(_tails), reach=reach, saturates_at=1.0,
+        "wigner_semicircle",
+        *from_tails(_tails),
+        reach=reach,
+        saturates_at=1.0,
         source="Petersen et al., CVPR 2022, table 1",
     )
-)  # fmt: skip
+)
