@@ -22,13 +22,13 @@ from torch import Tensor
 from taichi_raster.engine.fragment_lists import Listing
 from taichi_raster.kernels.adjoints import LANES
 from taichi_raster.kernels.autodiff import Accumulate, AccumulateTangent
-from taichi_raster.kernels.binning_cpu import Lists
-from taichi_raster.kernels.binning_gpu import Binning
+from taichi_raster.kernels.binning_cpu import BinningCPU
+from taichi_raster.kernels.binning_gpu import BinningGPU
 from taichi_raster.kernels.by_tile import TileKernels
-from taichi_raster.kernels.depth_sort import Layers
+from taichi_raster.kernels.depth_sort import DepthSort
 from taichi_raster.kernels.forward import Forward
-from taichi_raster.kernels.jvp import Push
-from taichi_raster.kernels.vjp import Pull, PullTangent
+from taichi_raster.kernels.jvp import JVP
+from taichi_raster.kernels.vjp import VJP, VJPTangent
 from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.device import Runtime, runtime
@@ -121,7 +121,7 @@ class Engine:
         fields = self.scratch
         transfer.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
         if not autodiff:
-            return self.pull(Pull, call, x)
+            return self.pull(VJP, call, x)
         transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
         refuse_what_autodiff_cannot(call, self.on_gpu)
         with elementary.native():
@@ -142,7 +142,7 @@ class Engine:
                 kernels = self.kernels(AccumulateTangent, call.variant)
                 kernels.accumulate(call.runs(self.on_gpu))
         else:
-            self._run(Push, call.variant, call)
+            self._run(JVP, call.variant, call)
         y_dot = transfer.read(fields, fields.y_dot, x, call.y_size)
         return y_dot.view(-1, call.batch, call.height, call.width)
 
@@ -157,7 +157,7 @@ class Engine:
         transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
         if not autodiff:
             transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
-            return self.pull(PullTangent, call, x)
+            return self.pull(VJPTangent, call, x)
         refuse_what_autodiff_cannot(call, self.on_gpu)
         transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
         transfer.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)
@@ -167,7 +167,7 @@ class Engine:
         return transfer.read(fields, fields.x.grad, x, call.x_size)
 
     def layers(self, call: Call, x: Tensor, hides: int) -> Int[Tensor, "B H W K"]:
-        """Faces that each pixel sees, nearest first, then -1; see `Layers`."""
+        """Faces that each pixel sees, nearest first, then -1; see `DepthSort`."""
 
         @owned
         def collect() -> Tensor:
@@ -200,7 +200,7 @@ class Engine:
         while True:
             listed = call.pixels * depth
             fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
-            needed = self.launch(Layers, variant, name, *sizes, depth, hides)
+            needed = self.launch(DepthSort, variant, name, *sizes, depth, hides)
             if needed == 0:
                 found = transfer.read(fields, fields.layers, x, listed)
                 return found.view(call.batch, call.height, call.width, depth)
@@ -253,17 +253,17 @@ class Engine:
             tiles = call.batch * call.tiles
             self.launch(kind, variant, "run_tiles", tiles, to_each(tiles))
 
-    def pull(self, kind: type[Pull], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
+    def pull(self, kind: type[VJP], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
         """The adjoint of x: face by face, which suits few threads, or pixel by pixel; or pair by
         pair, where `pairs` are listed."""
         fields, variant = self.scratch, call.variant
         if self.on_gpu:
             if pairs is not None and not call.fixed_order:
-                self.launch(kind, variant, "pull_pairs", pairs)
+                self.launch(kind, variant, "vjp_fragments", pairs)
                 return transfer.read(fields, fields.x.grad, x, call.x_size)
-            name, total, loops = "pull_pixels", call.run_length(True), 1
+            name, total, loops = "vjp_pixels", call.run_length(True), 1
             if pairs is not None:
-                name, total = "pull_items", self._longest(fields.entry_begin, call.batch, x)
+                name, total = "vjp_items", self._longest(fields.entry_begin, call.batch, x)
             elif call.fixed_order:
                 loops += self._longest(fields.tile_begin, call.batch * call.tiles, x)
             portion = max(LOOPS // loops, 1)
@@ -357,7 +357,7 @@ class Engine:
         while total > room:  # the second time, there is room
             room = fields.capacity("tile_faces")
             total = self.launch(
-                Lists, variant, "build", tiles, bands, call.bands, to_each(bands), room
+                BinningCPU, variant, "build", tiles, bands, call.bands, to_each(bands), room
             )
             fields.reserve(tile_faces=_fitting(total))
 
@@ -367,14 +367,14 @@ class Engine:
         if call.grouped:
             groups = call.batch * call.groups
             fields.reserve(group_begin=groups + 1)
-            self.launch(Binning, variant, "count_groups", groups, 1)
-            total = self.launch(Binning, variant, "scan_groups", groups)
+            self.launch(BinningGPU, variant, "count_groups", groups, 1)
+            total = self.launch(BinningGPU, variant, "scan_groups", groups)
             fields.reserve(group_faces=_fitting(total))
-            self.launch(Binning, variant, "fill_groups", groups, 1)
+            self.launch(BinningGPU, variant, "fill_groups", groups, 1)
         grouped = int(call.grouped)
-        self.launch(Binning, variant, "count", tiles, 1, grouped)
-        fields.reserve(tile_faces=_fitting(self.launch(Binning, variant, "scan", tiles)))
-        self.launch(Binning, variant, "fill", tiles, 1, grouped)
+        self.launch(BinningGPU, variant, "count", tiles, 1, grouped)
+        fields.reserve(tile_faces=_fitting(self.launch(BinningGPU, variant, "scan", tiles)))
+        self.launch(BinningGPU, variant, "fill", tiles, 1, grouped)
 
     def launch(self, kind: type, variant: Variant, name: str, *arguments: int) -> int:
         """Run one of the kernels of a kind."""

@@ -27,7 +27,7 @@ class Listing:
 
     @staticmethod
     def of(layers: Int[Tensor, "B H W K"], faces: int, by_face: bool) -> Listing:
-        """Of what `Layers` finds: faces of each pixel, nearest first, then -1."""
+        """Of what `DepthSort` finds: faces of each pixel, nearest first, then -1."""
         batch, height, width, most = layers.shape
         flat = layers.reshape(-1)
         at = (flat >= 0).nonzero()[:, 0].int()

@@ -17,12 +17,12 @@ from taichi_raster.engine.engine import (
 )
 from taichi_raster.engine.fragment_lists import Listing
 from taichi_raster.kernels.fragment_kernels import (
-    Measure,
-    MeasureByAutodiff,
-    MeasureTangent,
-    MeasureTangentByAutodiff,
-    PullListed,
-    PullListedTangent,
+    FragmentJVP,
+    FragmentJVPByAutodiff,
+    FragmentValues,
+    FragmentValuesByAutodiff,
+    FragmentVJP,
+    FragmentVJPTangent,
 )
 from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
@@ -62,7 +62,7 @@ class PairMeasures:
 
     def _forward(self, current: Engine, x: Tensor) -> Tensor:
         current.place_pairs(self.call, self.listing, x)
-        self._measure(current, Measure, replace(self.call.variant, moves=STILL))
+        self._measure(current, FragmentValues, replace(self.call.variant, moves=STILL))
         return self._planes(current, current.scratch.y, x)
 
     def _vjp(self, current: Engine, x: Tensor, v: Tensor, autodiff: bool) -> Tensor:
@@ -70,8 +70,8 @@ class PairMeasures:
         fields = current.scratch
         transfer.seed(fields, fields.y.grad, v, fields.x.grad, self.call.x_size)
         if autodiff:
-            return self._by_autodiff(current, MeasureByAutodiff, x)
-        return current.pull(PullListed, self.call, x, self._count)
+            return self._by_autodiff(current, FragmentValuesByAutodiff, x)
+        return current.pull(FragmentVJP, self.call, x, self._count)
 
     def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor, autodiff: bool) -> Tensor:
         current.place_pairs(self.call, self.listing, x, tangent=True)
@@ -80,10 +80,10 @@ class PairMeasures:
         if autodiff:
             transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
             with elementary.native():
-                kernels = current.kernels(MeasureTangentByAutodiff, variant)
-                kernels.measure_pairs(self._count)
+                kernels = current.kernels(FragmentJVPByAutodiff, variant)
+                kernels.run_fragments(self._count)
         else:
-            self._measure(current, MeasureTangent, variant)
+            self._measure(current, FragmentJVP, variant)
         return self._planes(current, fields.y_dot, x)
 
     def _second(
@@ -94,30 +94,30 @@ class PairMeasures:
         transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, self.call.x_size)
         if autodiff:
             transfer.seed(fields, fields.y_dot.grad, v, fields.x_dot, 0)
-            return self._by_autodiff(current, MeasureTangentByAutodiff, x)
+            return self._by_autodiff(current, FragmentJVPByAutodiff, x)
         transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
-        return current.pull(PullListedTangent, self.call, x, self._count)
+        return current.pull(FragmentVJPTangent, self.call, x, self._count)
 
     @property
     def _count(self) -> int:
         return self.listing.entries.shape[1]
 
-    def _measure(self, current: Engine, kind: type[Measure], variant: Variant) -> None:
+    def _measure(self, current: Engine, kind: type[FragmentValues], variant: Variant) -> None:
         """Pair by pair, or face by face, which suits few threads."""
         if current.on_gpu:
-            current.launch(kind, variant, "measure_pairs", self._count)
+            current.launch(kind, variant, "run_fragments", self._count)
         else:
             runs, length = self.call.face_runs()
             total = self.call.batch * runs
             current.launch(kind, variant, "run_faces", total, runs, length, to_each(total))
 
-    def _by_autodiff(self, current: Engine, kind: type[Measure], x: Tensor) -> Tensor:
+    def _by_autodiff(self, current: Engine, kind: type[FragmentValues], x: Tensor) -> Tensor:
         """The adjoint of x by Taichi's reverse mode."""
         refuse_what_autodiff_cannot(self.call, current.on_gpu)
         fields = current.scratch
         transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
         with elementary.native():
-            current.kernels(kind, self.call.variant).measure_pairs.grad(self._count)
+            current.kernels(kind, self.call.variant).run_fragments.grad(self._count)
         return transfer.read(fields, fields.x.grad, x, self.call.x_size)
 
     def _planes(self, current: Engine, field: Any, like: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from taichi_raster.engine.autograd import Evaluate
 from taichi_raster.engine.engine import Engine, by_autodiff, engine, to_each
 from taichi_raster.kernels.soft_order import (
     WIDTH,
-    OrderKernels,
-    PullThrough,
-    Through,
-    ThroughTangent,
+    SoftOrderKernels,
+    Transmittance,
+    TransmittanceJVP,
+    TransmittanceVJP,
 )
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.layout import DepthVariant, EdgeVariant, Variant
@@ -92,7 +92,7 @@ class SoftOrder:
 
     def _forward(self, current: Engine, x: Tensor) -> Tensor:
         current.place_numbers(x, self.counts)
-        self._run(current, Through)
+        self._run(current, Transmittance)
         found = transfer.read(current.scratch, current.scratch.y, x, self._size)
         return found.view(self.layers, self.pixels)
 
@@ -100,16 +100,16 @@ class SoftOrder:
         current.place_numbers(x, self.counts)
         fields = current.scratch
         transfer.seed(fields, fields.y.grad, v, fields.y.grad, 0)
-        self._run(current, PullThrough)
+        self._run(current, TransmittanceVJP)
         return transfer.read(fields, fields.x.grad, x, 2 * self._size)
 
     def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor) -> Tensor:
         current.place_numbers(x, self.counts, x_dot)
-        self._run(current, ThroughTangent)
+        self._run(current, TransmittanceJVP)
         found = transfer.read(current.scratch, current.scratch.y_dot, x, self._size)
         return found.view(self.layers, self.pixels)
 
-    def _run(self, current: Engine, kind: type[OrderKernels]) -> None:
+    def _run(self, current: Engine, kind: type[SoftOrderKernels]) -> None:
         width = 1 if current.on_gpu else WIDTH
         chunks = -(-self.pixels // width)
         length = 1 if current.on_gpu else to_each(chunks)

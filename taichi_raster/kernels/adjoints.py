@@ -24,7 +24,7 @@ from taichi_raster.runtime.network_shape import Table
 LANES = 16  # pixels that are worked on together
 
 
-class Sink:
+class Adjoints:
     """Collects adjoints of batch item `b`, face number `at` of the whole batch."""
 
     _data_oriented = True
@@ -70,7 +70,7 @@ class Sink:
         into(self.memory, part, index, amount)
 
 
-class PixelSink(Sink):
+class PixelAdjoints(Adjoints):
     """Adds at once."""
 
     def add(self, part: int, base: tuple[Any, int], offset: int, number: Any) -> None:
@@ -84,7 +84,7 @@ class PixelSink(Sink):
             self.into(Part.EDGE_WEIGHTS, base + i, self.amount(Part.EDGE_WEIGHTS, number))
 
 
-class FaceSums:
+class FaceAdjoints:
     """A face's adjoints, until `flush`.
 
     Those of a table's cells are kept lane by lane, until `scatter` adds them to the sums of the
@@ -151,10 +151,10 @@ class FaceSums:
         set_to(place, place + amount)
 
 
-class FaceSink(Sink):
+class LaneAdjoints(Adjoints):
     """Adds to one lane of a face's sums, where the pixel counts."""
 
-    def __init__(self, sums: FaceSums, lane: Any, counts: Any) -> None:
+    def __init__(self, sums: FaceAdjoints, lane: Any, counts: Any) -> None:
         super().__init__(sums.memory, sums.face)
         self.face_sums, self.sums = sums, sums.sums
         self.lane, self.counts = lane, counts

@@ -1,7 +1,7 @@
 """Which faces can touch which tile of pixels, face by face. No derivative, and no overflow.
 
 This suits a few threads: each takes a batch item, or a band of its tiles, and enters one face after
-the other into the lists of the tiles that it can touch. `Binning` does the same tile by tile.
+the other into the lists of the tiles that it can touch. `BinningGPU` does the same tile by tile.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from taichi_raster.runtime.layout import TILE, Dim
 
 
 @ti.data_oriented
-class Lists(PairKernels):
+class BinningCPU(PairKernels):
     """Lists of faces, tile after tile, in the order of the faces."""
 
     @ti.kernel

@@ -15,7 +15,7 @@ from taichi_raster.runtime.layout import GROUP, TILE, Dim, Limit
 
 
 @ti.data_oriented
-class Binning(PairKernels):
+class BinningGPU(PairKernels):
     """Lists of faces, tile after tile, in the order of the faces."""
 
     @ti.kernel

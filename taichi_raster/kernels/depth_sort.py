@@ -24,7 +24,7 @@ class TilePairs:
 
 
 @ti.data_oriented
-class Layers(PairKernels):
+class DepthSort(PairKernels):
     """Lists of faces for each pixel, nearest first, then -1.
 
     A pixel is done when no more fragments count, or when those listed hide the rest (see `Hides`).

@@ -270,7 +270,7 @@ def nearest_weights(p: Vector, face: Triangle, foot: Foot) -> Vector:
     return choose(foot.choice.inside, within, place(foot.choice.edge, foot.t))
 
 
-def pull_nearest(face: Triangle, foot: Foot, w: Vector, w_bar: Vector) -> list[Vector]:
+def nearest_weights_vjp(face: Triangle, foot: Foot, w: Vector, w_bar: Vector) -> list[Vector]:
     """The adjoint of the vertices, given that of `nearest_weights`.
 
     Inside, moving vertex j by delta moves the coordinates as moving p by -w_j delta does. Outside,
@@ -305,7 +305,7 @@ def clipped_weights(p: Vector, face: Triangle) -> Vector:
     return _renormalised(barycentric(p, face, _safe_inverse(face)))
 
 
-def pull_clipped(p: Vector, face: Triangle, w_bar: Vector) -> list[Vector]:
+def clipped_weights_vjp(p: Vector, face: Triangle, w_bar: Vector) -> list[Vector]:
     """The adjoint of the vertices, given that of `clipped_weights`."""
     within = barycentric(p, face, _safe_inverse(face))
     clipped = within.each(_clip)
