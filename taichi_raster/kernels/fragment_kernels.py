@@ -1,7 +1,7 @@
-"""Listed pairs of a pixel and a face: what each shows, one number a plane, and its derivatives.
+"""The values of listed fragments, one number a plane, and their derivatives.
 
-`DepthSort` has found the pairs. On a CPU they are sorted by face, and a thread takes a face and all
-of its pixels, several at a time; on a GPU it takes a pair.
+`DepthSort` has found the fragments. On a CPU they are sorted by face: a thread takes a face and
+works on several of its pixels at a time. On a GPU a thread takes a fragment.
 """
 
 from dataclasses import replace
@@ -21,8 +21,11 @@ from taichi_raster.runtime.layout import Dim, Entry
 
 
 class Planes:
-    """What the pairs that are worked on together show; were it written at once, LLVM would have to
-    assume that it changes what is read next, and take the pairs one by one."""
+    """The values of fragments that are worked on together.
+
+    If each were written at once, LLVM would have to assume that it changes what is read next, and
+    would not vectorise the loop.
+    """
 
     _data_oriented = True
 
@@ -32,27 +35,32 @@ class Planes:
 
 @ti.data_oriented
 class FragmentKernels(PairKernels):
-    """Kernels that go through listed pairs: `Meeting.q` is then the pair's number, `Dim.PIXELS` how
-    many there are, and a place in y a pair's."""
+    """Kernels that go through listed fragments.
+
+    Here `Meeting.q` is the fragment's number, and `Dim.PIXELS` the number of fragments, so that
+    each has its place in y.
+    """
 
     @ti.func
     def each_chunk(self, face, body: ti.template(), extra: ti.template()):
-        """Call ``body(face, begin, last, *extra)`` for each LANES of a face's pairs, which end
-        before `last`."""
+        """Call ``body(face, begin, last, *extra)`` for each LANES fragments of a face.
+
+        `begin` is the first of them, and `last` the one after the face's last.
+        """
         first, last = self.fields.entry_begin[face.at], self.fields.entry_begin[face.at + 1]
         for chunk in range((last - first + LANES - 1) // LANES):
             body(face, first + chunk * LANES, last, *extra)
 
     @traced
     def find_entry(self, e: Any) -> Meeting:
-        """Pair number e, when its face is not known yet."""
+        """Fragment number e, whose face is not known yet."""
         at = let(self.entry(Entry.FACE, e))
         b = let(at // self.dim(Dim.FACES))
         return self.meet_entry(self.face(b, let(at - b * self.dim(Dim.FACES))), e)
 
     @traced
     def meet_entry(self, face: Face, e: Any) -> Meeting:
-        """Pair number e, by which its numbers are found, too."""
+        """Fragment number e, a face's."""
         row, column = (let(self.entry(plane, e)) for plane in (Entry.ROW, Entry.COLUMN))
         return replace(self.meet(face, row, column), q=let(e))
 
@@ -63,7 +71,7 @@ class FragmentKernels(PairKernels):
 
 @ti.data_oriented
 class FragmentValues(FaceKernels, FragmentKernels):
-    """Coverage, depth and attributes of each pair."""
+    """Coverage, depth and attributes of each fragment."""
 
     @ti.func
     def run_face(self, face, run):
@@ -77,8 +85,8 @@ class FragmentValues(FaceKernels, FragmentKernels):
             self.put(planes, lane, begin + lane)
 
     @ti.kernel
-    def run_fragments(self, pairs: ti.i32):
-        for e in range(pairs):
+    def run_fragments(self, fragments: ti.i32):
+        for e in range(fragments):
             self.write_values(self.find_entry(e))
 
     @traced
@@ -88,13 +96,15 @@ class FragmentValues(FaceKernels, FragmentKernels):
 
     @traced
     def values(self, m: Meeting) -> list[Any]:
-        """What a pair shows, or its tangents."""
+        """Coverage, depth and attributes of a fragment, or their tangents."""
         f = self.weigh(m)
         shown = [f.edge.f, f.z, *self.colours(m, f.mixing)]
         if not self.tangents:
             return [raw(number) for number in shown]
-        return [number.d if isinstance(number, Number) and number.d is not None else 0.0
-                for number in shown]  # fmt: skip
+        return [
+            number.d if isinstance(number, Number) and number.d is not None else 0.0
+            for number in shown
+        ]
 
     @traced
     def planes(self) -> Planes:
@@ -118,14 +128,14 @@ class FragmentValues(FaceKernels, FragmentKernels):
 
 @ti.data_oriented
 class FragmentJVP(FragmentValues):
-    """Their tangents along x_dot."""
+    """The tangents of these values along x_dot."""
 
     tangents = True
 
 
 @ti.data_oriented
 class FragmentVJP(VJP, FragmentKernels):
-    """The adjoint of all inputs, given those of what `FragmentValues` finds."""
+    """The adjoint of all inputs, given those of `FragmentValues`."""
 
     @ti.func
     def vjp_face(self, face, sums):
@@ -142,14 +152,13 @@ class FragmentVJP(VJP, FragmentKernels):
         return self.meet_entry(face, begin + lane), inside, inside
 
     @ti.kernel
-    def vjp_fragments(self, pairs: ti.i32):
-        for e in range(pairs):
+    def vjp_fragments(self, fragments: ti.i32):
+        for e in range(fragments):
             self.vjp_entry(e)
 
     @ti.kernel
     def vjp_items(self, items: ti.i32, begin: ti.i32, count: ti.i32):
-        """The same in a fixed order: a thread takes `count` pairs of a batch item, from number
-        `begin` on."""
+        """The same in a fixed order: a thread takes `count` pairs of an item, from `begin` on."""
         for b in range(items):
             first = self.fields.entry_begin[b] + begin
             for e in range(first, ti.min(first + count, self.fields.entry_begin[b + 1])):
@@ -162,7 +171,7 @@ class FragmentVJP(VJP, FragmentKernels):
 
     @traced
     def takes_part(self, f: Fragment, in_image: Any) -> Any:
-        return let(in_image)  # that it counts was found when it was listed
+        return let(in_image)  # listed fragments count
 
     @traced
     def vjp_fragment(self, m: Meeting, f: Fragment, adjoints: Adjoints) -> None:
@@ -192,6 +201,6 @@ class FragmentValuesByAutodiff(FragmentValues):
 
 @ti.data_oriented
 class FragmentJVPByAutodiff(FragmentValuesByAutodiff):
-    """Likewise, of `FragmentVJPTangent`."""
+    """Likewise, the oracle of `FragmentVJPTangent`."""
 
     tangents = True

@@ -1,11 +1,12 @@
-"""How much of each of a pixel's fragments the others let through, each as far as it is in front.
+"""The transmittance of each of a pixel's fragments: what all others let through of it.
 
-Of coverages a and depths z, in temperatures: T_i is the product over j != i of
+Each counts as far as it is in front. With coverages a, and depths z in units of the temperature,
+the transmittance T_i is the product over j != i of
 
     f_ij = 1 - a_j s_ij,    s_ij = sigmoid(z_i - z_j)
 
-x holds a and z, each (K, P), and y takes T, (K, P); `entries` says how many of its K places each of
-P pixels fills, from the first on. On a CPU a thread takes some neighbouring pixels, on a GPU one.
+x holds a and z, each (K, P), and y takes T, (K, P). Each of P pixels fills the first of its K
+places; `entries` says how many. On a CPU a thread takes some neighbouring pixels, on a GPU one.
 """
 
 from typing import Any
@@ -36,7 +37,7 @@ class Pair:
 
 
 class TwoLanes:
-    """Two numbers of each of the pixels that are worked on together."""
+    """Two numbers for each of the pixels that are worked on together."""
 
     _data_oriented = True
 
@@ -101,10 +102,9 @@ class SoftOrderKernels(PairKernels):
 
     @traced
     def pair(self, q: Any, i: Any, j: Any, pixels: Any, layers: Any) -> Pair:
-        return Pair(
-            self.number(q, j, pixels), self.number(q, layers + i, pixels),
-            self.number(q, layers + j, pixels),
-        )  # fmt: skip
+        a_j = self.number(q, j, pixels)
+        z_i, z_j = (self.number(q, layers + row, pixels) for row in (i, j))
+        return Pair(a_j, z_i, z_j)
 
     @traced
     def number(self, q: Any, row: Any, pixels: Any) -> Number:
@@ -149,7 +149,7 @@ class Transmittance(SoftOrderKernels):
 
 @ti.data_oriented
 class TransmittanceJVP(Transmittance):
-    """Its tangent along x_dot."""
+    """The tangent of T along x_dot."""
 
     tangents = True
 
@@ -158,8 +158,8 @@ class TransmittanceJVP(Transmittance):
 class TransmittanceVJP(SoftOrderKernels):
     """The adjoint of x, given y's.
 
-    First, for each row, the product of the factors that are not zero, and how many are, into y;
-    then for each fragment its share in all products, its own among them.
+    First it writes to y, for each row, the product of the factors that are not zero, and the number
+    of those that are. Then it adds up each fragment's share in all products, its own among them.
     """
 
     @ti.func
@@ -200,7 +200,7 @@ class TransmittanceVJP(SoftOrderKernels):
     def vjp_pair(
         self, sums: TwoLanes, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
-        """What `own` lets through of `other`, and the other way round."""
+        """Add the adjoints of two factors: that of `own` in `other`'s product, and the reverse."""
         front = self.pair(q, other, own, pixels, layers)
         behind = self.pair(q, own, other, pixels, layers)
         by_front = self.vjp_factor(q, other, raw(front.f), pixels, layers)

@@ -1,6 +1,6 @@
 """The attributes of a fragment: values at corners, flat texels on each face, or an image.
 
-Each sampler gives a fragment's channels, textured ones first, and pulls their adjoints back.
+Each sampler gives a fragment's channels, textured ones first, and their vector-Jacobian product.
 """
 
 from __future__ import annotations
@@ -143,9 +143,11 @@ class Image:
             return let(start + (row * width + column) * self.channels)
 
         return [
-            (at(top, left), (1.0 - s) * (1.0 - t)), (at(top, right), s * (1.0 - t)),
-            (at(bottom, left), (1.0 - s) * t), (at(bottom, right), s * t),
-        ]  # fmt: skip
+            (at(top, left), (1.0 - s) * (1.0 - t)),
+            (at(top, right), s * (1.0 - t)),
+            (at(bottom, left), (1.0 - s) * t),
+            (at(bottom, right), s * t),
+        ]
 
     def sample(self, memory: Memory, m: Meeting, mixing: Vector) -> list[Any]:
         texels = self.texels(memory, m, self.place(memory, m, mixing))
