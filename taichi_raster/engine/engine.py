@@ -23,7 +23,7 @@ from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run, list_
 from taichi_raster.kernels.adjoints import LANES
 from taichi_raster.kernels.by_tile import TileKernels
 from taichi_raster.kernels.forward import Forward
-from taichi_raster.kernels.vjp import Pull
+from taichi_raster.kernels.vjp import VJP
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.device import Runtime, runtime
@@ -130,7 +130,7 @@ class Engine:
             tiles = call.batch * call.tiles
             self.cache.launch(kind, variant, "run_tiles", tiles, items_per_run(tiles))
 
-    def vjp(self, kind: type[Pull], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
+    def vjp(self, kind: type[VJP], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
         """The adjoint of x, given that of the sums, which is on the device.
 
         Kernels go face by face on a CPU, which suits few threads. On a GPU they go pixel by pixel,
@@ -141,14 +141,14 @@ class Engine:
             return transfer.read(self.scratch, self.scratch.x.grad, x, call.x_size)
         return self._vjp_by_faces(kind, call, x)
 
-    def _vjp_by_pixels(self, kind: type[Pull], call: Call, x: Tensor, pairs: int | None) -> None:
+    def _vjp_by_pixels(self, kind: type[VJP], call: Call, x: Tensor, pairs: int | None) -> None:
         fields, launch = self.scratch, self.cache.launch
         if pairs is not None and not call.fixed_order:
-            launch(kind, call.variant, "pull_pairs", pairs)
+            launch(kind, call.variant, "vjp_fragments", pairs)
             return
-        name, total, loops = "pull_pixels", call.run_length(True), 1
+        name, total, loops = "vjp_pixels", call.run_length(True), 1
         if pairs is not None:
-            name, total = "pull_items", self._longest(fields.entry_begin, call.batch, x)
+            name, total = "vjp_items", self._longest(fields.entry_begin, call.batch, x)
         elif call.fixed_order:
             loops += self._longest(fields.tile_begin, call.batch * call.tiles, x)
         portion = max(LOOPS // loops, 1)
@@ -156,7 +156,7 @@ class Engine:
             count = min(portion, total - begin)
             launch(kind, call.variant, name, call.runs(True), begin, count)
 
-    def _vjp_by_faces(self, kind: type[Pull], call: Call, x: Tensor) -> Tensor:
+    def _vjp_by_faces(self, kind: type[VJP], call: Call, x: Tensor) -> Tensor:
         fields, variant = self.scratch, call.variant
         runs, length = call.face_runs()
         sizes = self.cache.kernels(kind, variant).shared_sizes if variant.moves[2] else {}

@@ -11,7 +11,7 @@ from torch import Tensor
 from taichi_raster.engine.engine import Engine, engine, on_engine
 from taichi_raster.engine.pixel_sums import PixelSums
 from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
-from taichi_raster.kernels.depth_sort import Layers
+from taichi_raster.kernels.depth_sort import DepthSort
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import EarlyStop
@@ -95,7 +95,7 @@ def _layers(current: Engine, call: Call, variant: Variant, x: Tensor, stop: int)
     while True:
         listed = call.pixels * depth
         fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
-        needed = current.cache.launch(Layers, variant, name, *sizes, depth, stop)
+        needed = current.cache.launch(DepthSort, variant, name, *sizes, depth, stop)
         if needed <= depth:
             _depths[scene] = max(needed, 1)
             found = transfer.read(fields, fields.layers, x, listed)

@@ -10,14 +10,7 @@ from torch import Tensor
 from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
 from taichi_raster.engine.engine import MARGIN, Engine, on_engine
 from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
-from taichi_raster.kernels.fragment_kernels import (
-    Measure,
-    MeasureByAutodiff,
-    MeasureTangent,
-    MeasureTangentByAutodiff,
-    PullListed,
-    PullListedTangent,
-)
+from taichi_raster.kernels import fragment_kernels as kernels
 from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
@@ -67,7 +60,9 @@ class FragmentValues:
 
     def _forward(self, current: Engine, x: Tensor) -> Tensor:
         self._place(current, x)
-        self._measure(current, Measure, replace(self.call.variant, moves=NO_DERIVATIVES))
+        self._measure(
+            current, kernels.FragmentValues, replace(self.call.variant, moves=NO_DERIVATIVES)
+        )
         return self._planes(current, current.scratch.y, x)
 
     def _vjp(self, current: Engine, x: Tensor, v: Tensor, autodiff: bool) -> Tensor:
@@ -75,8 +70,8 @@ class FragmentValues:
         fields = current.scratch
         transfer.seed(fields, fields.y.grad, v, fields.x.grad, self.call.x_size)
         if autodiff:
-            return self._by_autodiff(current, MeasureByAutodiff, x)
-        return current.vjp(PullListed, self.call, x, self._count)
+            return self._by_autodiff(current, kernels.FragmentValuesByAutodiff, x)
+        return current.vjp(kernels.FragmentVJP, self.call, x, self._count)
 
     def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor, autodiff: bool) -> Tensor:
         self._place(current, x, tangent=True)
@@ -85,10 +80,10 @@ class FragmentValues:
         if autodiff:
             transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
             with elementary.native():
-                kernels = current.cache.kernels(MeasureTangentByAutodiff, variant)
-                kernels.measure_pairs(self._count)
+                oracle = current.cache.kernels(kernels.FragmentJVPByAutodiff, variant)
+                oracle.run_fragments(self._count)
         else:
-            self._measure(current, MeasureTangent, variant)
+            self._measure(current, kernels.FragmentJVP, variant)
         return self._planes(current, fields.y_dot, x)
 
     def _second(
@@ -99,9 +94,9 @@ class FragmentValues:
         transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, self.call.x_size)
         if autodiff:
             transfer.seed(fields, fields.y_dot.grad, v, fields.x_dot, 0)
-            return self._by_autodiff(current, MeasureTangentByAutodiff, x)
+            return self._by_autodiff(current, kernels.FragmentJVPByAutodiff, x)
         transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
-        return current.vjp(PullListedTangent, self.call, x, self._count)
+        return current.vjp(kernels.FragmentVJPTangent, self.call, x, self._count)
 
     @property
     def _count(self) -> int:
@@ -119,10 +114,12 @@ class FragmentValues:
         transfer.seed(fields, fields.entries, entries, fields.entries, 0)
         transfer.seed(fields, fields.entry_begin, begin, fields.entry_begin, 0)
 
-    def _measure(self, current: Engine, kind: type[Measure], variant: Variant) -> None:
+    def _measure(
+        self, current: Engine, kind: type[kernels.FragmentValues], variant: Variant
+    ) -> None:
         """Evaluate the fragments: pair by pair on a GPU, face by face on a CPU."""
         if current.on_gpu:
-            current.cache.launch(kind, variant, "measure_pairs", self._count)
+            current.cache.launch(kind, variant, "run_fragments", self._count)
         else:
             runs, length = self.call.face_runs()
             total = self.call.batch * runs
@@ -130,13 +127,15 @@ class FragmentValues:
                 kind, variant, "run_faces", total, runs, length, items_per_run(total)
             )
 
-    def _by_autodiff(self, current: Engine, kind: type[Measure], x: Tensor) -> Tensor:
+    def _by_autodiff(
+        self, current: Engine, kind: type[kernels.FragmentValues], x: Tensor
+    ) -> Tensor:
         """The adjoint of x by Taichi's reverse mode."""
         refuse_what_autodiff_cannot(self.call, current.on_gpu)
         fields = current.scratch
         transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
         with elementary.native():
-            current.cache.kernels(kind, self.call.variant).measure_pairs.grad(self._count)
+            current.cache.kernels(kind, self.call.variant).run_fragments.grad(self._count)
         return transfer.read(fields, fields.x.grad, x, self.call.x_size)
 
     def _planes(self, current: Engine, field: Any, like: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
 from taichi_raster.engine.engine import Engine, engine, on_engine
 from taichi_raster.kernels.autodiff import Accumulate, AccumulateTangent
-from taichi_raster.kernels.jvp import Push
-from taichi_raster.kernels.vjp import Pull, PullTangent
+from taichi_raster.kernels.jvp import JVP
+from taichi_raster.kernels.vjp import VJP, VJPTangent
 from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
@@ -98,7 +98,7 @@ def _vjp(current: Engine, sums: PixelSums, x: Tensor, v: Tensor) -> Tensor:
     current.load(call, sums.ticket, x, sums.background)
     transfer.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
     if not sums.autodiff:
-        return current.vjp(Pull, call, x)
+        return current.vjp(VJP, call, x)
     refuse_what_autodiff_cannot(call, current.on_gpu)
     transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
     with elementary.native():
@@ -117,7 +117,7 @@ def _jvp(current: Engine, sums: PixelSums, x: Tensor, x_dot: Tensor) -> Tensor:
             kernels = current.cache.kernels(AccumulateTangent, call.variant)
             kernels.accumulate(call.runs(current.on_gpu))
     else:
-        current.run(Push, call.variant, call)
+        current.run(JVP, call.variant, call)
     y_dot = transfer.read(fields, fields.y_dot, x, call.y_size)
     return y_dot.view(-1, call.batch, call.height, call.width)
 
@@ -129,7 +129,7 @@ def _second(current: Engine, sums: PixelSums, x: Tensor, v: Tensor, x_dot: Tenso
     transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
     if not sums.autodiff:
         transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
-        return current.vjp(PullTangent, call, x)
+        return current.vjp(VJPTangent, call, x)
     refuse_what_autodiff_cannot(call, current.on_gpu)
     transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
     transfer.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)

@@ -14,10 +14,10 @@ from taichi_raster.engine.engine import MARGIN, Engine, on_engine
 from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels.soft_order import (
     WIDTH,
-    OrderKernels,
-    PullThrough,
-    Through,
-    ThroughTangent,
+    SoftOrderKernels,
+    Transmittance,
+    TransmittanceJVP,
+    TransmittanceVJP,
 )
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
@@ -99,7 +99,7 @@ class SoftOrder:
 
     def _forward(self, current: Engine, x: Tensor) -> Tensor:
         self._place(current, x)
-        self._run(current, Through)
+        self._run(current, Transmittance)
         found = transfer.read(current.scratch, current.scratch.y, x, self._size)
         return found.view(self.layers, self.pixels)
 
@@ -107,12 +107,12 @@ class SoftOrder:
         self._place(current, x)
         fields = current.scratch
         transfer.seed(fields, fields.y.grad, v, fields.y.grad, 0)
-        self._run(current, PullThrough)
+        self._run(current, TransmittanceVJP)
         return transfer.read(fields, fields.x.grad, x, 2 * self._size)
 
     def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor) -> Tensor:
         self._place(current, x, x_dot)
-        self._run(current, ThroughTangent)
+        self._run(current, TransmittanceJVP)
         found = transfer.read(current.scratch, current.scratch.y_dot, x, self._size)
         return found.view(self.layers, self.pixels)
 
@@ -127,7 +127,7 @@ class SoftOrder:
         transfer.seed(fields, fields.x, x, fields.x, 0)
         transfer.seed(fields, fields.entries, self.counts, fields.entries, 0)
 
-    def _run(self, current: Engine, kind: type[OrderKernels]) -> None:
+    def _run(self, current: Engine, kind: type[SoftOrderKernels]) -> None:
         width = 1 if current.on_gpu else WIDTH
         chunks = -(-self.pixels // width)
         length = 1 if current.on_gpu else items_per_run(chunks)

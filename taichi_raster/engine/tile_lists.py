@@ -1,10 +1,10 @@
-"""Lists on the device which faces can reach which tile of pixels (binning)."""
+"""BinningCPU on the device which faces can reach which tile of pixels (binning)."""
 
 from __future__ import annotations
 
 from taichi_raster.engine.kernel_cache import KernelCache
-from taichi_raster.kernels.binning_cpu import Lists
-from taichi_raster.kernels.binning_gpu import Binning
+from taichi_raster.kernels.binning_cpu import BinningCPU
+from taichi_raster.kernels.binning_gpu import BinningGPU
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import RUNS
 from taichi_raster.runtime.scratch import Scratch
@@ -39,7 +39,7 @@ def _by_face(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) 
     while total > room:  # the second time, there is room
         room = fields.capacity("tile_faces")
         total = cache.launch(
-            Lists, variant, "build", tiles, bands, call.bands, items_per_run(bands), room
+            BinningCPU, variant, "build", tiles, bands, call.bands, items_per_run(bands), room
         )
         fields.reserve(tile_faces=_fitting(total))
 
@@ -50,13 +50,13 @@ def _by_tile(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) 
     if call.grouped:
         groups = call.batch * call.groups
         fields.reserve(group_begin=groups + 1)
-        cache.launch(Binning, variant, "count_groups", groups, 1)
+        cache.launch(BinningGPU, variant, "count_groups", groups, 1)
         _scan(cache, fields, variant, "scan_groups", "group_faces", groups, call.faces)
-        cache.launch(Binning, variant, "fill_groups", groups, 1)
+        cache.launch(BinningGPU, variant, "fill_groups", groups, 1)
     grouped = int(call.grouped)
-    cache.launch(Binning, variant, "count", tiles, 1, grouped)
+    cache.launch(BinningGPU, variant, "count", tiles, 1, grouped)
     _scan(cache, fields, variant, "scan", "tile_faces", tiles, call.faces)
-    cache.launch(Binning, variant, "fill", tiles, 1, grouped)
+    cache.launch(BinningGPU, variant, "fill", tiles, 1, grouped)
 
 
 def _scan(
@@ -73,9 +73,9 @@ def _scan(
     The host waits for the total only if the room might not suffice.
     """
     if lists * faces <= fields.capacity(target):
-        cache.launch(Binning, variant, f"{name}_only", lists)
+        cache.launch(BinningGPU, variant, f"{name}_only", lists)
     else:
-        total = cache.launch(Binning, variant, name, lists)
+        total = cache.launch(BinningGPU, variant, name, lists)
         fields.reserve(**{target: _fitting(total)})
 
 

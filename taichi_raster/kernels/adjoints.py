@@ -1,9 +1,9 @@
 """Where the adjoints of a pair's inputs go.
 
-Face by face, one thread owns a face's inputs and keeps their adjoints in local variables, one for
-each pixel that it works on at a time; those of parameters and weights, which faces share, it adds
-up for its run of faces. Pixel by pixel, adjoints are added atomically where they belong, as those
-of texels always are. With tangents, it is the adjoints' tangents that go: the second derivatives.
+Face by face, one thread owns a face's inputs. It keeps their adjoints in local variables, one for
+each pixel that it works on at a time. Faces share parameters and weights, whose adjoints a thread
+sums for its run of faces. Pixel by pixel, adjoints are added atomically in place, as those of
+texels always are. With tangents, the adjoints' tangents are added: the second derivatives.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from taichi_raster.runtime.variant import Table
 LANES = 16  # pixels that are worked on together
 
 
-class Sink:
+class Adjoints:
     """Collects adjoints of batch item `b`, face number `at` of the whole batch."""
 
     _data_oriented = True
@@ -70,8 +70,8 @@ class Sink:
         into(self.memory, part, index, amount)
 
 
-class PixelSink(Sink):
-    """Adds at once."""
+class PixelAdjoints(Adjoints):
+    """Adds each adjoint in place, atomically."""
 
     def add(self, part: int, base: tuple[Any, int], offset: int, number: Any) -> None:
         amount = self.amount(part, number)
@@ -84,11 +84,11 @@ class PixelSink(Sink):
             self.into(Part.EDGE_WEIGHTS, base + i, self.amount(Part.EDGE_WEIGHTS, number))
 
 
-class FaceSums:
+class FaceAdjoints:
     """A face's adjoints, until `flush`.
 
-    Those of a table's cells are kept lane by lane, until `scatter` adds them to the sums of the
-    run of faces that the thread is at: several lanes may belong to one cell.
+    Those of a table's cells are kept lane by lane, because several lanes may belong to one cell.
+    `scatter` adds them to the sums of the thread's run of faces.
     """
 
     _data_oriented = True
@@ -125,7 +125,7 @@ class FaceSums:
 
     @traced
     def empty(self, lane: Any) -> None:
-        """Forget one lane's adjoints of cells."""
+        """Set one lane's adjoints of cells to zero."""
         for amounts in self.amounts:
             amounts.at(lane).set(0.0)
 
@@ -137,7 +137,7 @@ class FaceSums:
 
     @traced
     def flush(self) -> None:
-        """Put lane 0 where it belongs: nobody else adds to what is the face's own."""
+        """Write lane 0 in place: no other thread adds to the face's own inputs."""
         for (part, offset), lanes in self.sums.items():
             if part in self.starts:
                 self.share(self.starts[part] + offset, lanes.at(0).value)
@@ -151,10 +151,10 @@ class FaceSums:
         set_to(place, place + amount)
 
 
-class FaceSink(Sink):
+class LaneAdjoints(Adjoints):
     """Adds to one lane of a face's sums, where the pixel counts."""
 
-    def __init__(self, sums: FaceSums, lane: Any, counts: Any) -> None:
+    def __init__(self, sums: FaceAdjoints, lane: Any, counts: Any) -> None:
         super().__init__(sums.memory, sums.face)
         self.face_sums, self.sums = sums, sums.sums
         self.lane, self.counts = lane, counts

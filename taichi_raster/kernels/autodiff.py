@@ -1,10 +1,10 @@
 """Each pair's terms, added to the sums in memory: what Taichi differentiates.
 
 It is the oracle of the closed forms. The reverse pass of `Accumulate` is the vector-Jacobian
-product. `AccumulateTangent` adds up the terms' tangents: its value is the Jacobian-vector product,
-and its reverse pass, seeded with an adjoint v of the sums' tangents, the derivative of
-v . J(x) x_dot with respect to x. Nothing is assigned in a branch, and what must not be
-differentiated is frozen first: autodiff would keep the one on a stack and follow the other.
+product. `AccumulateTangent` adds up the terms' tangents: its value is the Jacobian-vector product.
+Its reverse pass, seeded with an adjoint v of the sums' tangents, is the derivative of
+v . J(x) x_dot with respect to x. Nothing is assigned in a branch, because autodiff would keep it on
+a stack. What must not be differentiated is frozen first.
 """
 
 from typing import Any

@@ -1,7 +1,8 @@
-"""Which faces can touch which tile of pixels, face by face. No derivative, and no overflow.
+"""Lists the faces that can touch each tile of pixels, face by face. No derivative.
 
 This suits a few threads: each takes a batch item, or a band of its tiles, and enters one face after
-the other into the lists of the tiles that it can touch. `Binning` does the same tile by tile.
+the other into the lists of the tiles that it can touch. `BinningGPU` does the same tile by tile.
+The lists are as long as they need to be.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from taichi_raster.runtime.layout import TILE, Dim
 
 
 @ti.data_oriented
-class Lists(PairKernels):
+class BinningCPU(PairKernels):
     """Lists of faces, tile after tile, in the order of the faces."""
 
     @ti.kernel
@@ -82,8 +83,10 @@ class Lists(PairKernels):
 
     @traced
     def tiles_of(self, b: Any, index: Any) -> tuple[Any, Any, Any, Any]:
-        """(top, bottom, left, right): the tiles that a face's bounding box, widened by the reach,
-        meets."""
+        """(top, bottom, left, right): the tiles that meet a face's bounding box.
+
+        The box is widened by the reach.
+        """
         face = self.face(b, index)
         top, bottom = self.rows(face, 0, self.dim(Dim.HEIGHT))
         x = [raw(corner[0]) for corner in face.triangle.corners]
@@ -94,6 +97,6 @@ class Lists(PairKernels):
 
 
 def _tiles(begin: Any, end: Any) -> tuple[Any, Any]:
-    """The tiles that hold pixels from `begin` to before `end`: none, where there are none."""
+    """(first, last): the tiles that hold pixels from `begin` to before `end`."""
     first, last = let(begin // TILE), let((end + (TILE - 1)) // TILE)
     return first, let(ti.select(end > begin, last, first))

@@ -1,7 +1,7 @@
-"""Which faces can touch which tile of pixels: count, scan, fill. No derivative, and no overflow.
+"""Lists the faces that can touch each tile of pixels: count, scan, fill. No derivative.
 
-For large images the same is done first for groups of GROUP x GROUP tiles, so that a tile need only
-look through its group's faces.
+For large images, groups of GROUP x GROUP tiles are listed first, so that a tile only looks through
+its group's faces. The lists are as long as they need to be.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from taichi_raster.runtime.layout import GROUP, TILE, Dim, Limit
 
 
 @ti.data_oriented
-class Binning(PairKernels):
+class BinningGPU(PairKernels):
     """Lists of faces, tile after tile, in the order of the faces."""
 
     @ti.kernel
@@ -83,7 +83,7 @@ class Binning(PairKernels):
 
     @ti.func
     def sum_up(self, begin: ti.template(), n):
-        """Turn counts into beginnings; the total, or -1 where it does not fit in 31 bits."""
+        """Turn counts into beginnings; returns the total, or -1 if it does not fit in 31 bits."""
         total = ti.cast(0, ti.i64)
         ti.loop_config(serialize=True)
         for i in range(n):
@@ -122,8 +122,7 @@ class Binning(PairKernels):
 
     @traced
     def reaches(self, b: Any, face: Any, row: Any, column: Any, side: Any) -> Any:
-        """Whether a face can count in a square of pixels: its bounding box, widened by the reach,
-        meets it."""
+        """Whether a face's bounding box, widened by the reach, meets a square of pixels."""
         first = self.point(row, column).each(raw)
         last = self.point(row + (side - 1), column + (side - 1)).each(raw)
         triangle = self.face(b, face).triangle

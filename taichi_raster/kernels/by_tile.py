@@ -1,8 +1,8 @@
 """Kernels that add up something over the fragments of each pixel, tile by tile.
 
-On a CPU a thread takes a tile and, for each of its faces, all pixels of the tile's rows that the
-face reaches: the innermost loop is over neighbouring pixels, without a branch, so that LLVM makes
-it one of vector instructions. On a GPU a thread takes a pixel.
+On a CPU a thread takes a tile. For each of the tile's faces it visits all pixels of the rows that
+the face reaches. The innermost loop is over neighbouring pixels and has no branch, so that LLVM
+vectorises it. On a GPU a thread takes a pixel.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from taichi_raster.runtime.layout import TILE, Dim
 
 @ti.data_oriented
 class TileKernels(PairKernels):
-    """What a subclass adds up lies in the variables that `tile_sums` or `pixel_sums` makes."""
+    """A subclass adds up in the variables that its `tile_sums` or `pixel_sums` makes."""
 
     @traced
     def tile_sums(self) -> Any:

@@ -13,8 +13,13 @@ from taichi_raster.runtime.layout import SHIFT, TILE, Dim, EarlyStop, Limit
 
 
 class TilePairs:
-    """A face and the pixels of a tile: coverage, negative for a face that shows its back and 0
-    where the pair does not count; depth; and how many fragments each pixel has had so far."""
+    """A face and the pixels of a tile.
+
+    Attributes:
+        cover: coverage; negative for a face that shows its back, 0 where the pair does not count.
+        z: depth.
+        found: how many fragments each pixel has had so far.
+    """
 
     _data_oriented = True
 
@@ -24,7 +29,7 @@ class TilePairs:
 
 
 @ti.data_oriented
-class Layers(PairKernels):
+class DepthSort(PairKernels):
     """Lists of faces for each pixel, nearest first, then -1.
 
     A pixel is done when no more fragments count, or when those listed hide the rest (see
@@ -92,10 +97,8 @@ class Layers(PairKernels):
             if m.near:
                 f = self.weigh(m)
                 if f.counts:
-                    self.insert(
-                        q * depth, ti.min(found, depth), depth, face, self.depth_of(f),
-                        self.signed_cover(m, f),
-                    )  # fmt: skip
+                    count, cover = ti.min(found, depth), self.signed_cover(m, f)
+                    self.insert(q * depth, count, depth, face, self.depth_of(f), cover)
                     found += 1
         ti.atomic_max(needed, self.finish(q, found, depth, hides))
 
@@ -103,16 +106,16 @@ class Layers(PairKernels):
     def finish(self, q, found, depth, hides):
         """End a pixel's list where it hides the rest; how many it has, or should have had."""
         begin = q * depth
-        front, back, through = 0.0, 0.0, 1.0
+        front, back, transmittance = 0.0, 0.0, 1.0
         hidden, layer = False, 0
         while layer < ti.min(found, depth) and not hidden:
             cover = self.fields.layer_covers[begin + layer]
             front, back = front + ti.max(cover, 0.0), back - ti.min(cover, 0.0)
-            through *= 1.0 - ti.abs(cover)
+            transmittance *= 1.0 - ti.abs(cover)
             if hides == EarlyStop.SUM:
                 hidden = front >= 1.0 or back >= 1.0
             if hides == EarlyStop.PRODUCT:
-                hidden = through < self.fields.limits[Limit.THRESHOLD]
+                hidden = transmittance < self.fields.limits[Limit.THRESHOLD]
             layer += 1
         for empty in range(layer, depth):
             self.fields.layers[begin + empty] = -1
@@ -120,7 +123,10 @@ class Layers(PairKernels):
 
     @ti.func
     def insert(self, begin, count, depth, face, z, cover):
-        """Into a list of `count` faces, sorted by depth, then by number; at most `depth` stay."""
+        """Insert a face into a list of `count`, sorted by depth, then by number.
+
+        At most `depth` faces stay in it.
+        """
         at, before = begin + count, True
         while at > begin and before:
             other_z, other = self.fields.layer_depths[at - 1], self.fields.layers[at - 1]

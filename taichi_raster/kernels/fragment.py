@@ -1,4 +1,4 @@
-"""What a kernel knows of a (pixel, face) pair, step by step."""
+"""What a kernel knows of a (pixel, face) pair: a face, their meeting, a fragment."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Meeting:
     """A pixel and a face.
 
     Attributes:
-        face: see there.
+        face: the face.
         q: the pixel's number in the whole batch.
         point: the pixel's centre.
         foot: the signed distance and where it was measured.
@@ -90,7 +90,7 @@ class Fragment:
     """A pair with its coverage and its surface point.
 
     Attributes:
-        edge: see there.
+        edge: the edge softness.
         w: barycentric coordinates; share: w / z of the corners; z: depth; mixing: the weights of
             attributes at corners; z_norm: normalised depth.
         counts: whether it takes part in alpha; visible: and, if so, in colour.

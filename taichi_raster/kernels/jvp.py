@@ -29,7 +29,7 @@ class Tangents:
 
 
 @ti.data_oriented
-class Push(TermKernels):
+class JVP(TermKernels):
     """The tangents of the sums."""
 
     tangents = True

@@ -17,13 +17,13 @@ from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.variant import Architecture, Table, Variant
 
 # Taichi deals out a CPU loop in blocks of 512 iterations, so that a loop over a few hundred long
-# runs would keep one thread busy and the others idle: run r is iteration SPREAD * r instead. As an
-# empty iteration takes time too, there should be no more than `layout.RUNS` of them.
+# runs would keep one thread busy and the others idle. So run r is iteration SPREAD * r. Empty
+# iterations take time too: there should be no more than `layout.RUNS` runs.
 SPREAD = 512
 
 
 def size_of(network: Architecture | Table | None) -> int:
-    """How many weights all pairs need; a table's pairs need four each."""
+    """How many weights every pair needs; 0 for a table, of which a pair needs four."""
     return network.size if isinstance(network, Architecture) else 0
 
 
@@ -155,9 +155,9 @@ class Memory:
     def cell(self, part: int, index: Any) -> list[Number]:
         """The four weights of a table's cell, with their tangents.
 
-        On a CPU the values are those in `cells`, which are addressed by the cell's number alone:
-        every lane of a vector needs another address, and to find four for each would take longer
-        than to load from them.
+        On a CPU the values come from `cells`, which are addressed by the cell's number alone. Every
+        lane of a vector has its own address, and computing four for each would take longer than
+        the loads.
         """
         if not self.on_cpu or (self.tangents and self.moves[part]):
             return [self.load(part, 4 * index + i) for i in range(4)]

@@ -1,11 +1,12 @@
-"""How much of each of a pixel's fragments the others let through, each as far as it is in front.
+"""The transmittance of each of a pixel's fragments: what all others let through of it.
 
-Of coverages a and depths z, in temperatures: T_i is the product over j != i of
+Each counts as far as it is in front. With coverages a, and depths z in units of the temperature,
+the transmittance T_i is the product over j != i of
 
     f_ij = 1 - a_j s_ij,    s_ij = sigmoid(z_i - z_j)
 
-x holds a and z, each (K, P), and y takes T, (K, P); `entries` says how many of its K places each of
-P pixels fills, from the first on. On a CPU a thread takes some neighbouring pixels, on a GPU one.
+x holds a and z, each (K, P), and y takes T, (K, P). Each of P pixels fills the first of its K
+places; `entries` says how many. On a CPU a thread takes some neighbouring pixels, on a GPU one.
 """
 
 from typing import Any
@@ -35,8 +36,8 @@ class Pair:
         self.f = 1.0 - a_j * self.s
 
 
-class Several:
-    """Two numbers of each of the pixels that are worked on together."""
+class TwoLanes:
+    """Two numbers for each of the pixels that are worked on together."""
 
     _data_oriented = True
 
@@ -50,7 +51,7 @@ class Several:
 
 
 @ti.data_oriented
-class OrderKernels(PairKernels):
+class SoftOrderKernels(PairKernels):
     """What the kernels share.
 
     Attributes:
@@ -80,31 +81,30 @@ class OrderKernels(PairKernels):
         self.chunk(begin, count, found, pixels, layers)
 
     @ti.func
-    def product(self, several, row, begin, count, found, pixels, layers):
+    def product(self, both, row, begin, count, found, pixels, layers):
         """Multiply a row's factors, each pixel's for itself."""
         for lane in range(count):
-            several.set(lane, 1.0, 0.0)
+            both.set(lane, 1.0, 0.0)
         for other in range(found):
             if other != row:
                 for lane in range(count):
-                    self.multiply(several, lane, begin + lane, row, other, pixels, layers)
+                    self.multiply(both, lane, begin + lane, row, other, pixels, layers)
 
     def multiply(
-        self, several: Any, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
+        self, both: Any, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
         """Multiply by one factor; a `traced` function."""
         raise NotImplementedError
 
     @traced
-    def several(self) -> Several:
-        return Several(self.width)
+    def both(self) -> TwoLanes:
+        return TwoLanes(self.width)
 
     @traced
     def pair(self, q: Any, i: Any, j: Any, pixels: Any, layers: Any) -> Pair:
-        return Pair(
-            self.number(q, j, pixels), self.number(q, layers + i, pixels),
-            self.number(q, layers + j, pixels),
-        )  # fmt: skip
+        a_j = self.number(q, j, pixels)
+        z_i, z_j = (self.number(q, layers + row, pixels) for row in (i, j))
+        return Pair(a_j, z_i, z_j)
 
     @traced
     def number(self, q: Any, row: Any, pixels: Any) -> Number:
@@ -116,12 +116,12 @@ class OrderKernels(PairKernels):
 
 
 @ti.data_oriented
-class Through(OrderKernels):
-    """T, and its tangent where numbers carry one: `several` are these two."""
+class Transmittance(SoftOrderKernels):
+    """T, and its tangent where numbers carry one: `both` are these two."""
 
     @ti.func
     def chunk(self, begin, count, found, pixels, layers):
-        product = self.several()
+        product = self.both()
         for row in range(layers):  # 1 in rows that no pixel fills
             among = ti.select(row < found, found, 0)
             self.product(product, row, begin, count, among, pixels, layers)
@@ -130,7 +130,7 @@ class Through(OrderKernels):
 
     @traced
     def multiply(
-        self, product: Several, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
+        self, product: TwoLanes, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
         value, tangent = product.first.at(lane), product.second.at(lane)
         before = Number(value.value, tangent.value if self.tangents else None)
@@ -140,7 +140,7 @@ class Through(OrderKernels):
             tangent.set(after.d)
 
     @traced
-    def put(self, product: Several, lane: Any, at: Any) -> None:
+    def put(self, product: TwoLanes, lane: Any, at: Any) -> None:
         if self.tangents:
             set_to(element(self.fields.y_dot, at), product.second.at(lane).value)
         else:
@@ -148,48 +148,48 @@ class Through(OrderKernels):
 
 
 @ti.data_oriented
-class ThroughTangent(Through):
-    """Its tangent along x_dot."""
+class TransmittanceJVP(Transmittance):
+    """The tangent of T along x_dot."""
 
     tangents = True
 
 
 @ti.data_oriented
-class PullThrough(OrderKernels):
+class TransmittanceVJP(SoftOrderKernels):
     """The adjoint of x, given y's.
 
-    First, for each row, the product of the factors that are not zero, and how many are, into y;
-    then for each fragment its share in all products, its own among them.
+    First it writes to y, for each row, the product of the factors that are not zero, and the number
+    of those that are. Then it adds up each fragment's share in all products, its own among them.
     """
 
     @ti.func
     def chunk(self, begin, count, found, pixels, layers):
-        several = self.several()
+        both = self.both()
         for row in range(found):
-            self.product(several, row, begin, count, found, pixels, layers)
+            self.product(both, row, begin, count, found, pixels, layers)
             for lane in range(count):
-                self.put(self.fields.y, several, lane, row * pixels + begin + lane, layers * pixels)
+                self.put(self.fields.y, both, lane, row * pixels + begin + lane, layers * pixels)
         for own in range(layers):
             for lane in range(count):
-                several.set(lane, 0.0, 0.0)
+                both.set(lane, 0.0, 0.0)
             if own < found:
                 for other in range(found):
                     if other != own:
                         for lane in range(count):
-                            self.pull_pair(several, lane, begin + lane, own, other, pixels, layers)
+                            self.vjp_pair(both, lane, begin + lane, own, other, pixels, layers)
             for lane in range(count):
                 self.put(
-                    self.fields.x.grad, several, lane, own * pixels + begin + lane, layers * pixels
+                    self.fields.x.grad, both, lane, own * pixels + begin + lane, layers * pixels
                 )
 
     @traced
-    def put(self, field: Any, several: Several, lane: Any, at: Any, size: Any) -> None:
-        set_to(element(field, at), several.first.at(lane).value)
-        set_to(element(field, at + size), several.second.at(lane).value)
+    def put(self, field: Any, both: TwoLanes, lane: Any, at: Any, size: Any) -> None:
+        set_to(element(field, at), both.first.at(lane).value)
+        set_to(element(field, at + size), both.second.at(lane).value)
 
     @traced
     def multiply(
-        self, product: Several, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
+        self, product: TwoLanes, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
         f = raw(self.pair(q, row, other, pixels, layers).f)
         rest, zeros = product.first.at(lane), product.second.at(lane)
@@ -197,14 +197,14 @@ class PullThrough(OrderKernels):
         zeros.set(zeros.value + ti.select(f == 0.0, 1.0, 0.0))
 
     @traced
-    def pull_pair(
-        self, sums: Several, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
+    def vjp_pair(
+        self, sums: TwoLanes, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
-        """What `own` lets through of `other`, and the other way round."""
+        """Add the adjoints of two factors: that of `own` in `other`'s product, and the reverse."""
         front = self.pair(q, other, own, pixels, layers)
         behind = self.pair(q, own, other, pixels, layers)
-        by_front = self.pulled(q, other, raw(front.f), pixels, layers)
-        by_behind = self.pulled(q, own, raw(behind.f), pixels, layers)
+        by_front = self.vjp_factor(q, other, raw(front.f), pixels, layers)
+        by_behind = self.vjp_factor(q, own, raw(behind.f), pixels, layers)
         a_own, a_other = (raw(self.number(q, row, pixels)) for row in (own, other))
         sums.first.at(lane).add(-(by_front * raw(front.s)))
         sums.second.at(lane).add(
@@ -212,7 +212,7 @@ class PullThrough(OrderKernels):
         )
 
     @traced
-    def pulled(self, q: Any, row: Any, f: Any, pixels: Any, layers: Any) -> Any:
+    def vjp_factor(self, q: Any, row: Any, f: Any, pixels: Any, layers: Any) -> Any:
         """The adjoint of a row's factor f: the row's, times the product of the other factors."""
         at = let(row * pixels + q)
         zero = let(f == 0.0)

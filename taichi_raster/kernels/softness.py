@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from taichi_raster.kernels.adjoints import Sink
+from taichi_raster.kernels.adjoints import Adjoints
 from taichi_raster.kernels.fragment import Edge
 from taichi_raster.kernels.memory import Memory
 from taichi_raster.maths.dual import Number, raw, select
@@ -70,19 +70,22 @@ def network_at(
     return network_kernel.evaluate(network, weight, x)
 
 
-def pull_network(
-    tape: network_kernel.Tape | table_kernel.TableTape | None, part: int, u_bar: Number, sink: Sink
+def network_vjp(
+    tape: network_kernel.Tape | table_kernel.TableTape | None,
+    part: int,
+    u_bar: Number,
+    adjoints: Adjoints,
 ) -> Number:
-    """The adjoint of a network's input; its weights' go into the sink."""
+    """The adjoint of a network's input; its weights' go into `adjoints`."""
     if tape is None:
         return u_bar
     if isinstance(tape, table_kernel.TableTape):
-        if sink.memory.moves[part]:
-            sink.knots(tape.first, [u_bar * slope for slope in tape.basis])
+        if adjoints.memory.moves[part]:
+            adjoints.knots(tape.first, [u_bar * slope for slope in tape.basis])
         return u_bar * tape.by_x
     size = tape.arch.size
 
     def take(i: int, bar: Number) -> None:
-        sink.add(part, (sink.b, size), i, bar)
+        adjoints.add(part, (adjoints.b, size), i, bar)
 
-    return network_kernel.pull(tape, u_bar, take if sink.memory.moves[part] else None)
+    return network_kernel.pull(tape, u_bar, take if adjoints.memory.moves[part] else None)

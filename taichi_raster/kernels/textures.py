@@ -1,6 +1,6 @@
 """The attributes of a fragment: values at corners, flat texels on each face, or an image.
 
-Each sampler gives a fragment's channels, textured ones first, and pulls their adjoints back.
+Each sampler gives a fragment's channels, textured ones first, and their vector-Jacobian product.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.adjoints import Sink
+from taichi_raster.kernels.adjoints import Adjoints
 from taichi_raster.kernels.fragment import AtCorners, Meeting
 from taichi_raster.kernels.memory import Memory
 from taichi_raster.maths.arithmetic import clamp
@@ -42,15 +42,15 @@ class Corners:
     def sample(self, memory: Memory, m: Meeting, mixing: Vector) -> list[Any]:
         return [mixing.dot(values) for values in self.values(m)]
 
-    def pull(
-        self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
+    def vjp(
+        self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], adjoints: Adjoints
     ) -> Vector:
-        """The adjoint of `mixing`; the rest goes into the sink."""
+        """The adjoint of `mixing`; the rest goes into `adjoints`."""
         mixing_bar = Vector(0.0, 0.0, 0.0)
         for c, (values, bar) in enumerate(zip(self.values(m), bars, strict=True)):
             mixing_bar = mixing_bar + values * bar
             for i in range(3):
-                sink.corner(i, c, mixing[i] * bar)
+                adjoints.corner(i, c, mixing[i] * bar)
         return mixing_bar
 
 
@@ -86,13 +86,13 @@ class Surface:
         texels = [memory.load(Part.TEXELS, first + c) for c in range(self.channels)]
         return texels + self.corners.sample(memory, m, mixing)
 
-    def pull(
-        self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
+    def vjp(
+        self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], adjoints: Adjoints
     ) -> Vector:
         first = self.first(memory, m, mixing)
         for c in range(self.channels):
-            sink.texel(first + c, bars[c])
-        return self.corners.pull(memory, m, mixing, bars[self.channels :], sink)
+            adjoints.texel(first + c, bars[c])
+        return self.corners.vjp(memory, m, mixing, bars[self.channels :], adjoints)
 
 
 class Image:
@@ -144,9 +144,11 @@ class Image:
             return let(start + (row * width + column) * self.channels)
 
         return [
-            (at(top, left), (1.0 - s) * (1.0 - t)), (at(top, right), s * (1.0 - t)),
-            (at(bottom, left), (1.0 - s) * t), (at(bottom, right), s * t),
-        ]  # fmt: skip
+            (at(top, left), (1.0 - s) * (1.0 - t)),
+            (at(top, right), s * (1.0 - t)),
+            (at(bottom, left), (1.0 - s) * t),
+            (at(bottom, right), s * t),
+        ]
 
     def sample(self, memory: Memory, m: Meeting, mixing: Vector) -> list[Any]:
         texels = self.texels(memory, m, self.place(memory, m, mixing))
@@ -156,8 +158,8 @@ class Image:
         ]
         return textured + self.corners.sample(memory, m, mixing)
 
-    def pull(
-        self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], sink: Sink
+    def vjp(
+        self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], adjoints: Adjoints
     ) -> Vector:
         place = self.place(memory, m, mixing)
         s, t = place[0][2], place[1][2]
@@ -167,17 +169,17 @@ class Image:
         for c in range(self.channels):
             bar = bars[c]
             for at, weight in texels:
-                sink.texel(at + c, bar * weight)
+                adjoints.texel(at + c, bar * weight)
             a, b, d, e = (memory.load(Part.TEXELS, at + c) for at, _ in texels)
             s_bar = s_bar + bar * ((b - a) * (1.0 - t) + (e - d) * t)
             t_bar = t_bar + bar * ((d - a) * (1.0 - s) + (e - b) * s)
         u_bar = s_bar * ti.cast(memory.dim(Dim.TEXTURE_WIDTH), ti.f32)
         v_bar = t_bar * -ti.cast(memory.dim(Dim.TEXTURE_HEIGHT), ti.f32)
-        mixing_bar = self.corners.pull(memory, m, mixing, bars[self.channels :], sink)
+        mixing_bar = self.corners.vjp(memory, m, mixing, bars[self.channels :], adjoints)
         for j, (corner, bar) in enumerate(zip(self.coordinates(m), (u_bar, v_bar), strict=True)):
             mixing_bar = mixing_bar + corner * bar
             for i in range(3):
-                sink.uv(i, j, mixing[i] * bar)
+                adjoints.uv(i, j, mixing[i] * bar)
         return mixing_bar
 
 

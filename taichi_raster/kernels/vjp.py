@@ -1,18 +1,24 @@
 """The vector-Jacobian product from closed forms; with tangents, the second derivatives.
 
-`Pull` gives J(x)^T v. Its derivative along x_dot is the gradient of v . J(x) x_dot, because second
-derivatives are symmetric: so `PullTangent` is the same text on numbers with tangents. On a CPU a
-thread takes a face and sums over its pixels, several at a time; on a GPU it takes a pixel.
+`VJP` gives J(x)^T v. Its derivative along x_dot is the gradient of v . J(x) x_dot, because second
+derivatives are symmetric. So `VJPTangent` is the same code on numbers with tangents. On a CPU a
+thread takes a face and sums over its pixels, several at a time. On a GPU a thread takes a pixel.
 """
 
 from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.adjoints import LANES, FaceSink, FaceSums, PixelSink, Sink
+from taichi_raster.kernels.adjoints import (
+    LANES,
+    Adjoints,
+    FaceAdjoints,
+    LaneAdjoints,
+    PixelAdjoints,
+)
 from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
-from taichi_raster.kernels.softness import pull_network
+from taichi_raster.kernels.softness import network_vjp
 from taichi_raster.maths import geometry
 from taichi_raster.maths.dual import Jet, Number
 from taichi_raster.maths.tracing import element, let, traced
@@ -23,17 +29,17 @@ from taichi_raster.runtime.variant import Table
 
 @ti.func
 def eights(count):
-    """Enough lanes for `count`: vectors hold eight numbers, or half as many."""
+    """`count` rounded up to a multiple of eight: a CPU's vector holds eight numbers or four."""
     return (count + 7) // 8 * 8
 
 
 @ti.data_oriented
-class Pull(FaceKernels):
+class VJP(FaceKernels):
     """The adjoint of all inputs.
 
     Attributes:
-        skips: whether pixels that do not count are skipped: where a formula has loops, or where
-            adjoints go to texels, one pixel is worked on at a time anyway.
+        skips: whether pixels that do not count are skipped. That pays where the loop over pixels
+            is not vectorised anyway: a formula has loops, or adjoints go to texels.
     """
 
     @property
@@ -48,26 +54,26 @@ class Pull(FaceKernels):
     @ti.func
     def run_face(self, face, run):
         sums = self.face_sums(face, run)
-        self.pull_face(face, sums)
+        self.vjp_face(face, sums)
         for lane in range(1, LANES):
             sums.fold(lane)
         sums.flush()
 
     @ti.func
-    def pull_face(self, face, sums):
+    def vjp_face(self, face, sums):
         """Add the adjoints of a face's pairs."""
         top, bottom = self.rows(face, 0, self.dims[Dim.HEIGHT])
         for row in range(top, bottom):
             left, right = self.columns(face, row)
-            # Lanes are columns modulo LANES: so sums do not depend on how far the reach is.
+            # Lanes are columns modulo LANES, so that sums do not depend on the reach.
             for chunk in range(left // LANES, (right + LANES - 1) // LANES):
                 first = chunk * LANES
                 begin = ti.max(left - first, 0) // 8 * 8
                 end = ti.min(eights(right - first), LANES)
-                self.pull_lanes(face, begin, end, (row, first, left, right), sums)
+                self.vjp_lanes(face, begin, end, (row, first, left, right), sums)
 
     @ti.func
-    def pull_lanes(self, face, begin, end, where: ti.template(), sums):
+    def vjp_lanes(self, face, begin, end, where: ti.template(), sums):
         """Add the adjoints of the pairs in lanes from `begin` to before `end`."""
         for lane in range(begin, end):
             m, inside, near = self.meet_lane(face, lane, where)
@@ -75,38 +81,38 @@ class Pull(FaceKernels):
                 if ti.static(self.scatters):
                     sums.empty(lane)
                 if near:
-                    self.pull_pair(m, inside, sums, lane)
+                    self.vjp_pair(m, inside, sums, lane)
             else:
-                self.pull_pair(m, inside, sums, lane)
+                self.vjp_pair(m, inside, sums, lane)
         if ti.static(self.scatters):
             for lane in range(begin, end):
                 sums.scatter(lane)
 
     @ti.kernel
-    def pull_pixels(self, runs: ti.i32, begin: ti.i32, count: ti.i32):
+    def vjp_pixels(self, runs: ti.i32, begin: ti.i32, count: ti.i32):
         """A thread takes `count` pixels of a run, from number `begin` on."""
         for run in range(runs):
             for step in range(begin, begin + count):
-                self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.pull_pixel, ())
+                self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.vjp_pixel, ())
 
     @ti.func
-    def pull_pixel(self, b, row, column, tile):
+    def vjp_pixel(self, b, row, column, tile):
         for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
             m = self.meet(self.face(b, self.fields.tile_faces[k]), row, column)
             if m.near:
                 f = self.weigh(m)
                 if f.counts:
-                    self.pull_fragment(m, f, self.pixel_sink(m))
+                    self.vjp_fragment(m, f, self.pixel_adjoints(m))
 
     @traced
-    def face_sums(self, face: Face, run: Any) -> FaceSums:
-        return FaceSums(self, face, run)
+    def face_sums(self, face: Face, run: Any) -> FaceAdjoints:
+        return FaceAdjoints(self, face, run)
 
     @traced
     def meet_lane(self, face: Face, lane: Any, where: tuple[Any, ...]) -> tuple[Meeting, Any, Any]:
         """A lane's pair, whether it is one at all, and whether it may count.
 
-        `where` is what `pull_face` knows of all lanes.
+        `where` is what `vjp_face` knows of all lanes.
         """
         row, first, left, right = where
         column = let(first + lane)
@@ -115,42 +121,44 @@ class Pull(FaceKernels):
         return m, inside, let(m.near & inside)
 
     @traced
-    def pull_pair(self, m: Meeting, in_image: Any, sums: FaceSums, lane: Any) -> None:
+    def vjp_pair(self, m: Meeting, in_image: Any, sums: FaceAdjoints, lane: Any) -> None:
         f = self.weigh(m)
-        self.pull_fragment(m, f, FaceSink(sums, lane, self.takes_part(f, in_image)))
+        self.vjp_fragment(m, f, LaneAdjoints(sums, lane, self.takes_part(f, in_image)))
 
     @traced
     def takes_part(self, f: Fragment, in_image: Any) -> Any:
         return let(f.counts & in_image)
 
     @traced
-    def pixel_sink(self, m: Meeting) -> PixelSink:
-        return PixelSink(self, m.face)
+    def pixel_adjoints(self, m: Meeting) -> PixelAdjoints:
+        return PixelAdjoints(self, m.face)
 
     @traced
-    def pull_fragment(self, m: Meeting, f: Fragment, sink: Sink) -> None:
+    def vjp_fragment(self, m: Meeting, f: Fragment, adjoints: Adjoints) -> None:
         """Add the adjoints of a fragment's inputs."""
-        u_bar, k_bar = self.pull_alpha(m, f, let(element(self.fields.y.grad, m.q)), sink)
+        u_bar, k_bar = self.vjp_alpha(m, f, let(element(self.fields.y.grad, m.q)), adjoints)
         w_bar, corner_bar = Vector(0.0, 0.0, 0.0), Vector(0.0, 0.0, 0.0)
         if self.coloured:
-            colour_u, colour_k, w_bar, corner_bar = self.pull_colour(m, f, sink)
+            colour_u, colour_k, w_bar, corner_bar = self.vjp_colour(m, f, adjoints)
             u_bar = u_bar + colour_u
             k_bar = None if k_bar is None else k_bar + colour_k
-        self.pull_surface(m, f, self.pull_edge(f, u_bar, k_bar, sink), w_bar, corner_bar, sink)
+        self.vjp_surface(
+            m, f, self.vjp_edge(f, u_bar, k_bar, adjoints), w_bar, corner_bar, adjoints
+        )
 
     @traced
-    def pull_edge(self, f: Fragment, u_bar: Any, k_bar: Any, sink: Sink) -> Any:
-        """The adjoint of the signed distance; its softness's parameters' go into the sink."""
+    def vjp_edge(self, f: Fragment, u_bar: Any, k_bar: Any, adjoints: Adjoints) -> Any:
+        """The adjoint of the signed distance; those of the parameters go into `adjoints`."""
         if k_bar is not None:
-            sink.parameter(Slot.SHAPE, k_bar)
-        x_bar = pull_network(f.edge.tape, Part.EDGE_WEIGHTS, u_bar, sink)
-        sink.parameter(Slot.SCALE, x_bar * f.edge.x_scale)
+            adjoints.parameter(Slot.SHAPE, k_bar)
+        x_bar = network_vjp(f.edge.tape, Part.EDGE_WEIGHTS, u_bar, adjoints)
+        adjoints.parameter(Slot.SCALE, x_bar * f.edge.x_scale)
         if f.edge.x_shift:
-            sink.parameter(Slot.SHIFT, x_bar * f.edge.x_shift)
+            adjoints.parameter(Slot.SHIFT, x_bar * f.edge.x_shift)
         return x_bar * f.edge.x_d
 
     @traced
-    def pull_alpha(self, m: Meeting, f: Fragment, along: Any, sink: Sink) -> tuple[Any, Any]:
+    def vjp_alpha(self, m: Meeting, f: Fragment, along: Any, adjoints: Adjoints) -> tuple[Any, Any]:
         """The adjoints of u and of the shape, through the T-conorm."""
         edge = f.edge
         shaped = edge.f_k is not None
@@ -164,7 +172,7 @@ class Pull(FaceKernels):
             bars[1] = self.conorm_slope(m, edge, edge.f_k, edge.log_s_k, p, peak) * along
         if self.conorm.domain is not None:
             by_p = self.conorm_term(m.b, edge.f, edge.log_s, Jet(p, 1.0), edge.saturated, peak)
-            sink.parameter(Slot.P, by_p.slope * along)
+            adjoints.parameter(Slot.P, by_p.slope * along)
         return bars[0], bars[1]
 
     @traced
@@ -176,7 +184,9 @@ class Pull(FaceKernels):
         return self.conorm_term(m.b, f, log_s, p, edge.saturated, peak).slope
 
     @traced
-    def pull_colour(self, m: Meeting, f: Fragment, sink: Sink) -> tuple[Any, Any, Vector, Vector]:
+    def vjp_colour(
+        self, m: Meeting, f: Fragment, adjoints: Adjoints
+    ) -> tuple[Any, Any, Vector, Vector]:
         """The adjoints of u, of the shape, of barycentric coordinates and of corners' depths."""
         bars = [
             let(element(self.fields.y.grad, self.place(2 + c, m.q))) for c in range(self.channels)
@@ -195,22 +205,24 @@ class Pull(FaceKernels):
             if f.edge.f_k is not None:
                 k_bar = along * psi * f.edge.f_k
             l_bar = along * weight
-            z_norm_bar = pull_network(l.tape, Part.DEPTH_WEIGHTS, l_bar * l.by_z, sink)
+            z_norm_bar = network_vjp(l.tape, Part.DEPTH_WEIGHTS, l_bar * l.by_z, adjoints)
             z_bar = z_norm_bar * (-1.0 / self.depth_range())
-            sink.parameter(Slot.GAMMA, l_bar * l.by_gamma)
+            adjoints.parameter(Slot.GAMMA, l_bar * l.by_gamma)
             if l.by_shift is not None:
-                sink.parameter(Slot.DEPTH_SHIFT, l_bar * l.by_shift)
+                adjoints.parameter(Slot.DEPTH_SHIFT, l_bar * l.by_shift)
             if l.by_shape is not None:
-                sink.parameter(Slot.DEPTH_SHAPE, l_bar * l.by_shape)
-        mixing_bar = self.sampler.pull(self, m, f.mixing, [weight * bar for bar in bars], sink)
-        return u_bar, k_bar, *self.pull_mixing(m, f, mixing_bar, z_bar)
+                adjoints.parameter(Slot.DEPTH_SHAPE, l_bar * l.by_shape)
+        mixing_bar = self.sampler.vjp(self, m, f.mixing, [weight * bar for bar in bars], adjoints)
+        return u_bar, k_bar, *self.vjp_mixing(m, f, mixing_bar, z_bar)
 
     @traced
-    def pull_mixing(
+    def vjp_mixing(
         self, m: Meeting, f: Fragment, mixing_bar: Vector, z_bar: Any
     ) -> tuple[Vector, Vector]:
-        """The adjoints of barycentric coordinates and of the corners' depths, given those of the
-        attributes' weights and of depth."""
+        """The adjoints of barycentric coordinates and of the corners' depths.
+
+        Given are those of the attributes' weights and of depth.
+        """
         triangle = m.face.triangle
         if self.variant.orthographic:
             return mixing_bar + triangle.z * z_bar, f.w * z_bar
@@ -225,8 +237,14 @@ class Pull(FaceKernels):
         return w_bar + Vector(*by_z), Vector(*corner_bar)
 
     @traced
-    def pull_surface(
-        self, m: Meeting, f: Fragment, d_bar: Any, w_bar: Vector, corner_bar: Vector, sink: Sink
+    def vjp_surface(
+        self,
+        m: Meeting,
+        f: Fragment,
+        d_bar: Any,
+        w_bar: Vector,
+        corner_bar: Vector,
+        adjoints: Adjoints,
     ) -> None:
         """Add the adjoints of the vertices, given those of distance, coordinates and depths."""
         foot = m.foot
@@ -234,19 +252,19 @@ class Pull(FaceKernels):
         rows = geometry.spread(foot.choice.edge, inward * (1.0 - foot.t), inward * foot.t)
         if self.coloured:
             for i in range(3):
-                sink.vertex(i, 2, corner_bar[i])
+                adjoints.vertex(i, 2, corner_bar[i])
             if self.variant.clipped:
-                moves = geometry.pull_clipped(m.point, m.face.triangle, w_bar)
+                moves = geometry.clipped_weights_vjp(m.point, m.face.triangle, w_bar)
             else:
-                moves = geometry.pull_nearest(m.face.triangle, foot, f.w, w_bar)
+                moves = geometry.nearest_weights_vjp(m.face.triangle, foot, f.w, w_bar)
             rows = [row + move for row, move in zip(rows, moves, strict=True)]
         for i in range(3):
             for j in range(2):
-                sink.vertex(i, j, rows[i][j])
+                adjoints.vertex(i, j, rows[i][j])
 
 
 @ti.data_oriented
-class PullTangent(Pull):
-    """The derivative of `Pull` along x_dot."""
+class VJPTangent(VJP):
+    """The derivative of `VJP` along x_dot."""
 
     tangents = True

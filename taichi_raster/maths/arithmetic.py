@@ -53,7 +53,7 @@ def polynomial(x: Any, coefficients: Sequence[float]) -> Any:
 def minimum(x: Any, y: Any) -> Any:
     """The smaller of two numbers; y where x is NaN.
 
-    A CPU has one instruction for this, and three for `ti.min`, which also takes x where y is NaN.
+    A CPU needs one instruction for this, and three for `ti.min`, which also takes x if y is NaN.
     """
     x, y = let(x), let(y)
     return let(ti.select(x < y, x, y))

@@ -1,12 +1,12 @@
 """Dual numbers and their elementary functions; all of it runs while a kernel is compiled.
 
 The mathematics of a (pixel, face) pair is plain Python on `Number`: running it emits the kernel's
-instructions. With tangents, the very same formulas emit their directional derivative as well
-(forward mode), so each stands once: the sums with tangents give Jacobian-vector products, and the
+instructions. With tangents, the same formulas also emit their directional derivative (forward
+mode), so that each formula stands once. The sums with tangents are Jacobian-vector products. The
 hand-written vector-Jacobian product with tangents gives second derivatives.
 
-A `Jet` is a number whose parts are `Number`s: it tells a formula's slope, which may then carry a
-tangent of its own.
+A `Jet` is a number whose parts are `Number`s. It gives a formula's slope, which may carry a tangent
+of its own.
 """
 
 from __future__ import annotations

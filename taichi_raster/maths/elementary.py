@@ -1,8 +1,8 @@
 """exp, log and atan2 for the kernels.
 
-On a CPU, Taichi's own call the C library for one number at a time, which keeps LLVM from computing
-several pixels at once; so there they are made of plain arithmetic, without a branch. On a GPU exp
-and log are the hardware's. Kernels that Taichi differentiates need its own functions: see `native`.
+On a CPU, Taichi's functions call the C library for one number at a time, which keeps LLVM from
+computing several pixels at once. So there these are plain arithmetic, without a branch. On a GPU
+exp and log are the hardware's. Kernels that Taichi differentiates need its own: see `native`.
 
 The arguments are reduced as in W. J. Cody and W. Waite, *Software Manual for the Elementary
 Functions*, 1980; results are good to a few units in the last place.
@@ -157,8 +157,10 @@ def _log(exponent: Any, s: Any) -> Any:
 
 @traced
 def octave_cell(v: Any, subdivision: int) -> tuple[Any, Any]:
-    """(number, beginning) of the cell of v >= 1, where octaves have 2^subdivision each: they are
-    v's exponent and its leading digits."""
+    """(number, beginning) of the cell that v >= 1 lies in; an octave has 2^subdivision cells.
+
+    They are v's exponent and its leading digits.
+    """
     bits = let(ti.bit_cast(v, types.bits))
     rest = _format.digits - subdivision
     number = let((bits - _bits(1.0)) >> rest)
@@ -170,13 +172,20 @@ _ATANH = tuple(1 / (2 * k + 1) for k in reversed(range(8)))
 _TAN_EIGHTH = math.sqrt(2) - 1
 # atan(t) = t + t^3 P(t^2) / Q(t^2) for |t| <= tan(pi / 8), from the Cephes library.
 _ATAN_NUM = (
-    -8.750608600031904122785e-1, -1.615753718733365076637e1, -7.500855792314704667340e1,
-    -1.228866684490136173410e2, -6.485021904942025371773e1,
-)  # fmt: skip
+    -8.750608600031904122785e-1,
+    -1.615753718733365076637e1,
+    -7.500855792314704667340e1,
+    -1.228866684490136173410e2,
+    -6.485021904942025371773e1,
+)
 _ATAN_DEN = (
-    1.0, 2.485846490142306297962e1, 1.650270098316988542046e2, 4.328810604912902668951e2,
-    4.853903996359136964868e2, 1.945506571482613964425e2,
-)  # fmt: skip
+    1.0,
+    2.485846490142306297962e1,
+    1.650270098316988542046e2,
+    4.328810604912902668951e2,
+    4.853903996359136964868e2,
+    1.945506571482613964425e2,
+)
 
 
 @traced

@@ -2,12 +2,12 @@
 
 Everything here is per (pixel, face) pair, in NDC, and runs while a kernel is compiled (see
 dual.py). The nearest point of the triangle to the pixel p is chosen first, without derivatives.
-Then, with t the foot's parameter on the nearest edge a -> c and n the unit vector along which the
-distance d is measured,
+Let t be the foot's parameter on the nearest edge a -> c, and n the unit vector along which the
+distance d is measured. Then
 
-    d = n . (p - (1 - t) a - t c)        and        d_dot = -n . ((1 - t) a_dot + t c_dot):
+    d = n . (p - (1 - t) a - t c)        and        d_dot = -n . ((1 - t) a_dot + t c_dot).
 
-by the envelope theorem neither n's nor t's motion counts, because t is optimal (or clamped) and n
+By the envelope theorem neither n's nor t's motion counts, because t is optimal (or clamped) and n
 is a unit vector along the residual. Nothing divides by a distance that goes to zero.
 """
 
@@ -68,10 +68,9 @@ def triangle(corners: list[Vector], z: Vector, flatness: float) -> Triangle:
     longest = ti.max(*(raw(square) for square in squares))
     solid = let(ti.abs(raw(area)) > flatness * longest)
     inverses = [over(sqrt(guarded(s, raw(s) >= POINT**2)), raw(s) >= POINT**2) for s in squares]
-    return Triangle(
-        corners, z, z.each(lambda depth: 1.0 / depth), edges, inverses, area,
-        over(guarded(area, solid), solid), solid,
-    )  # fmt: skip
+    inverse_z = z.each(lambda depth: 1.0 / depth)
+    inverse_area = over(guarded(area, solid), solid)
+    return Triangle(corners, z, inverse_z, edges, inverses, area, inverse_area, solid)
 
 
 def extent(face: Triangle, axis: int, at: Any, reach: Any) -> tuple[Any, Any]:
@@ -187,7 +186,7 @@ class Foot:
     """The signed distance of a pair, and what it was measured with.
 
     Attributes:
-        choice: see `Choice`.
+        choice: what was decided without derivatives.
         e: the nearest edge, from end to end; inverse: 1 / |e|.
         t: the foot's parameter, with its tangent.
         n: the unit vector along which d is measured; zero where the pixel lies on a vertex.
@@ -270,7 +269,7 @@ def nearest_weights(p: Vector, face: Triangle, foot: Foot) -> Vector:
     return choose(foot.choice.inside, within, place(foot.choice.edge, foot.t))
 
 
-def pull_nearest(face: Triangle, foot: Foot, w: Vector, w_bar: Vector) -> list[Vector]:
+def nearest_weights_vjp(face: Triangle, foot: Foot, w: Vector, w_bar: Vector) -> list[Vector]:
     """The adjoint of the vertices, given that of `nearest_weights`.
 
     Inside, moving vertex j by delta moves the coordinates as moving p by -w_j delta does. Outside,
@@ -305,7 +304,7 @@ def clipped_weights(p: Vector, face: Triangle) -> Vector:
     return _renormalised(barycentric(p, face, _safe_inverse(face)))
 
 
-def pull_clipped(p: Vector, face: Triangle, w_bar: Vector) -> list[Vector]:
+def clipped_weights_vjp(p: Vector, face: Triangle, w_bar: Vector) -> list[Vector]:
     """The adjoint of the vertices, given that of `clipped_weights`."""
     within = barycentric(p, face, _safe_inverse(face))
     clipped = within.each(_clip)

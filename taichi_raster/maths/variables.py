@@ -12,7 +12,7 @@ from taichi_raster.maths.tracing import element, let, set_to, traced
 
 
 class Local:
-    """A variable of the kernel's that may change, starting at zero; `zero` tells its type."""
+    """A variable of the kernel, zero at first; `zero` gives its type."""
 
     _data_oriented = True
 
@@ -33,10 +33,10 @@ class Local:
 
 
 class Lanes:
-    """As many variables as pixels are worked on together, in an array of the kernel's, all zero.
+    """A variable for each pixel that is worked on together: an array of the kernel, all zero.
 
-    (Were they to start as something else, LLVM would copy that from memory, and no longer know that
-    nobody else can reach the array.)
+    With other values to start from, LLVM would copy these from memory, and would no longer know
+    that no other pointer reaches the array.
     """
 
     _data_oriented = True
@@ -51,7 +51,7 @@ class Lanes:
 
 
 class Lane(Local):
-    """One of them."""
+    """One of `Lanes`."""
 
     def __init__(self, array: Any, lane: Any) -> None:
         self.array, self.lane = array, lane
