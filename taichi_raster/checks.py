@@ -227,7 +227,11 @@ def background(
     value: Any, channels: int | None = None, size: tuple[int, ...] | None = None
 ) -> Tensor:
     """A background as a tensor, 0-d, (C,), (H, W, C) or (B, H, W, C); `size` is (B, H, W)."""
-    tensor = value if isinstance(value, Tensor) else array("background", value, torch.float64)
+    tensor = (
+        value
+        if isinstance(value, Tensor)
+        else array("background", value, torch.float64, torch.device("cpu"))
+    )
     if tensor.ndim not in (0, 1, 3, 4) or not tensor.is_floating_point():
         raise ValueError(
             "background: expected a number, (C,), (H, W, C) or (B, H, W, C), got shape "

@@ -89,6 +89,7 @@ class LogWeightFormula:
 
     @property
     def looped(self) -> bool:
+        """Whether evaluating the formula takes loops."""
         return False
 
     def at(self, kernel: PairKernel, b: Any, z_norm: Number, reference: Any) -> LogWeight:

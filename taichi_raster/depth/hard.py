@@ -22,7 +22,7 @@ class HardDepth(DepthSoftness):
     kind = "hard"
 
     def at(self, u: Tensor) -> DepthState:
-        one = torch.ones((), dtype=torch.float64)
+        one = torch.ones((), dtype=torch.float64, device="cpu")
         return DepthState(one, one, 0 * one, 0 * one)
 
     def compose(

@@ -78,7 +78,9 @@ class MLPDepth(WeightedDepth):
 
     def log_weight(self, z_norm: Tensor, u: float = 1.0) -> Tensor:
         """l at normalised depths (N,), computed in torch, differentiably; for plots and tests."""
-        return network_logit(self.network, self.weights, z_norm) / self.gamma(torch.tensor(u))
+        return network_logit(self.network, self.weights, z_norm) / self.gamma(
+            torch.tensor(u, device="cpu")
+        )
 
     def background(self, state: DepthState, batch: int) -> Tensor:
         assert state.weights is not None

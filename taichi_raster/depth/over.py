@@ -97,7 +97,7 @@ class OverDepth(DepthSoftness):
         self.gamma = None if gamma is None else as_schedule("gamma", gamma)
 
     def at(self, u: Tensor) -> DepthState:
-        one = torch.ones((), dtype=torch.float64)
+        one = torch.ones((), dtype=torch.float64, device="cpu")
         gamma = one if self.gamma is None else self.gamma(u)
         return DepthState(gamma, torch.ones_like(gamma), torch.zeros_like(gamma), 0 * one)
 

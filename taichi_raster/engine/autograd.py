@@ -32,6 +32,9 @@ class Work(Protocol):
     def kept(self) -> tuple[Tensor, ...]:
         """Tensors that the derivatives need."""
 
+    def keeping(self: W, kept: tuple[Tensor, ...]) -> W:
+        """The same work with these instead of its own `kept`."""
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y(x), and a second result, which has no derivative."""
 
@@ -57,23 +60,22 @@ class Evaluate(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        x, ctx.work = inputs
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(x, *ctx.work.kept)
-        ctx.save_for_forward(x)
-        ctx.set_materialize_grads(False)
+        _save(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
             return None, None
-        return _VJP.apply(ctx.saved_tensors[0], grads[0], ctx.work), None
+        x, work = _saved(ctx)
+        return _VJP.apply(x, grads[0], work), None
 
     @staticmethod
     def jvp(ctx: Any, x_dot: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if x_dot is None:
             return None, None
-        return _JVP.apply(ctx.saved_tensors[0], x_dot, ctx.work), None
+        x, work = _saved(ctx)
+        return _JVP.apply(x, x_dot, work), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, x: Tensor, work: Work) -> tuple:
@@ -89,10 +91,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
-        ctx.work = inputs[-1]
-        ctx.save_for_backward(*inputs[:-1])
-        ctx.save_for_forward(*inputs[:-1])
-        ctx.set_materialize_grads(False)
+        _save(ctx, inputs)
 
 
 class _VJP(_Linear):
@@ -106,16 +105,16 @@ class _VJP(_Linear):
     def backward(ctx: Any, u: Tensor | None) -> tuple[Tensor | None, ...]:
         if u is None:
             return None, None, None
-        x, v = ctx.saved_tensors
-        by_x = _Second.apply(x, v, u, ctx.work) if ctx.needs_input_grad[0] else None
-        by_v = _JVP.apply(x, u, ctx.work) if ctx.needs_input_grad[1] else None
+        x, v, work = _saved(ctx)
+        by_x = _Second.apply(x, v, u, work) if ctx.needs_input_grad[0] else None
+        by_v = _JVP.apply(x, u, work) if ctx.needs_input_grad[1] else None
         return by_x, by_v, None
 
     @staticmethod
     def jvp(ctx: Any, x_dot: Tensor | None, v_dot: Tensor | None, _: Any) -> Tensor | None:
-        x, v = ctx.saved_tensors
-        by_x = None if x_dot is None else _Second.apply(x, v, x_dot, ctx.work)
-        by_v = None if v_dot is None else _VJP.apply(x, v_dot, ctx.work)
+        x, v, work = _saved(ctx)
+        by_x = None if x_dot is None else _Second.apply(x, v, x_dot, work)
+        by_v = None if v_dot is None else _VJP.apply(x, v_dot, work)
         return _sum(by_x, by_v)
 
 
@@ -130,9 +129,9 @@ class _JVP(_Linear):
     def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:
         if v is None:
             return None, None, None
-        x, u = ctx.saved_tensors
-        by_x = _Second.apply(x, v, u, ctx.work) if ctx.needs_input_grad[0] else None
-        by_u = _VJP.apply(x, v, ctx.work) if ctx.needs_input_grad[1] else None
+        x, u, work = _saved(ctx)
+        by_x = _Second.apply(x, v, u, work) if ctx.needs_input_grad[0] else None
+        by_u = _VJP.apply(x, v, work) if ctx.needs_input_grad[1] else None
         return by_x, by_u, None
 
     @staticmethod
@@ -142,7 +141,8 @@ class _JVP(_Linear):
                 "forward mode over forward mode is not available for the rasterizer: take one of "
                 "the two derivatives in reverse mode (torch.func.jacrev, torch.autograd.grad)"
             )
-        return None if u_dot is None else _JVP.apply(ctx.saved_tensors[0], u_dot, ctx.work)
+        x, _, work = _saved(ctx)
+        return None if u_dot is None else _JVP.apply(x, u_dot, work)
 
 
 class _Second(_Linear):
@@ -158,8 +158,8 @@ class _Second(_Linear):
             return None, None, None, None
         if _asked(ctx, 0) or _asked(ctx, 1):
             raise _third()
-        x, v, _ = ctx.saved_tensors
-        return None, None, _Second.apply(x, v, w, ctx.work), None
+        x, v, _, work = _saved(ctx)
+        return None, None, _Second.apply(x, v, w, work), None
 
     @staticmethod
     def jvp(
@@ -167,9 +167,9 @@ class _Second(_Linear):
     ) -> Tensor | None:
         if x_dot is not None:
             raise _third()
-        x, v, u = ctx.saved_tensors
-        by_v = None if v_dot is None else _Second.apply(x, v_dot, u, ctx.work)
-        by_u = None if u_dot is None else _Second.apply(x, v, u_dot, ctx.work)
+        x, v, u, work = _saved(ctx)
+        by_v = None if v_dot is None else _Second.apply(x, v_dot, u, work)
+        by_u = None if u_dot is None else _Second.apply(x, v, u_dot, work)
         return _sum(by_v, by_u)
 
 
@@ -177,6 +177,21 @@ class _Second(_Linear):
 for _function in (Evaluate, _VJP, _JVP, _Second):
     _forward: Any = _function.forward
     _forward.__signature__ = inspect.signature(_forward)
+
+
+def _save(ctx: Any, inputs: tuple) -> None:
+    """Save an operation's tensors, and those that its work keeps, where torch frees them."""
+    *tensors, work = inputs
+    ctx.inputs, ctx.work = len(tensors), work.keeping((None,) * len(work.kept))
+    ctx.save_for_backward(*tensors, *work.kept)
+    ctx.save_for_forward(*tensors, *work.kept)
+    ctx.set_materialize_grads(False)
+
+
+def _saved(ctx: Any) -> tuple[Any, ...]:
+    """An operation's tensors, and its work."""
+    saved = ctx.saved_tensors
+    return *saved[: ctx.inputs], ctx.work.keeping(saved[ctx.inputs :])
 
 
 def _asked(ctx: Any, i: int) -> bool:

@@ -10,9 +10,10 @@ What is evaluated is in pixel_sums.py, fragment_values.py and soft_order.py.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ from taichi_raster.runtime.layout import Part, State
 from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.thread import owner
 from taichi_raster.runtime.variant import Table, Variant
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MARGIN = LANES
 """Pixels behind the last row that kernels read and ignore."""
@@ -49,6 +53,7 @@ class Engine:
         on_gpu: whether kernels go pixel by pixel, which suits many threads.
         scratch: the fields.
         cache: the compiled kernels.
+        busy: whether a call is being done.
     """
 
     def __init__(self, settings: Runtime) -> None:
@@ -56,6 +61,7 @@ class Engine:
         self.scratch = Scratch(settings)
         self.cache = KernelCache(self.scratch, settings)
         self._tickets = itertools.count()
+        self.busy = False
         self._loaded = -1  # the ticket whose tile lists and state are on the device
         self._placed = -1  # the ticket whose inputs are on the device
 
@@ -196,6 +202,33 @@ def _numbers(
 
 
 _engine: Engine | None = None
+
+
+def on_engine(
+    function: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Call ``function(engine, ...)`` in the owner's thread, and return its result.
+
+    Raises:
+        RuntimeError: within another such call. Python may run a finalizer there, and a render in it
+            would overwrite the memory of the call.
+    """
+    found: T = owner.run(_alone, function, *args, **kwargs)
+    return found
+
+
+def _alone(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    current = engine()
+    if current.busy:
+        raise RuntimeError(
+            "a render was begun within another one, by a finalizer (__del__, weakref) that Python "
+            "ran meanwhile: render outside of it"
+        )
+    current.busy = True
+    try:
+        return function(current, *args, **kwargs)
+    finally:
+        current.busy = False
 
 
 def engine() -> Engine:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from taichi_raster.engine.engine import Engine, engine
+from taichi_raster.engine.engine import Engine, engine, on_engine
 from taichi_raster.engine.pixel_sums import PixelSums
 from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
 from taichi_raster.kernels.depth_sort import Layers
@@ -16,7 +16,6 @@ from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import EarlyStop
 from taichi_raster.runtime.lru_cache import LRUCache
-from taichi_raster.runtime.thread import owner
 from taichi_raster.runtime.variant import Variant
 
 
@@ -60,13 +59,13 @@ class FragmentList:
 
 def depth_layers(call: Call, x: Tensor, stop: int) -> Int[Tensor, "B H W K"]:
     """The faces of each pixel, nearest first, then -1; `stop` is an `EarlyStop`."""
-    return owner.run(_layers_of, engine(), call, x, stop)
+    return on_engine(_layers_of, call, x, stop)
 
 
 def fragment_list(sums: PixelSums, x: Tensor, stop: int) -> FragmentList:
     """The fragments of each pixel, for inputs whose sums are already taken."""
     current = engine()
-    layers = owner.run(_layers_after_sums, current, sums, x, stop)
+    layers = on_engine(_layers_after_sums, sums, x, stop)
     return FragmentList.of(layers, sums.call.faces, by_face=not current.on_gpu)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
-from taichi_raster.engine.engine import MARGIN, Engine, engine
-from taichi_raster.engine.fragment_lists import FragmentList
+from taichi_raster.engine.engine import MARGIN, Engine, on_engine
 from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
 from taichi_raster.kernels.fragment_kernels import (
     Measure,
@@ -23,33 +22,42 @@ from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import Entry
-from taichi_raster.runtime.thread import owner
 from taichi_raster.runtime.variant import Variant
 
 
 @dataclass(frozen=True)
 class FragmentValues:
-    """Coverage, depth and attributes of listed fragments, (2 + C, N): an `autograd.Work`."""
+    """Coverage, depth and attributes of listed fragments, (2 + C, N): an `autograd.Work`.
+
+    Attributes:
+        call: the call.
+        entries, begin: the fragments, see `FragmentList`.
+        autodiff: whether `derivatives_by("autodiff")` was in force when it was rendered.
+    """
 
     call: Call
-    listing: FragmentList
+    entries: Tensor
+    begin: Tensor
     autodiff: bool = False
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
-        return self.listing.entries, self.listing.begin
+        return self.entries, self.begin
+
+    def keeping(self, kept: tuple[Tensor, ...]) -> FragmentValues:
+        return replace(self, entries=kept[0], begin=kept[1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return owner.run(self._forward, engine(), x), x.new_empty(0)
+        return on_engine(self._forward, x), x.new_empty(0)
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return owner.run(self._vjp, engine(), x, v, self.autodiff or by_autodiff())
+        return on_engine(self._vjp, x, v, self.autodiff or by_autodiff())
 
     def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        return owner.run(self._jvp, engine(), x, x_dot, self.autodiff or by_autodiff())
+        return on_engine(self._jvp, x, x_dot, self.autodiff or by_autodiff())
 
     def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
-        return owner.run(self._second, engine(), x, v, x_dot, self.autodiff or by_autodiff())
+        return on_engine(self._second, x, v, x_dot, self.autodiff or by_autodiff())
 
     def renewed(self) -> FragmentValues:
         raise NotImplementedError(
@@ -97,13 +105,13 @@ class FragmentValues:
 
     @property
     def _count(self) -> int:
-        return self.listing.entries.shape[1]
+        return self.entries.shape[1]
 
     def _place(self, current: Engine, x: Tensor, tangent: bool = False) -> None:
         """Upload the inputs and the listed fragments."""
         current.displace()
         fields, size = current.scratch, (2 + self.call.variant.channels) * self._count + MARGIN
-        begin, entries = self.listing.begin, self.listing.entries
+        begin, entries = self.begin, self.entries
         fields.reserve(y=size, entries=Entry.COUNT * self._count + MARGIN, entry_begin=len(begin))
         if tangent:
             fields.reserve(x_dot=self.call.x_size, y_dot=size)

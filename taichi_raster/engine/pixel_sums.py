@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
-from taichi_raster.engine.engine import Engine, engine
+from taichi_raster.engine.engine import Engine, engine, on_engine
 from taichi_raster.kernels.autodiff import Accumulate, AccumulateTangent
 from taichi_raster.kernels.jvp import Push
 from taichi_raster.kernels.vjp import Pull, PullTangent
@@ -16,7 +16,6 @@ from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import State
-from taichi_raster.runtime.thread import owner
 
 
 class Sums(NamedTuple):
@@ -50,18 +49,21 @@ class PixelSums:
     def kept(self) -> tuple[Tensor, ...]:
         return (self.background,)
 
+    def keeping(self, kept: tuple[Tensor, ...]) -> PixelSums:
+        return replace(self, background=kept[0])
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        sums = owner.run(_forward, engine(), self.call, self.ticket, x, self.background)
+        sums = on_engine(_forward, self.call, self.ticket, x, self.background)
         return sums.y, sums.state
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return owner.run(_vjp, engine(), self._now(), x, v)
+        return on_engine(_vjp, self._now(), x, v)
 
     def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        return owner.run(_jvp, engine(), self._now(), x, x_dot)
+        return on_engine(_jvp, self._now(), x, x_dot)
 
     def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
-        return owner.run(_second, engine(), self._now(), x, v, x_dot)
+        return on_engine(_second, self._now(), x, v, x_dot)
 
     def renewed(self) -> PixelSums:
         return replace(self, ticket=engine().ticket())
@@ -73,7 +75,7 @@ class PixelSums:
 
 def nearest_faces(call: Call, x: Tensor) -> Tensor:
     """(B, H, W): the nearest face that contains the pixel's centre, or -1."""
-    return owner.run(_nearest, engine(), call, x)
+    return on_engine(_nearest, call, x)
 
 
 def _forward(current: Engine, call: Call, ticket: int, x: Tensor, background: Tensor) -> Sums:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.autograd import Evaluate
-from taichi_raster.engine.engine import MARGIN, Engine, engine
+from taichi_raster.engine.engine import MARGIN, Engine, on_engine
 from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels.soft_order import (
     WIDTH,
@@ -20,7 +20,6 @@ from taichi_raster.kernels.soft_order import (
     ThroughTangent,
 )
 from taichi_raster.runtime import transfer
-from taichi_raster.runtime.thread import owner
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 
 _VARIANT = Variant(
@@ -70,14 +69,17 @@ class SoftOrder:
     def kept(self) -> tuple[Tensor, ...]:
         return (self.counts,)
 
+    def keeping(self, kept: tuple[Tensor, ...]) -> SoftOrder:
+        return replace(self, counts=kept[0])
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return owner.run(self._forward, engine(), x), x.new_empty(0)
+        return on_engine(self._forward, x), x.new_empty(0)
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return owner.run(self._vjp, engine(), x, v)
+        return on_engine(self._vjp, x, v)
 
     def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        return owner.run(self._jvp, engine(), x, x_dot)
+        return on_engine(self._jvp, x, x_dot)
 
     def renewed(self) -> SoftOrder:
         return self

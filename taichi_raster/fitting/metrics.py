@@ -106,7 +106,9 @@ def sample_surface(
         reached = torch.linalg.cross(b - a, c - a).norm(dim=-1).cumsum(dim=1)
         if not bool((reached[:, -1] > 0).all()):
             raise ValueError("vertices: a surface has no area to sample")
-        numbers = torch.rand((3, count), generator=generator, dtype=torch.float64).to(reached)
+        numbers = torch.rand((3, count), generator=generator, dtype=torch.float64, device="cpu").to(
+            reached
+        )
         along = (torch.arange(count).to(reached) + numbers[0]) / count * reached[:, -1:]
         chosen = torch.searchsorted(reached, along, right=True).clamp(max=reached.shape[1] - 1)
         weights = barycentric_weights(numbers[1], numbers[2]).to(vertices)

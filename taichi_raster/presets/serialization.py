@@ -138,6 +138,6 @@ def _built_alpha(entry: Entry) -> TConorm:
         numeric = entry.get("p", str) == "number"  # a constant p in the first files
         p = entry.tensor("p") if numeric else built_schedule(entry, "p", signed=True)
     alpha = TConorm(name, p)
-    alpha.at(torch.zeros(()))
+    alpha.at(torch.zeros((), device="cpu"))
     entry.all_taken()
     return alpha

@@ -10,8 +10,8 @@ from torch import Tensor
 def pixel_centres(height: int, width: int) -> Float[Tensor, "H W 2"]:
     """Pixel centres in NDC: x right, y up, in units of half the shorter side; row 0 is the top."""
     short = min(height, width)
-    x = (2 * torch.arange(width, dtype=torch.float64) + 1 - width) / short
-    y = (height - 1 - 2 * torch.arange(height, dtype=torch.float64)) / short
+    x = (2 * torch.arange(width, dtype=torch.float64, device="cpu") + 1 - width) / short
+    y = (height - 1 - 2 * torch.arange(height, dtype=torch.float64, device="cpu")) / short
     return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
 
 

@@ -219,9 +219,10 @@ class SoftRasterizer(nn.Module):
                     f"tangents: face_{name}'s is {tuple(tangent.shape)} in {tangent.dtype}, "
                     f"expected {tuple(primal.shape)} in {primal.dtype}"
                 )
-        with torch.autograd.forward_ad.dual_level():
+        # Inference mode would drop the tangents.
+        with torch.inference_mode(False), torch.autograd.forward_ad.dual_level():
             dual = [
-                p if t is None else torch.autograd.forward_ad.make_dual(p.detach(), t)
+                p if t is None else torch.autograd.forward_ad.make_dual(_ordinary(p), _ordinary(t))
                 for p, t in zip(primals, tangents, strict=True)
             ]
             image = torch.autograd.forward_ad.unpack_dual(
@@ -345,7 +346,9 @@ class SoftRasterizer(nn.Module):
         call, packed = pack(
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
-        measured, _ = Evaluate.apply(packed, FragmentValues(call, listing, by_autodiff()))
+        measured, _ = Evaluate.apply(
+            packed, FragmentValues(call, listing.entries, listing.begin, by_autodiff())
+        )
         gamma = parameters.to_like(state.gamma, vertices).expand(len(vertices))
         gamma = gamma * (self.far - self.near)  # from units of the depth range to those of z
         colours = depth.mean_colours(
@@ -374,3 +377,8 @@ class SoftRasterizer(nn.Module):
         background = parameters.to_like(background, like)
         lead = background.reshape((1,) * (4 - background.ndim) + background.shape)
         return lead.movedim(-1, 0)
+
+
+def _ordinary(value: Tensor) -> Tensor:
+    """The numbers of a tensor; a copy of one that was made in inference mode."""
+    return value.clone() if value.is_inference() else value.detach()

@@ -40,18 +40,22 @@ class Call:
 
     @property
     def tiles_x(self) -> int:
+        """Tiles in a row of an image."""
         return -(-self.width // TILE)
 
     @property
     def tiles(self) -> int:
+        """Tiles of an image."""
         return self.tiles_x * -(-self.height // TILE)
 
     @property
     def groups_x(self) -> int:
+        """Groups of tiles in a row of an image."""
         return -(-self.tiles_x // GROUP)
 
     @property
     def groups(self) -> int:
+        """Groups of tiles of an image."""
         return self.groups_x * -(-self.height // (TILE * GROUP))
 
     @property
@@ -71,14 +75,17 @@ class Call:
 
     @property
     def x_size(self) -> int:
+        """Elements of x."""
         return sum(self.sizes)
 
     @property
     def pixels(self) -> int:
+        """Pixels of the whole batch."""
         return self.batch * self.height * self.width
 
     @property
     def y_size(self) -> int:
+        """Elements of y."""
         return self.pixels * (2 + self.variant.channels)
 
     def runs(self, on_gpu: bool) -> int:

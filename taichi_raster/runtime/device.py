@@ -9,8 +9,6 @@ other arguments, and detects a ``ti.init`` by anybody else.
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,17 +57,6 @@ class Runtime:
 
 
 _current: Runtime | None = None
-_initialising = threading.RLock()
-
-
-def _after_fork() -> None:
-    """Replace the lock in a child: another thread may have held it during the fork."""
-    global _initialising
-    _initialising = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False) -> Runtime:
@@ -97,7 +84,6 @@ def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False
     Example:
         >>> tr.init(arch="cpu", precision="f64")
     """
-    global _current
     if arch not in (*_ARCHES, "auto"):
         raise ValueError(f"arch: unknown backend {arch!r}; known: auto, {', '.join(_ARCHES)}")
     if precision not in _PRECISIONS:
@@ -106,25 +92,28 @@ def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False
         raise TypeError(f"deterministic: expected a bool, got {deterministic!r}")
     if arch == "vulkan" and precision == "f64":
         raise ValueError("precision: 'f64' is not available on Vulkan; use 'f32' or arch='cpu'")
-    owner.refuse_forked()
-    with _initialising:
-        if _current is not None:
-            _refuse_change(_current, arch, precision, deterministic)
-            return runtime()
-        _current = owner.run(_start, arch, precision, deterministic)
-        logger.info("taichi_raster runs on %s in %s", _current.arch, precision)
-        return _current
+    return owner.run(_begin, arch, precision, deterministic)
 
 
-def _start(arch: str, precision: str, deterministic: bool) -> Runtime:
-    """Start Taichi in this thread, which owns it from now on."""
+def _begin(arch: str, precision: str, deterministic: bool) -> Runtime:
+    """Start Taichi in this thread, the owner's, unless it is started.
+
+    Only here is the runtime set. So it stands even if the caller was interrupted, and two callers
+    get the same one.
+    """
+    global _current
+    if _current is not None:
+        _refuse_change(_current, arch, precision, deterministic)
+        return runtime()
     if impl.get_runtime().prog is not None:
         raise RuntimeError(
             "ti.init() was called before taichi_raster.init(), which has to own Taichi's runtime; "
             "remove that call and use taichi_raster.init(arch=..., precision=...) instead"
         )
     chosen = _started(arch, precision)
-    return Runtime(chosen, precision, deterministic, impl.get_runtime().prog)
+    _current = Runtime(chosen, precision, deterministic, impl.get_runtime().prog)
+    logger.info("taichi_raster runs on %s in %s", chosen, precision)
+    return _current
 
 
 def _started(arch: str, precision: str) -> str:
@@ -176,8 +165,7 @@ def runtime() -> Runtime:
     """
     owner.refuse_forked()
     if _current is None:
-        with _initialising:  # another thread may have been quicker
-            return init() if _current is None else runtime()
+        return owner.run(_current_or_default)
     if impl.get_runtime().prog is not _current._program:
         raise RuntimeError(
             "Taichi was re-initialised (ti.init or ti.reset) after taichi_raster.init(); that "
@@ -185,6 +173,11 @@ def runtime() -> Runtime:
             "precision=...) has to be the only one in a process"
         )
     return _current
+
+
+def _current_or_default() -> Runtime:
+    """The runtime, which another thread may have started meanwhile."""
+    return init() if _current is None else runtime()
 
 
 def _refuse_change(current: Runtime, arch: str, precision: str, deterministic: bool) -> None:
@@ -203,7 +196,7 @@ def _supported(arch: str) -> bool:
         return True
     try:
         known = bool(ti.lang.misc.is_arch_supported(_ARCHES[arch]))
-    except Exception:  # noqa: BLE001 - a driver that breaks while probed is not supported
+    except Exception:  # a driver that fails while it is probed is not supported
         return False
     if known and arch == "cuda" and cuda_driver.gpu_count() == 0:  # Taichi asks for a driver alone
         logger.info("CUDA's driver is there, but finds no GPU")

@@ -26,10 +26,12 @@ class Extremes:
         self._checks: list[Check] = []
 
     def of(self, values: Tensor, check: Check) -> None:
+        """Add a check of `values`; it is called with their smallest and largest value."""
         self._found += torch.aminmax(unwrapped(values))
         self._checks.append(check)
 
     def fetch(self) -> None:
+        """Fetch all values, and do the checks."""
         if not self._checks:
             return
         numbers = torch.stack(self._found).tolist()

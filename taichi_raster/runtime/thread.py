@@ -75,8 +75,8 @@ class OwnerThread:
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._claiming = threading.Lock()
+        self._ident: int | None = None  # of the thread that serves
         self._forked = self._ended = False
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -88,13 +88,13 @@ class OwnerThread:
         Raises:
             RuntimeError: in a child that was forked from a process with a runtime.
         """
-        if threading.current_thread() is self._thread:
+        if threading.get_ident() == self._ident:
             return function(*args, **kwargs)
         self.refuse_forked()
         if self._ended:
             raise RuntimeError("taichi_raster: this process is ending, and Taichi with it")
-        if self._thread is None:
-            self._start()
+        if self._ident is None:
+            threading.Thread(target=self._serve, name="taichi_raster", daemon=True).start()
         job = _Job(function, args, kwargs)
         with streams.ordered(*_tensors(args)) as order:
             self._jobs.put(job)
@@ -112,15 +112,12 @@ class OwnerThread:
                 "multiprocessing.get_context('spawn')), or fork before the first render"
             )
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                thread = threading.Thread(target=self._serve, name="taichi_raster", daemon=True)
-                thread.start()
-                self._thread = thread
-                atexit.register(self._finish)
-
     def _serve(self) -> None:
+        with self._claiming:  # several may have been started at once: the first one serves
+            if self._ident is not None:
+                return
+            self._ident = threading.get_ident()
+        atexit.register(self._finish)
         while True:
             job = self._jobs.get()
             job.run()
@@ -142,8 +139,9 @@ class OwnerThread:
 
     def after_fork(self) -> None:
         """In the child, mark the thread as lost."""
-        self._starting = threading.Lock()  # another thread may have held it
-        if self._thread is not None:
+        self._claiming = threading.Lock()  # another thread may have held it
+        self._jobs = queue.SimpleQueue()
+        if self._ident is not None:
             self._forked = True
             _never_take_down()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 
@@ -26,7 +27,7 @@ class Architecture:
     def fans(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of each layer; the last is the output unit."""
         sizes = (1, *self.widths, 1)
-        return list(zip(sizes[:-1], sizes[1:], strict=True))
+        return list(pairwise(sizes))
 
     @property
     def offsets(self) -> list[int]:
@@ -38,6 +39,7 @@ class Architecture:
 
     @property
     def size(self) -> int:
+        """The number of weights."""
         return self.offsets[-1]
 
 
@@ -63,6 +65,7 @@ class Table:
 
     @property
     def size(self) -> int:
+        """The number of weights: four for each cell, on both sides."""
         return 8 * self.knots
 
 
@@ -157,4 +160,5 @@ class Variant:
 
     @property
     def channels(self) -> int:
+        """C, the number of attribute channels."""
         return self.corners + self.texels

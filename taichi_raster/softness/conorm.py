@@ -218,7 +218,7 @@ class TConorm(nn.Module):
             raise ValueError(f"p: the T-conorm {name!r} needs a parameter, {domain[0]}")
         self.p = as_shift("p", 1.0 if p is None else p)
         if isinstance(self.p, Constant | Shift):
-            self.at(torch.ones(()))
+            self.at(torch.ones((), device="cpu"))
 
     @property
     def generator(self) -> Generator:

@@ -90,7 +90,9 @@ class MLPSoftness(EdgeSoftness):
         self.weights = nn.Parameter(random_weights(self.network, seed))
         first = self.network.widths[0]
         self.progress_weights = (
-            nn.Parameter(torch.zeros(first, dtype=torch.float64)) if progress else None
+            nn.Parameter(torch.zeros(first, dtype=torch.float64, device="cpu"))
+            if progress
+            else None
         )
         if init is not None:
             self._start_as(init, init_shape)

@@ -39,13 +39,15 @@ def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) 
 def random_weights(net: Architecture, seed: int) -> Float[Tensor, " P"]:
     """Random weights, normal with a variance of one over the number of inputs."""
     generator = torch.Generator().manual_seed(seed)
-    theta = torch.zeros(net.size, dtype=torch.float64)
+    theta = torch.zeros(net.size, dtype=torch.float64, device="cpu")
     for layer, (inputs, outputs) in enumerate(net.fans):
         start, count = net.offsets[layer], inputs * outputs
-        normal = torch.randn(count, generator=generator, dtype=torch.float64)
+        normal = torch.randn(count, generator=generator, dtype=torch.float64, device="cpu")
         theta[start : start + count] = normal / math.sqrt(inputs)
         if net.bias and layer < len(net.widths):
-            shift = torch.rand(outputs, generator=generator, dtype=torch.float64) * 2 - 1
+            shift = (
+                torch.rand(outputs, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
+            )
             theta[start + count : start + count + outputs] = shift
     return theta
 

@@ -114,7 +114,7 @@ class Knots(Schedule):
         knots = checks.array("values", values, torch.float64)
         if knots.ndim != 1 or len(knots) == 0 or not _all_positive(knots):
             raise ValueError(f"values: expected a list of positive numbers, got {values}")
-        places = torch.linspace(0, 1, len(knots)) if positions is None else positions
+        places = torch.linspace(0, 1, len(knots), device="cpu") if positions is None else positions
         places = checks.array("positions", places, torch.float64)
         ascending = bool((places[1:] > places[:-1]).all())
         if places.shape != knots.shape or not ascending or places[0] < 0 or places[-1] > 1:
@@ -194,7 +194,7 @@ def as_progress(progress: float | Tensor | None, batch: int) -> Tensor:
         ValueError: if it has another shape or leaves [0, 1].
     """
     if progress is None:
-        return torch.ones((), dtype=torch.float64)
+        return torch.ones((), dtype=torch.float64, device="cpu")
     u = checks.array("progress", progress, torch.float64)
     if u.shape not in ((), (batch,)):
         raise ValueError(f"progress: expected a number or shape ({batch},), got {tuple(u.shape)}")
@@ -249,7 +249,11 @@ def _as_value(name: str, value: float | Tensor) -> Tensor:
 def _as_tensor(name: str, value: float | Tensor) -> Tensor:
     if not isinstance(value, Tensor) and not checks.is_number(value):
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
-    tensor = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+    tensor = (
+        value
+        if isinstance(value, Tensor)
+        else torch.tensor(float(value), dtype=torch.float64, device="cpu")
+    )
     if tensor.ndim > 1 or not tensor.is_floating_point():
         raise ValueError(
             f"{name}: expected a floating-point number or (B,), got {tensor.dtype} of shape "

@@ -163,7 +163,7 @@ def built_schedule(entry: Entry, name: str, signed: bool = False) -> Schedule:
         )
     try:
         schedule = _built_schedule(entry, name, kind)
-        if not signed and not bool((schedule(torch.zeros(())) > 0).all()):
+        if not signed and not bool((schedule(torch.zeros((), device="cpu")) > 0).all()):
             raise ValueError("expected positive values")
     except ValueError as error:
         where = f"{entry.name}.{name}"

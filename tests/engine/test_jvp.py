@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from scenes import SECOND_ORDER_MODES, Case, Inputs, kink_margin, like, relative
+from scenes import SECOND_ORDER_MODES, Case, Inputs, kink_margin, like, random_faces, relative
 
 
 def twin_jvp(case: Case, x: Inputs, tangents: Inputs) -> tuple[Tensor, Tensor]:
@@ -88,6 +88,19 @@ def test_forward_ad_reaches_every_input(dtype: torch.dtype) -> None:
             image_dot = fwd.unpack_dual(case.ours(dual)).tangent
         assert image_dot is not None
         assert relative(image_dot, expected) < (1e-9 if dtype == torch.float64 else 1e-3)
+
+
+def test_jvp_is_the_same_in_inference_mode(dtype: torch.dtype) -> None:
+    """Which drops tangents, and whose tensors know no forward mode."""
+    vertices, colours = random_faces(3, dtype=dtype)
+    tangent = torch.linspace(-1, 1, vertices.numel(), dtype=dtype).view_as(vertices)
+    renderer = tr.SoftRasterizer(8)
+    expected = renderer.jvp((vertices, colours), (tangent, None))
+    assert float(expected[1].abs().max()) > 0
+    with torch.inference_mode():
+        for given in (vertices, 1 * vertices):
+            found = renderer.jvp((given, colours), (tangent, None))
+            assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
 
 
 def test_a_tangent_that_is_none_is_zero(dtype: torch.dtype) -> None:

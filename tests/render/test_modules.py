@@ -271,6 +271,24 @@ def test_modules_go_to_another_precision_and_images_stay_in_that_of_init(dtype) 
     assert float((found - expected).abs().max()) < (0.02 if dtype == torch.float16 else 1e-5)
 
 
+DEPTHS = (tr.SoftmaxDepth, tr.HardDepth, tr.OverDepth, lambda: tr.OverDepth(0.1))
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_a_default_device_does_not_concern_what_a_renderer_makes_itself(depth) -> None:
+    xy, z = torch.rand(1, 4, 3, 2) * 2 - 1, torch.tensor([1.0, 2.0, 3.0, 4.0])
+    faces, colours = tr.lift_triangles(xy, z), torch.rand(1, 4, 3, 1)
+
+    def images() -> list[Tensor]:
+        soft = tr.SoftRasterizer(8, tr.MLPSoftness(init=None), depth())
+        return [soft(faces, colours), tr.SharpRasterizer(8)(faces, None)]
+
+    expected = images()
+    with torch.device("meta"):
+        found = images()
+    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+
+
 def test_a_method_round_trips() -> None:
     one = Method(learned(0), Adam(), tr.Knots([0.1, 0.01]), 3)
     other = pickle.loads(pickle.dumps(Method(learned(1), Adam(), tr.Knots([0.2, 0.02]), 3)))

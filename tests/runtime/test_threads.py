@@ -1,6 +1,9 @@
 """Renders come from any thread, several at a time, and never change one another."""
 
+import gc
 import threading
+import weakref
+from typing import Any
 
 import pytest
 import taichi as ti
@@ -9,9 +12,11 @@ import torch
 import taichi_raster as tr
 from programs import run_program
 from scenes import assert_same, gradients, hessian_vector_products, questions
+from taichi_raster.engine import autograd
 from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.engine import engine
-from taichi_raster.runtime.thread import owner
+from taichi_raster.runtime import transfer
+from taichi_raster.runtime.thread import OwnerThread, owner
 
 ON_ANY = pytest.mark.runs_on(precision="f32")  # on CPU, Vulkan and CUDA
 ON_CPU = pytest.mark.runs_on(arch="cpu", precision="f64")
@@ -172,3 +177,98 @@ def test_threads_do_not_see_each_other(dtype: torch.dtype) -> None:
         assert not thread.is_alive(), "two renders wait for each other"
     if failures:
         raise failures[0]
+
+
+# Interrupts, and renders within renders -----------------------------------------------------------
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+@pytest.mark.parametrize("seconds", [0.005, 0.02, 0.1])
+def test_an_interrupted_start_is_finished_all_the_same(seconds: float) -> None:
+    """Ctrl-C while Taichi starts, as in a notebook; the next call takes what was started."""
+    run_program(
+        f"""
+import _thread, time
+threading.Timer({seconds}, _thread.interrupt_main).start()
+try:
+    tr.init(ARCH, PRECISION)
+    time.sleep(1)
+except KeyboardInterrupt:
+    pass
+assert tr.init(ARCH, PRECISION) is tr.runtime()
+check(*scene(1))
+"""
+    )
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+def test_a_start_within_the_runtimes_thread_and_one_outside_do_not_wait_for_each_other() -> None:
+    run_program(
+        """
+import time
+started = threading.Event()
+def inside():
+    started.set()
+    time.sleep(0.3)
+    return tr.runtime()
+thread = threading.Thread(target=tr.in_runtime_thread, args=(inside,), daemon=True)
+thread.start()
+started.wait(60)
+tr.runtime()
+thread.join(60)
+assert not thread.is_alive(), "they wait for each other"
+"""
+    )
+
+
+def test_a_render_within_a_render_is_refused_and_does_no_harm(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a finalizer's that Python runs in the owner's thread: it would overwrite the memory."""
+    (case, x), (other, y) = questions(dtype)[:2]
+    expected = gradients(case.ours, x)
+    complaints: list[str] = []
+    read = transfer.read
+
+    def disturbed(*arguments: Any) -> torch.Tensor:
+        if not complaints:
+            complaints.append("begun")
+            try:
+                other.ours(y)
+            except RuntimeError as error:
+                complaints.append(str(error))
+        return read(*arguments)
+
+    monkeypatch.setattr(transfer, "read", disturbed)
+    assert_same(gradients(case.ours, x), expected)
+    assert "finalizer" in complaints[1]
+
+
+def test_only_one_of_several_threads_that_were_started_serves() -> None:
+    mine, seen = OwnerThread(), set()
+    for _ in range(8):
+        threading.Thread(target=mine._serve, daemon=True).start()
+    for _ in range(50):
+        seen.add(mine.run(threading.get_ident))
+    assert len(seen) == 1
+
+
+def test_a_loss_that_is_kept_after_its_backward_keeps_no_fragments(dtype: torch.dtype) -> None:
+    """Torch frees what an operation saved; its lists of fragments are among that."""
+    x = questions(dtype)[0][1]
+    kept: list[Any] = []
+    lists = autograd.Evaluate.forward
+
+    def watched(x: torch.Tensor, work: Any) -> Any:
+        kept.extend(weakref.ref(tensor) for tensor in work.kept)
+        return lists(x, work)
+
+    vertices = x["vertices"].clone().requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autograd.Evaluate, "forward", staticmethod(watched))
+        renderer = tr.SoftRasterizer(8, depth=tr.OverDepth(0.1))
+        loss = renderer(vertices, x["attributes"]).sum()
+    loss.backward()
+    gc.collect()
+    assert len(kept) > 3 and not [ref for ref in kept if ref() is not None]
+    assert float(loss) > 0
