@@ -195,8 +195,8 @@ class PinholeCamera(Camera):
         ValueError: for another shape, or a focal length that is not positive.
     """
 
-    focal: Float[Tensor, "*B 2"] | tuple[float, float] = (1.0, 1.0)
-    principal: Float[Tensor, "*B 2"] | tuple[float, float] = (0.0, 0.0)
+    focal: Float[Tensor, "*B 2"] | tuple[float | Tensor, float | Tensor] = (1.0, 1.0)
+    principal: Float[Tensor, "*B 2"] | tuple[float | Tensor, float | Tensor] = (0.0, 0.0)
     skew: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
@@ -269,11 +269,13 @@ def over_batch(vectors: Float[Tensor, "B 3"], points: Float[Tensor, "B *n 3"]) -
     return vectors.to(points).reshape(len(vectors), *[1] * (points.ndim - 2), vectors.shape[-1])
 
 
-def _like(name: str, value: float | Tensor | Sequence[float], points: Tensor) -> Tensor:
+def _like(name: str, value: float | Tensor | Sequence[float | Tensor], points: Tensor) -> Tensor:
     return checks.array(name, value, points.dtype, points.device)
 
 
-def _columns(name: str, pair: Tensor | tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor]:
+def _columns(
+    name: str, pair: Tensor | tuple[float | Tensor, float | Tensor], like: Tensor
+) -> tuple[Tensor, Tensor]:
     """(2,) or (B, 2) as two (1, 1) or (B, 1)."""
     tensor = _like(name, pair, like)
     return tensor[..., 0].reshape(-1, 1), tensor[..., 1].reshape(-1, 1)

@@ -17,10 +17,13 @@ from taichi_raster import checks
 from taichi_raster.scene.camera import Camera, OrthographicCamera, PerspectiveCamera, PinholeCamera
 from taichi_raster.scene.views import broadcast
 
+_Rows = Sequence[float | Tensor | Sequence[float | Sequence[float]]]
+"""Four numbers, or a matrix or several as lists."""
+
 
 def from_intrinsics(
     view: Float[Tensor, "B 4 4"],
-    matrix: Float[Tensor, "*B 3 3"] | np.ndarray | Sequence[float | Tensor | Sequence[float]],
+    matrix: Float[Tensor, "*B 3 3"] | np.ndarray | _Rows,
     image_size: int | tuple[int, int],
     first_centre: float = 0.5,
 ) -> PinholeCamera:
@@ -61,7 +64,7 @@ def from_intrinsics(
 def from_opencv(
     rotation: Float[Tensor, "B 3 3"],
     translation: Float[Tensor, "B 3"],
-    matrix: Float[Tensor, "*B 3 3"] | np.ndarray | Sequence[float | Tensor | Sequence[float]],
+    matrix: Float[Tensor, "*B 3 3"] | np.ndarray | _Rows,
     image_size: int | tuple[int, int],
     first_centre: float = 0.0,
 ) -> PinholeCamera:

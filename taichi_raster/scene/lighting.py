@@ -84,7 +84,7 @@ def illuminate(
     normals: Float[Tensor, "B *n 3"],
     positions: Float[Tensor, "B *n 3"],
     lights: Sequence[Light],
-    eye: Float[Tensor, "*B 3"] | None = None,
+    eye: Float[Tensor, "*B 3"] | Sequence[float] | None = None,
     material: Material = MATTE,
 ) -> Float[Tensor, "B *n C"]:
     """The light that surface points send to the eye.
@@ -141,7 +141,7 @@ def shade_flat(
     faces: Int[Tensor, "F 3"],
     face_colours: Float[Tensor, "B F 3 C"],
     lights: Sequence[Light],
-    eye: Float[Tensor, "*B 3"] | None = None,
+    eye: Float[Tensor, "*B 3"] | Sequence[float] | None = None,
     material: Material = MATTE,
 ) -> Float[Tensor, "B F 3 C"]:
     """Colours at corners where each face has one normal, and is lit at its centre."""
@@ -156,7 +156,7 @@ def shade_gouraud(
     faces: Int[Tensor, "F 3"],
     face_colours: Float[Tensor, "B F 3 C"],
     lights: Sequence[Light],
-    eye: Float[Tensor, "*B 3"] | None = None,
+    eye: Float[Tensor, "*B 3"] | Sequence[float] | None = None,
     material: Material = MATTE,
     weighting: str = "area",
 ) -> Float[Tensor, "B F 3 C"]:
@@ -191,7 +191,7 @@ def surface_attributes(
 def shade_image(
     image: Float[Tensor, "B H W C+7"],
     lights: Sequence[Light],
-    eye: Float[Tensor, "*B 3"] | None = None,
+    eye: Float[Tensor, "*B 3"] | Sequence[float] | None = None,
     material: Material = MATTE,
     background: Colour = 0.0,
 ) -> Float[Tensor, "B H W C+1"]:

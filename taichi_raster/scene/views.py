@@ -14,11 +14,11 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.runtime.precision import product
 
-_Vector = Tensor | Sequence[float]
+_Vector = Tensor | Sequence[float | Tensor]
 
 
 def look_at(
-    eye: Float[Tensor, "B 3"] | Sequence[float],
+    eye: Float[Tensor, "B 3"] | Sequence[float | Tensor],
     target: Float[Tensor, "B 3"] | Sequence[float] = (0.0, 0.0, 0.0),
     up: Float[Tensor, "B 3"] | Sequence[float] = (0.0, 1.0, 0.0),
 ) -> Float[Tensor, "B 4 4"]:

@@ -144,7 +144,7 @@ def test_filled_is_the_numbers(numbers: list[float]) -> None:
         def detach(self) -> There:
             return self
 
-    there = There(device=AWAY, new_ones=torch.ones)
+    there: Any = There(device=AWAY, new_ones=torch.ones)
     assert parameters._filled(numbers, there).tolist() == numbers
     assert parameters._filled(numbers, torch.zeros(())).tolist() == numbers
 
@@ -162,7 +162,7 @@ def test_kernels_get_a_calls_sizes_as_arguments(monkeypatch: pytest.MonkeyPatch)
     """As tensors of the CPU they would be copied to a GPU and back."""
     taken: list[Any] = []
     monkeypatch.setattr(transfer, "_place", lambda *arguments: taken.extend(arguments))
-    scratch = SimpleNamespace(views={}, x=None, dims=None, limits=None)
+    scratch: Any = SimpleNamespace(views={}, x=None, dims=None, limits=None)
     sizes, limits = torch.arange(20, dtype=torch.int32), torch.rand(5)
     x, background = torch.empty(7, device=AWAY), torch.empty(2, device=AWAY)
     transfer.place(scratch, x, sizes, limits, background)
@@ -174,13 +174,14 @@ def test_kernels_get_a_calls_sizes_as_arguments(monkeypatch: pytest.MonkeyPatch)
 def test_a_total_is_waited_for_only_where_there_might_not_be_room(faces: int, waits: bool) -> None:
     launched: list[str] = []
     reserved: dict[str, int] = {}
+    variant: Any = None  # is only handed on
 
     def launch(_kind: Any, _variant: Any, name: str, _lists: int) -> int:
         launched.append(name)
         return 17
 
-    cache = SimpleNamespace(launch=launch)
-    scratch = SimpleNamespace(capacity=lambda name: 200, reserve=reserved.update)
-    tile_lists._scan(cache, scratch, None, "scan", "tile_faces", 10, faces)
+    cache: Any = SimpleNamespace(launch=launch)
+    scratch: Any = SimpleNamespace(capacity=lambda name: 200, reserve=reserved.update)
+    tile_lists._scan(cache, scratch, variant, "scan", "tile_faces", 10, faces)
     assert launched == ["scan" if waits else "scan_only"]
     assert reserved == ({"tile_faces": 17} if waits else {})

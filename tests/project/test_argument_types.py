@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ MESH = tr.icosphere(0)
 VERTICES, FACES, COUNT = MESH.vertices[None], MESH.faces, len(MESH.vertices)
 COLOURS = torch.rand(1, len(FACES), 3, 3, generator=torch.Generator().manual_seed(0))
 CAMERA = tr.PerspectiveCamera(tr.look_at((0.3, 0.4, 2.5)))
-LIGHTS = [tr.AmbientLight(0.3), tr.DirectionalLight()]
+LIGHTS = (tr.AmbientLight(0.3), tr.DirectionalLight())
 
 # Faces --------------------------------------------------------------------------------------------
 
@@ -40,9 +41,7 @@ TAKE_FACES: dict[str, Callable[[Any], Any]] = {
     "collate": lambda f: tr.collate([tr.Mesh(VERTICES[0], f), tr.box()]).faces,
     "gather_faces": lambda f: tr.gather_faces(VERTICES, f),
     "project_faces": lambda f: CAMERA.project_faces(VERTICES, f).vertices,
-    "sample_surface": lambda f: tr.sample_surface(
-        VERTICES, f, 5, torch.Generator().manual_seed(0)
-    ),
+    "sample_surface": lambda f: tr.sample_surface(VERTICES, f, 5, torch.Generator().manual_seed(0)),
     "shade_flat": lambda f: tr.shade_flat(VERTICES, f, COLOURS, LIGHTS),
     "shade_gouraud": lambda f: tr.shade_gouraud(VERTICES, f, COLOURS, LIGHTS),
     "surface_attributes": lambda f: tr.surface_attributes(VERTICES, f, COLOURS),
@@ -51,23 +50,44 @@ TAKE_FACES: dict[str, Callable[[Any], Any]] = {
     "vertex_normals": lambda f: tr.vertex_normals(VERTICES, f),
     "volume": lambda f: tr.volume(VERTICES, f),
     "voxelise": lambda f: tr.voxelise(VERTICES, f, 4),
-}  # fmt: skip
+}
+
+
+def as_array(faces: Tensor, kind: str) -> np.ndarray:
+    return faces.numpy().astype(kind)
+
 
 SAME_FACES: dict[str, Callable[[Tensor], Any]] = {
     **{
-        str(dtype): lambda f, dtype=dtype: f.to(dtype)
-        for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16,
-                      torch.uint32, torch.uint64)
+        str(dtype): partial(Tensor.to, dtype=dtype)
+        for dtype in (
+            torch.uint8,
+            torch.int8,
+            torch.int16,
+            torch.int32,
+            torch.uint16,
+            torch.uint32,
+            torch.uint64,
+        )
     },
     **{
-        f"numpy.{kind}": lambda f, kind=kind: f.numpy().astype(kind)
-        for kind in ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
-                     ">i4")
+        f"numpy.{kind}": partial(as_array, kind=kind)
+        for kind in (
+            "uint8",
+            "int8",
+            "int16",
+            "uint16",
+            "int32",
+            "uint32",
+            "int64",
+            "uint64",
+            ">i4",
+        )
     },
     "lists": Tensor.tolist,
     "tuples": lambda f: tuple(map(tuple, f.tolist())),
     "an array backwards": lambda f: f.flip(0).numpy()[::-1],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TAKE_FACES)
@@ -78,14 +98,20 @@ def test_faces_of_any_integers_mean_the_same(name: str, kind: str) -> None:
 
 
 BAD_FACES: dict[str, Any] = {
-    "floats": FACES.float(), "booleans": torch.ones(2, 3, dtype=torch.bool),
-    "an array of floats": FACES.numpy().astype(float), "lists of floats": [[0.0, 1.0, 2.0]],
-    "uneven lists": [[0, 1, 2], [0, 1]], "text": "faces", "None": None,
-    "an index too large": FACES + COUNT, "a large unsigned one": np.full((1, 3), 2**32 - 1, "u4"),
+    "floats": FACES.float(),
+    "booleans": torch.ones(2, 3, dtype=torch.bool),
+    "an array of floats": FACES.numpy().astype(float),
+    "lists of floats": [[0.0, 1.0, 2.0]],
+    "uneven lists": [[0, 1, 2], [0, 1]],
+    "text": "faces",
+    "None": None,
+    "an index too large": FACES + COUNT,
+    "a large unsigned one": np.full((1, 3), 2**32 - 1, "u4"),
     "one beyond int64": np.full((1, 3), 2**64 - 1, "u8"),
     "one beyond int64, of torch": torch.full((1, 3), 2**64 - 1, dtype=torch.uint64),
-    "no faces": [], "quadrilaterals": [[0, 1, 2, 3]],
-}  # fmt: skip
+    "no faces": [],
+    "quadrilaterals": [[0, 1, 2, 3]],
+}
 
 
 @pytest.mark.parametrize("name", TAKE_FACES)
@@ -121,20 +147,29 @@ def seen(camera: tr.Camera) -> Tensor:
 @pytest.mark.parametrize(
     "matrix",
     [
-        MATRIX, np.array(MATRIX), np.array(MATRIX, "f4"), np.array(MATRIX, float),
-        torch.tensor(MATRIX), [MATRIX], np.array([MATRIX]), tuple(map(tuple, MATRIX)),
-        (500, 510, 250, 260), np.array([500, 510, 250, 260]), torch.tensor([500, 510, 250, 260]),
+        MATRIX,
+        np.array(MATRIX),
+        np.array(MATRIX, "f4"),
+        np.array(MATRIX, float),
+        torch.tensor(MATRIX),
+        [MATRIX],
+        np.array([MATRIX]),
+        tuple(map(tuple, MATRIX)),
+        (500, 510, 250, 260),
+        np.array([500, 510, 250, 260]),
+        torch.tensor([500, 510, 250, 260]),
         [np.float32(500), torch.tensor(510), 250, torch.tensor([260.0])],
     ],
     ids=lambda m: type(m).__name__,
-)  # fmt: skip
+)
 def test_an_intrinsics_matrix_is_a_tensor_an_array_or_lists(matrix: Any) -> None:
     expected = seen(
         tr.conventions.from_opencv(
             torch.tensor([ROTATION]), torch.tensor([TRANSLATION]), torch.tensor(MATRIX).float(), 512
         )
     )
-    for make in (lambda v: v, np.array, torch.tensor):
+    makes: list[Callable[[Any], Any]] = [lambda v: v, np.array, torch.tensor]
+    for make in makes:
         made = tr.conventions.from_opencv(make([ROTATION]), make([TRANSLATION]), matrix, 512)
         torch.testing.assert_close(seen(made), expected)
 
@@ -192,8 +227,12 @@ NUMBERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "p": (lambda n: tr.TConorm("yager", n).at(torch.ones(())), HALF),
     "widths": (lambda n: tr.MLPDepth([n, n]).network, FOUR),
     "steps": (lambda n: tr.Softening(tr.Distribution("logistic"), steps=n).steps, FOUR),
-    "progress": (lambda n: tr.Softening(
-        tr.Distribution("logistic"), lr=tr.Geometric(1.0, 0.1)).learning_rate(n), HALF),
+    "progress": (
+        lambda n: tr.Softening(
+            tr.Distribution("logistic"), lr=tr.Geometric(1.0, 0.1)
+        ).learning_rate(n),
+        HALF,
+    ),
     "fov": (lambda n: seen(tr.PerspectiveCamera(CAMERA.view, n)), HALF),
     "focal": (lambda n: seen(tr.PinholeCamera(CAMERA.view, (n, n))), HALF),
     "eye": (lambda n: tr.look_at((n, n, n)), HALF),
@@ -202,18 +241,28 @@ NUMBERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "subdivisions": (lambda n: tr.icosphere(n).vertices, np.int8(1)),
     "sectors": (lambda n: tr.uv_sphere(n, n, np.float32(0.5)).faces, FOUR),
     "resolution": (lambda n: tr.voxelise(VERTICES, FACES, n), FOUR),
-    "count": (lambda n: tr.sample_surface(
-        VERTICES, FACES, n, torch.Generator().manual_seed(0)), FOUR),
+    "count": (
+        lambda n: tr.sample_surface(VERTICES, FACES, n, torch.Generator().manual_seed(0)),
+        FOUR,
+    ),
     "vertex_count": (lambda n: tr.LaplacianLoss(FACES, n)(VERTICES), np.int64(COUNT)),
     "target": (lambda n: tr.EdgeLengthLoss(FACES, COUNT, n)(VERTICES), HALF),
     "smoothing": (lambda n: SmoothOffsets(MESH, n).spread, HALF),
-    "specular": (lambda n: tr.shade_flat(VERTICES, FACES, COLOURS, LIGHTS, (0.0, 0.0, 3.0),
-                                         tr.Material(n, n)), HALF),
-    "aspect_ratio": (lambda n: seen(tr.conventions.from_pytorch3d(
-        torch.eye(3)[None], torch.ones(1, 3), 40.0, n)), HALF),
+    "specular": (
+        lambda n: tr.shade_flat(
+            VERTICES, FACES, COLOURS, LIGHTS, (0.0, 0.0, 3.0), tr.Material(n, n)
+        ),
+        HALF,
+    ),
+    "aspect_ratio": (
+        lambda n: seen(
+            tr.conventions.from_pytorch3d(torch.eye(3)[None], torch.ones(1, 3), 40.0, n)
+        ),
+        HALF,
+    ),
     "viewing_angle": (lambda n: seen(tr.conventions.from_softras(2.5, n, n, n)), HALF),
     "dist_scale": (lambda n: tr.published.gendr(dist_scale=n).cutoff, HALF),
-}  # fmt: skip
+}
 
 
 def same(a: Any, b: Any) -> bool:
@@ -231,8 +280,18 @@ def test_numbers_of_numpys_mean_the_same(name: str) -> None:
 def test_what_is_no_number_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"^\w+: ") as caught:
         NUMBERS[name][0](value)
-    known = {*name.split(), "image_size", "background", "start", "values", "value", "elevation",
-             "rings", "scale", "shininess"}  # fmt: skip
+    known = {
+        *name.split(),
+        "image_size",
+        "background",
+        "start",
+        "values",
+        "value",
+        "elevation",
+        "rings",
+        "scale",
+        "shininess",
+    }
     assert str(caught.value).partition(":")[0] in known
 
 
@@ -249,7 +308,7 @@ def test_what_python_takes_for_false_is_no_default(option: str, value: Any) -> N
 
 def test_notes_are_not_dropped(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"^notes: "):
-        tr.save_softness(tmp_path / "s.safetensors", tr.Distribution("logistic"), 0)
+        tr.save_softness(tmp_path / "s.safetensors", tr.Distribution("logistic"), 0)  # type: ignore[arg-type]
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -271,9 +330,13 @@ def test_paths_are_texts_or_paths(tmp_path: Path) -> None:
 def test_what_is_no_path_is_refused_by_name(path: Any) -> None:
     edge = tr.Distribution("logistic")
     for use in (
-        tr.load_mesh, tr.load_softness, tr.load_softening, lambda p: tr.save_mesh(p, MESH),
-        lambda p: tr.save_softness(p, edge), lambda p: tr.save_softening(p, tr.Softening(edge)),
-    ):  # fmt: skip
+        tr.load_mesh,
+        tr.load_softness,
+        tr.load_softening,
+        lambda p: tr.save_mesh(p, MESH),
+        lambda p: tr.save_softness(p, edge),
+        lambda p: tr.save_softening(p, tr.Softening(edge)),
+    ):
         with pytest.raises(TypeError, match=r"^path: "):
             use(path)
 
@@ -281,9 +344,12 @@ def test_what_is_no_path_is_refused_by_name(path: Any) -> None:
 @pytest.mark.parametrize("value", [None, "mesh", VERTICES])
 def test_what_is_no_mesh_is_refused_by_name(value: Any) -> None:
     for use in (
-        tr.normalise, tr.subdivide, lambda m: tr.collate([m]), lambda m: SmoothOffsets(m, 1.0),
+        tr.normalise,
+        tr.subdivide,
+        lambda m: tr.collate([m]),
+        lambda m: SmoothOffsets(m, 1.0),
         lambda m: tr.save_mesh("m.obj", m),
-    ):  # fmt: skip
+    ):
         with pytest.raises(TypeError, match=r"^mesh(es)?: "):
             use(value)
 
@@ -291,13 +357,15 @@ def test_what_is_no_mesh_is_refused_by_name(value: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "use"),
     [
-        ("vertices", CAMERA.project), ("vertices", lambda v: tr.gather_faces(v, FACES)),
+        ("vertices", CAMERA.project),
+        ("vertices", lambda v: tr.gather_faces(v, FACES)),
         ("vertices", lambda v: tr.Mesh(v, FACES)),
         ("vertices", lambda v: tr.volume(v, FACES)),
         ("vertices", tr.LaplacianLoss(FACES, COUNT)),
         ("vertices", lambda v: tr.vertex_normals(v, FACES)),
         ("vertices", lambda v: tr.voxelise(v, FACES)),
-        ("corners", tr.face_normals), ("corners", tr.clip_near),
+        ("corners", tr.face_normals),
+        ("corners", tr.clip_near),
         ("points_a", lambda v: tr.chamfer_distance(v, VERTICES)),
         ("predicted", lambda v: tr.mse(v, VERTICES)),
         ("xy", lambda v: tr.lift_triangles(v, torch.ones(1))),
@@ -305,7 +373,7 @@ def test_what_is_no_mesh_is_refused_by_name(value: Any) -> None:
         ("face_vertices", lambda v: tr.SharpRasterizer(4)(v, None)),
         ("face_vertices", lambda v: tr.hard_buffers(v, 4)),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("value", [VERTICES.numpy(), VERTICES.tolist(), None], ids=type)
 def test_positions_are_tensors(name: str, use: Callable[[Any], Any], value: Any) -> None:
     with pytest.raises(TypeError, match=f"^{name}: expected a torch.Tensor, got"):

@@ -88,17 +88,28 @@ def _holding_tensors() -> list[nn.Module]:
     value = torch.tensor([0.3, 0.4], dtype=torch.float64)
     mesh = tr.icosphere(0, dtype=torch.float64)
     return [
-        tr.Constant(value), tr.Geometric(value, value / 2), tr.Knots([0.1, 0.2]),
-        as_shift("shift", -value), tr.TConorm("yager", value), tr.TConorm(),
-        tr.SoftmaxDepth(value, value), tr.DistributionDepth("gamma", value, value, value, value),
-        tr.MLPDepth(gamma=value, background_z=value), tr.OverDepth(value), tr.HardDepth(),
-        tr.Distribution("gamma", value, False, value, value), tr.MLPSoftness(scale=value),
-        tr.SoftRasterizer(8, background=value), tr.SharpRasterizer(8, background=value),
+        tr.Constant(value),
+        tr.Geometric(value, value / 2),
+        tr.Knots([0.1, 0.2]),
+        as_shift("shift", -value),
+        tr.TConorm("yager", value),
+        tr.TConorm(),
+        tr.SoftmaxDepth(value, value),
+        tr.DistributionDepth("gamma", value, value, value, value),
+        tr.MLPDepth(gamma=value, background_z=value),
+        tr.OverDepth(value),
+        tr.HardDepth(),
+        tr.Distribution("gamma", value, False, value, value),
+        tr.MLPSoftness(scale=value),
+        tr.SoftRasterizer(8, background=value),
+        tr.SharpRasterizer(8, background=value),
         tr.Softening(tr.Distribution("logistic", value), lr=value),
-        SmoothOffsets(mesh, 1.0), tr.LaplacianLoss(mesh.faces, 12),
-        tr.FlatteningLoss(mesh.faces, 12), tr.NormalConsistencyLoss(mesh.faces, 12),
+        SmoothOffsets(mesh, 1.0),
+        tr.LaplacianLoss(mesh.faces, 12),
+        tr.FlatteningLoss(mesh.faces, 12),
+        tr.NormalConsistencyLoss(mesh.faces, 12),
         tr.EdgeLengthLoss(mesh.faces, 12),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("module", _holding_tensors(), ids=lambda m: type(m).__name__)
@@ -118,21 +129,29 @@ def _scenes() -> list[object]:
     value, vector = torch.tensor([0.3]), torch.tensor([[0.1, 0.2, 0.3]])
     view, corners = tr.orbit(2.0, 10.0, 20.0), mesh.vertices[mesh.faces][None]
     return [
-        mesh, tr.collate([mesh, tr.box()]), tr.PerspectiveCamera(view, value),
+        mesh,
+        tr.collate([mesh, tr.box()]),
+        tr.PerspectiveCamera(view, value),
         tr.PinholeCamera(view, vector[:, :2], vector[:, 1:], value),
-        tr.OrthographicCamera(view, value, vector[:, :2]), tr.AmbientLight(vector),
-        tr.DirectionalLight(vector, vector), tr.PointLight(vector, vector),
-        tr.Material(vector, value), tr.UVTexture(mesh.corner_uv(), torch.rand(1, 2, 2, 3), "clamp"),
-        tr.SurfaceTexture(torch.rand(1, 2, 2, 2, 3), corners), tr.clip_near(corners + 1, corners),
+        tr.OrthographicCamera(view, value, vector[:, :2]),
+        tr.AmbientLight(vector),
+        tr.DirectionalLight(vector, vector),
+        tr.PointLight(vector, vector),
+        tr.Material(vector, value),
+        tr.UVTexture(mesh.corner_uv(), torch.rand(1, 2, 2, 3), "clamp"),
+        tr.SurfaceTexture(torch.rand(1, 2, 2, 2, 3), corners),
+        tr.clip_near(corners + 1, corners),
         tr.PerspectiveCamera(view).project_faces(mesh.vertices[None], mesh.faces, corners),
         tr.HardBuffers(mesh.faces[None], corners, corners[..., 0]),
-    ]  # fmt: skip
+    ]
 
 
 def _tensors_in(value: object) -> list[Tensor]:
     values = value if isinstance(value, tuple) else vars(value).values()
-    found = [[each] if isinstance(each, Tensor) else _tensors_in(each) if isinstance(each, tuple)
-             else [] for each in values]  # fmt: skip
+    found = [
+        [each] if isinstance(each, Tensor) else _tensors_in(each) if isinstance(each, tuple) else []
+        for each in values
+    ]
     return [tensor for part in found for tensor in part]
 
 

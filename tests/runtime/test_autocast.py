@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import paths
 import taichi_raster as tr
+from paths import ROOT
 from taichi_raster.fitting.deformation import SmoothOffsets
 from taichi_raster.runtime.precision import product
 from taichi_raster.scene.attributes import sample
 
 pytestmark = pytest.mark.runs_on(arch=("cpu", "cuda"), precision="f32")
 
-ROOT = paths.ROOT / "taichi_raster"
+PACKAGE = ROOT / "taichi_raster"
 FACES = tr.icosphere(1).faces
 Scene = dict[str, Tensor]
 
@@ -150,8 +150,9 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     ),
     "from_softras": seen_by(lambda x: tr.conventions.from_softras(x["numbers"], 20.3, 31.7)),
     "hard_buffers": buffers,
-    "lift_triangles": lambda x: tr.lift_triangles(x["vertices"][:, FACES, :2], x["numbers"][:, None]
-                                                  .expand(2, len(FACES))),
+    "lift_triangles": lambda x: tr.lift_triangles(
+        x["vertices"][:, FACES, :2], x["numbers"][:, None].expand(2, len(FACES))
+    ),
     "mse": lambda x: tr.mse(x["points"], x["points"].flip(1)),
     "normalise": lambda x: tr.normalise(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "orbit": seen_by(lambda x: tr.PerspectiveCamera(tr.orbit(x["numbers"], 20.3, 31.7))),
@@ -169,26 +170,66 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "vertex_normals": lambda x: tr.vertex_normals(x["vertices"], FACES, "angle"),
     "volume": lambda x: tr.volume(x["vertices"], FACES),
     "voxelise": lambda x: tr.voxelise(x["vertices"], FACES, 8).float(),
-}  # fmt: skip
+}
 
 ELSEWHERE = {
-    "AmbientLight": "shade_flat", "Camera": "PerspectiveCamera", "ClippedFaces": "clip_near",
-    "Constant": "SoftRasterizer", "DepthSoftness": "SoftRasterizer",
-    "DirectionalLight": "shade_flat", "Distribution": "SoftRasterizer",
-    "EdgeSoftness": "SoftRasterizer", "HardBuffers": "hard_buffers", "Material": "shade_flat",
-    "Mesh": "normalise", "PointLight": "shade_flat", "ProjectedFaces": "PerspectiveCamera",
-    "SoftmaxDepth": "SoftRasterizer", "UVTexture": "SurfaceTexture", "conventions": "from_opencv",
-    "gather_faces": "SoftRasterizer", "illuminate": "shade_flat", "look_at": "PerspectiveCamera",
-    "surface_attributes": "shade_image", "tabulate": "TabulatedSoftness",
-}  # fmt: skip
+    "AmbientLight": "shade_flat",
+    "Camera": "PerspectiveCamera",
+    "ClippedFaces": "clip_near",
+    "Constant": "SoftRasterizer",
+    "DepthSoftness": "SoftRasterizer",
+    "DirectionalLight": "shade_flat",
+    "Distribution": "SoftRasterizer",
+    "EdgeSoftness": "SoftRasterizer",
+    "HardBuffers": "hard_buffers",
+    "Material": "shade_flat",
+    "Mesh": "normalise",
+    "PointLight": "shade_flat",
+    "ProjectedFaces": "PerspectiveCamera",
+    "SoftmaxDepth": "SoftRasterizer",
+    "UVTexture": "SurfaceTexture",
+    "conventions": "from_opencv",
+    "gather_faces": "SoftRasterizer",
+    "illuminate": "shade_flat",
+    "look_at": "PerspectiveCamera",
+    "surface_attributes": "shade_image",
+    "tabulate": "TabulatedSoftness",
+}
 WITHOUT_TENSORS = {
     # of schedules, numbers; of files; of meshes, by NumPy; of booleans
-    "Geometric", "Knots", "Schedule", "Softening", "MeshBatch", "collate", "load_mesh", "save_mesh",
-    "load_softening", "load_softness", "save_softening", "save_softness", "pretrained",
-    "pretrained_names", "published", "Runtime", "init", "runtime", "derivatives_by", "blob", "box",
-    "capsule", "cone", "cylinder", "icosphere", "plane", "star", "superquadric", "torus",
-    "torus_knot", "uv_sphere", "voxel_iou",
-}  # fmt: skip
+    "Geometric",
+    "Knots",
+    "Schedule",
+    "Softening",
+    "MeshBatch",
+    "collate",
+    "load_mesh",
+    "save_mesh",
+    "load_softening",
+    "load_softness",
+    "save_softening",
+    "save_softness",
+    "pretrained",
+    "pretrained_names",
+    "published",
+    "Runtime",
+    "init",
+    "runtime",
+    "derivatives_by",
+    "blob",
+    "box",
+    "capsule",
+    "cone",
+    "cylinder",
+    "icosphere",
+    "plane",
+    "star",
+    "superquadric",
+    "torus",
+    "torus_knot",
+    "uv_sphere",
+    "voxel_iou",
+}
 
 
 def found(
@@ -206,9 +247,9 @@ def found(
             (weight * value).sum(), inputs, create_graph=True, allow_unused=True
         )
         total = sum(((g + 0.3) ** 2).sum() for g in first if g is not None)
-        second: list[Tensor | None] = [None] * len(inputs)
+        second: tuple[Tensor | None, ...] = (None,) * len(inputs)
         if isinstance(total, Tensor) and total.requires_grad:
-            second = list(torch.autograd.grad(total, inputs, allow_unused=True))
+            second = torch.autograd.grad(total, inputs, allow_unused=True)
         return [value, *first, *second]
 
 
@@ -248,10 +289,25 @@ def test_every_public_name_has_a_case() -> None:
 
 def test_matrices_are_multiplied_by_product_alone() -> None:
     """Whatever autocast would round: `@`, and torch's functions that come to the same."""
-    rounded = {"matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "addmv", "einsum", "tensordot",
-               "linear", "Linear", "chain_matmul", "multi_dot", "conv1d", "conv2d"}  # fmt: skip
+    rounded = {
+        "matmul",
+        "mm",
+        "bmm",
+        "mv",
+        "addmm",
+        "baddbmm",
+        "addmv",
+        "einsum",
+        "tensordot",
+        "linear",
+        "Linear",
+        "chain_matmul",
+        "multi_dot",
+        "conv1d",
+        "conv2d",
+    }
     numpy = {"procedural.py"}
-    for path in ROOT.rglob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         if path.name in {"precision.py", *numpy} or "kernels" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
@@ -276,7 +332,7 @@ def test_products_are_differentiated_in_either_mode() -> None:
     torch.testing.assert_close(hessian, expected)
 
 
-COARSE: dict[str, Callable[..., object]] = {
+COARSE: dict[str, Callable[[Tensor], object]] = {
     "project": lambda x: tr.PerspectiveCamera(tr.look_at((0, 0, 3.0))).project(x),
     "gather_faces": lambda x: tr.gather_faces(x, FACES),
     "LaplacianLoss": tr.LaplacianLoss(FACES, 42),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +30,11 @@ def learned(scale: float | Tensor | tr.Schedule = 0.1) -> tr.MLPSoftness:
     return tr.MLPSoftness((3, 3), scale=scale, progress=True)
 
 
-EDGES = {
+def pretrained_edge(name: str) -> tr.EdgeSoftness:
+    return tr.pretrained(name).drawn_edge
+
+
+EDGES: dict[str, Callable[[], tr.EdgeSoftness]] = {
     "logistic": lambda: tr.Distribution("logistic", 0.1),
     "a parameter for a scale": lambda: tr.Distribution(
         "logistic", nn.Parameter(torch.tensor(0.1, dtype=torch.float64))
@@ -40,7 +46,7 @@ EDGES = {
     "network": learned,
     "a network's table": lambda: tr.tabulate(learned(tr.Knots([0.3, 0.1]))),
     "a table of scales for each": lambda: tr.tabulate(learned(torch.tensor([0.1, 0.2]))),
-    **{name: (lambda name=name: tr.pretrained(name).drawn_edge) for name in tr.pretrained_names()},
+    **{name: partial(pretrained_edge, name) for name in tr.pretrained_names()},
 }
 
 
@@ -68,7 +74,7 @@ def test_a_softness_that_was_moved_computes_where_its_weights_are(name: str, u: 
 def test_values_come_back_on_the_device_of_the_distances(
     name: str, moved: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_no_kernel(_: str, x: Tensor, __: Tensor | None = None) -> Tensor:
+    def by_no_kernel(_: str, x: Tensor, *__: float | None) -> Tensor:
         return x.new_empty(9, len(x))
 
     monkeypatch.setattr("taichi_raster.softness.edge.formulas_at", by_no_kernel)
@@ -127,8 +133,8 @@ class Elsewhere:
 def test_tensors_that_kernels_cannot_reach_are_refused(
     arch: str, device: str, refusal: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = SimpleNamespace(arch=arch, dtype=torch.float64, precision="f64")
-    tensor = Elsewhere(torch.ones(2, dtype=torch.float64), device)
+    settings: Any = SimpleNamespace(arch=arch, dtype=torch.float64, precision="f64")
+    tensor: Any = Elsewhere(torch.ones(2, dtype=torch.float64), device)
     looked_at: list[str] = []
     monkeypatch.setattr(checks, "finite", lambda what, name, *_: looked_at.append(name))
     if refusal is None:

@@ -70,6 +70,10 @@ class OnGPU:
         self.cuda.events.append(f"{self.name} is in use on {stream.name}")
 
 
+def on_gpu(cuda: Cuda, name: str = "x") -> Any:
+    return OnGPU(cuda, name)
+
+
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     found = Cuda()
@@ -78,18 +82,22 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 
 
 def test_each_stream_waits_for_the_other(cuda: Cuda) -> None:
-    side, found = Stream("side", cuda), OnGPU(cuda, "found")
+    side, found = Stream("side", cuda), on_gpu(cuda, "found")
     with cuda.stream(side):
         cuda.events.clear()
-        with streams.ordered(None, torch.zeros(2), OnGPU(cuda)) as order:
+        with streams.ordered(None, torch.zeros(2), on_gpu(cuda)) as order:
             assert cuda.current_stream(OnGPU.device).name == "default"
             cuda.events.append("work")
             order.outputs(found, None, torch.zeros(2))
         assert cuda.current_stream(OnGPU.device) == side
         assert cuda.events == [
-            "default waits for side", "on default", "work", "found is in use on side",
-            "back on side", "side waits for default",
-        ]  # fmt: skip
+            "default waits for side",
+            "on default",
+            "work",
+            "found is in use on side",
+            "back on side",
+            "side waits for default",
+        ]
 
 
 def test_work_may_be_done_in_another_thread(cuda: Cuda) -> None:
@@ -99,37 +107,40 @@ def test_work_may_be_done_in_another_thread(cuda: Cuda) -> None:
 
     def work(order: streams.Ordered) -> None:
         cuda.events.append(f"work on {cuda.current_stream(OnGPU.device).name}")
-        order.outputs(OnGPU(cuda, "found"))
+        order.outputs(on_gpu(cuda, "found"))
 
     with cuda.stream(Stream("side", cuda)):
-        with streams.ordered(OnGPU(cuda)) as order:
+        with streams.ordered(on_gpu(cuda)) as order:
             cuda.events.clear()
             thread = threading.Thread(target=work, args=(order,))
             thread.start()
             thread.join()
         assert cuda.events == [
-            "work on default", "found is in use on side", "back on side", "side waits for default",
-        ]  # fmt: skip
+            "work on default",
+            "found is in use on side",
+            "back on side",
+            "side waits for default",
+        ]
 
 
 def test_after_an_error_the_caller_waits_too(cuda: Cuda) -> None:
     with cuda.stream(Stream("side", cuda)):
-        with pytest.raises(ValueError, match="amiss"), streams.ordered(OnGPU(cuda)):
+        with pytest.raises(ValueError, match="amiss"), streams.ordered(on_gpu(cuda)):
             raise ValueError("amiss")
         assert cuda.events[-2:] == ["back on side", "side waits for default"]
 
 
 def test_a_call_within_a_call_waits_once(cuda: Cuda) -> None:
-    with cuda.stream(Stream("side", cuda)), streams.ordered(OnGPU(cuda)):
+    with cuda.stream(Stream("side", cuda)), streams.ordered(on_gpu(cuda)):
         before = list(cuda.events)
-        with streams.ordered(OnGPU(cuda)) as inner:
-            inner.outputs(OnGPU(cuda))
+        with streams.ordered(on_gpu(cuda)) as inner:
+            inner.outputs(on_gpu(cuda))
         assert cuda.events == before
 
 
 def test_on_the_default_stream_nothing_is_done(cuda: Cuda) -> None:
-    with streams.ordered(OnGPU(cuda)) as order:
-        order.outputs(OnGPU(cuda))
+    with streams.ordered(on_gpu(cuda)) as order:
+        order.outputs(on_gpu(cuda))
     assert not cuda.events
 
 
