@@ -40,12 +40,12 @@ class PixelFragments:
     """
 
     shown: Float[Tensor, "2+C N"]
-    slots: Int[Tensor, "N"]
+    slots: Int[Tensor, " N"]
     layers: int
     pixels: int
 
     @property
-    def counts(self) -> Int[Tensor, "P"]:
+    def counts(self) -> Int[Tensor, " P"]:
         """How many fragments each pixel has."""
         pixel = self.slots % self.pixels
         found = pixel.new_zeros(self.pixels, dtype=torch.int32)
@@ -102,7 +102,7 @@ class OverDepth(DepthSoftness):
         return DepthState(gamma, torch.ones_like(gamma), torch.zeros_like(gamma), 0 * one)
 
     def mean_colours(
-        self, fragments: PixelFragments, gamma: Float[Tensor, "P"], through: Transmittance
+        self, fragments: PixelFragments, gamma: Float[Tensor, " P"], through: Transmittance
     ) -> Float[Tensor, "C P"]:
         """The weighted mean of each pixel's attributes, (C, P).
 

@@ -59,7 +59,7 @@ class Evaluate(torch.autograd.Function):
         return work.forward(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         ctx.mark_non_differentiable(output[1])
         _save(ctx, inputs)
 
@@ -78,7 +78,7 @@ class Evaluate(torch.autograd.Function):
         return _JVP.apply(x, x_dot, work), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, x: Tensor, work: Work) -> tuple:
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, work: Work) -> tuple[Any, ...]:
         return _each(Evaluate, info, in_dims, x, work)
 
 
@@ -86,11 +86,11 @@ class _Linear(torch.autograd.Function):
     """The base of the derivatives; inputs are tensors, then the work."""
 
     @classmethod
-    def vmap(cls, info: Any, in_dims: tuple, *inputs: Any) -> tuple:
+    def vmap(cls, info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
         return _each(cls, info, in_dims, *inputs)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _save(ctx, inputs)
 
 
@@ -179,7 +179,7 @@ for _function in (Evaluate, _VJP, _JVP, _Second):
     _forward.__signature__ = inspect.signature(_forward)
 
 
-def _save(ctx: Any, inputs: tuple) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...]) -> None:
     """Save an operation's tensors, and those that its work keeps, where torch frees them."""
     *tensors, work = inputs
     ctx.inputs, ctx.work = len(tensors), work.keeping((None,) * len(work.kept))
@@ -221,7 +221,7 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return first + second
 
 
-def _each(function: Any, info: Any, in_dims: tuple, *inputs: Any) -> tuple[Any, Any]:
+def _each(function: Any, info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
     """Call the function for each entry of a mapped axis, and stack the results.
 
     Where x, the first input, is mapped, each call is another render, with its own data in the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -31,8 +32,8 @@ class FragmentList:
     """
 
     entries: Int[Tensor, "3 N"]
-    begin: Int[Tensor, "M"]
-    slots: Int[Tensor, "N"]
+    begin: Int[Tensor, " M"]
+    slots: Int[Tensor, " N"]
     depth: int
 
     @staticmethod
@@ -81,7 +82,7 @@ def _layers_after_sums(current: Engine, sums: PixelSums, x: Tensor, stop: int) -
     return _layers(current, sums.call, variant, x, stop)
 
 
-_depths: LRUCache[tuple, int] = LRUCache(256)
+_depths: LRUCache[tuple[Any, ...], int] = LRUCache(256)
 """How deep the lists of a similar scene were the last time; for the owner's thread."""
 
 

@@ -28,7 +28,7 @@ _VARIANT = Variant(
 
 
 def through_softly(
-    coverage: Float[Tensor, "K P"], depth: Float[Tensor, "K P"], counts: Int[Tensor, "P"]
+    coverage: Float[Tensor, "K P"], depth: Float[Tensor, "K P"], counts: Int[Tensor, " P"]
 ) -> Float[Tensor, "K P"]:
     """The transmittance of each fragment i: the product over j of 1 - a_j sigmoid(z_i - z_j).
 

@@ -196,7 +196,7 @@ def _supported(arch: str) -> bool:
         return True
     try:
         known = bool(ti.lang.misc.is_arch_supported(_ARCHES[arch]))
-    except Exception:  # a driver that fails while it is probed is not supported
+    except Exception:  # noqa: BLE001 - a driver that fails while it is probed is not supported
         return False
     if known and arch == "cuda" and cuda_driver.gpu_count() == 0:  # Taichi asks for a driver alone
         logger.info("CUDA's driver is there, but finds no GPU")

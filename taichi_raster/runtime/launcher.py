@@ -27,6 +27,7 @@ class Launcher:
         self._direct = _KNOWN and arch == "cpu"  # on a GPU, results may have to be waited for
 
     def __call__(self, *arguments: int) -> int:
+        """Launch the kernel, and return its number, or 0 if it has none."""
         if not self._direct:
             return self._method(*arguments) if self._used else self._first(arguments)
         if self._kernel is None:

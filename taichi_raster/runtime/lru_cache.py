@@ -17,6 +17,7 @@ class LRUCache(OrderedDict[K, V]):
         self._most = most
 
     def get(self, key: K, default: Any = None) -> Any:
+        """The entry, which then counts as used; `default` without one."""
         try:
             self.move_to_end(key)
         except KeyError:

@@ -36,8 +36,14 @@ _PATIENCE_AT_EXIT = 10.0  # seconds that the process waits for a kernel that sti
 class _Job:
     """A call, and its result or error."""
 
-    def __init__(self, function: Callable[..., Any], arguments: tuple, named: dict) -> None:
-        self._call: tuple[Callable[..., Any], tuple, dict] | None = (function, arguments, named)
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
+        self._call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = (
+            function,
+            arguments,
+            named,
+        )
         self._result: Any = None
         self._error: BaseException | None = None
         self._done = threading.Lock()
@@ -49,7 +55,7 @@ class _Job:
         try:
             if call is not None:
                 self._result = call[0](*call[1], **call[2])
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whoever asked raises it
             self._error = error
         finally:
             del call
@@ -146,7 +152,7 @@ class OwnerThread:
             _never_take_down()
 
 
-def _tensors(values: tuple) -> Iterator[Tensor]:
+def _tensors(values: tuple[Any, ...]) -> Iterator[Tensor]:
     return (value for value in values if isinstance(value, Tensor))
 
 

@@ -45,7 +45,7 @@ def _wrapped(value: Tensor) -> bool:
 
 
 def one_by_one(
-    function: Callable[..., Any], info: Any, in_dims: tuple, *inputs: Any
+    function: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *inputs: Any
 ) -> tuple[Any, Any]:
     """A rule for `torch.vmap`: one call per entry of the mapped axis; results are stacked."""
     found = []

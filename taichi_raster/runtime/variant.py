@@ -88,15 +88,19 @@ class DepthFormula(Protocol):
     """The formula of a fragment's log-weight; `depth.base.LogWeightFormula` implements it."""
 
     @property
-    def network(self) -> Architecture | None: ...
+    def network(self) -> Architecture | None:
+        """The shape of its network, or None."""
 
     @property
-    def relative(self) -> bool: ...
+    def relative(self) -> bool:
+        """Whether depths are taken relative to the pixel's largest."""
 
     @property
-    def looped(self) -> bool: ...
+    def looped(self) -> bool:
+        """Whether it takes loops."""
 
-    def at(self, kernel: Any, b: Any, z_norm: Any, reference: Any) -> Any: ...
+    def at(self, kernel: Any, b: Any, z_norm: Any, reference: Any) -> Any:
+        """The log-weight in a kernel."""
 
     def __hash__(self) -> int: ...
 

@@ -73,7 +73,7 @@ def _hamacher(a: Any, L: Any, p: Any) -> Any:
     return odds * log1p_ratio(odds * p)
 
 
-def _hamacher_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
+def _hamacher_inverse(total: Tensor, _: Tensor, p: Tensor) -> Tensor:
     odds = total * _expm1_ratio((p * total).clamp(max=_LARGEST_ODDS))
     return odds / (1 + odds)
 
@@ -88,7 +88,7 @@ def _frank(a: Any, L: Any, p: Any) -> Any:
     return select(by, by_a, by_s)
 
 
-def _frank_inverse(total: Tensor, peak: Tensor, p: Tensor) -> Tensor:
+def _frank_inverse(total: Tensor, _: Tensor, p: Tensor) -> Tensor:
     c = p.log()
     fall = torch.expm1(-total)
     y = _expm1_ratio(c) * fall / p

@@ -70,7 +70,7 @@ class MLPSoftness(EdgeSoftness):
         widths: Sequence[int] = (4, 4, 4, 4),
         residual: bool = True,
         bias: bool = True,
-        input: str = "asinh",
+        input: str = "asinh",  # noqa: A002 - a public name
         scale: float | Tensor | Schedule = 0.05,
         init: str | None = "logistic",
         progress: bool = False,

@@ -15,7 +15,7 @@ from taichi_raster.runtime.precision import product
 from taichi_raster.runtime.variant import Architecture
 
 
-def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) -> Architecture:
+def architecture(widths: Sequence[int], residual: bool, bias: bool, sees: str) -> Architecture:
     """An architecture from a user's arguments.
 
     Raises:
@@ -32,8 +32,8 @@ def architecture(widths: Sequence[int], residual: bool, bias: bool, input: str) 
             "residual: needs at least two hidden layers, the first as wide as the last, got widths "
             f"{sizes}; or pass residual=False"
         )
-    checks.choice("input", input, "asinh", "plain")
-    return Architecture(sizes, residual, bias, input == "asinh")
+    checks.choice("input", sees, "asinh", "plain")
+    return Architecture(sizes, residual, bias, sees == "asinh")
 
 
 def random_weights(net: Architecture, seed: int) -> Float[Tensor, " P"]:

@@ -64,7 +64,7 @@ def erf_small(y):
 
 @ti.func
 def erf(y):
-    """erf(y) for y >= 0."""
+    """The error function for y >= 0."""
     near = minimum(y, 30.0)
     large = 1.0 - exp(-near * near) * erfcx(near)
     return ti.select(y <= _ERF_SMALL, erf_small(minimum(y, _ERF_SMALL)), large)
