@@ -9,6 +9,7 @@ for 58,000 faces with three colours, or 512 x 512 pixels.
 """
 
 import ctypes
+import logging
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from taichi.lang import impl
 
 from taichi_raster.runtime import cuda_driver
 from taichi_raster.runtime.device import Runtime
+
+logger = logging.getLogger(__name__)
 
 _INITIAL = {  # elements of each group of fields at first
     "x": 1 << 20,
@@ -155,16 +158,17 @@ class Scratch:
         except BaseException:  # the old fields stay; Taichi must not finish the new tree later
             impl.get_runtime().unfinalized_fields_builder.pop(builder, None)
             raise
-        if name in self._trees:
-            for field in self._fields[name]:
-                self.views.pop(field, None)
-            self._trees[name].destroy()  # type: ignore[attr-defined]
+        old = self._trees.get(name)
+        for field in self._fields.get(name, ()):
+            self.views.pop(field, None)
         self._trees[name], self._fields[name], self._capacity[name] = tree, placed, capacity
         for attribute, group in made.items():
             setattr(self, attribute, group if name == "cells" else group[0])
         for field in placed:
             self._share(field, numbers)
         self.version += 1
+        if old is not None:
+            _free(old)
 
     def _share(self, field: Any, capacity: int) -> None:
         """On a CPU, view a field's memory as an array, so that transfers need no kernel."""
@@ -202,6 +206,22 @@ class Scratch:
         integer = name.startswith(("tile", "group", "entr")) or name == "layers"
         adjoint = name in ("y", "y_dot")
         return {name: [ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)]}
+
+
+def _free(tree: Any) -> None:
+    """Give a tree's memory back.
+
+    Taichi cannot if another thread compiled kernels of its own after the tree was made. It looks
+    for the tree among what it keeps for each such thread, and fails an assertion.
+    """
+    try:
+        tree.destroy()
+    except RuntimeError as error:
+        logger.warning(
+            "taichi_raster: some memory is not given back, because Taichi was used in another "
+            "thread; use taichi_raster.in_runtime_thread for that (%s)",
+            str(error).splitlines()[0],
+        )
 
 
 def _adjoints(fields: list[ti.Field]) -> list[ti.Field]:

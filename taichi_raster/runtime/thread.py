@@ -210,5 +210,6 @@ def in_runtime_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwarg
         ...     field.fill(1)
         ...     return field
         >>> field = tr.in_runtime_thread(make)
+        >>> numbers = tr.in_runtime_thread(field.to_numpy)
     """
     return owner.run(function, *args, **kwargs)

@@ -70,7 +70,8 @@ def test_own_taichi_code_runs_beside_the_renderer() -> None:
         field.fill(3)
         return field
 
-    assert tr.in_runtime_thread(make).to_numpy().tolist() == [3] * 5
+    field = tr.in_runtime_thread(make)
+    assert tr.in_runtime_thread(field.to_numpy).tolist() == [3] * 5
 
 
 def test_caches_forget_what_was_not_used_for_the_longest_time() -> None:

@@ -141,6 +141,28 @@ def test_growth_that_fails_leaves_what_was_there(
     assert_same(gradients(case.ours, x), expected)
 
 
+@ON_CPU
+def test_growth_after_taichi_was_used_in_another_thread_costs_memory_alone() -> None:
+    """Taichi cannot give back fields that are older than that thread's kernels."""
+    printed = run_program(
+        """
+import logging, sys
+import taichi as ti
+from taichi_raster.engine.engine import engine
+logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
+tr.init(ARCH, PRECISION)
+check(*scene(1))
+field = tr.in_runtime_thread(ti.field, ti.i32, shape=5)
+for _ in range(2):
+    assert field.to_numpy().tolist() == [0] * 5  # in this thread, not in the one that owns Taichi
+    sizes = {name: tr.in_runtime_thread(engine().scratch.capacity, name) + 1 for name in "xy"}
+    tr.in_runtime_thread(engine().scratch.reserve, **sizes)
+    check(*scene(1))
+"""
+    )
+    assert "in_runtime_thread" in printed
+
+
 def test_what_a_thread_asks_for_holds_for_that_thread_alone() -> None:
     """`derivatives_by("autodiff")` in one thread, closed forms in another meanwhile."""
     seen: list[bool] = []
