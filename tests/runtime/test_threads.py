@@ -152,7 +152,12 @@ from taichi_raster.engine.engine import engine
 logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
 tr.init(ARCH, PRECISION)
 check(*scene(1))
-field = tr.in_runtime_thread(ti.field, ti.i32, shape=5)
+def make():
+    field = ti.field(ti.i32, shape=5)
+    field.fill(0)
+    return field
+
+field = tr.in_runtime_thread(make)
 for _ in range(2):
     assert field.to_numpy().tolist() == [0] * 5  # in this thread, not in the one that owns Taichi
     sizes = {name: tr.in_runtime_thread(engine().scratch.capacity, name) + 1 for name in "xy"}
