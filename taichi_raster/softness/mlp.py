@@ -20,9 +20,9 @@ from taichi_raster.softness import parameters
 from taichi_raster.softness.distributions import registry
 from taichi_raster.softness.distributions.formulas import formulas_at
 from taichi_raster.softness.edge import EdgeSoftness, EdgeState
+from taichi_raster.softness.network_numpy import logit_and_jacobian
 from taichi_raster.softness.network_torch import (
     architecture,
-    logit_and_jacobian,
     network_logit,
     random_weights,
 )

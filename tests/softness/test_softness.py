@@ -20,6 +20,8 @@ from scenes import (
 )
 from taichi_raster.runtime.thread import runs_in_runtime_thread
 from taichi_raster.softness.distributions import registry
+from taichi_raster.softness.network_numpy import logit_and_jacobian
+from taichi_raster.softness.network_torch import architecture, network_logit, random_weights
 
 ORACLES = {
     "logistic": scipy.stats.logistic(),
@@ -254,3 +256,23 @@ def test_arguments_of_another_type_are_named() -> None:
     vertices, attributes = random_faces(3)
     with pytest.raises(ValueError, match=r"^background: expected an image of 8 x 8"):
         tr.SoftRasterizer(8, background=picture, near=0.5, far=10.0)(vertices, attributes)
+
+
+@pytest.mark.parametrize(
+    ("widths", "residual", "bias"),
+    [
+        ((4, 4), True, True),
+        ((4, 4, 4, 4), True, False),
+        ((3,), False, True),
+        ((5, 3, 5), True, True),
+    ],
+)
+def test_the_networks_slopes_in_its_weights_by_hand_are_autograds(
+    widths: tuple[int, ...], residual: bool, bias: bool
+) -> None:
+    net = architecture(widths, residual, bias, "asinh")
+    weights, x = random_weights(net, 3), torch.linspace(-3, 3, 7, dtype=torch.float64)
+    found, slopes = logit_and_jacobian(net, weights.numpy(), x.numpy())
+    expected = torch.func.jacrev(lambda w: network_logit(net, w, x))(weights)
+    assert np.allclose(found, network_logit(net, weights, x), rtol=1e-13)
+    assert np.allclose(slopes, expected, rtol=1e-12, atol=1e-14)
