@@ -47,10 +47,10 @@ class PixelSums:
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
-        return (self.background,)
+        return ()  # the background is a number for each batch item
 
     def keeping(self, kept: tuple[Tensor, ...]) -> PixelSums:
-        return replace(self, background=kept[0])
+        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         sums = on_engine(_forward, self.call, self.ticket, x, self.background)
