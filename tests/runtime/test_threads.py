@@ -84,7 +84,7 @@ import random
 tr.init(ARCH, PRECISION)
 scenes = [
     scene(1), scene(2, faces=3, size=(17, 20)), scene(3, faces=30, size=(5, 6)),
-    scene(4, faces=12, size=(30, 8)), scene(5, faces=60, size=(24, 24), batch=1),
+    scene(9, faces=12, size=(30, 8)), scene(5, faces=60, size=(24, 24), batch=1),
     scene(6, faces=2, size=(70, 40), batch=1), scene(7, faces=9, size=(12, 33)),
     scene(8, faces=5, size=(8, 8)),
 ]

@@ -40,7 +40,8 @@ def check(case, x, first, second=None):
     wanted = [(gradients, first)] + ([] if second is None else [(hessian_vector_products, second)])
     for derivative, expected in wanted:
         for name, value in derivative(case.ours, x).items():
-            assert relative(value.double(), expected[name]) < SMALL, (derivative, name)
+            error = relative(value.double(), expected[name])
+            assert error < SMALL, (derivative, name, tuple(case.view.image_size), error)
 """
 
 
