@@ -64,6 +64,7 @@ class Engine:
         self.busy = False
         self._loaded = -1  # the ticket whose tile lists and state are on the device
         self._placed = -1  # the ticket whose inputs are on the device
+        self._version = -1  # of the scratch fields that these are in
 
     def ticket(self) -> int:
         """A number that names one call's data in the scratch fields; from any thread."""
@@ -83,11 +84,10 @@ class Engine:
         """
         runtime()  # raises if Taichi was re-initialised
         fields = self.scratch
-        before = fields.version
         fields.reserve(y=call.y_size + MARGIN)
         if tangent:
             fields.reserve(x_dot=call.x_size, y_dot=call.y_size + MARGIN)
-        if fields.version == before and self._loaded == ticket:
+        if fields.version == self._version and self._loaded == ticket:
             if self._placed != ticket:  # other inputs were uploaded meanwhile
                 self._put(call, x, background)
                 self._placed = ticket
@@ -97,6 +97,7 @@ class Engine:
         variant = replace(call.variant, moves=NO_DERIVATIVES)
         self.run(Forward, variant, call)
         self._loaded = self._placed = ticket
+        self._version = fields.version
 
     def place(self, call: Call, x: Tensor, background: Tensor) -> None:
         """Upload a call's inputs, and list the faces of its tiles."""
