@@ -10,6 +10,7 @@ from typing import Any
 
 import taichi as ti
 from taichi.lang import impl
+from torch import Tensor
 
 from taichi_raster.runtime.compile_notice import patience
 
@@ -18,7 +19,11 @@ _KNOWN = ti.__version__[:2] == (1, 7)
 
 
 class Launcher:
-    """Launches one kernel method. Its arguments are integers; it returns an integer or nothing."""
+    """Launches one kernel method.
+
+    Its arguments are integers, and flat contiguous tensors that always come in the same places and
+    have the same dtypes. It returns an integer or nothing.
+    """
 
     def __init__(self, method: Any, arch: str) -> None:
         self._method = method
@@ -26,7 +31,7 @@ class Launcher:
         self._used = False
         self._direct = _KNOWN and arch == "cpu"  # on a GPU, results may have to be waited for
 
-    def __call__(self, *arguments: int) -> int:
+    def __call__(self, *arguments: int | Tensor) -> int:
         """Launch the kernel, and return its number, or 0 if it has none."""
         if not self._direct:
             return self._method(*arguments) if self._used else self._first(arguments)
@@ -35,18 +40,23 @@ class Launcher:
                 self._find(arguments)
         context = self._kernel.make_launch_context()
         for i, argument in enumerate(arguments):
-            context.set_arg_int((i,), argument)
+            if isinstance(argument, Tensor):
+                context.set_arg_external_array_with_shape(
+                    (i,), argument.data_ptr(), argument.nbytes, argument.shape, 0
+                )
+            else:
+                context.set_arg_int((i,), argument)
         self._program.launch_kernel(self._compiled, context)
         return context.get_struct_ret_int((0,)) if self._returns else 0
 
-    def _first(self, arguments: tuple[int, ...]) -> int:
+    def _first(self, arguments: tuple[int | Tensor, ...]) -> int:
         """The first launch, which compiles."""
         with patience.while_compiling():
             result = self._method(*arguments)
         self._used = True
         return result
 
-    def _find(self, arguments: tuple[int, ...]) -> None:
+    def _find(self, arguments: tuple[int | Tensor, ...]) -> None:
         """Find the compiled kernel."""
         kernel = self._method._primal
         key = kernel.ensure_compiled(self._method._kernel_owner, *arguments)

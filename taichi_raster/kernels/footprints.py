@@ -1,0 +1,548 @@
+"""Which faces touch which pixels, exactly: the lists that `visibility` works on. No derivative.
+
+Faces are prepared once (`Face`), listed by tiles, and then by pixels. A face that lies wholly behind
+one that covers the whole pixel is not listed. On a CPU a thread takes a tile and goes face by face;
+on a GPU it takes a pixel.
+
+Depth enters as w, which is linear in the image and larger for what is nearer: 1 / z, or -z for an
+orthographic camera.
+"""
+
+# mypy: disable-error-code="no-untyped-def, valid-type"
+
+from dataclasses import dataclass
+from typing import Any
+
+import taichi as ti
+
+from taichi_raster.runtime.device import Runtime
+
+FLOATS = ti.types.ndarray(ndim=1)
+INTS = ti.types.ndarray(dtype=ti.i32, ndim=1)
+
+
+class Face:
+    """Where a face's record holds what."""
+
+    X = 0  # and Y next to it, for each corner: pixels from the lower left, y up
+    SLOPE_X = 6  # of w
+    SLOPE_Y = 7
+    ORDER = 8  # what is added to w for the order of depth: more for a face that shows its front
+    W = 9  # at each corner
+    SIGN = 12  # 1 for counter-clockwise corners, -1 for clockwise ones, 0 for a dropped face
+    CUT = 13  # 1 if the face leaves [near, far]
+    W_MIN = 14  # over the corners, with ORDER
+    W_MAX = 15
+    SIZE = 16
+
+
+class Pair:
+    """Where the adjoint of a (tile, face) pair holds what."""
+
+    X = 0  # and Y next to it, for each corner
+    W = 6
+    SIZE = 9
+
+
+@dataclass(frozen=True)
+class View:
+    """What kernels are compiled for."""
+
+    perspective: bool
+    orthographic: bool
+    cull: bool
+    clockwise: bool
+
+
+class Size:
+    """Where the integers of a call hold what."""
+
+    BATCH = 0
+    FACES = 1
+    HEIGHT = 2
+    WIDTH = 3
+    TILE = 4  # pixels on a side
+    TILES_X = 5
+    TILES = 6  # in one image
+    WORKERS = 7
+    LONGEST = 8  # the most fragments of a pixel
+    PIECES = 9  # a worker's room for pieces
+    CHANNELS = 10
+    COUNT = 11
+
+
+@ti.data_oriented
+class Footprints:
+    """The base of all kernels for exact areas; see the module."""
+
+    def __init__(self, view: View, runtime: Runtime) -> None:
+        self.view = view
+        self.on_cpu = runtime.arch == "cpu"
+        double = runtime.precision == "f64"
+        self.real: Any = runtime.ti_float
+        self.tie = 1e-11 if double else 4e-6
+        self.tiny = 1e-14 if double else 1e-8
+        self.huge = 1e30
+
+    # --- faces ------------------------------------------------------------------------------------
+
+    @ti.kernel
+    def prepare(
+        self,
+        vertices: FLOATS,
+        faces: FLOATS,
+        boxes: INTS,
+        size: INTS,
+        limits: FLOATS,
+    ):
+        """Each face's record, and the pixels that its bounding box touches."""
+        for f in range(size[Size.BATCH] * size[Size.FACES]):
+            height, width = size[Size.HEIGHT], size[Size.WIDTH]
+            half = 0.5 * ti.cast(ti.min(height, width), self.real)
+            x = ti.Vector.zero(self.real, 3)
+            y = ti.Vector.zero(self.real, 3)
+            w = ti.Vector.zero(self.real, 3)
+            seen = True
+            for i in ti.static(range(3)):
+                x[i] = vertices[9 * f + 3 * i] * half + 0.5 * ti.cast(width, self.real)
+                y[i] = vertices[9 * f + 3 * i + 1] * half + 0.5 * ti.cast(height, self.real)
+                z = vertices[9 * f + 3 * i + 2]
+                if not z > 0:
+                    seen = False
+                    z = ti.cast(1, self.real)
+                w[i] = -z if ti.static(self.view.orthographic) else 1 / z
+            near, far = limits[0], limits[1]
+            nearest = -near if ti.static(self.view.orthographic) else 1 / near
+            farthest = -far if ti.static(self.view.orthographic) else 1 / far
+            low, high = w.min(), w.max()
+            seen = seen and low <= nearest and high >= farthest
+            ex, ey, dx, dy = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
+            area = ex * dy - ey * dx
+            front = area < 0 if ti.static(self.view.clockwise) else area > 0
+            seen = seen and area != 0
+            if ti.static(self.view.cull):
+                seen = seen and front
+            at = Face.SIZE * f
+            for i in ti.static(range(3)):
+                faces[at + Face.X + 2 * i] = x[i]
+                faces[at + Face.X + 2 * i + 1] = y[i]
+                faces[at + Face.W + i] = w[i]
+            inverse = 1 / area if seen else 0 * area
+            faces[at + Face.SLOPE_X] = ((w[1] - w[0]) * dy - (w[2] - w[0]) * ey) * inverse
+            faces[at + Face.SLOPE_Y] = ((w[2] - w[0]) * ex - (w[1] - w[0]) * dx) * inverse
+            bonus = self.tie * ti.max(ti.abs(low), ti.abs(high)) if front else 0 * area
+            faces[at + Face.ORDER] = bonus
+            faces[at + Face.SIGN] = ti.select(seen, ti.select(area > 0, 1, -1), 0)
+            faces[at + Face.CUT] = ti.select(high > nearest or low < farthest, 1, 0)
+            faces[at + Face.W_MIN] = low + bonus
+            faces[at + Face.W_MAX] = high + bonus
+            # Rows count from the top. A box that only touches a pixel's edge does not reach it.
+            h = ti.cast(height, self.real)
+            left = self.whole(ti.floor(x.min()), width)
+            right = self.whole(ti.ceil(x.max()), width)
+            top = self.whole(ti.floor(h - y.max()), height)
+            bottom = self.whole(ti.ceil(h - y.min()), height)
+            if not seen:
+                right, bottom = left, top
+            boxes[4 * f] = left
+            boxes[4 * f + 1] = right
+            boxes[4 * f + 2] = top
+            boxes[4 * f + 3] = bottom
+
+    @ti.func
+    def whole(self, value, most):
+        """`value` as an integer in [0, most]."""
+        return ti.cast(ti.min(ti.max(value, 0), ti.cast(most, self.real)), ti.i32)
+
+    # --- tiles ------------------------------------------------------------------------------------
+
+    @ti.kernel
+    def list_tiles(
+        self, boxes: INTS, begins: INTS, listed: INTS, size: INTS, bands: ti.i32, room: ti.i32
+    ) -> ti.i32:
+        """List each tile's faces, in their order, if `room` holds them; on a CPU.
+
+        `bands` are the parts of an image that threads take. Returns how many entries there are.
+        """
+        tiles = size[Size.BATCH] * size[Size.TILES]
+        for band in range(size[Size.BATCH] * bands * 512):
+            if band & 511 == 0:
+                self.list_band(boxes, begins, listed, size, band // 512, bands, False)
+        total = 0
+        ti.loop_config(serialize=True)
+        for tile in range(tiles):
+            count = begins[tile + 2]
+            begins[tile + 1] = total
+            total += count
+        begins[0] = 0
+        fits = ti.select(total <= room, size[Size.BATCH] * bands * 512, 0)
+        for band in range(fits):
+            if band & 511 == 0:
+                self.list_band(boxes, begins, listed, size, band // 512, bands, True)
+        return total
+
+    @ti.func
+    def list_band(
+        self,
+        boxes: ti.template(),
+        begins: ti.template(),
+        listed: ti.template(),
+        size: ti.template(),
+        band,
+        bands,
+        fills: ti.template(),
+    ):
+        """Count the faces of a band's tiles two places on, or list them, which moves the count."""
+        b = band // bands
+        across, side = size[Size.TILES_X], size[Size.TILE]
+        down = size[Size.TILES] // across
+        first = down * (band - b * bands) // bands
+        last = down * (band - b * bands + 1) // bands
+        base = b * size[Size.TILES] + (1 if ti.static(fills) else 2)
+        if ti.static(not fills):
+            for tile in range(first * across, last * across):
+                begins[base + tile] = 0
+        for f in range(b * size[Size.FACES], (b + 1) * size[Size.FACES]):
+            left, right, top, bottom = (
+                boxes[4 * f],
+                boxes[4 * f + 1],
+                boxes[4 * f + 2],
+                boxes[4 * f + 3],
+            )
+            if left < right and top < bottom:
+                for row in range(
+                    ti.max(top // side, first), ti.min((bottom - 1) // side + 1, last)
+                ):
+                    for column in range(left // side, (right - 1) // side + 1):
+                        tile = base + row * across + column
+                        at = begins[tile]
+                        if ti.static(fills):
+                            listed[at] = f
+                        begins[tile] = at + 1
+
+    # --- pixels -----------------------------------------------------------------------------------
+
+    @ti.kernel
+    def count_tiles(
+        self,
+        faces: FLOATS,
+        boxes: INTS,
+        begins: INTS,
+        listed: INTS,
+        covered: FLOATS,
+        counts: INTS,
+        sums: INTS,
+        size: INTS,
+    ):
+        """Count each pixel's fragments, and sum up each tile's; on a CPU."""
+        workers = size[Size.WORKERS]
+        for slot in range(workers * 512):
+            if slot & 511 == 0:
+                for tile in range(
+                    self.first_of(slot // 512, size), self.first_of(slot // 512 + 1, size)
+                ):
+                    self.clear(covered, counts, size, tile)
+                    self.visit(faces, boxes, begins, listed, covered, counts, sums, size, tile, 0)
+                    self.visit(faces, boxes, begins, listed, covered, counts, sums, size, tile, 1)
+                    total, longest = self.sum_up(counts, size, tile)
+                    sums[2 * tile] = total
+                    sums[2 * tile + 1] = longest
+
+    @ti.kernel
+    def fill_tiles(
+        self,
+        faces: FLOATS,
+        boxes: INTS,
+        begins: INTS,
+        listed: INTS,
+        covered: FLOATS,
+        counts: INTS,
+        firsts: INTS,
+        starts: INTS,
+        slots: INTS,
+        size: INTS,
+    ):
+        """List each pixel's fragments, tile after tile; on a CPU.
+
+        Turns `counts` into the ends of the lists, and writes their beginnings into `firsts`.
+        `starts` has where each tile's begin.
+        """
+        for slot in range(size[Size.WORKERS] * 512):
+            if slot & 511 == 0:
+                for tile in range(
+                    self.first_of(slot // 512, size), self.first_of(slot // 512 + 1, size)
+                ):
+                    self.begin(counts, firsts, starts, size, tile)
+                    self.visit(faces, boxes, begins, listed, covered, counts, slots, size, tile, 2)
+
+    @ti.kernel
+    def count_pixels(
+        self,
+        faces: FLOATS,
+        boxes: INTS,
+        begins: INTS,
+        listed: INTS,
+        covered: FLOATS,
+        counts: INTS,
+        size: INTS,
+    ):
+        """Count each pixel's fragments; on a GPU."""
+        for p in range(size[Size.BATCH] * size[Size.HEIGHT] * size[Size.WIDTH]):
+            covered[p] = -self.huge
+            counts[p] = 0
+            self.meet(faces, boxes, begins, listed, covered, counts, counts, size, p, 0)
+            self.meet(faces, boxes, begins, listed, covered, counts, counts, size, p, 1)
+
+    @ti.kernel
+    def fill_pixels(
+        self,
+        faces: FLOATS,
+        boxes: INTS,
+        begins: INTS,
+        listed: INTS,
+        covered: FLOATS,
+        counts: INTS,
+        slots: INTS,
+        size: INTS,
+    ):
+        """List each pixel's fragments; on a GPU. `counts` goes from beginnings to ends."""
+        for p in range(size[Size.BATCH] * size[Size.HEIGHT] * size[Size.WIDTH]):
+            self.meet(faces, boxes, begins, listed, covered, counts, slots, size, p, 2)
+
+    @ti.func
+    def first_of(self, worker, size: ti.template()):
+        """The first tile of a worker."""
+        tiles = ti.cast(size[Size.BATCH] * size[Size.TILES], ti.i64)
+        return ti.cast(tiles * worker // size[Size.WORKERS], ti.i32)
+
+    @ti.func
+    def box_of(self, tile, size: ti.template()):
+        """(batch item, left, right, top, bottom) of a tile's pixels."""
+        b = tile // size[Size.TILES]
+        rest = tile - b * size[Size.TILES]
+        side = size[Size.TILE]
+        row = rest // size[Size.TILES_X]
+        column = rest - row * size[Size.TILES_X]
+        right = ti.min((column + 1) * side, size[Size.WIDTH])
+        bottom = ti.min((row + 1) * side, size[Size.HEIGHT])
+        return b, column * side, right, row * side, bottom
+
+    @ti.func
+    def clear(self, covered: ti.template(), counts: ti.template(), size: ti.template(), tile):
+        b, left, right, top, bottom = self.box_of(tile, size)
+        for row in range(top, bottom):
+            p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
+            for column in range(left, right):
+                covered[p + column] = -self.huge
+                counts[p + column] = 0
+
+    @ti.func
+    def sum_up(self, counts: ti.template(), size: ti.template(), tile):
+        """(sum, largest) of a tile's counts."""
+        b, left, right, top, bottom = self.box_of(tile, size)
+        total, longest = 0, 0
+        for row in range(top, bottom):
+            p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
+            for column in range(left, right):
+                total += counts[p + column]
+                longest = ti.max(longest, counts[p + column])
+        return total, longest
+
+    @ti.func
+    def begin(
+        self,
+        counts: ti.template(),
+        firsts: ti.template(),
+        starts: ti.template(),
+        size: ti.template(),
+        tile,
+    ):
+        """Turn a tile's counts into beginnings."""
+        b, left, right, top, bottom = self.box_of(tile, size)
+        at = starts[tile]
+        for row in range(top, bottom):
+            p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
+            for column in range(left, right):
+                count = counts[p + column]
+                counts[p + column] = at
+                firsts[p + column] = at
+                at += count
+
+    @ti.func
+    def visit(
+        self,
+        faces: ti.template(),
+        boxes: ti.template(),
+        begins: ti.template(),
+        listed: ti.template(),
+        covered: ti.template(),
+        counts: ti.template(),
+        slots: ti.template(),
+        size: ti.template(),
+        tile,
+        step: ti.template(),
+    ):
+        """Go through a tile's faces and their pixels; `step` is that of `enter`."""
+        b, x_first, x_last, y_first, y_last = self.box_of(tile, size)
+        for pair in range(begins[tile], begins[tile + 1]):
+            f = listed[pair]
+            left, right = ti.max(boxes[4 * f], x_first), ti.min(boxes[4 * f + 1], x_last)
+            top, bottom = ti.max(boxes[4 * f + 2], y_first), ti.min(boxes[4 * f + 3], y_last)
+            # A face that covers a pixel is three pixels wide, or the pixel has a corner on an edge.
+            wide = right > left and bottom > top
+            if ti.static(step == 0):
+                wide = wide and boxes[4 * f + 1] - boxes[4 * f] > 1
+            if wide:
+                edges, reach, low, high = self.outline(faces, f)
+                for row in range(top, bottom):
+                    y = ti.cast(size[Size.HEIGHT] - row, self.real) - 0.5
+                    p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
+                    for column in range(left, right):
+                        x = ti.cast(column, self.real) + 0.5
+                        self.enter(
+                            faces,
+                            covered,
+                            counts,
+                            slots,
+                            f,
+                            pair,
+                            p + column,
+                            x,
+                            y,
+                            edges,
+                            reach,
+                            low,
+                            high,
+                            step,
+                        )
+
+    @ti.func
+    def meet(
+        self,
+        faces: ti.template(),
+        boxes: ti.template(),
+        begins: ti.template(),
+        listed: ti.template(),
+        covered: ti.template(),
+        counts: ti.template(),
+        slots: ti.template(),
+        size: ti.template(),
+        p,
+        step: ti.template(),
+    ):
+        """Go through the faces of a pixel's tile; `step` is that of `enter`."""
+        row, column, tile = self.pixel_at(p, size)
+        x = ti.cast(column, self.real) + 0.5
+        y = ti.cast(size[Size.HEIGHT] - row, self.real) - 0.5
+        for pair in range(begins[tile], begins[tile + 1]):
+            f = listed[pair]
+            if (
+                column >= boxes[4 * f]
+                and column < boxes[4 * f + 1]
+                and row >= boxes[4 * f + 2]
+                and row < boxes[4 * f + 3]
+            ):
+                edges, reach, low, high = self.outline(faces, f)
+                self.enter(
+                    faces,
+                    covered,
+                    counts,
+                    slots,
+                    f,
+                    pair,
+                    p,
+                    x,
+                    y,
+                    edges,
+                    reach,
+                    low,
+                    high,
+                    step,
+                )
+
+    @ti.func
+    def pixel_at(self, p, size: ti.template()):
+        """(row, column, tile) of a pixel."""
+        pixels = size[Size.HEIGHT] * size[Size.WIDTH]
+        b = p // pixels
+        rest = p - b * pixels
+        row = rest // size[Size.WIDTH]
+        column = rest - row * size[Size.WIDTH]
+        side = size[Size.TILE]
+        tile = b * size[Size.TILES] + (row // side) * size[Size.TILES_X] + column // side
+        return row, column, tile
+
+    @ti.func
+    def outline(self, faces: ti.template(), f):
+        """(edges, reach, least w, largest w) of a face.
+
+        `edges` has three rows (x, y, dx, dy), counter-clockwise. `reach` is by how much an edge's
+        cross product can change within half a pixel. The last two numbers are of w with `ORDER`.
+        """
+        at = Face.SIZE * f
+        sign = faces[at + Face.SIGN]
+        edges = ti.Matrix.zero(self.real, 3, 4)
+        reach = ti.Vector.zero(self.real, 3)
+        for i in ti.static(range(3)):
+            x0, y0 = faces[at + 2 * i], faces[at + 2 * i + 1]
+            dx = sign * (faces[at + 2 * ((i + 1) % 3)] - x0)
+            dy = sign * (faces[at + 2 * ((i + 1) % 3) + 1] - y0)
+            edges[i, 0] = x0
+            edges[i, 1] = y0
+            edges[i, 2] = dx
+            edges[i, 3] = dy
+            reach[i] = 0.5 * (ti.abs(dx) + ti.abs(dy))
+        return edges, reach, faces[at + Face.W_MIN], faces[at + Face.W_MAX]
+
+    @ti.func
+    def enter(
+        self,
+        faces: ti.template(),
+        covered: ti.template(),
+        counts: ti.template(),
+        slots: ti.template(),
+        f,
+        pair,
+        p,
+        x,
+        y,
+        edges,
+        reach,
+        low,
+        high,
+        step: ti.template(),
+    ):
+        """What is done with a face and a pixel.
+
+        Step 0: if the face covers the pixel, note its least w there. Step 1: count it, unless it is
+        wholly behind a face that covers the pixel. Step 2: list it; as -1 - pair if it covers it.
+        """
+        touches, covers = True, True
+        for i in ti.static(range(3)):
+            value = edges[i, 2] * (y - edges[i, 1]) - edges[i, 3] * (x - edges[i, 0])
+            touches = touches and value > -reach[i]
+            covers = covers and value >= reach[i]
+        at = Face.SIZE * f
+        covers = covers and faces[at + Face.CUT] == 0
+        if covers if ti.static(step == 0) else touches:
+            slope_x, slope_y = faces[at + Face.SLOPE_X], faces[at + Face.SLOPE_Y]
+            w = faces[at + Face.W] + faces[at + Face.ORDER]
+            w += slope_x * (x - faces[at]) + slope_y * (y - faces[at + 1])
+            spread = 0.5 * (ti.abs(slope_x) + ti.abs(slope_y))
+            if ti.static(step == 0):
+                covered[p] = ti.max(covered[p], ti.max(w - spread, low))
+            else:
+                if ti.min(w + spread, high) >= covered[p]:
+                    if ti.static(step == 1):
+                        counts[p] = counts[p] + 1
+                    else:
+                        slots[counts[p]] = -1 - pair if covers else pair
+                        counts[p] = counts[p] + 1
+
+    @ti.func
+    def add(self, values: ti.template(), at, value):
+        """Add to an element; atomically on a GPU, where threads share a tile."""
+        if ti.static(self.on_cpu):
+            values[at] = values[at] + value
+        else:
+            ti.atomic_add(values[at], value)
