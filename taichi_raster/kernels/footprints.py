@@ -46,12 +46,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class View:
-    """What kernels are compiled for."""
+    """What kernels are compiled for.
+
+    Attributes:
+        perspective, orthographic, cull, clockwise: as for `SharpRasterizer`.
+        channels: of the attributes at corners; -1 for what each corner has a share in, without
+            colours.
+    """
 
     perspective: bool
     orthographic: bool
     cull: bool
     clockwise: bool
+    channels: int = -1
 
 
 class Size:
@@ -67,8 +74,7 @@ class Size:
     WORKERS = 7
     LONGEST = 8  # the most fragments of a pixel
     PIECES = 9  # a worker's room for pieces
-    CHANNELS = 10
-    COUNT = 11
+    COUNT = 10
 
 
 @ti.data_oriented
@@ -77,11 +83,13 @@ class Footprints:
 
     def __init__(self, view: View, runtime: Runtime) -> None:
         self.view = view
+        self.values = 3 * max(view.channels, 0)  # of a face's attributes
         self.on_cpu = runtime.arch == "cpu"
         double = runtime.precision == "f64"
         self.real: Any = runtime.ti_float
         self.tie = 1e-11 if double else 4e-6
         self.tiny = 1e-14 if double else 1e-8
+        self.near = 1e-12 if double else 1e-6
         self.huge = 1e30
 
     # --- faces ------------------------------------------------------------------------------------
@@ -249,33 +257,6 @@ class Footprints:
                     sums[2 * tile + 1] = longest
 
     @ti.kernel
-    def fill_tiles(
-        self,
-        faces: FLOATS,
-        boxes: INTS,
-        begins: INTS,
-        listed: INTS,
-        covered: FLOATS,
-        counts: INTS,
-        firsts: INTS,
-        starts: INTS,
-        slots: INTS,
-        size: INTS,
-    ):
-        """List each pixel's fragments, tile after tile; on a CPU.
-
-        Turns `counts` into the ends of the lists, and writes their beginnings into `firsts`.
-        `starts` has where each tile's begin.
-        """
-        for slot in range(size[Size.WORKERS] * 512):
-            if slot & 511 == 0:
-                for tile in range(
-                    self.first_of(slot // 512, size), self.first_of(slot // 512 + 1, size)
-                ):
-                    self.begin(counts, firsts, starts, size, tile)
-                    self.visit(faces, boxes, begins, listed, covered, counts, slots, size, tile, 2)
-
-    @ti.kernel
     def count_pixels(
         self,
         faces: FLOATS,
@@ -394,27 +375,70 @@ class Footprints:
                 wide = wide and boxes[4 * f + 1] - boxes[4 * f] > 1
             if wide:
                 edges, reach, low, high = self.outline(faces, f)
+                x = ti.cast(left, self.real) + 0.5
                 for row in range(top, bottom):
                     y = ti.cast(size[Size.HEIGHT] - row, self.real) - 0.5
-                    p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
-                    for column in range(left, right):
-                        x = ti.cast(column, self.real) + 0.5
-                        self.enter(
-                            faces,
-                            covered,
-                            counts,
-                            slots,
-                            f,
-                            pair,
-                            p + column,
-                            x,
-                            y,
-                            edges,
-                            reach,
-                            low,
-                            high,
-                            step,
-                        )
+                    p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH] + left
+                    first, last, full, empty = self.span(edges, reach, x, y, right - left)
+                    slope = faces[Face.SIZE * f + Face.SLOPE_X]
+                    w, spread = self.depth_at(faces, f, x, y)
+                    if faces[Face.SIZE * f + Face.CUT] > 0:
+                        empty = full
+                    if ti.static(step == 0):
+                        for i in range(full, empty):
+                            here = w + slope * ti.cast(i, self.real) - spread
+                            covered[p + i] = ti.max(covered[p + i], ti.max(here, low))
+                    else:
+                        for i in range(first, last):
+                            here = w + slope * ti.cast(i, self.real) + spread
+                            if ti.min(here, high) >= covered[p + i]:
+                                count = counts[p + i]
+                                if ti.static(step == 2):
+                                    covers = i >= full and i < empty
+                                    slots[count] = ti.select(covers, -1 - pair, pair)
+                                counts[p + i] = count + 1
+
+    @ti.func
+    def span(self, edges, reach, x, y, count):
+        """(first, last, full, empty) of `count` pixels of a row, the first of them at (x, y).
+
+        Those from `first` to before `last` touch the triangle; from `full` to before `empty` it
+        covers them.
+        """
+        low, high = ti.cast(0, self.real), ti.cast(count, self.real)
+        full, empty = low, high
+        for i in ti.static(range(3)):
+            dy = edges[i, 3]
+            value = edges[i, 2] * (y - edges[i, 1]) - dy * (x - edges[i, 0])
+            outer, inner = value + reach[i], value - reach[i]
+            if dy == 0:
+                if outer <= 0:
+                    high = low
+                if inner < 0:
+                    empty = full
+            else:
+                outer, inner = outer / dy, inner / dy
+                if dy > 0:
+                    high = ti.min(high, ti.ceil(outer))
+                    empty = ti.min(empty, ti.floor(inner) + 1)
+                else:
+                    low = ti.max(low, ti.floor(outer) + 1)
+                    full = ti.max(full, ti.ceil(inner))
+        return (
+            ti.cast(ti.min(low, high), ti.i32),
+            ti.cast(high, ti.i32),
+            ti.cast(ti.min(full, empty), ti.i32),
+            ti.cast(empty, ti.i32),
+        )
+
+    @ti.func
+    def depth_at(self, faces: ti.template(), f, x, y):
+        """(w with `ORDER` at a pixel's centre, by how much it can differ within the pixel)."""
+        at = Face.SIZE * f
+        slope_x, slope_y = faces[at + Face.SLOPE_X], faces[at + Face.SLOPE_Y]
+        w = faces[at + Face.W] + faces[at + Face.ORDER]
+        w += slope_x * (x - faces[at]) + slope_y * (y - faces[at + 1])
+        return w, 0.5 * (ti.abs(slope_x) + ti.abs(slope_y))
 
     @ti.func
     def meet(
@@ -525,10 +549,7 @@ class Footprints:
         at = Face.SIZE * f
         covers = covers and faces[at + Face.CUT] == 0
         if covers if ti.static(step == 0) else touches:
-            slope_x, slope_y = faces[at + Face.SLOPE_X], faces[at + Face.SLOPE_Y]
-            w = faces[at + Face.W] + faces[at + Face.ORDER]
-            w += slope_x * (x - faces[at]) + slope_y * (y - faces[at + 1])
-            spread = 0.5 * (ti.abs(slope_x) + ti.abs(slope_y))
+            w, spread = self.depth_at(faces, f, x, y)
             if ti.static(step == 0):
                 covered[p] = ti.max(covered[p], ti.max(w - spread, low))
             else:

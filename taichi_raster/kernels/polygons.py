@@ -27,8 +27,12 @@ class At:
     BOTTOM = 5
     TOP = 6
     AREA = 7
-    NEXT = 8  # the next face to hide it
-    FIRST = 9  # x, y and the label of the edge that begins there, for each corner
+    X = 8  # integrals of x and y
+    Y = 9
+    LIMIT = 10  # the most that w can be
+    NEXT = 11  # the next face to hide it
+    TRIANGLE = 12  # the whole face, before it is cut: x and y of each corner
+    FIRST = 18  # x, y and the label of the edge that begins there, for each corner
 
 
 RECORD = At.FIRST + 3 * CORNERS

@@ -25,6 +25,9 @@ LABELS = 8
 CLIPPED = 3  # where it leaves [near, far]
 EQUAL = 4  # where its depth is that of the face whose piece this is
 
+LOCAL = 10
+"""Corners of a face within a pixel: at most 3, and one more for each of six cuts."""
+
 SPARE = 3
 """Records of a worker for intermediate results, behind those of its faces and pieces."""
 
@@ -35,7 +38,8 @@ class Seen:
     AREA = 0
     X = 1  # integrals of x and y over the part that is seen, relative to the pixel's centre
     Y = 2
-    SIZE = 3
+    HIDING = 3  # how many fragments hide some of it
+    SIZE = 4
 
 
 @ti.data_oriented
@@ -46,7 +50,11 @@ class Visibility(Footprints):
     def see_tiles(
         self,
         faces: FLOATS,
+        boxes: INTS,
+        begins: INTS,
         listed: INTS,
+        covered: FLOATS,
+        starts: INTS,
         firsts: INTS,
         ends: INTS,
         slots: INTS,
@@ -54,42 +62,30 @@ class Visibility(Footprints):
         memory: FLOATS,
         order: INTS,
         seen: FLOATS,
-        weights: FLOATS,
+        attributes: FLOATS,
+        found: FLOATS,
         size: INTS,
     ):
-        """What each pixel sees of its fragments; on a CPU.
+        """List each pixel's fragments, and find what it sees of them; on a CPU.
 
-        Writes `Seen` of each, and what each of its corners has a share in: the part's area times
-        the corner's (perspective-correct) barycentric coordinate at the part's centroid.
+        Turns `ends` from counts into the ends of the lists. Writes `Seen` of each fragment. `found`
+        is the picture: C channels without a background, and alpha; or, without channels, what each
+        of a fragment's corners has a share in: the area that is seen, times the corner's
+        (perspective-correct) barycentric coordinate at its centroid.
         """
         for slot in range(size[Size.WORKERS] * 512):
             if slot & 511 == 0:
                 worker = slot // 512
                 for tile in range(self.first_of(worker, size), self.first_of(worker + 1, size)):
+                    self.begin(ends, firsts, starts, size, tile)
+                    self.visit(faces, boxes, begins, listed, covered, ends, slots, size, tile, 2)
                     b, left, right, top, bottom = self.box_of(tile, size)
                     for row in range(top, bottom):
-                        p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
                         for column in range(left, right):
-                            begin, end = firsts[p + column], ends[p + column]
-                            if end > begin:
-                                self.see(
-                                    faces,
-                                    listed,
-                                    slots,
-                                    limits,
-                                    memory,
-                                    order,
-                                    seen,
-                                    weights,
-                                    weights,
-                                    size,
-                                    row,
-                                    column,
-                                    begin,
-                                    end,
-                                    worker,
-                                    False,
-                                )
+                            self.see(
+                                faces, listed, firsts, ends, slots, limits, memory, order, seen,
+                                attributes, found, found, found, size, b, row, column, worker, False
+                            )  # fmt: skip
 
     @ti.kernel
     def see_tiles_vjp(
@@ -103,42 +99,185 @@ class Visibility(Footprints):
         memory: FLOATS,
         order: INTS,
         seen: FLOATS,
+        attributes: FLOATS,
         adjoints: FLOATS,
         pairs: FLOATS,
+        colours: FLOATS,
         size: INTS,
     ):
-        """Add to each (tile, face) `Pair` what the adjoints of the weights give; on a CPU."""
+        """Add to each (tile, face) what the adjoints of `found` give; on a CPU.
+
+        `pairs` has its `Pair`, `colours` the adjoints of its attributes.
+        """
         for slot in range(size[Size.WORKERS] * 512):
             if slot & 511 == 0:
                 worker = slot // 512
                 for tile in range(self.first_of(worker, size), self.first_of(worker + 1, size)):
                     b, left, right, top, bottom = self.box_of(tile, size)
                     for row in range(top, bottom):
-                        p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
                         for column in range(left, right):
-                            begin, end = firsts[p + column], ends[p + column]
-                            if end > begin:
-                                self.see(
-                                    faces,
-                                    listed,
-                                    slots,
-                                    limits,
-                                    memory,
-                                    order,
-                                    seen,
-                                    adjoints,
-                                    pairs,
-                                    size,
-                                    row,
-                                    column,
-                                    begin,
-                                    end,
-                                    worker,
-                                    True,
-                                )
+                            self.see(
+                                faces, listed, firsts, ends, slots, limits, memory, order, seen,
+                                attributes, adjoints, pairs, colours, size, b, row, column, worker,
+                                True
+                            )  # fmt: skip
+
+    @ti.kernel
+    def gather(
+        self,
+        faces: FLOATS,
+        boxes: INTS,
+        begins: INTS,
+        listed: INTS,
+        pairs: FLOATS,
+        colours: FLOATS,
+        to_vertices: FLOATS,
+        to_attributes: FLOATS,
+        size: INTS,
+    ):
+        """Sum up each face's pairs, in the order of its tiles, and return to NDC and z."""
+        for f in range(size[Size.BATCH] * size[Size.FACES]):
+            side = size[Size.TILE]
+            base = f // size[Size.FACES] * size[Size.TILES]
+            left, right = boxes[4 * f] // side, (boxes[4 * f + 1] - 1) // side + 1
+            top, bottom = boxes[4 * f + 2] // side, (boxes[4 * f + 3] - 1) // side + 1
+            if boxes[4 * f] >= boxes[4 * f + 1] or boxes[4 * f + 2] >= boxes[4 * f + 3]:
+                bottom = top
+            total = ti.Vector.zero(self.real, Pair.SIZE)
+            of_colours = ti.Vector.zero(self.real, max(self.values, 1))
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    tile = base + row * size[Size.TILES_X] + column
+                    low, high = begins[tile], begins[tile + 1] - 1
+                    while low < high:  # the lists are in the order of the faces
+                        middle = (low + high) // 2
+                        if listed[middle] < f:
+                            low = middle + 1
+                        else:
+                            high = middle
+                    for i in ti.static(range(Pair.SIZE)):
+                        total[i] += pairs[Pair.SIZE * low + i]
+                    for i in ti.static(range(self.values)):
+                        of_colours[i] += colours[3 * self.view.channels * low + i]
+            half = 0.5 * ti.cast(ti.min(size[Size.HEIGHT], size[Size.WIDTH]), self.real)
+            for i in ti.static(range(3)):
+                w = faces[Face.SIZE * f + Face.W + i]
+                slope = -(w * w)
+                if ti.static(self.view.orthographic):
+                    slope = -1 + 0 * w
+                to_vertices[9 * f + 3 * i] = half * total[2 * i]
+                to_vertices[9 * f + 3 * i + 1] = half * total[2 * i + 1]
+                to_vertices[9 * f + 3 * i + 2] = slope * total[Pair.W + i]
+            for i in ti.static(range(self.values)):
+                to_attributes[3 * self.view.channels * f + i] = of_colours[i]
 
     @ti.func
     def see(
+        self,
+        faces: ti.template(),
+        listed: ti.template(),
+        firsts: ti.template(),
+        ends: ti.template(),
+        slots: ti.template(),
+        limits: ti.template(),
+        memory: ti.template(),
+        order: ti.template(),
+        seen: ti.template(),
+        attributes: ti.template(),
+        found: ti.template(),
+        pairs: ti.template(),
+        colours: ti.template(),
+        size: ti.template(),
+        b,
+        row,
+        column,
+        worker,
+        adjoint: ti.template(),
+    ):
+        """One pixel. Where `adjoint`, `found` holds the adjoints, otherwise it is written."""
+        p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH] + column
+        begin, end = firsts[p], ends[p]
+        x = ti.cast(column, self.real) + 0.5
+        y = ti.cast(size[Size.HEIGHT] - row, self.real) - 0.5
+        zero = 0 * x
+        count = end - begin
+        base = worker * RECORD * (size[Size.LONGEST] + size[Size.PIECES] + SPARE)
+        places = worker * 2 * size[Size.LONGEST]
+        alone = False
+        if count == 1:
+            alone = slots[begin] < 0
+        colour = ti.Vector.zero(self.real, self.view.channels + 1)
+        if alone:
+            if ti.static(adjoint):
+                self.inner(
+                    faces, listed, slots, attributes, found, pairs, colours, p, begin,
+                    zero + 1, zero, zero, x, y
+                )  # fmt: skip
+            else:
+                self.keep(seen, begin, zero + 1, zero, zero, 0)
+                self.show(faces, listed, slots, attributes, found, colour, begin, zero + 1, x, y)
+        elif count > 0:
+            if ti.static(adjoint):
+                self.pass_all(
+                    faces, listed, slots, limits, memory, order, seen, attributes, found, pairs,
+                    colours, size, p, begin, end, base, places, x, y
+                )  # fmt: skip
+            else:
+                self.look(
+                    faces, listed, slots, limits, memory, order, seen, size, begin, end, base,
+                    places, x, y
+                )  # fmt: skip
+                for at in range(begin, end):
+                    area = seen[Seen.SIZE * at + Seen.AREA]
+                    if area > 0:
+                        u = x + seen[Seen.SIZE * at + Seen.X] / area
+                        v = y + seen[Seen.SIZE * at + Seen.Y] / area
+                        self.show(
+                            faces, listed, slots, attributes, found, colour, at, area, u, v
+                        )
+                    elif ti.static(self.view.channels < 0):
+                        for i in ti.static(range(3)):
+                            found[3 * at + i] = 0
+        if ti.static(not adjoint and self.view.channels >= 0):
+            for c in ti.static(range(self.view.channels + 1)):
+                found[(self.view.channels + 1) * p + c] = colour[c]
+
+    @ti.func
+    def keep(self, seen: ti.template(), at, area, x_sum, y_sum, hiding):
+        seen[Seen.SIZE * at + Seen.AREA] = area
+        seen[Seen.SIZE * at + Seen.X] = x_sum
+        seen[Seen.SIZE * at + Seen.Y] = y_sum
+        seen[Seen.SIZE * at + Seen.HIDING] = hiding
+
+    @ti.func
+    def show(
+        self,
+        faces: ti.template(),
+        listed: ti.template(),
+        slots: ti.template(),
+        attributes: ti.template(),
+        found: ti.template(),
+        colour: ti.template(),
+        at,
+        area,
+        x,
+        y,
+    ):
+        """Add a fragment to its pixel's colour, or write what its corners have a share in."""
+        f = self.face_of(listed, slots, at)
+        share = area * self.mixing(faces, f, x, y)
+        if ti.static(self.view.channels < 0):
+            for i in ti.static(range(3)):
+                found[3 * at + i] = share[i]
+        else:
+            corner = 3 * self.view.channels * f
+            for c in ti.static(range(self.view.channels)):
+                for i in ti.static(range(3)):
+                    colour[c] += share[i] * attributes[corner + i * self.view.channels + c]
+            colour[self.view.channels] += area
+
+    @ti.func
+    def look(
         self,
         faces: ti.template(),
         listed: ti.template(),
@@ -147,86 +286,171 @@ class Visibility(Footprints):
         memory: ti.template(),
         order: ti.template(),
         seen: ti.template(),
-        weights: ti.template(),
-        pairs: ti.template(),
         size: ti.template(),
-        row,
-        column,
         begin,
         end,
-        worker,
-        adjoint: ti.template(),
+        base,
+        places,
+        x,
+        y,
     ):
-        """One pixel, whose fragments are `slots[begin:end]`.
+        """Find what is seen of each of a pixel's fragments.
 
-        Where `adjoint`, `weights` are the weights' adjoints; otherwise they are written.
+        As long as none overlaps another, all of each is seen, until they fill the pixel and what
+        follows is behind them. Where some overlap, each is cut by those in front of it.
         """
-        x = ti.cast(column, self.real) + 0.5
-        y = ti.cast(size[Size.HEIGHT] - row, self.real) - 0.5
         count = end - begin
-        base = worker * RECORD * (size[Size.LONGEST] + size[Size.PIECES] + SPARE)
-        places = worker * 2 * size[Size.LONGEST]
-        alone = count == 1 and slots[begin] < 0
-        if alone:
-            if ti.static(not adjoint):
-                seen[Seen.SIZE * begin] = 1
-                seen[Seen.SIZE * begin + 1] = 0
-                seen[Seen.SIZE * begin + 2] = 0
-        else:
-            for k in range(count):
-                self.place(
-                    faces, listed, slots, limits, memory, order, size, begin, k, base, places, x, y
-                )
-        total = 0 * x
-        lowest = self.huge + total
-        for o in range(count):
-            k = 0
-            if not alone:
-                k = order[places + o]
-            at = begin + k
+        self.sort(faces, listed, slots, memory, order, begin, count, base, places, True, x, y)
+        full = 1 - 10 * self.tiny
+        total, lowest = 0 * x, self.huge + 0 * x
+        overlap, o = False, 0
+        while o < count and not overlap:
+            k = order[places + o]
             record = base + RECORD * k
-            pair = slots[at]
-            pair = ti.select(pair < 0, -1 - pair, pair)
-            f = listed[pair]
-            if not alone:
-                if ti.static(not adjoint):
-                    area, x_sum, y_sum = 0 * x, 0 * x, 0 * x
-                    # What is behind a full pixel is not seen.
-                    open_yet = total < 1 - 10 * self.tiny or memory[record + At.W_MAX] >= lowest
-                    if open_yet and memory[record + At.AREA] > self.tiny:
+            if total >= full and memory[record + At.LIMIT] < lowest:
+                break
+            self.place(faces, listed, slots, limits, memory, begin, k, base, x, y)
+            area = memory[record + At.AREA]
+            if area > self.tiny:
+                for before in range(o):
+                    if not overlap:
+                        other = base + RECORD * order[places + before]
+                        overlap = self.boxes_meet(memory, record, other)
+                        if overlap:
+                            overlap = not (
+                                self.parted(memory, record, other)
+                                or self.parted(memory, other, record)
+                            )
+                total += area
+                lowest = ti.min(lowest, memory[record + At.W_MIN])
+            self.keep(seen, begin + k, area, memory[record + At.X], memory[record + At.Y], 0)
+            o += 1
+        if overlap:
+            o = 0
+            total, lowest = 0 * x, self.huge + 0 * x
+            while o < count:
+                k = order[places + o]
+                record = base + RECORD * k
+                if total >= full and memory[record + At.LIMIT] < lowest:
+                    break
+                self.place(faces, listed, slots, limits, memory, begin, k, base, x, y)
+                area, x_sum, y_sum = memory[record + At.AREA], 0 * x, 0 * x
+                hiding = 0
+                if area > self.tiny:
+                    hiding = self.hidden_by(
+                        faces, listed, slots, limits, memory, order, size, begin, count, k, base,
+                        places, x, y
+                    )  # fmt: skip
+                    if hiding == 0:
+                        x_sum, y_sum = memory[record + At.X], memory[record + At.Y]
+                    else:
                         area, x_sum, y_sum = self.pieces(
-                            faces, listed, slots, limits, memory, order, pairs, size, begin,
-                            count, k, base, places, x, y, area, x_sum, y_sum, False
+                            faces, listed, slots, limits, memory, order, seen, size, begin, hiding,
+                            k, base, places, x, y, x_sum, x_sum, x_sum, False
                         )  # fmt: skip
                     total += area
                     if area > 0:
                         lowest = ti.min(lowest, memory[record + At.W_MIN])
-                    seen[Seen.SIZE * at + Seen.AREA] = area
-                    seen[Seen.SIZE * at + Seen.X] = x_sum
-                    seen[Seen.SIZE * at + Seen.Y] = y_sum
+                self.keep(seen, begin + k, area, x_sum, y_sum, hiding)
+                o += 1
+        while o < count:
+            self.keep(seen, begin + order[places + o], 0 * x, 0 * x, 0 * x, 0)
+            o += 1
+
+    @ti.func
+    def pass_all(
+        self,
+        faces: ti.template(),
+        listed: ti.template(),
+        slots: ti.template(),
+        limits: ti.template(),
+        memory: ti.template(),
+        order: ti.template(),
+        seen: ti.template(),
+        attributes: ti.template(),
+        adjoints: ti.template(),
+        pairs: ti.template(),
+        colours: ti.template(),
+        size: ti.template(),
+        p,
+        begin,
+        end,
+        base,
+        places,
+        x,
+        y,
+    ):
+        """Pass on the adjoints of a pixel with several fragments, or with edges."""
+        count = end - begin
+        some_hidden = False
+        for at in range(begin, end):
+            some_hidden = some_hidden or seen[Seen.SIZE * at + Seen.HIDING] > 0
+        self.sort(
+            faces, listed, slots, memory, order, begin, count, base, places, some_hidden, x, y
+        )
+        for k in range(count):
+            at = begin + k
             area = seen[Seen.SIZE * at + Seen.AREA]
             if area > 0:
-                x_mean = seen[Seen.SIZE * at + Seen.X] / area
-                y_mean = seen[Seen.SIZE * at + Seen.Y] / area
-                if ti.static(adjoint):
-                    mean, slope_x, slope_y = self.inner(
-                        faces, weights, pairs, f, pair, at, area, x_mean, y_mean, x, y
-                    )
-                    if not alone and (mean != 0 or slope_x != 0 or slope_y != 0):
-                        a, b, c = self.pieces(
-                            faces, listed, slots, limits, memory, order, pairs, size, begin,
-                            count, k, base, places, x, y,
-                            mean - slope_x * x_mean - slope_y * y_mean, slope_x, slope_y, True
+                u, v = seen[Seen.SIZE * at + Seen.X] / area, seen[Seen.SIZE * at + Seen.Y] / area
+                mean, slope_x, slope_y = self.inner(
+                    faces, listed, slots, attributes, adjoints, pairs, colours, p, at, area, u, v,
+                    x, y
+                )  # fmt: skip
+                if mean != 0 or slope_x != 0 or slope_y != 0:
+                    constant = mean - slope_x * u - slope_y * v
+                    self.place(faces, listed, slots, limits, memory, begin, k, base, x, y)
+                    if seen[Seen.SIZE * at + Seen.HIDING] > 0:
+                        hiding = self.hidden_by(
+                            faces, listed, slots, limits, memory, order, size, begin, count, k,
+                            base, places, x, y
                         )  # fmt: skip
-                else:
-                    share = self.mixing(faces, f, x + x_mean, y + y_mean)
-                    for i in ti.static(range(3)):
-                        weights[3 * at + i] = area * share[i]
-            elif ti.static(not adjoint):
-                for i in ti.static(range(3)):
-                    weights[3 * at + i] = 0 * area
+                        _area, _x_sum, _y_sum = self.pieces(
+                            faces, listed, slots, limits, memory, order, pairs, size, begin,
+                            hiding, k, base, places, x, y, constant, slope_x, slope_y, True
+                        )  # fmt: skip
+                    else:
+                        self.pass_on(
+                            faces, listed, slots, memory, pairs, begin, base + RECORD * k,
+                            self.face_of(listed, slots, at), k, x, y, constant, slope_x, slope_y
+                        )  # fmt: skip
 
     # --- a pixel's fragments ----------------------------------------------------------------------
+
+    @ti.func
+    def sort(
+        self,
+        faces: ti.template(),
+        listed: ti.template(),
+        slots: ti.template(),
+        memory: ti.template(),
+        order: ti.template(),
+        begin,
+        count,
+        base,
+        places,
+        needed,
+        x,
+        y,
+    ):
+        """Order fragments by the most that w can be in the pixel, if `needed`; none is placed yet."""
+        for k in range(count):
+            record = base + RECORD * k
+            memory[record + At.COUNT] = -1
+            o = k
+            if needed:
+                f = self.face_of(listed, slots, begin + k)
+                w, spread = self.depth_at(faces, f, x, y)
+                limit = ti.min(w + spread, faces[Face.SIZE * f + Face.W_MAX])
+                memory[record + At.LIMIT] = limit
+                # Nearest first; of equals the one that is listed first.
+                while o > 0:
+                    before = order[places + o - 1]
+                    if memory[base + RECORD * before + At.LIMIT] >= limit:
+                        break
+                    order[places + o] = before
+                    o -= 1
+            order[places + o] = k
 
     @ti.func
     def place(
@@ -236,111 +460,115 @@ class Visibility(Footprints):
         slots: ti.template(),
         limits: ti.template(),
         memory: ti.template(),
-        order: ti.template(),
-        size: ti.template(),
         begin,
         k,
         base,
-        places,
         x,
         y,
     ):
-        """Cut fragment `k` by the pixel, measure it, and put it into the order of depth."""
-        pair = slots[begin + k]
+        """Cut fragment `k` by the pixel and by [near, far], and measure it, unless that is done."""
         record = base + RECORD * k
-        covers = pair < 0
-        f = listed[ti.select(covers, -1 - pair, pair)]
-        at = Face.SIZE * f
-        half = 0.5 + 0 * x
-        if covers:
-            put(memory, record, 0, -half, -half, BORDER)
-            put(memory, record, 1, half, -half, BORDER)
-            put(memory, record, 2, half, half, BORDER)
-            put(memory, record, 3, -half, half, BORDER)
-            memory[record] = 4
-        else:
-            self.cut(faces, limits, memory, size, f, k, base, record, x, y)
-        area, _x_sum, _y_sum = moments(memory, record)
-        memory[record + At.AREA] = area
-        low, high = faces[at + Face.W_MIN], faces[at + Face.W_MAX]
-        slope_x, slope_y = faces[at + Face.SLOPE_X], faces[at + Face.SLOPE_Y]
-        w0 = self.w_at(faces, f, x, y)
-        w_min, w_max = high, low
-        left, right, lower, upper = half, -half, half, -half
-        for i in range(ti.cast(memory[record], ti.i32)):
-            u = memory[record + At.FIRST + 3 * i]
-            v = memory[record + At.FIRST + 3 * i + 1]
-            w = w0 + slope_x * u + slope_y * v
-            w_min, w_max = ti.min(w_min, w), ti.max(w_max, w)
-            left, right = ti.min(left, u), ti.max(right, u)
-            lower, upper = ti.min(lower, v), ti.max(upper, v)
-        memory[record + At.W_MIN] = ti.max(w_min, low)
-        memory[record + At.W_MAX] = ti.min(ti.max(w_max, low), high)
-        memory[record + At.LEFT] = left
-        memory[record + At.RIGHT] = right
-        memory[record + At.BOTTOM] = lower
-        memory[record + At.TOP] = upper
-        # Nearest first; of equals the one that is listed first.
-        o = k
-        while o > 0:
-            before = order[places + o - 1]
-            if memory[base + RECORD * before + At.W_MAX] >= memory[record + At.W_MAX]:
-                break
-            order[places + o] = before
-            o -= 1
-        order[places + o] = k
-
-    @ti.func
-    def cut(
-        self,
-        faces: ti.template(),
-        limits: ti.template(),
-        memory: ti.template(),
-        size: ti.template(),
-        f,
-        k,
-        base,
-        record,
-        x,
-        y,
-    ):
-        """The part of a face within the pixel and within [near, far], into `record`."""
-        at = Face.SIZE * f
-        spare = base + RECORD * (size[Size.LONGEST] + size[Size.PIECES])
-        source, target = record, spare
-        turned = faces[at + Face.SIGN] < 0
-        for i in ti.static(range(3)):
-            corner = ti.select(turned, (3 - i) % 3, i)
-            edge = ti.select(turned, 2 - i, i)
-            put(
-                memory,
-                record,
-                i,
-                faces[at + 2 * corner] - x,
-                faces[at + 2 * corner + 1] - y,
-                LABELS * k + edge,
-            )
-        memory[record] = 3
-        sides = ti.select(faces[at + Face.CUT] > 0, 6, 4)
-        for side in range(sides):
-            a, b, c = 0 * x, 0 * x, 0.5 + 0 * x
-            needed = True
-            label = BORDER
-            if side < 4:
-                a = ti.select(side == 0, 1, ti.select(side == 1, -1, 0)) + a
-                b = ti.select(side == 2, 1, ti.select(side == 3, -1, 0)) + b
-                low = c
+        if memory[record + At.COUNT] < 0:
+            pair = slots[begin + k]
+            covers = pair < 0
+            f = listed[ti.select(covers, -1 - pair, pair)]
+            at = Face.SIZE * f
+            half = 0.5 + 0 * x
+            # Corners in local memory, twice: cutting goes from one half to the other.
+            xs = ti.Vector.zero(self.real, 2 * LOCAL)
+            ys = ti.Vector.zero(self.real, 2 * LOCAL)
+            labels = ti.Vector.zero(ti.i32, 2 * LOCAL)
+            n, source = 0, 0
+            if covers:
+                n = 4
+                for i in ti.static(range(4)):
+                    xs[i] = half * ti.static((-1, 1, 1, -1)[i])
+                    ys[i] = half * ti.static((-1, -1, 1, 1)[i])
+                    labels[i] = BORDER
                 for i in ti.static(range(3)):
-                    low = ti.min(low, a * (faces[at + 2 * i] - x) + b * (faces[at + 2 * i + 1] - y))
-                needed = low < -0.5
+                    memory[record + At.TRIANGLE + 2 * i] = (ti.static((-3, 3, 0)[i])) * half
+                    memory[record + At.TRIANGLE + 2 * i + 1] = (ti.static((-3, -3, 6)[i])) * half
             else:
-                a, b, c = self.clip_line(faces, limits, f, side == 4, x, y)
-                label = LABELS * k + CLIPPED
-            if needed:
-                split(memory, source, target, target, a, b, c, label, False)
-                source, target = target, source
-        if source != record:
-            copy(memory, source, record)
+                n = 3
+                turned = faces[at + Face.SIGN] < 0
+                for i in ti.static(range(3)):
+                    corner = ti.select(turned, (3 - i) % 3, i)
+                    xs[i] = faces[at + 2 * corner] - x
+                    ys[i] = faces[at + 2 * corner + 1] - y
+                    labels[i] = LABELS * k + ti.select(turned, 2 - i, i)
+                    memory[record + At.TRIANGLE + 2 * i] = xs[i]
+                    memory[record + At.TRIANGLE + 2 * i + 1] = ys[i]
+                beyond = ti.Vector(
+                    [
+                        ti.min(xs[0], xs[1], xs[2]) < -half,
+                        ti.max(xs[0], xs[1], xs[2]) > half,
+                        ti.min(ys[0], ys[1], ys[2]) < -half,
+                        ti.max(ys[0], ys[1], ys[2]) > half,
+                    ]
+                )
+                for side in range(ti.select(faces[at + Face.CUT] > 0, 6, 4)):
+                    a, b, c = 0 * x, 0 * x, half
+                    needed = True
+                    label = BORDER
+                    if side < 4:
+                        needed = beyond[side] != 0
+                        a = ti.select(side == 0, 1, ti.select(side == 1, -1, 0)) + a
+                        b = ti.select(side == 2, 1, ti.select(side == 3, -1, 0)) + b
+                    else:
+                        a, b, c = self.clip_line(faces, limits, f, side == 4, x, y)
+                        label = LABELS * k + CLIPPED
+                    if needed and n > 0:
+                        target = LOCAL - source
+                        m = target
+                        u, v, l = xs[source], ys[source], labels[source]  # noqa: E741
+                        d = a * u + b * v + c
+                        for i in range(n):
+                            following = source + ti.select(i + 1 < n, i + 1, 0)
+                            u_next, v_next = xs[following], ys[following]
+                            l_next = labels[following]
+                            d_next = a * u_next + b * v_next + c
+                            if d > 0:
+                                xs[m], ys[m], labels[m] = u, v, l
+                                m += 1
+                            if (d > 0) != (d_next > 0):
+                                t = d / (d - d_next)
+                                xs[m] = u + t * (u_next - u)
+                                ys[m] = v + t * (v_next - v)
+                                labels[m] = ti.select(d > 0, label, l)
+                                m += 1
+                            u, v, l, d = u_next, v_next, l_next, d_next  # noqa: E741
+                        n = m - target
+                        source = target
+            slope_x, slope_y = faces[at + Face.SLOPE_X], faces[at + Face.SLOPE_Y]
+            w0 = self.w_at(faces, f, x, y)
+            w_min, w_max = self.huge + 0 * x, -self.huge + 0 * x
+            left, right, lower, upper = half, -half, half, -half
+            area, x_sum, y_sum = 0 * x, 0 * x, 0 * x
+            if n > 2:
+                u, v = xs[source + n - 1], ys[source + n - 1]
+                for i in range(n):
+                    u_next, v_next = xs[source + i], ys[source + i]
+                    cross = u * v_next - u_next * v
+                    area += cross
+                    x_sum += cross * (u + u_next)
+                    y_sum += cross * (v + v_next)
+                    u, v = u_next, v_next
+                    w = slope_x * u + slope_y * v
+                    w_min, w_max = ti.min(w_min, w), ti.max(w_max, w)
+                    left, right = ti.min(left, u), ti.max(right, u)
+                    lower, upper = ti.min(lower, v), ti.max(upper, v)
+                    put(memory, record, i, u, v, labels[source + i])
+            memory[record + At.COUNT] = n
+            memory[record + At.AREA] = 0.5 * area
+            memory[record + At.X] = x_sum / 6
+            memory[record + At.Y] = y_sum / 6
+            low, high = faces[at + Face.W_MIN], faces[at + Face.W_MAX]
+            memory[record + At.W_MIN] = ti.min(ti.max(w0 + w_min, low), high)
+            memory[record + At.W_MAX] = ti.max(ti.min(w0 + w_max, high), low)
+            memory[record + At.LEFT] = left
+            memory[record + At.RIGHT] = right
+            memory[record + At.BOTTOM] = lower
+            memory[record + At.TOP] = upper
 
     @ti.func
     def clip_line(self, faces: ti.template(), limits: ti.template(), f, near, x, y):
@@ -426,7 +654,7 @@ class Visibility(Footprints):
         pairs: ti.template(),
         size: ti.template(),
         begin,
-        count,
+        hiding,
         k,
         base,
         places,
@@ -437,7 +665,7 @@ class Visibility(Footprints):
         c_in,
         adjoint: ti.template(),
     ):
-        """Sum up the pieces of fragment `k` that are seen: their moments.
+        """Sum up the pieces of fragment `k`, which `hiding` others hide some of: their moments.
 
         Where `adjoint`, each piece's edges pass on the adjoint of the integral of
         a_in + b_in x + c_in y.
@@ -448,9 +676,6 @@ class Visibility(Footprints):
         current = base + RECORD * (longest + room)
         record = base + RECORD * k
         f = self.face_of(listed, slots, begin + k)
-        hiding = self.hidden_by(
-            faces, listed, slots, limits, memory, order, size, begin, count, k, base, places, x, y
-        )
         area, x_sum, y_sum = 0 * x, 0 * x, 0 * x
         copy(memory, record, stack)
         memory[stack + At.NEXT] = 0
@@ -520,29 +745,80 @@ class Visibility(Footprints):
         record = base + RECORD * k
         f = self.face_of(listed, slots, begin + k)
         found = 0
-        left, right = memory[record + At.LEFT], memory[record + At.RIGHT]
-        lower, upper = memory[record + At.BOTTOM], memory[record + At.TOP]
         w_min = memory[record + At.W_MIN]
         for o in range(count):
             j = order[places + o]
             other = base + RECORD * j
-            if memory[other + At.W_MAX] < w_min:
+            if memory[other + At.LIMIT] < w_min:
                 break
-            if (
-                j != k
-                and memory[other + At.LEFT] < right
-                and memory[other + At.RIGHT] > left
-                and memory[other + At.BOTTOM] < upper
-                and memory[other + At.TOP] > lower
-                and memory[other + At.AREA] > self.tiny
-            ):
-                relation = self.compare(
-                    faces, limits, memory, size, self.face_of(listed, slots, begin + j), f,
-                    slots[begin + j] < 0, j < k, base, record, x, y
-                )  # fmt: skip
-                if relation > 0:
-                    order[places + longest + found] = 2 * j + relation - 1
-                    found += 1
+            if j != k:
+                self.place(faces, listed, slots, limits, memory, begin, j, base, x, y)
+                near = memory[other + At.W_MAX] >= w_min and memory[other + At.AREA] > self.tiny
+                if near:
+                    near = self.boxes_meet(memory, record, other)
+                if near:
+                    hider = self.face_of(listed, slots, begin + j)
+                    if not (
+                        self.parted(memory, record, other)
+                        or self.parted(memory, other, record)
+                        or self.apart(faces, memory, hider, record, x, y)
+                        or self.apart(faces, memory, f, other, x, y)
+                    ):
+                        relation = self.compare(
+                            faces, limits, memory, size, hider, f,
+                            slots[begin + j] < 0, j < k, base, record, x, y
+                        )  # fmt: skip
+                        if relation > 0:
+                            order[places + longest + found] = 2 * j + relation - 1
+                            found += 1
+        return found
+
+    @ti.func
+    def boxes_meet(self, memory: ti.template(), one, other):
+        """Whether two polygons' bounding boxes overlap."""
+        return (
+            memory[other + At.LEFT] < memory[one + At.RIGHT]
+            and memory[other + At.RIGHT] > memory[one + At.LEFT]
+            and memory[other + At.BOTTOM] < memory[one + At.TOP]
+            and memory[other + At.TOP] > memory[one + At.BOTTOM]
+        )
+
+    @ti.func
+    def parted(self, memory: ti.template(), one, other):
+        """Whether an edge of one triangle has the other triangle on its outer side."""
+        here, there = one + At.TRIANGLE, other + At.TRIANGLE
+        x = ti.Vector([memory[there], memory[there + 2], memory[there + 4]])
+        y = ti.Vector([memory[there + 1], memory[there + 3], memory[there + 5]])
+        found = False
+        for i in ti.static(range(3)):
+            j = ti.static((i + 1) % 3)
+            x0, y0 = memory[here + 2 * i], memory[here + 2 * i + 1]
+            dx, dy = memory[here + 2 * j] - x0, memory[here + 2 * j + 1] - y0
+            most = (dx * (y - y0) - dy * (x - x0)).max()
+            found = found or most <= self.near * (ti.abs(dx) + ti.abs(dy))
+        return found
+
+    @ti.func
+    def apart(self, faces: ti.template(), memory: ti.template(), f, record, x, y):
+        """Whether an edge of face `f` has a polygon on its outer side."""
+        at = Face.SIZE * f
+        sign = faces[at + Face.SIGN]
+        count = ti.cast(memory[record], ti.i32)
+        found = False
+        for edge in range(3):
+            if not found:
+                start = at + 2 * edge
+                end = at + 2 * ti.select(edge == 2, 0, edge + 1)
+                x0, y0 = faces[start] - x, faces[start + 1] - y
+                dx = sign * (faces[end] - faces[start])
+                dy = sign * (faces[end + 1] - faces[start + 1])
+                most = -self.huge + 0 * x
+                for i in range(count):
+                    corner = record + At.FIRST + 3 * i
+                    most = ti.max(
+                        most, dx * (memory[corner + 1] - y0) - dy * (memory[corner] - x0)
+                    )
+                found = most <= self.near * (ti.abs(dx) + ti.abs(dy))
         return found
 
     @ti.func
@@ -676,10 +952,13 @@ class Visibility(Footprints):
     def inner(
         self,
         faces: ti.template(),
+        listed: ti.template(),
+        slots: ti.template(),
+        attributes: ti.template(),
         adjoints: ti.template(),
         pairs: ti.template(),
-        f,
-        pair,
+        colours: ti.template(),
+        p,
         at,
         area,
         x_mean,
@@ -687,24 +966,44 @@ class Visibility(Footprints):
         x,
         y,
     ):
-        """The adjoint of the integral of what is seen, for a part that does not change.
+        """Pass on the adjoint of what is seen of a fragment, as if the part did not change.
 
         Returns (value at the part's centroid, slopes in x and y) of the function whose integral's
         adjoint the edges pass on.
         """
+        pair = slots[at]
+        pair = ti.select(pair < 0, -1 - pair, pair)
+        f = listed[pair]
         share, in_x, in_y = self.barycentric(faces, f, x + x_mean, y + y_mean)
-        mean, slope_x, slope_y = 0 * x, 0 * x, 0 * x
         mixed = share
         if ti.static(self.view.perspective and not self.view.orthographic):
             for i in ti.static(range(3)):
                 mixed[i] = share[i] * faces[Face.SIZE * f + Face.W + i]
         whole = mixed.sum()
         mixed = mixed / whole
+        adjoint = ti.Vector.zero(self.real, 3)
+        if ti.static(self.view.channels < 0):
+            for i in ti.static(range(3)):
+                adjoint[i] = adjoints[3 * at + i]
+        else:
+            size = ti.static(self.view.channels)
+            into = 3 * size * pair
+            corner = 3 * size * f
+            of = (size + 1) * p
+            alpha = adjoints[of + size]
+            for i in ti.static(range(3)):
+                adjoint[i] = alpha
+            for c in ti.static(range(size)):
+                g = adjoints[of + c]
+                for i in ti.static(range(3)):
+                    adjoint[i] += g * attributes[corner + i * size + c]
+                    self.add(colours, into + i * size + c, area * mixed[i] * g)
+        mean, slope_x, slope_y = 0 * x, 0 * x, 0 * x
         for i in ti.static(range(3)):
-            mean += adjoints[3 * at + i] * mixed[i]
+            mean += adjoint[i] * mixed[i]
         into = Pair.SIZE * pair
         for i in ti.static(range(3)):
-            change = adjoints[3 * at + i] - mean
+            change = adjoint[i] - mean
             if ti.static(self.view.perspective and not self.view.orthographic):
                 change /= whole
                 self.add(pairs, into + Pair.W + i, area * change * share[i])
