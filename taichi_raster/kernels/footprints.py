@@ -90,6 +90,7 @@ class Footprints:
         self.tie = 1e-11 if double else 4e-6
         self.tiny = 1e-14 if double else 1e-8
         self.near = 1e-12 if double else 1e-6
+        self.least = 1e-30  # instead of a difference of zero
         self.huge = 1e30
 
     # --- faces ------------------------------------------------------------------------------------

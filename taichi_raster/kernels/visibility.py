@@ -309,7 +309,9 @@ class Visibility(Footprints):
             record = base + RECORD * k
             if total >= full and memory[record + At.LIMIT] < lowest:
                 break
-            self.place(faces, listed, slots, limits, memory, begin, k, base, x, y)
+            f = self.face_of(listed, slots, begin + k)
+            overlap = faces[Face.SIZE * f + Face.CUT] > 0
+            self.measure(faces, memory, f, record, x, y)
             area = memory[record + At.AREA]
             if area > self.tiny:
                 for before in range(o):
@@ -317,10 +319,9 @@ class Visibility(Footprints):
                         other = base + RECORD * order[places + before]
                         overlap = self.boxes_meet(memory, record, other)
                         if overlap:
-                            overlap = not (
-                                self.parted(memory, record, other)
-                                or self.parted(memory, other, record)
-                            )
+                            overlap = not self.parted(memory, other, record)
+                        if overlap:
+                            overlap = not self.parted(memory, record, other)
                 total += area
                 lowest = ti.min(lowest, memory[record + At.W_MIN])
             self.keep(seen, begin + k, area, memory[record + At.X], memory[record + At.Y], 0)
@@ -399,8 +400,16 @@ class Visibility(Footprints):
                 )  # fmt: skip
                 if mean != 0 or slope_x != 0 or slope_y != 0:
                     constant = mean - slope_x * u - slope_y * v
-                    self.place(faces, listed, slots, limits, memory, begin, k, base, x, y)
-                    if seen[Seen.SIZE * at + Seen.HIDING] > 0:
+                    f = self.face_of(listed, slots, at)
+                    hidden = seen[Seen.SIZE * at + Seen.HIDING] > 0
+                    if not hidden and faces[Face.SIZE * f + Face.CUT] == 0:
+                        pair = slots[at]
+                        self.pass_edges(
+                            faces, pairs, f, ti.select(pair < 0, -1 - pair, pair), x, y,
+                            constant, slope_x, slope_y
+                        )  # fmt: skip
+                    elif hidden:
+                        self.place(faces, listed, slots, limits, memory, begin, k, base, x, y)
                         hiding = self.hidden_by(
                             faces, listed, slots, limits, memory, order, size, begin, count, k,
                             base, places, x, y
@@ -410,9 +419,10 @@ class Visibility(Footprints):
                             hiding, k, base, places, x, y, constant, slope_x, slope_y, True
                         )  # fmt: skip
                     else:
+                        self.place(faces, listed, slots, limits, memory, begin, k, base, x, y)
                         self.pass_on(
-                            faces, listed, slots, memory, pairs, begin, base + RECORD * k,
-                            self.face_of(listed, slots, at), k, x, y, constant, slope_x, slope_y
+                            faces, listed, slots, memory, pairs, begin, base + RECORD * k, f, k,
+                            x, y, constant, slope_x, slope_y
                         )  # fmt: skip
 
     # --- a pixel's fragments ----------------------------------------------------------------------
@@ -451,6 +461,70 @@ class Visibility(Footprints):
                     order[places + o] = before
                     o -= 1
             order[places + o] = k
+
+    @ti.func
+    def measure(self, faces: ti.template(), memory: ti.template(), f, record, x, y):
+        """Measure a face within a pixel without cutting it: by Green's theorem, edge by edge.
+
+        The area within the pixel is the integral of x dy along the face's edges, with x and y
+        clamped to the pixel. Only for faces within [near, far].
+        """
+        at = Face.SIZE * f
+        half = 0.5 + 0 * x
+        xs = ti.Vector([faces[at] - x, faces[at + 2] - x, faces[at + 4] - x])
+        ys = ti.Vector([faces[at + 1] - y, faces[at + 3] - y, faces[at + 5] - y])
+        area, x_sum, y_sum = 0 * x, 0 * x, 0 * x
+        for i in ti.static(range(3)):
+            j = ti.static((i + 1) % 3)
+            low, first, last, high = self.within(xs[i], ys[i], xs[j], ys[j])
+            dx, dy = xs[j] - xs[i], ys[j] - ys[i]
+            x0 = self.clamp(xs[i] + low * dx)
+            xa, xb = self.clamp(xs[i] + first * dx), self.clamp(xs[i] + last * dx)
+            x1 = self.clamp(xs[i] + high * dx)
+            y0, y1 = self.clamp(ys[i] + low * dy), self.clamp(ys[i] + high * dy)
+            ya, yb = self.clamp(ys[i] + first * dy), self.clamp(ys[i] + last * dy)
+            area += x0 * (ya - y0) + 0.5 * (xa + xb) * (yb - ya) + x1 * (y1 - yb)
+            x_sum += 0.5 * x0 * x0 * (ya - y0) + 0.5 * x1 * x1 * (y1 - yb)
+            x_sum += (xa * xa + xa * xb + xb * xb) * (yb - ya) / 6
+            y_sum += 0.5 * x0 * (ya * ya - y0 * y0) + 0.5 * x1 * (y1 * y1 - yb * yb)
+            y_sum += (yb - ya) * (xa * (2 * ya + yb) + xb * (ya + 2 * yb)) / 6
+        sign = faces[at + Face.SIGN]
+        memory[record + At.AREA] = sign * area
+        memory[record + At.X] = sign * x_sum
+        memory[record + At.Y] = sign * y_sum
+        turned = sign < 0
+        for i in ti.static(range(3)):
+            memory[record + At.TRIANGLE + 2 * i] = ti.select(turned, xs[(3 - i) % 3], xs[i])
+            memory[record + At.TRIANGLE + 2 * i + 1] = ti.select(turned, ys[(3 - i) % 3], ys[i])
+        memory[record + At.LEFT] = ti.max(xs.min(), -half)
+        memory[record + At.RIGHT] = ti.min(xs.max(), half)
+        memory[record + At.BOTTOM] = ti.max(ys.min(), -half)
+        memory[record + At.TOP] = ti.min(ys.max(), half)
+        w, spread = self.depth_at(faces, f, x, y)
+        memory[record + At.W_MIN] = ti.max(w - spread, faces[at + Face.W_MIN])
+
+    @ti.func
+    def clamp(self, value):
+        return ti.min(ti.max(value, -0.5), 0.5)
+
+    @ti.func
+    def within(self, x0, y0, x1, y1):
+        """Where a segment is within the pixel's rows, and, between those, within the pixel.
+
+        Four parameters in [0, 1], 0 at the start, in this order: enters the rows, enters the pixel,
+        leaves the pixel, leaves the rows. The first two are equal to the last two if it does not.
+        """
+        dx, dy = x1 - x0, y1 - y0
+        dx = ti.select(ti.abs(dx) < self.least, self.least, dx)
+        dy = ti.select(ti.abs(dy) < self.least, self.least, dy)
+        upward, across = 1 / dy, 1 / dx
+        a, b = (-0.5 - y0) * upward, (0.5 - y0) * upward
+        low = ti.min(ti.max(ti.min(a, b), 0), 1)
+        high = ti.max(ti.min(ti.max(a, b), 1), low)
+        c, d = (-0.5 - x0) * across, (0.5 - x0) * across
+        first = ti.min(ti.max(ti.min(c, d), low), high)
+        last = ti.min(ti.max(ti.max(c, d), first), high)
+        return low, first, last, high
 
     @ti.func
     def place(
@@ -756,21 +830,23 @@ class Visibility(Footprints):
                 near = memory[other + At.W_MAX] >= w_min and memory[other + At.AREA] > self.tiny
                 if near:
                     near = self.boxes_meet(memory, record, other)
+                hider = self.face_of(listed, slots, begin + j)
                 if near:
-                    hider = self.face_of(listed, slots, begin + j)
-                    if not (
-                        self.parted(memory, record, other)
-                        or self.parted(memory, other, record)
-                        or self.apart(faces, memory, hider, record, x, y)
-                        or self.apart(faces, memory, f, other, x, y)
-                    ):
-                        relation = self.compare(
-                            faces, limits, memory, size, hider, f,
-                            slots[begin + j] < 0, j < k, base, record, x, y
-                        )  # fmt: skip
-                        if relation > 0:
-                            order[places + longest + found] = 2 * j + relation - 1
-                            found += 1
+                    near = not self.parted(memory, record, other)
+                if near:
+                    near = not self.parted(memory, other, record)
+                if near:
+                    near = not self.apart(faces, memory, hider, record, x, y)
+                if near:
+                    near = not self.apart(faces, memory, f, other, x, y)
+                if near:
+                    relation = self.compare(
+                        faces, limits, memory, size, hider, f, slots[begin + j] < 0, j < k, base,
+                        record, x, y
+                    )  # fmt: skip
+                    if relation > 0:
+                        order[places + longest + found] = 2 * j + relation - 1
+                        found += 1
         return found
 
     @ti.func
@@ -1074,6 +1150,31 @@ class Visibility(Footprints):
                                 faces, pairs, f, own,
                                 ax + x, ay + y, bx + x, by + y, -gain * at_a, -gain * at_b
                             )  # fmt: skip
+
+    @ti.func
+    def pass_edges(
+        self, faces: ti.template(), pairs: ti.template(), f, pair, x, y, constant, slope_x, slope_y
+    ):
+        """`pass_on` for a face that nothing hides, and that is within [near, far]."""
+        at = Face.SIZE * f
+        sign = faces[at + Face.SIGN]
+        into = Pair.SIZE * pair
+        for i in ti.static(range(3)):
+            j = ti.static((i + 1) % 3)
+            x0, y0 = faces[at + 2 * i] - x, faces[at + 2 * i + 1] - y
+            x1, y1 = faces[at + 2 * j] - x, faces[at + 2 * j + 1] - y
+            _low, a, b, _high = self.within(x0, y0, x1, y1)
+            if b > a:
+                dx, dy = x1 - x0, y1 - y0
+                at_a = constant + slope_x * (x0 + a * dx) + slope_y * (y0 + a * dy)
+                at_b = constant + slope_x * (x0 + b * dx) + slope_y * (y0 + b * dy)
+                second = self.product(a, b, at_a, at_b)
+                first = 0.5 * (at_a + at_b) - second
+                across, up = sign * (b - a) * dy, -sign * (b - a) * dx
+                self.add(pairs, into + 2 * i, first * across)
+                self.add(pairs, into + 2 * i + 1, first * up)
+                self.add(pairs, into + 2 * j, second * across)
+                self.add(pairs, into + 2 * j + 1, second * up)
 
     @ti.func
     def move_edge(
