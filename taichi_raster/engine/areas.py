@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +21,12 @@ PIECES = 48
 
 BANDS = 4
 """Parts of an image whose tiles one thread lists."""
+
+TILE, SMALL_TILE = 16, 8
+"""Pixels on a side; small ones for small pictures on a CPU, to keep all cores busy."""
+
+THREAD_MEMORY = {"cuda": 1 << 28, "vulkan": 1 << 22}
+"""Bytes for all threads of a GPU. Taichi copies them at each launch on Vulkan."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +79,7 @@ def _kernels(view: View, settings: Runtime) -> tuple[Visibility, dict[str, Launc
     return Visibility(view, settings), {}
 
 
-def _launch(view: View, name: str, *arguments: Any) -> int:
+def _launch(view: View, name: str, *arguments: Tensor | int) -> int:
     settings = runtime()
     kernels, launchers = _kernels(view, settings)
     launcher = launchers.get(name)
@@ -94,65 +98,63 @@ def see(
         the fragments' corners has a share in, (N, 3); and what is needed for derivatives.
     """
     batch, count = vertices.shape[:2]
-    like = vertices
-    integers = torch.int32
-    tile = 8 if max(scene.height, scene.width) <= 256 else 16
-    across, down = -(-scene.width // tile), -(-scene.height // tile)
-    tiles = batch * across * down
-    workers = min(tiles, RUNS)
-    numbers = [0] * Size.COUNT
-    numbers[: Size.LONGEST] = [
-        batch,
-        count,
-        scene.height,
-        scene.width,
-        tile,
-        across,
-        across * down,
-        workers,
-    ]
-    numbers[Size.PIECES] = PIECES
-    size = torch.tensor(numbers, dtype=integers, device=like.device)
-    limits = torch.tensor([scene.near, scene.far], dtype=like.dtype, device=like.device)
-    faces = like.new_empty(Face.SIZE * batch * count)
-    boxes = torch.empty(4 * batch * count, dtype=integers, device=like.device)
-    view = scene.view
-    shared = replace(view, channels=-1)
+    on_cpu = runtime().arch == "cpu"
+    view, shared = scene.view, replace(scene.view, channels=-1)
+    side = SMALL_TILE if max(scene.height, scene.width) <= 256 and on_cpu else TILE
+    across, down = -(-scene.width // side), -(-scene.height // side)
+    tiles, pixels = batch * across * down, batch * scene.height * scene.width
+    numbers = dict.fromkeys(range(Size.COUNT), 0) | {
+        Size.BATCH: batch,
+        Size.FACES: count,
+        Size.HEIGHT: scene.height,
+        Size.WIDTH: scene.width,
+        Size.TILE: side,
+        Size.TILES_X: across,
+        Size.TILES: across * down,
+        Size.WORKERS: min(tiles, RUNS),
+        Size.PIECES: PIECES,
+    }
+    size = _integers(list(numbers.values()), vertices)
+    limits = torch.tensor([scene.near, scene.far], dtype=vertices.dtype, device=vertices.device)
+    faces = vertices.new_empty(Face.SIZE * batch * count)
+    boxes = _empty(4 * batch * count, vertices)
     _launch(shared, "prepare", vertices.contiguous().view(-1), faces, boxes, size, limits)
-    begins = torch.empty(tiles + 2, dtype=integers, device=like.device)
-    room = 2 * batch * count + tiles
-    while True:
-        listed = _scratch("listed", room, integers, like.device)
-        pairs = _launch(shared, "list_tiles", boxes, begins, listed, size, BANDS, room)
-        if pairs <= room:
-            break
-        room = pairs
-    listed = listed[:pairs].clone()
-    pixels = batch * scene.height * scene.width
-    covered = _scratch("covered", pixels, like.dtype, like.device)
-    ends = torch.empty(pixels, dtype=integers, device=like.device)
-    firsts = torch.empty_like(ends)
-    sums = torch.empty(2 * tiles, dtype=integers, device=like.device)
-    _launch(shared, "count_tiles", faces, boxes, begins, listed, covered, ends, sums, size)
-    totals = sums.numpy().reshape(-1, 2)
-    starts = np.zeros(tiles + 1, np.int32)
-    np.cumsum(totals[:, 0], out=starts[1:])
-    fragments = int(starts[-1])
-    longest = max(int(totals[:, 1].max()), 1)
-    size[Size.LONGEST] = longest
-    slots = torch.empty(max(fragments, 1), dtype=integers, device=like.device)
-    seen = like.new_empty(Seen.SIZE * max(fragments, 1))
-    memory, order = _memory(like, workers, longest)
-    if attributes is None:
-        found = like.new_empty(fragments, 3)
-        colours = limits
+    listing = _list_by_face if on_cpu else _list_by_sorting
+    begins, listed = listing(shared, boxes, size, numbers)
+    covered = _scratch("covered", pixels, vertices.dtype, vertices.device)
+    counts = _empty(pixels, vertices)
+    lists = faces, boxes, begins, listed, covered
+    if on_cpu:
+        sums = _empty(2 * tiles, vertices)
+        _launch(shared, "count_tiles", *lists, counts, sums, size)
+        totals = sums.numpy().reshape(-1, 2)
+        starts = np.zeros(tiles + 1, np.int32)
+        np.cumsum(totals[:, 0], out=starts[1:])
+        fragments, longest = int(starts[-1]), int(totals[:, 1].max())
+        firsts, ends = torch.empty_like(counts), counts
     else:
-        found = like.new_empty(batch, scene.height, scene.width, view.channels + 1)
+        _launch(shared, "count_pixels", *lists, counts, size)
+        ends = counts.cumsum(0, dtype=torch.int32)
+        fragments, longest = torch.stack([ends[-1], counts.max()]).tolist()
+        firsts = ends - counts
+        ends = firsts.clone()
+    longest = max(longest, 1)
+    workers = numbers[Size.WORKERS] if on_cpu else _threads(longest, pixels)
+    numbers |= {Size.LONGEST: longest, Size.WORKERS: workers}
+    size = _integers(list(numbers.values()), vertices)
+    slots = _empty(max(fragments, 1), vertices)
+    seen = vertices.new_empty(Seen.SIZE * max(fragments, 1))
+    if attributes is None:
+        found, colours = vertices.new_empty(fragments, 3), limits
+    else:
+        found = vertices.new_empty(batch, scene.height, scene.width, view.channels + 1)
         colours = _flat(attributes)
-    _launch(
-        view, "see_tiles", faces, boxes, begins, listed, covered, torch.from_numpy(starts), firsts,
-        ends, slots, limits, memory, order, seen, colours, found.view(-1), size,
-    )  # fmt: skip
+    rest = firsts, ends, slots, limits, *_memory(vertices, workers, longest), seen, colours
+    if on_cpu:
+        begun = torch.from_numpy(starts)
+        _launch(view, "see_tiles", *lists, begun, *rest, found.view(-1), size)
+    else:
+        _launch(view, "see_pixels", *lists, *rest, _or_one(found.view(-1)), size)
     return found, Sight(scene, faces, boxes, begins, listed, firsts, ends, slots, seen, size, limits)
 
 
@@ -160,28 +162,83 @@ def see_vjp(
     sight: Sight, attributes: Float[Tensor, "B F 3 C"] | None, adjoints: Tensor
 ) -> tuple[Float[Tensor, "B F 3 3"], Float[Tensor, "B F 3 C"] | None]:
     """The adjoints of vertices and attributes, given that of `see`'s first result."""
-    scene = sight.scene
+    view, settings = sight.scene.view, runtime()
     numbers = sight.size.tolist()
-    memory, order = _memory(adjoints, numbers[Size.WORKERS], numbers[Size.LONGEST])
-    channels = 0 if attributes is None else attributes.shape[3]
+    batch, count = numbers[Size.BATCH], numbers[Size.FACES]
+    by_tile = settings.arch == "cpu" or settings.deterministic
     pairs = adjoints.new_zeros(Pair.SIZE * len(sight.listed))
+    channels = 0 if attributes is None else attributes.shape[3]
     colours = adjoints.new_zeros(max(3 * channels * len(sight.listed), 1))
     _launch(
-        scene.view, "see_tiles_vjp", sight.faces, sight.listed, sight.firsts, sight.ends,
-        sight.slots, sight.limits, memory, order, sight.seen,
+        view,
+        "see_tiles_vjp" if by_tile else "see_pixels_vjp",
+        sight.faces,
+        sight.listed,
+        sight.firsts,
+        sight.ends,
+        sight.slots,
+        sight.limits,
+        *_memory(adjoints, numbers[Size.WORKERS], numbers[Size.LONGEST]),
+        sight.seen,
         sight.limits if attributes is None else _flat(attributes),
-        adjoints.contiguous().view(-1), pairs, colours, sight.size,
-    )  # fmt: skip
-    batch, count = numbers[Size.BATCH], numbers[Size.FACES]
-    to_vertices = adjoints.new_empty(batch, count, 3, 3)
-    to_attributes = None if attributes is None else torch.empty_like(attributes)
-    _launch(
-        scene.view, "gather", sight.faces, sight.boxes, sight.begins, sight.listed, pairs, colours,
-        to_vertices.view(-1),
-        sight.limits if to_attributes is None or channels == 0 else to_attributes.view(-1),
+        _or_one(adjoints.contiguous().view(-1)),
+        pairs,
+        colours,
         sight.size,
-    )  # fmt: skip
+    )
+    to_vertices = adjoints.new_empty(batch, count, 3, 3)
+    to_attributes = None if attributes is None else torch.empty_like(
+        attributes, memory_format=torch.contiguous_format
+    )
+    _launch(
+        view,
+        "gather",
+        sight.faces,
+        sight.boxes,
+        sight.begins,
+        sight.listed,
+        pairs,
+        colours,
+        to_vertices.view(-1),
+        sight.limits if to_attributes is None else _or_one(to_attributes.view(-1)),
+        sight.size,
+    )
     return to_vertices, to_attributes
+
+
+def _list_by_face(
+    view: View, boxes: Tensor, size: Tensor, numbers: dict[int, int]
+) -> tuple[Tensor, Tensor]:
+    """(begins, listed): each tile's faces, in their order; on a CPU."""
+    tiles = numbers[Size.BATCH] * numbers[Size.TILES]
+    begins = _empty(tiles + 2, boxes)
+    room = 2 * numbers[Size.BATCH] * numbers[Size.FACES] + tiles
+    while True:
+        listed = _scratch("listed", room, torch.int32, boxes.device)
+        total = _launch(view, "list_tiles", boxes, begins, listed, size, BANDS, room)
+        if total <= room:
+            return begins, listed[:total].clone()
+        room = total
+
+
+def _list_by_sorting(
+    view: View, boxes: Tensor, size: Tensor, numbers: dict[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The same on a GPU, by torch's sort."""
+    side, across = numbers[Size.TILE], numbers[Size.TILES_X]
+    left, right, top, bottom = boxes.view(-1, 4).long().unbind(1)
+    listable = (left < right) & (top < bottom)
+    first, row = left // side, top // side
+    width = (right - 1) // side + 1 - first
+    many = torch.where(listable, width * ((bottom - 1) // side + 1 - row), 0)
+    face = torch.repeat_interleave(torch.arange(len(many), device=many.device), many)
+    within = torch.arange(len(face), device=face.device) - (many.cumsum(0) - many)[face]
+    item = face // numbers[Size.FACES]
+    tile = (row[face] + within // width[face]) * across + first[face] + within % width[face]
+    tile, order = (tile + item * numbers[Size.TILES]).sort(stable=True)
+    counts = tile.bincount(minlength=numbers[Size.BATCH] * numbers[Size.TILES])
+    begins = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int()
+    return begins, face[order].int()
 
 
 _kept: dict[tuple[str, torch.dtype], Tensor] = {}
@@ -205,6 +262,25 @@ def _memory(like: Tensor, workers: int, longest: int) -> tuple[Tensor, Tensor]:
     )
 
 
+def _threads(longest: int, pixels: int) -> int:
+    """How many threads share a GPU's pixels."""
+    each = 8 * RECORD * (longest + PIECES + SPARE)
+    return min(max(THREAD_MEMORY[runtime().arch] // each, 64), 1 << 16, pixels)
+
+
+def _integers(values: list[int], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32, device=like.device)
+
+
+def _empty(count: int, like: Tensor) -> Tensor:
+    """Memory for integers."""
+    return torch.empty(count, dtype=torch.int32, device=like.device)
+
+
 def _flat(attributes: Tensor) -> Tensor:
-    flat = attributes.contiguous().view(-1)
-    return flat if len(flat) > 0 else attributes.new_zeros(1)
+    return _or_one(attributes.contiguous().view(-1))
+
+
+def _or_one(values: Tensor) -> Tensor:
+    """The values, or one that nobody uses: Taichi takes no empty arrays."""
+    return values if len(values) > 0 else values.new_zeros(1)

@@ -15,6 +15,7 @@ from typing import Any
 
 import taichi as ti
 
+from taichi_raster.kernels.memory import SPREAD
 from taichi_raster.runtime.device import Runtime
 
 FLOATS = ti.types.ndarray(ndim=1)
@@ -84,7 +85,10 @@ class Footprints:
     def __init__(self, view: View, runtime: Runtime) -> None:
         self.view = view
         self.values = 3 * max(view.channels, 0)  # of a face's attributes
-        self.on_cpu = runtime.arch == "cpu"
+        on_cpu = runtime.arch == "cpu"
+        # On a GPU threads share a tile, unless sums have to be taken in a fixed order.
+        self.atomic = not (on_cpu or runtime.deterministic)
+        self.spread = SPREAD if on_cpu else 1
         double = runtime.precision == "f64"
         self.real: Any = runtime.ti_float
         self.tie = 1e-11 if double else 4e-6
@@ -174,9 +178,9 @@ class Footprints:
         `bands` are the parts of an image that threads take. Returns how many entries there are.
         """
         tiles = size[Size.BATCH] * size[Size.TILES]
-        for band in range(size[Size.BATCH] * bands * 512):
-            if band & 511 == 0:
-                self.list_band(boxes, begins, listed, size, band // 512, bands, False)
+        for band in range(size[Size.BATCH] * bands * SPREAD):
+            if band & (SPREAD - 1) == 0:
+                self.list_band(boxes, begins, listed, size, band // SPREAD, bands, False)
         total = 0
         ti.loop_config(serialize=True)
         for tile in range(tiles):
@@ -184,10 +188,10 @@ class Footprints:
             begins[tile + 1] = total
             total += count
         begins[0] = 0
-        fits = ti.select(total <= room, size[Size.BATCH] * bands * 512, 0)
+        fits = ti.select(total <= room, size[Size.BATCH] * bands * SPREAD, 0)
         for band in range(fits):
-            if band & 511 == 0:
-                self.list_band(boxes, begins, listed, size, band // 512, bands, True)
+            if band & (SPREAD - 1) == 0:
+                self.list_band(boxes, begins, listed, size, band // SPREAD, bands, True)
         return total
 
     @ti.func
@@ -244,12 +248,10 @@ class Footprints:
         size: INTS,
     ):
         """Count each pixel's fragments, and sum up each tile's; on a CPU."""
-        workers = size[Size.WORKERS]
-        for slot in range(workers * 512):
-            if slot & 511 == 0:
-                for tile in range(
-                    self.first_of(slot // 512, size), self.first_of(slot // 512 + 1, size)
-                ):
+        for slot in range(size[Size.WORKERS] * SPREAD):
+            if slot & (SPREAD - 1) == 0:
+                worker = slot // SPREAD
+                for tile in range(self.first_of(worker, size), self.first_of(worker + 1, size)):
                     self.clear(covered, counts, size, tile)
                     self.visit(faces, boxes, begins, listed, covered, counts, sums, size, tile, 0)
                     self.visit(faces, boxes, begins, listed, covered, counts, sums, size, tile, 1)
@@ -274,22 +276,6 @@ class Footprints:
             counts[p] = 0
             self.meet(faces, boxes, begins, listed, covered, counts, counts, size, p, 0)
             self.meet(faces, boxes, begins, listed, covered, counts, counts, size, p, 1)
-
-    @ti.kernel
-    def fill_pixels(
-        self,
-        faces: FLOATS,
-        boxes: INTS,
-        begins: INTS,
-        listed: INTS,
-        covered: FLOATS,
-        counts: INTS,
-        slots: INTS,
-        size: INTS,
-    ):
-        """List each pixel's fragments; on a GPU. `counts` goes from beginnings to ends."""
-        for p in range(size[Size.BATCH] * size[Size.HEIGHT] * size[Size.WIDTH]):
-            self.meet(faces, boxes, begins, listed, covered, counts, slots, size, p, 2)
 
     @ti.func
     def first_of(self, worker, size: ti.template()):
@@ -563,8 +549,8 @@ class Footprints:
 
     @ti.func
     def add(self, values: ti.template(), at, value):
-        """Add to an element; atomically on a GPU, where threads share a tile."""
-        if ti.static(self.on_cpu):
-            values[at] = values[at] + value
-        else:
+        """Add to an element of a pair."""
+        if ti.static(self.atomic):
             ti.atomic_add(values[at], value)
+        else:
+            values[at] = values[at] + value

@@ -73,9 +73,9 @@ class Visibility(Footprints):
         of a fragment's corners has a share in: the area that is seen, times the corner's
         (perspective-correct) barycentric coordinate at its centroid.
         """
-        for slot in range(size[Size.WORKERS] * 512):
-            if slot & 511 == 0:
-                worker = slot // 512
+        for slot in range(size[Size.WORKERS] * self.spread):
+            if slot & (self.spread - 1) == 0:
+                worker = slot // self.spread
                 for tile in range(self.first_of(worker, size), self.first_of(worker + 1, size)):
                     self.begin(ends, firsts, starts, size, tile)
                     self.visit(faces, boxes, begins, listed, covered, ends, slots, size, tile, 2)
@@ -86,6 +86,70 @@ class Visibility(Footprints):
                                 faces, listed, firsts, ends, slots, limits, memory, order, seen,
                                 attributes, found, found, found, size, b, row, column, worker, False
                             )  # fmt: skip
+
+    @ti.kernel
+    def see_pixels(
+        self,
+        faces: FLOATS,
+        boxes: INTS,
+        begins: INTS,
+        listed: INTS,
+        covered: FLOATS,
+        firsts: INTS,
+        ends: INTS,
+        slots: INTS,
+        limits: FLOATS,
+        memory: FLOATS,
+        order: INTS,
+        seen: FLOATS,
+        attributes: FLOATS,
+        found: FLOATS,
+        size: INTS,
+    ):
+        """`see_tiles` pixel by pixel, for a GPU. `firsts` has where the pixels' lists begin.
+
+        `ends` begins as a copy of that.
+        """
+        for worker in range(size[Size.WORKERS]):
+            p = worker
+            while p < size[Size.BATCH] * size[Size.HEIGHT] * size[Size.WIDTH]:
+                self.meet(faces, boxes, begins, listed, covered, ends, slots, size, p, 2)
+                row, column, tile = self.pixel_at(p, size)
+                self.see(
+                    faces, listed, firsts, ends, slots, limits, memory, order, seen, attributes,
+                    found, found, found, size, tile // size[Size.TILES], row, column, worker, False
+                )  # fmt: skip
+                p += size[Size.WORKERS]
+
+    @ti.kernel
+    def see_pixels_vjp(
+        self,
+        faces: FLOATS,
+        listed: INTS,
+        firsts: INTS,
+        ends: INTS,
+        slots: INTS,
+        limits: FLOATS,
+        memory: FLOATS,
+        order: INTS,
+        seen: FLOATS,
+        attributes: FLOATS,
+        adjoints: FLOATS,
+        pairs: FLOATS,
+        colours: FLOATS,
+        size: INTS,
+    ):
+        """`see_tiles_vjp` pixel by pixel, for a GPU."""
+        for worker in range(size[Size.WORKERS]):
+            p = worker
+            while p < size[Size.BATCH] * size[Size.HEIGHT] * size[Size.WIDTH]:
+                row, column, tile = self.pixel_at(p, size)
+                self.see(
+                    faces, listed, firsts, ends, slots, limits, memory, order, seen, attributes,
+                    adjoints, pairs, colours, size, tile // size[Size.TILES], row, column, worker,
+                    True
+                )  # fmt: skip
+                p += size[Size.WORKERS]
 
     @ti.kernel
     def see_tiles_vjp(
@@ -105,13 +169,13 @@ class Visibility(Footprints):
         colours: FLOATS,
         size: INTS,
     ):
-        """Add to each (tile, face) what the adjoints of `found` give; on a CPU.
+        """Add to each (tile, face) what the adjoints of `found` give, a tile after the other.
 
         `pairs` has its `Pair`, `colours` the adjoints of its attributes.
         """
-        for slot in range(size[Size.WORKERS] * 512):
-            if slot & 511 == 0:
-                worker = slot // 512
+        for slot in range(size[Size.WORKERS] * self.spread):
+            if slot & (self.spread - 1) == 0:
+                worker = slot // self.spread
                 for tile in range(self.first_of(worker, size), self.first_of(worker + 1, size)):
                     b, left, right, top, bottom = self.box_of(tile, size)
                     for row in range(top, bottom):
