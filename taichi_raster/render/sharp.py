@@ -12,6 +12,7 @@ from taichi_raster import checks
 from taichi_raster.engine.areas import Scene, Sight
 from taichi_raster.engine.exact import draw
 from taichi_raster.kernels.footprints import View
+from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes
 from taichi_raster.scene.attributes import (
@@ -98,18 +99,24 @@ class SharpRasterizer(nn.Module):
         checks.visible(face_vertices, self.near, self.far, later)
         later.fetch()
         size = (len(face_vertices), *self.image_size)
+        channels = _channels(face_attributes)
+        background = checks.background(self.background, channels, size)
         if face_attributes is None:
             return self._draw(face_vertices, face_vertices[..., :0])
         if isinstance(face_attributes, Tensor):
             image = self._draw(face_vertices, face_attributes)
         else:
             image = self._draw_textured(face_vertices, face_attributes)
+        if self._black(background):
+            return image
         colour, alpha = image[..., :-1], image[..., -1:]
-        background = checks.background(self.background, colour.shape[-1], size)
-        if not background.requires_grad and background.device.type == "cpu":
-            if not background.any():
-                return image
         return torch.cat([colour + (1 - alpha) * background.to(colour), alpha], dim=-1)
+
+    @staticmethod
+    def _black(background: Tensor) -> bool:
+        """Whether a background is known to add nothing; without waiting for a GPU."""
+        still = not transforms.has_derivatives(background) and background.device.type == "cpu"
+        return still and not transforms.unwrapped(background).any()
 
     def _draw(self, vertices: Tensor, attributes: Tensor) -> Tensor:
         return draw(vertices, attributes, self._scene(attributes.shape[3]))[0]
@@ -148,6 +155,14 @@ class SharpRasterizer(nn.Module):
             channels,
         )
         return Scene(*self.image_size, self.near, self.far, view)
+
+
+def _channels(attributes: Tensor | SurfaceTexture | UVTexture | None) -> int | None:
+    if attributes is None or isinstance(attributes, Tensor):
+        return None if attributes is None else attributes.shape[3]
+    texture = attributes.texels if isinstance(attributes, SurfaceTexture) else attributes.image
+    corners = 0 if attributes.corners is None else attributes.corners.shape[3]
+    return texture.shape[-1] + corners
 
 
 def _where(sight: Sight) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:

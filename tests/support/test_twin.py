@@ -111,14 +111,6 @@ def test_winding_changes_nothing_but_the_side() -> None:
     )
 
 
-def test_sharp_coverage_of_a_half_plane_is_a_ramp_one_pixel_wide() -> None:
-    image = twin.render_sharp(
-        tensor([[HALF_PLANE]]), torch.ones(1, 1, 3, 1, dtype=torch.float64), view=VIEW
-    )
-    y = twin.pixel_centres(5, 7, image)[..., 1]
-    assert torch.allclose(image[0, ..., 1], (0.5 + (y + 0.1) / 0.4).clamp(0, 1), atol=1e-9)
-
-
 @pytest.mark.parametrize(
     ("kind", "depth"), [("logistic", "softmax"), ("uniform", "softmax"), ("gaussian", "hard")]
 )
