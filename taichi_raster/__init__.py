@@ -68,6 +68,7 @@ with fast_import.quickly():
         orbit,
     )
     from taichi_raster.scene.clipping import ClippedFaces, clip_near
+    from taichi_raster.scene.joining import join
     from taichi_raster.scene.lighting import (
         AmbientLight,
         DirectionalLight,
@@ -159,6 +160,7 @@ __all__ = [
     "illuminate",
     "in_runtime_thread",
     "init",
+    "join",
     "lift_triangles",
     "load_mesh",
     "load_softening",

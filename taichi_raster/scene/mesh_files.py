@@ -75,11 +75,13 @@ def load_mesh(
     except Exception as error:  # readers raise anything that parsing may raise
         raise ValueError(f"{path}: cannot be read as a mesh: {_said(error)}") from error
     if notes:
-        logger.warning("%s: left out: %s", path, "; ".join(notes))
+        logger.warning("%s: left out: %s", path, notes)
     return mesh
 
 
 def _said(error: Exception) -> str:
+    if str(error).startswith(("could not convert", "invalid literal")):
+        return f"has text where a number ought to be ({error})"
     if isinstance(error, ValueError):
         return str(error)
     return f"{type(error).__name__}: {error}"
@@ -120,7 +122,7 @@ def save_mesh(path: str | os.PathLike[str], mesh: Mesh) -> None:
     _note_losses(suffix, mesh, notes)
     write_together(files)
     if notes:
-        logger.warning("%s: the file does not hold %s", path, "; ".join(notes))
+        logger.warning("%s: the file does not hold: %s", path, notes)
 
 
 def _note_losses(suffix: str, mesh: Mesh, notes: Notes) -> None:

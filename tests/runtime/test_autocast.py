@@ -84,6 +84,12 @@ def smoothed(x: Scene) -> Tensor:
     return torch.func.functional_call(surface, {"offsets": x["vertices"][0]}, ())
 
 
+def joined(x: Scene) -> tr.Mesh:
+    vertices = x["vertices"][0]
+    image = vertices[:12].reshape(3, 4, 3)
+    return tr.join([tr.Mesh(vertices, FACES, vertices[:, :2] + i, None, image + i) for i in (0, 1)])
+
+
 def rendered(**parts: object) -> Callable[[Scene], Tensor]:
     def render(x: Scene) -> Tensor:
         return tr.SoftRasterizer(6, **parts)(faces_of(x), x["colours"])  # type: ignore[arg-type]
@@ -150,6 +156,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     ),
     "from_softras": seen_by(lambda x: tr.conventions.from_softras(x["numbers"], 20.3, 31.7)),
     "hard_buffers": buffers,
+    "join": lambda x: joined(x).uv_texture().uv,
     "lift_triangles": lambda x: tr.lift_triangles(
         x["vertices"][:, FACES, :2], x["numbers"][:, None].expand(2, len(FACES))
     ),

@@ -140,7 +140,7 @@ def _untextured(soup: Soup, dtype: torch.dtype, notes: Notes) -> dict[str, Tenso
     if missing.all():
         return {}
     if missing.any():
-        notes.add(f"that {int(missing.sum())} faces have no texture coordinates: they got (0, 0)")
+        notes.add(f"that {int(missing.sum())} faces have no texture coordinates, which are now 0")
     uv = np.where(missing[:, None, None], 0.0, soup.uv)
     coordinates, index = _indexed(uv)
     return {"uv": torch.tensor(coordinates, dtype=dtype), "uv_faces": torch.tensor(index)}
@@ -164,6 +164,8 @@ class _Group:
 
 def _textured(soup: Soup, dtype: torch.dtype, notes: Notes) -> dict[str, Tensor | str] | None:
     """Texture and coordinates; None if no face shows an image."""
+    if not any(s.image is not None and _used(soup, i) for i, s in enumerate(soup.surfaces)):
+        return None
     groups = _groups(soup, notes)
     if all(group.surface.image is None for group in groups):
         return None

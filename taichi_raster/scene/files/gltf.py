@@ -27,7 +27,10 @@ _MODES = {0: "points", 1: "lines", 2: "lines", 3: "lines"}
 
 def read(path: Path, notes: Notes) -> Soup:
     """All triangles of the default scene, in the order of its nodes."""
-    return _Reader(Document(path), notes).read()
+    try:
+        return _Reader(Document(path), notes).read()
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"is not valid glTF ({type(error).__name__}: {error})") from error
 
 
 class _Reader:
@@ -134,7 +137,7 @@ class _Reader:
         return found.astype(np.float64)
 
     def _morphed(self, node: Json, mesh: Json, primitive: Json, places: ndarray) -> ndarray:
-        weights: list[float] = node.get("weights", mesh.get("weights", []))
+        weights: Any = node.get("weights", mesh.get("weights", []))
         for weight, target in zip(weights, primitive.get("targets", []), strict=False):
             if weight and "POSITION" in target:
                 moved = self._values(target, "POSITION", 3)
@@ -146,7 +149,8 @@ class _Reader:
     def _placed(self, node: Json, attributes: Json, local: ndarray, matrix: ndarray) -> ndarray:
         """In the world: by the node's matrix, or by the joints of its skin."""
         if "skin" not in node or "JOINTS_0" not in attributes or "WEIGHTS_0" not in attributes:
-            return np.asarray(local @ matrix[:3, :3].T + matrix[:3, 3])
+            with np.errstate(invalid="ignore", over="ignore"):  # what comes out is checked
+                return np.asarray(local @ matrix[:3, :3].T + matrix[:3, 3])
         skin = self.document.item("skins", node["skin"])
         joints = skin.get("joints", [])
         if not set(joints) <= set(self.world):
@@ -201,7 +205,7 @@ class _Reader:
             }
         name = material.get("name", index)
         if any(material.get("emissiveFactor", [0])):
-            self.notes.add(f"the emitted light of the material {name}")
+            self.notes.add("the emitted light of materials", name)
         factor = tuple(min(max(float(v), 0.0), 1.0) for v in pbr.get("baseColorFactor", [1] * 4))
         if len(factor) != 4:
             raise ValueError(f"has a baseColorFactor of {len(factor)} numbers")
@@ -217,14 +221,10 @@ class _Reader:
             most = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
             if opaque:
                 if (image[..., 3] != most).any():
-                    self.notes.add(
-                        f"the opacity of the image of {name}, a material of alphaMode OPAQUE"
-                    )
+                    self.notes.add("the opacity of images in materials of alphaMode OPAQUE", name)
                 image = self.opaque.setdefault(id(image), image[..., :3])
             elif material.get("alphaMode") == "MASK":
-                self.notes.add(
-                    f"the alphaCutoff of the material {name}: its opacity is kept as it is"
-                )
+                self.notes.add("the cut-off of opacity (alphaMode MASK), kept as it is, of", name)
         surface = Surface(image, factor, self._wrap(texture["index"]), given=True)
         return surface, texture
 
@@ -261,7 +261,7 @@ class _Reader:
             try:
                 data = self.document.resource(image["uri"])
             except ValueError:
-                self.notes.add(f"the texture {name}, which is not there")
+                self.notes.add("textures that are not there", name)
                 return None
         else:
             return None

@@ -48,11 +48,10 @@ class Document:
     def _unpacked(self, data: bytes) -> bytes:
         """The JSON chunk; keeps the binary one."""
         version, length = np.frombuffer(data, "<u4", 2, 4).tolist() if len(data) >= 12 else (0, 0)
-        if version != 2 or length > len(data):
-            raise ValueError(
-                f"is glTF {version}, or cut off: {len(data)} bytes of {length}; "
-                "only whole files of glTF 2 can be read"
-            )
+        if len(data) >= 12 and version != 2:
+            raise ValueError(f"is glTF {version}; only glTF 2 can be read")
+        if len(data) < 12 or length > len(data):
+            raise ValueError(f"is cut off: {len(data)} bytes of {length or 'a header of 12'}")
         at, found = 12, None
         while at + 8 <= length:
             size, kind = np.frombuffer(data, "<u4", 2, at).tolist()
@@ -169,4 +168,5 @@ class Document:
             raise ValueError(f"announces {count} elements where {len(data)} bytes are")
         if count == 0:
             return np.zeros((0, width), kind)
-        return np.ndarray((count, width), kind, data, start, (stride, kind.itemsize))
+        found: ndarray = np.ndarray((count, width), kind, data, start, (stride, kind.itemsize))
+        return found

@@ -57,7 +57,7 @@ def read_beside(folder: Path, name: str, notes: Notes) -> ndarray | None:
     """An image that a file in `folder` names; None, with a note, if there is none to read."""
     path = find_beside(folder, name)
     if path is None:
-        notes.add(f"the texture {name}, which is not there")
+        notes.add("textures that are not there", name)
         return None
     return read_bytes(path.read_bytes(), name, notes)
 
@@ -67,7 +67,7 @@ def read_bytes(data: bytes, name: str, notes: Notes) -> ndarray | None:
     try:
         return decoded(data)
     except Exception as error:  # noqa: BLE001  # Pillow's readers raise anything
-        notes.add(f"the texture {name}, which cannot be read: {error}")
+        notes.add("textures that cannot be read", f"{name}: {error}")
         return None
 
 

@@ -65,7 +65,7 @@ def _material(
     image_line = lines.get("map_kd")
     opacity_line = lines.get("map_d")
     if opacity_line and opacity_line != image_line:
-        notes.add(f"map_d of the material {name}, an image of opacity")
+        notes.add("images of opacity (map_d) of materials", name)
     if not image_line:
         return Material(plain)
     options, file = _options(image_line, folder)
@@ -75,7 +75,7 @@ def _material(
     if image is None:
         return Material(plain)
     if colour is not None and colour != (1.0, 1.0, 1.0):
-        notes.add(f"Kd of the material {name}, beside its image map_Kd")
+        notes.add("Kd beside an image (map_Kd) of materials", name)
     if "mm" in options:
         base, gain = [*map(float, options["mm"]), 1.0][:2]
         image = images.values(image)
@@ -84,7 +84,7 @@ def _material(
     if "cc" in options and options["cc"] == ["on"]:
         ignored.append("cc")
     if ignored:
-        notes.add(f"-{', -'.join(ignored)} of map_Kd of the material {name}")
+        notes.add("options of map_Kd", *(f"-{option}" for option in ignored))
     clamp = options.get("clamp") == ["on"]
     surface = replace(
         plain,
@@ -106,7 +106,7 @@ def _colour(name: str, words: str, notes: Notes) -> tuple[float, float, float] |
     try:
         numbers = [float(word) for word in words.split()]
     except ValueError:
-        notes.add(f"Kd of the material {name}: {words}")
+        notes.add("Kd that is not three numbers, of materials", name)
         return None
     if len(numbers) == 1:
         numbers *= 3

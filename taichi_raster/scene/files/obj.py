@@ -48,7 +48,7 @@ def read(path: Path, notes: Notes) -> Soup:
         if len(slots) == 0:
             continue
         if name is not None and name not in materials:
-            notes.add(f"the material {name}, which no file that was found describes")
+            notes.add("materials that no file describes", name)
         material = materials.get(name, _PLAIN) if name is not None else _PLAIN
         index = coordinates[slots]
         moved = None
@@ -159,7 +159,7 @@ def _libraries(lines: _Lines, folder: Path, notes: Notes) -> dict[str, Material]
             path = images.find_beside(folder, name)
             if path is None:
                 if lines.uses:
-                    notes.add(f"the materials of {name}, which is not there")
+                    notes.add("files of materials that are not there", name)
                 continue
             found |= read_materials(_decoded(path.read_bytes()), path.parent, notes)
     return found

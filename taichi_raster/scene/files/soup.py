@@ -14,13 +14,30 @@ from taichi_raster.scene.files.polygons import triangulate
 WHITE = (1.0, 1.0, 1.0, 1.0)
 
 
-class Notes(list[str]):
+class Notes:
     """What could not be kept, each once, in the words of the one warning that names it."""
 
-    def add(self, text: str) -> None:
-        """Note it, unless that has been done."""
-        if text not in self:
-            self.append(text)
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+
+    def add(self, what: str, *names: object) -> None:
+        """Note what is lost, and of what."""
+        known = self._found.setdefault(what, [])
+        known += [name for name in map(str, names) if name not in known]
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{what} ({', '.join(names[:_MOST])}{', ...' if len(names) > _MOST else ''})"
+            if names
+            else what
+            for what, names in self._found.items()
+        )
+
+
+_MOST = 8  # names of one kind in a warning
 
 
 @dataclass(frozen=True, eq=False)
