@@ -163,6 +163,8 @@ class Mesh(Movable):
                 f"weights: must be (N, 3) for faces (N,), got {tuple(weights.shape)} "
                 f"for {tuple(faces.shape)}"
             )
+        if len(faces) and not 0 <= int(faces.min()) <= int(faces.max()) < len(self.faces):
+            raise ValueError(f"faces: must lie in [0, {len(self.faces)}), the faces there are")
         found = None
         if self.texture is not None and self.uv is not None:
             surface = UVTexture(self.corner_uv(), self.texture[None], self.wrap)

@@ -167,7 +167,7 @@ def test_a_mirrored_texture_goes_back_and_forth() -> None:
 def test_what_cannot_be_joined_is_refused(meshes: list[tr.Mesh], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         tr.join(meshes)
-    with pytest.raises(TypeError, match="^meshes: "):
+    with pytest.raises(TypeError, match=r"^meshes: "):
         tr.join([torch.ones(3)])  # type: ignore[list-item]
 
 

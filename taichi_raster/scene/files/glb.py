@@ -46,7 +46,8 @@ def write(path: Path, mesh: Mesh, notes: Notes) -> Written:
         top["images"] = [{"bufferView": view, "mimeType": "image/png"}]
         channels.append(mesh.texture.shape[2])
     primitive: dict[str, Any] = {"attributes": attributes, "indices": index}
-    if channels:
+    # Without a material, trimesh shows colours of vertices; with one, it does not.
+    if mesh.texture is not None or 4 in channels:
         described: dict[str, Any] = {"pbrMetallicRoughness": material, "doubleSided": True}
         if 4 in channels:
             described["alphaMode"] = "BLEND"
