@@ -64,30 +64,35 @@ class _Area:
     height: int
 
 
-def atlas(pictures: Sequence[Picture], most: int = MOST) -> Atlas:
+def atlas(pictures: Sequence[Picture]) -> Atlas:
     """Lay out pictures in one image; differentiable in their images and coordinates.
 
     Channels: 1 becomes 3 where others have 3 or 4, and 3 become 4, opaque.
 
     Raises:
-        ValueError: if the channels of images do not go together.
+        ValueError: if the channels of images do not go together, or there are too many images for
+            any atlas.
     """
     pictures = same_channels(pictures)
     shifted = [_shifted(picture) for picture in pictures]
     shares = [1.0] * len(shifted)
-    limit = float(most) ** 2
+    limit = float(MOST) ** 2
     while True:
         areas = [_area(picture) for picture in shifted]
-        size, corners = _packed(areas, most)
-        if max(size) <= most:
+        size, corners = _packed(areas, MOST)
+        if max(size) <= MOST:
             break
+        if all(picture.image.shape[:2] == (1, 1) for picture in shifted):
+            raise ValueError(
+                f"texture: {len(shifted)} images do not fit into {MOST} x {MOST} texels"
+            )
         # The largest rectangles give way first.
         limit = min(limit, max(a.width * a.height for a in areas)) * 0.7
         for i, area in enumerate(areas):
-            if area.width * area.height > limit or max(area.width, area.height) > most:
+            if area.width * area.height > limit or max(area.width, area.height) > MOST:
                 share = min(
                     math.sqrt(limit / (area.width * area.height)),
-                    0.9 * most / max(area.width, area.height),
+                    0.9 * MOST / max(area.width, area.height),
                 )
                 shifted[i], kept = _smaller(shifted[i], min(share, 0.9))
                 shares[i] *= kept
@@ -148,10 +153,10 @@ def _shifted(picture: Picture) -> Picture:
             least = uv[faces][..., axis].min(axis=1)
             # The rounding of a 0 must not cost a whole repeat.
             shift[:, axis] = period * np.floor((least + 1e-6) / period)
-    keys = np.concatenate([faces.reshape(-1, 1), shift.repeat(3, axis=0).astype(np.int64)], axis=1)
+    keys = np.concatenate([faces.reshape(-1, 1), shift.repeat(3, axis=0)], axis=1)  # as floats
     rows, index = np.unique(keys, axis=0, return_inverse=True)
     device = picture.uv.device
-    moved = picture.uv[torch.tensor(rows[:, 0], device=device)]
+    moved = picture.uv[torch.tensor(rows[:, 0].astype(np.int64), device=device)]
     moved = moved - torch.tensor(rows[:, 1:], device=device).to(moved)
     if any(fixed):
         half = torch.tensor(fixed, device=device)

@@ -69,8 +69,9 @@ def load_mesh(
         mesh = assemble(reader(path, notes), dtype, merge, notes)
     except ImportError as error:
         raise ValueError(
-            f"{path}: cannot be read as a mesh: it is corrupt, or its format or encoding needs "
-            f"the Python package {error.name}"
+            f"{path}: cannot be read as a mesh: it is corrupt, or its format needs a package that "
+            f"is not installed ({error}); the extra taichi-raster[formats] has those of COLLADA "
+            "and 3MF"
         ) from error
     except Exception as error:  # readers raise anything that parsing may raise
         raise ValueError(f"{path}: cannot be read as a mesh: {_said(error)}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,13 +120,16 @@ def test_gradients_reach_textures_coordinates_colours_and_vertices() -> None:
     assert torch.autograd.grad(together.vertices.sum(), vertices)[0].sum() == vertices.numel()
 
 
-def test_an_atlas_that_would_be_too_large_is_made_smaller_and_says_so() -> None:
+def test_an_atlas_that_would_be_too_large_is_made_smaller_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Averaging keeps the mean: a checkerboard becomes grey, the small picture stays sharp."""
+    monkeypatch.setattr(atlas, "MOST", 128)
     board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2).double()[..., None]
     corners = torch.tensor([[0.0, 0.0], [7.0, 0.0], [0.0, 7.0]], dtype=F64)
     face = torch.tensor([[0, 1, 2]])
     small = atlas.Picture(picture(5, 5, 1), corners / 7, face)
-    found = atlas.atlas([atlas.Picture(board, corners, face), small], most=128)
+    found = atlas.atlas([atlas.Picture(board, corners, face), small])
     assert max(found.image.shape[:2]) <= 128
     assert 0 < found.shrunk < 128 / 448
     uv, index = found.coordinates[0]
@@ -136,6 +140,15 @@ def test_an_atlas_that_would_be_too_large_is_made_smaller_and_says_so() -> None:
     mesh = tr.Mesh(torch.eye(3, dtype=F64), face, uv, index, found.image)
     alone = tr.Mesh(torch.eye(3, dtype=F64), face, small.uv, face, small.image)
     torch.testing.assert_close(mesh.colour_at(faces, weights), alone.colour_at(faces, weights))
+    tiled = tr.Mesh(torch.eye(3, dtype=F64), face, corners, face, board.expand(-1, -1, 3))
+    with caplog.at_level(logging.WARNING):
+        tr.join([tiled, KINDS["within"]])
+        tr.save_mesh(tmp_path / "a.obj", tiled)
+        text = "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 9 0\nvt 0 9\n"
+        faces_of_both = "usemtl textured\nf 1/1 2/2 3/3\nusemtl absent\nf 3 2 1\n"
+        (tmp_path / "b.obj").write_text(text + faces_of_both)
+        tr.load_mesh(tmp_path / "b.obj")
+    assert [("smaller" in record.getMessage()) for record in caplog.records] == [True, True]
 
 
 def test_a_mirrored_texture_goes_back_and_forth() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +55,18 @@ def accessor(**changes: object) -> list[dict[str, object]]:
     return [{**whole, **changes}, index]
 
 
+ZIP = io.BytesIO()
+with zipfile.ZipFile(ZIP, "w") as packed_files:
+    packed_files.writestr("m.obj", f"mtllib m.mtl\n{T}usemtl a\nf 1 2 3\n")
+    packed_files.writestr("m.mtl", "newmtl a\nKd 1 0 0\n")
+
 READ = {
     # a name: what is in the file, and how many triangles it has
     "normals.obj": (f"{T}f 1//1 2//1 3//1\n".encode(), 1),
     "no_end.obj": (f"{T}f 1 2 3".encode(), 1),
     "tabs.obj": (f"{T}f\t1\t2\t3\n".encode(), 1),
     "relative.obj": (f"{T}f -3 -2 -1\n".encode(), 1),
+    "mixed.obj": (f"{T}vt 0 0\nf 1/1 2/1/1 3/1/1\nf 1//1 2 3/1\n".encode(), 2),
     "quad.obj": (f"{T}v 1 1 0\nf 1 2 4 3\n".encode(), 2),
     "weights.obj": (b"v 0 0 0 1\nv 1 0 0 1\nv 0 1 0 1\nf 1 2 3\n", 1),
     "mac.obj": (f"{T}f 1 2 3\n".replace("\n", "\r").encode(), 1),
@@ -86,6 +94,7 @@ READ = {
     "trailing.stl": (b"\0" * 80 + struct.pack("<I12fH", 1, *range(12), 0) + b"\0\0", 1),
     "plain.glb": (gltf(), 1),
     "no_scene.glb": (gltf(scene=None, scenes=None), 1),
+    "archive.zip": (ZIP.getvalue(), 1),
     "extension.glb": (gltf(extensionsUsed=["KHR_unheard_of"]), 1),
 }  # fmt: skip
 REFUSED = {

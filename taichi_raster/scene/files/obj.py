@@ -35,8 +35,7 @@ def read(path: Path, notes: Notes) -> Soup:
     uv = table(lines.uv, 2, fill=0.0)
     materials = _libraries(lines, path.parent, notes)
     counts = np.array(lines.counts, dtype=np.int64)
-    corners = np.array(lines.corners, dtype=np.int64)
-    coordinates = np.array(lines.coordinates, dtype=np.int64)
+    corners, coordinates = _indices(lines)
     if len(coordinates) and coordinates.max(initial=-1) >= len(uv):
         raise ValueError("has faces whose texture coordinates are not in the file")
     triangles, polygon = polygons(places, counts, corners, notes)
@@ -69,16 +68,17 @@ class _Lines:
     """The lines of a file, by what they say.
 
     Attributes:
-        counts: the corners of each face; `corners` and `coordinates` those corners' vertices and
-            texture coordinates, from 0; a coordinate of -1 is none.
+        counts: how many corners each face has; `corners` are those of all, as the file has them.
+        vertices_before, uv_before: how many there were before each face.
         uses: (the face where it begins, the name of the material).
     """
 
-    vertices: list[list[str]] = field(default_factory=list)
-    uv: list[list[str]] = field(default_factory=list)
+    vertices: list[str] = field(default_factory=list)
+    uv: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    corners: list[int] = field(default_factory=list)
-    coordinates: list[int] = field(default_factory=list)
+    corners: list[str] = field(default_factory=list)
+    vertices_before: list[int] = field(default_factory=list)
+    uv_before: list[int] = field(default_factory=list)
     uses: list[tuple[int, str]] = field(default_factory=list)
     libraries: list[str] = field(default_factory=list)
     others: set[str] = field(default_factory=set)
@@ -90,11 +90,11 @@ class _Lines:
                 continue
             key = words[0]
             if key == "v":
-                self.vertices.append(words[1:])
+                self.vertices.append(line.partition(key)[2].partition("#")[0])
             elif key in ("f", "fo"):
                 self._face(words[1:])
             elif key == "vt":
-                self.uv.append(words[1:])
+                self.uv.append(line.partition(key)[2].partition("#")[0])
             elif key == "usemtl":
                 self.uses.append((len(self.counts), line.strip()[6:].strip()))
             elif key == "mtllib":
@@ -103,16 +103,33 @@ class _Lines:
                 self.others.add(key)
 
     def _face(self, words: list[str]) -> None:
-        count = 0
-        for word in words:
-            if word.startswith("#"):
-                break
-            vertex, _, rest = word.partition("/")
-            uv = rest.partition("/")[0]
-            self.corners.append(_index(vertex, len(self.vertices)))
-            self.coordinates.append(_index(uv, len(self.uv)) if uv else -1)
-            count += 1
-        self.counts.append(count)
+        if "#" in words:
+            words = words[: words.index("#")]
+        self.counts.append(len(words))
+        self.corners += words
+        self.vertices_before.append(len(self.vertices))
+        self.uv_before.append(len(self.uv))
+
+
+def _indices(lines: _Lines) -> tuple[ndarray, ndarray]:
+    """(N,) the vertex and the texture coordinate of each corner, from 0; -1 is none."""
+    words = lines.corners
+    slashes = {word.count("/") for word in words}
+    text = " ".join(words)
+    if len(slashes) == 1 and "-" not in text and "//" not in text:
+        width = slashes.pop() + 1
+        numbers = np.array(text.replace("/", " ").split(), dtype=np.int64).reshape(-1, width)
+        if not (numbers[:, :2] == 0).any():
+            none = np.full(len(words), -1)
+            return numbers[:, 0] - 1, numbers[:, 1] - 1 if width > 1 else none
+    found = []
+    before = (np.repeat(b, lines.counts).tolist() for b in (lines.vertices_before, lines.uv_before))
+    for word, vertices, coordinates in zip(words, *before, strict=True):
+        vertex, _, rest = word.partition("/")
+        uv = rest.partition("/")[0]
+        found.append((_index(vertex, vertices), _index(uv, coordinates) if uv else -1))
+    both = np.array(found, dtype=np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
 
 
 def _index(word: str, count: int) -> int:
@@ -136,19 +153,19 @@ def _decoded(data: bytes) -> str:
     return text.replace("\\\n", " ")
 
 
-def _vertices(rows: list[list[str]]) -> tuple[ndarray, ndarray | None]:
+def _vertices(rows: list[str]) -> tuple[ndarray, ndarray | None]:
     """Places (V, 3), and colours (V, 3) if any vertex has one; those without are white."""
-    widths = {len(row) for row in rows}
+    widths = {len(row.split()) for row in rows}
     if widths and min(widths) < 3:
         raise ValueError("has vertices of fewer than three numbers")
-    places = table(rows, 3)
     if max(widths, default=0) < 6:
-        return places, None
-    colours = table([row[3:6] if len(row) >= 6 else ["nan"] * 3 for row in rows], 3)
+        return table(rows, 3), None
+    values = table(rows, 6, fill=float("nan"))
+    colours = values[:, 3:]
     given = ~np.isnan(colours)
     if given.any() and colours[given].max() > 1:  # some programs write them up to 255
         colours = colours / 255
-    return places, np.where(given, colours, 1.0)
+    return values[:, :3], np.where(given.all(axis=1, keepdims=True), colours, 1.0)
 
 
 def _libraries(lines: _Lines, folder: Path, notes: Notes) -> dict[str, Material]:

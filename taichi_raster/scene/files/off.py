@@ -39,11 +39,11 @@ def read(path: Path, notes: Notes) -> Soup:
     if len(lines) < 1 + sum(counts):
         raise ValueError(f"has {len(lines) - 1} lines for {sum(counts)} vertices and faces")
     rows = [line.split() for line in lines[1 : 1 + counts[0]]]
-    places = table(rows, 3)
+    places = table(lines[1 : 1 + counts[0]], 3)
     after = 6 if normals else 3
     colours = uv = None
     if coordinates:
-        uv = table([row[-2:] for row in rows], 2)
+        uv = table([" ".join(row[-2:]) for row in rows], 2)
         rows = [row[:-2] for row in rows]
     # Some programs write colours without the C that announces them.
     if coloured or (rows and min(map(len, rows)) >= after + 3):
@@ -91,7 +91,7 @@ def _colours(rows: list[list[str]]) -> ndarray:
     """RGBA in [0, 1]; whole numbers count up to 255."""
     if min(map(len, rows), default=3) < 3:
         raise ValueError("has colours of fewer than three numbers")
-    values = table([[*row[:4], "nan"][:4] for row in rows], 4)
+    values = table([" ".join(row[:4]) for row in rows], 4, fill=float("nan"))
     whole = not any("." in word or "e" in word for row in rows for word in row[:4])
     if whole or np.nanmax(values, initial=0) > 1:
         values = values / 255

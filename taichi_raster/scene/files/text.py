@@ -8,19 +8,23 @@ import numpy as np
 from numpy import ndarray
 
 
-def table(rows: Sequence[Sequence[str]], width: int, fill: float | None = None) -> ndarray:
+def table(rows: Sequence[str], width: int, fill: float | None = None) -> ndarray:
     """The first `width` words of each row as float64, (N, width).
 
     Raises:
         ValueError: for a word that is no number, or a short row if there is no value to fill it.
     """
-    words = [word for row in rows for word in row[:width]]
-    if len(words) != width * len(rows):
-        if fill is None:
-            raise ValueError(f"has a line of fewer than {width} numbers")
-        padded = [[*row, *[repr(fill)] * width][:width] for row in rows]
-        words = [word for row in padded for word in row]
-    return np.array(words, dtype=np.float64).reshape(-1, width)
+    widths = {len(row.split()) for row in rows}
+    if len(widths) == 1:  # without a list for each row, which makes Python collect garbage
+        (count,) = widths
+        words = " ".join(rows).split()
+        if count >= width:
+            columns = [words[column::count] for column in range(width)]
+            return np.ascontiguousarray(np.array(columns, dtype=np.float64).T)
+    if fill is None and min(widths, default=width) < width:
+        raise ValueError(f"has a line of fewer than {width} numbers")
+    padded = [[*row.split(), *[repr(fill)] * width][:width] for row in rows]
+    return np.array(padded, dtype=np.float64).reshape(-1, width)
 
 
 def decimals(values: ndarray, point: bool = False) -> list[str]:

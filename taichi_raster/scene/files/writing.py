@@ -52,7 +52,11 @@ def split_corners(mesh: Mesh, uv: bool = True, colours: bool = True) -> Corners:
         rows = np.arange(len(mesh.vertices))[:, None].repeat(len(columns), axis=1)
         index = faces
     else:
-        rows, index = np.unique(keys, axis=0, return_inverse=True)  # sorted by vertex first
+        code, first = np.zeros(len(keys), dtype=np.int64), keys[:0]
+        for column in keys.T:  # sorted by vertex first, then by the others
+            code = code * (int(column.max()) + 1) + column
+            _, first, code = np.unique(code, return_index=True, return_inverse=True)
+        rows, index = keys[first], code
     found = {name: rows[:, at] for name, at in places.items()}
     return Corners(rows[:, 0], found.get("uv"), found.get("colour"), index.reshape(faces.shape))
 
