@@ -104,8 +104,10 @@ def test_strips_are_read(tmp_path: Path) -> None:
     head += (
         "property float z\nelement tristrips 1\nproperty list int int vertex_indices\nend_header\n"
     )
-    (tmp_path / "m.ply").write_text(head + "0 0 0\n1 0 0\n0 1 0\n1 1 0\n4 0 1 2 3\n")
-    assert area(tr.load_mesh(tmp_path / "m.ply", F64)) == pytest.approx(1)
+    strips = "9 0 1 2 3 -1 0 1 2 3\n"  # two strips of two triangles, all wound alike
+    (tmp_path / "m.ply").write_text(head + "0 0 0\n1 0 0\n0 1 0\n1 1 0\n" + strips)
+    mesh = tr.load_mesh(tmp_path / "m.ply", F64)
+    assert len(mesh.faces) == 4 and area(mesh) == pytest.approx(2)
 
 
 COFF = """COFF
