@@ -217,7 +217,10 @@ def test_strips_fans_sparse_values_and_morphs(tmp_path: Path) -> None:
 
 
 def test_a_skin_moves_its_vertices_by_their_joints(tmp_path: Path) -> None:
-    """Half of each joint's translation; the mesh's own node does not count."""
+    """Half of each joint's translation; the mesh's own node does not count.
+
+    Inverse bind matrices come first: here, moves by (0, 0, 1) and (0, 0, 3).
+    """
     g = Gltf()
     joints, weights = np.array([[0, 1, 0, 0]] * 3), np.array([[0.5, 0.5, 0, 0]] * 3)
     numbers: Any = {"JOINTS_0": g.accessor(joints, "u1"), "WEIGHTS_0": g.accessor(weights)}
@@ -226,6 +229,11 @@ def test_a_skin_moves_its_vertices_by_their_joints(tmp_path: Path) -> None:
     g.json["skins"] = [{"joints": [1, 2]}]
     mesh = tr.load_mesh(g.write(tmp_path / "skin.glb"), F64)
     assert torch.equal(mesh.vertices, torch.tensor(TRIANGLE + [1, 2, 0]))
+    bind = np.tile(np.eye(4), (2, 1, 1))
+    bind[:, 3, 2] = 1, 3  # by columns, as the file has them
+    g.json["skins"][0]["inverseBindMatrices"] = g.accessor(bind.reshape(2, 16))
+    mesh = tr.load_mesh(g.write(tmp_path / "bound.glb"), F64)
+    assert torch.equal(mesh.vertices, torch.tensor(TRIANGLE + [1, 2, 2]))
 
 
 def test_what_is_not_read_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy import ndarray
 
 from taichi_raster.scene.files import images
 from taichi_raster.scene.files.gltf_buffers import Document, Json
+from taichi_raster.scene.files.matrices_numpy import matrix_of, moved, product, transformed
 from taichi_raster.scene.files.soup import Builder, Notes, Soup, Surface, polygons, rgba
 
 _UNDERSTOOD = {
@@ -84,7 +84,7 @@ class _Reader:
             node = self.document.item("nodes", index)
             if index in self.world:
                 raise ValueError("has a node that is below itself, or below two others")
-            self.world[index] = above @ _matrix(node)
+            self.world[index] = product(above, matrix_of(node))
             found.append((node, self.world[index]))
             children = node.get("children", [])
             waiting += [(child, self.world[index]) for child in reversed(children)]
@@ -140,17 +140,16 @@ class _Reader:
         weights: Any = node.get("weights", mesh.get("weights", []))
         for weight, target in zip(weights, primitive.get("targets", []), strict=False):
             if weight and "POSITION" in target:
-                moved = self._values(target, "POSITION", 3)
-                if moved.shape != places.shape:
+                offsets = self._values(target, "POSITION", 3)
+                if offsets.shape != places.shape:
                     raise ValueError("has a morph target of another number of vertices")
-                places = places + weight * moved
+                places = places + weight * offsets
         return places
 
     def _placed(self, node: Json, attributes: Json, local: ndarray, matrix: ndarray) -> ndarray:
         """In the world: by the node's matrix, or by the joints of its skin."""
         if "skin" not in node or "JOINTS_0" not in attributes or "WEIGHTS_0" not in attributes:
-            with np.errstate(invalid="ignore", over="ignore"):  # what comes out is checked
-                return np.asarray(local @ matrix[:3, :3].T + matrix[:3, 3])
+            return moved(matrix, local)
         skin = self.document.item("skins", node["skin"])
         joints = skin.get("joints", [])
         if not set(joints) <= set(self.world):
@@ -160,7 +159,7 @@ class _Reader:
             inverse = self.document.accessor(skin["inverseBindMatrices"]).astype(np.float64)
             if inverse.shape != (len(joints), 16):
                 raise ValueError("has a skin with a matrix too few or too many")
-            stack = stack @ inverse.reshape(-1, 4, 4).transpose(0, 2, 1)
+            stack = product(stack, inverse.reshape(-1, 4, 4).transpose(0, 2, 1))
         places, total = np.zeros_like(local), np.zeros((len(local), 1))
         for number in range(8):
             names = f"JOINTS_{number}", f"WEIGHTS_{number}"
@@ -172,9 +171,8 @@ class _Reader:
             if int(index.max(initial=0)) >= len(joints):
                 raise ValueError("has vertices of joints that its skin lacks")
             for column in range(4):
-                moved = stack[index[:, column].astype(np.int64)]
+                there = moved(stack[index[:, column].astype(np.int64)], local)
                 weight = weights[:, column : column + 1].astype(np.float64)
-                there = np.einsum("nij,nj->ni", moved[:, :3, :3], local) + moved[:, :3, 3]
                 places, total = places + weight * there, total + weight
         return np.asarray(places / np.where(total > 0, total, 1.0))
 
@@ -279,12 +277,7 @@ class _Reader:
             self.notes.add("texture coordinates that are NaN or infinite")
             uv = np.where(np.isfinite(uv), uv, np.nan)
         if transform and surface.image is not None:
-            scale = np.array(transform.get("scale", [1, 1]), dtype=np.float64)
-            offset = np.array(transform.get("offset", [0, 0]), dtype=np.float64)
-            angle = float(transform.get("rotation", 0))
-            c, s = math.cos(angle), math.sin(angle)
-            # Counter-clockwise as one looks at the image, v down: KhronosGroup/glTF issue 1563.
-            uv = (uv * scale) @ np.array([[c, s], [-s, c]]).T + offset
+            uv = transformed(transform, uv)
         return np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)
 
 
@@ -294,24 +287,6 @@ _PLAIN = Surface()
 def _as_colours(values: ndarray) -> ndarray:
     """COLOR_0, of which integers ought to be normalised and may not be said to be."""
     return values.clip(0, 1) if values.dtype.kind == "f" else values
-
-
-def _matrix(node: Json) -> ndarray:
-    """(4, 4) from a node's matrix, or its translation, rotation and scale."""
-    if "matrix" in node:
-        return np.asarray(np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T)
-    found = np.eye(4)
-    x, y, z, w = map(float, node.get("rotation", (0, 0, 0, 1)))
-    turn = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    found[:3, :3] = turn * np.array(node.get("scale", (1, 1, 1)), dtype=np.float64)
-    found[:3, 3] = node.get("translation", (0, 0, 0))
-    return found
 
 
 def _faces(index: ndarray, mode: int) -> ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
+from taichi_raster.scene.files.matrices_numpy import moved
 from taichi_raster.scene.files.soup import Builder, Notes, Soup, Surface, polygons
 from taichi_raster.scene.mesh import Mesh
 
@@ -29,7 +30,7 @@ def read(path: Path, notes: Notes) -> Soup:
             ))  # fmt: skip
             continue
         places = np.asarray(geometry.vertices, dtype=np.float64)
-        places = places @ matrix[:3, :3].T + matrix[:3, 3]
+        places = moved(matrix, places)
         faces = np.asarray(geometry.faces, dtype=np.int64)
         if len(faces) == 0:
             continue

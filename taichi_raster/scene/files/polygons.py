@@ -101,7 +101,8 @@ def _projected(outline: ndarray) -> ndarray:
     normal = normal / length if length > 0 else np.array([0.0, 0.0, 1.0])
     across = np.cross(np.eye(3)[np.abs(normal).argmin()], normal)
     across /= np.linalg.norm(across)
-    return np.stack([centred @ across, centred @ np.cross(normal, across)], axis=1)
+    up = np.cross(normal, across)
+    return np.stack([(centred * across).sum(1), (centred * up).sum(1)], axis=1)
 
 
 def _cross(a: ndarray, b: ndarray) -> ndarray:
@@ -122,7 +123,7 @@ def _is_ear(flat: ndarray, ring: list[int], i: int) -> bool:
     if turn < -FLAT:
         return False
     if turn <= FLAT:  # in line: a triangle without area, unless the outline goes back on itself
-        return bool((b - a) @ (c - b) >= 0)
+        return bool(((b - a) * (c - b)).sum() >= 0)
     others = flat[[k for k in ring if k not in (before, ring[i], after)]]
     # A bridge to a hole lists corners twice; those at the places of this ear's are not inside.
     same = np.zeros(len(others), dtype=bool)
