@@ -28,6 +28,7 @@ with fast_import.quickly():
     from taichi_raster.depth.over import OverDepth
     from taichi_raster.depth.softmax import SoftmaxDepth
     from taichi_raster.engine.autodiff import derivatives_by
+    from taichi_raster.fitting.deformation import SmoothOffsets
     from taichi_raster.fitting.losses import (
         EdgeLengthLoss,
         FlatteningLoss,
@@ -135,6 +136,7 @@ __all__ = [
     "Runtime",
     "Schedule",
     "SharpRasterizer",
+    "SmoothOffsets",
     "SoftRasterizer",
     "Softening",
     "SoftmaxDepth",

@@ -16,7 +16,6 @@ from torch import Tensor
 
 import taichi_raster as tr
 from paths import ROOT
-from taichi_raster.fitting.deformation import SmoothOffsets
 from taichi_raster.runtime.precision import product
 from taichi_raster.scene.attributes import sample
 
@@ -80,7 +79,7 @@ def shaded_image(x: Scene) -> Tensor:
 
 
 def smoothed(x: Scene) -> Tensor:
-    surface = SmoothOffsets(tr.icosphere(1), 3.3).to(x["vertices"].device)
+    surface = tr.SmoothOffsets(tr.icosphere(1), 3.3).to(x["vertices"].device)
     return torch.func.functional_call(surface, {"offsets": x["vertices"][0]}, ())
 
 
