@@ -45,6 +45,7 @@ with fast_import.quickly():
         voxel_iou,
         voxelise,
     )
+    from taichi_raster.fitting.steps import ImageSteps, image_steps
     from taichi_raster.presets import published
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
@@ -119,6 +120,7 @@ __all__ = [
     "Geometric",
     "HardBuffers",
     "HardDepth",
+    "ImageSteps",
     "Knots",
     "LaplacianLoss",
     "MLPDepth",
@@ -159,6 +161,7 @@ __all__ = [
     "hard_buffers",
     "icosphere",
     "illuminate",
+    "image_steps",
     "in_runtime_thread",
     "init",
     "lift_triangles",

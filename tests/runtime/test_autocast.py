@@ -83,6 +83,14 @@ def smoothed(x: Scene) -> Tensor:
     return torch.func.functional_call(surface, {"offsets": x["vertices"][0]}, ())
 
 
+def stepped(x: Scene) -> Tensor:
+    def seen(vertices: Tensor) -> tuple[Tensor, Tensor]:
+        return camera(x).project(vertices), product(vertices, x["rotation"])
+
+    vertices = x["vertices"]
+    return tr.image_steps(seen, [vertices], [vertices.sin()], 0.023, 0.31, depth_unit=1.7)[0]
+
+
 def rendered(**parts: object) -> Callable[[Scene], Tensor]:
     def render(x: Scene) -> Tensor:
         return tr.SoftRasterizer(6, **parts)(faces_of(x), x["colours"])  # type: ignore[arg-type]
@@ -149,6 +157,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     ),
     "from_softras": seen_by(lambda x: tr.conventions.from_softras(x["numbers"], 20.3, 31.7)),
     "hard_buffers": buffers,
+    "image_steps": stepped,
     "lift_triangles": lambda x: tr.lift_triangles(
         x["vertices"][:, FACES, :2], x["numbers"][:, None].expand(2, len(FACES))
     ),
@@ -181,6 +190,7 @@ ELSEWHERE = {
     "Distribution": "SoftRasterizer",
     "EdgeSoftness": "SoftRasterizer",
     "HardBuffers": "hard_buffers",
+    "ImageSteps": "image_steps",
     "Material": "shade_flat",
     "Mesh": "normalise",
     "PointLight": "shade_flat",
