@@ -278,7 +278,7 @@ class ImageSteps:
 
 def gradient_units(rows: Float[Tensor, "B N"], before: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """The largest entry of each row, kept as it was in `before` where that is not 0."""
-    return torch.where(before > 0, before, rows.detach().abs().amax(dim=1))
+    return torch.where(before > 0, before, rows.abs().amax(dim=1))
 
 
 def in_units(rows: Float[Tensor, "B N"], units: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
