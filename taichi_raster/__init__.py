@@ -45,6 +45,7 @@ with fast_import.quickly():
         voxel_iou,
         voxelise,
     )
+    from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
     from taichi_raster.fitting.steps import ImageSteps, image_steps
     from taichi_raster.presets import published
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
@@ -132,6 +133,7 @@ __all__ = [
     "OrthographicCamera",
     "OverDepth",
     "PerspectiveCamera",
+    "PictureStart",
     "PinholeCamera",
     "PointLight",
     "ProjectedFaces",
@@ -172,6 +174,8 @@ __all__ = [
     "mse",
     "normalise",
     "orbit",
+    "outline_distance",
+    "picture_start",
     "plane",
     "pretrained",
     "pretrained_names",

@@ -164,6 +164,9 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "mse": lambda x: tr.mse(x["points"], x["points"].flip(1)),
     "normalise": lambda x: tr.normalise(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "orbit": seen_by(lambda x: tr.PerspectiveCamera(tr.orbit(x["numbers"], 20.3, 31.7))),
+    "picture_start": lambda x: (
+        tr.picture_start(x["colours"][:1, ..., 0], x["colours"][1:, ..., 0], 7).distance
+    ),
     "product": lambda x: product(x["vertices"], x["rotation"]),
     "sample_surface": lambda x: tr.sample_surface(
         x["vertices"], FACES, 20, torch.Generator().manual_seed(1)
@@ -193,6 +196,7 @@ ELSEWHERE = {
     "ImageSteps": "image_steps",
     "Material": "shade_flat",
     "Mesh": "normalise",
+    "PictureStart": "picture_start",
     "PointLight": "shade_flat",
     "ProjectedFaces": "PerspectiveCamera",
     "SoftmaxDepth": "SoftRasterizer",
@@ -201,6 +205,7 @@ ELSEWHERE = {
     "gather_faces": "SoftRasterizer",
     "illuminate": "shade_flat",
     "look_at": "PerspectiveCamera",
+    "outline_distance": "picture_start",
     "surface_attributes": "shade_image",
     "tabulate": "TabulatedSoftness",
 }
