@@ -28,6 +28,7 @@ with fast_import.quickly():
     from taichi_raster.depth.over import OverDepth
     from taichi_raster.depth.softmax import SoftmaxDepth
     from taichi_raster.engine.autodiff import derivatives_by
+    from taichi_raster.fitting.deformation import SmoothOffsets
     from taichi_raster.fitting.losses import (
         EdgeLengthLoss,
         FlatteningLoss,
@@ -44,6 +45,8 @@ with fast_import.quickly():
         voxel_iou,
         voxelise,
     )
+    from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
+    from taichi_raster.fitting.steps import ImageSteps, image_steps
     from taichi_raster.presets import published
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
@@ -119,6 +122,7 @@ __all__ = [
     "Geometric",
     "HardBuffers",
     "HardDepth",
+    "ImageSteps",
     "Knots",
     "LaplacianLoss",
     "MLPDepth",
@@ -130,12 +134,14 @@ __all__ = [
     "OrthographicCamera",
     "OverDepth",
     "PerspectiveCamera",
+    "PictureStart",
     "PinholeCamera",
     "PointLight",
     "ProjectedFaces",
     "Runtime",
     "Schedule",
     "SharpRasterizer",
+    "SmoothOffsets",
     "SoftRasterizer",
     "Softening",
     "SoftmaxDepth",
@@ -158,6 +164,7 @@ __all__ = [
     "hard_buffers",
     "icosphere",
     "illuminate",
+    "image_steps",
     "in_runtime_thread",
     "init",
     "join",
@@ -169,6 +176,8 @@ __all__ = [
     "mse",
     "normalise",
     "orbit",
+    "outline_distance",
+    "picture_start",
     "plane",
     "pretrained",
     "pretrained_names",

@@ -258,6 +258,13 @@ class OcclusionBatch:
         """A batch of some of the instances, in the order given."""
         return self._mapped(lambda tensor: tensor[instances], {})
 
+    def geometry(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, "B F 3 3"]:
+        """What steps are measured by: corners, z as a share of the depth range, 0 for padding."""
+        corners = self._faces(params)[0]
+        depth = corners[..., 2:] / (FAR - NEAR)
+        present = (self.owner >= 0)[..., None, None]
+        return torch.cat([corners[..., :2], torch.where(present, depth, 0.0)], dim=-1)
+
     def sharp_image(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, "B H W 4"]:
         """Sharp RGBA picture of the shapes at `params`."""
         return self.family.sharp_renderer()(*self._faces(params))
