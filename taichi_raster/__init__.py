@@ -52,6 +52,7 @@ with fast_import.quickly():
     from taichi_raster.presets.serialization import load_softening, save_softening
     from taichi_raster.presets.softening import Softening
     from taichi_raster.render.hard import HardBuffers, hard_buffers
+    from taichi_raster.render.sampled import sampled_picture
     from taichi_raster.render.sharp import SharpRasterizer
     from taichi_raster.render.soft import SoftRasterizer
     from taichi_raster.runtime.device import Runtime, init, runtime
@@ -184,6 +185,7 @@ __all__ = [
     "published",
     "runtime",
     "sample_surface",
+    "sampled_picture",
     "save_mesh",
     "save_softening",
     "save_softness",

@@ -371,6 +371,7 @@ def test_what_is_no_mesh_is_refused_by_name(value: Any) -> None:
         ("image", lambda v: tr.shade_image(v, LIGHTS)),
         ("face_vertices", lambda v: tr.SharpRasterizer(4)(v, None)),
         ("face_vertices", lambda v: tr.hard_buffers(v, 4)),
+        ("face_vertices", lambda v: tr.sampled_picture(v, None, 4)),
     ],
 )
 @pytest.mark.parametrize("value", [VERTICES.numpy(), VERTICES.tolist(), None], ids=type)

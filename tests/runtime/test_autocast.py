@@ -178,6 +178,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "sample_surface": lambda x: tr.sample_surface(
         x["vertices"], FACES, 20, torch.Generator().manual_seed(1)
     ),
+    "sampled_picture": lambda x: tr.sampled_picture(faces_of(x), x["colours"], 6, 2),
     "shade_flat": lit(tr.shade_flat),
     "shade_gouraud": lit(tr.shade_gouraud),
     "shade_image": shaded_image,
