@@ -102,9 +102,11 @@ def soft_renderer(size: int, scale: float, gamma: float = 0.03) -> tr.SoftRaster
 
 
 def plain(mesh: tr.Mesh) -> Tensor:
-    """Colours (1, F, 3, 3): the mesh's own, or one for all corners."""
-    if mesh.colours is not None:
-        return mesh.corner_colours()[..., :3]
+    """Colours (1, F, 3, 3): the mesh's own at its corners, or one for all of them."""
+    if mesh.colours is not None or mesh.texture is not None:
+        faces = torch.arange(len(mesh.faces)).repeat_interleave(3)
+        corners = torch.eye(3).repeat(len(mesh.faces), 1)
+        return mesh.colour_at(faces, corners)[:, :3].reshape(1, -1, 3, 3)
     return torch.tensor([0.45, 0.68, 0.9]).expand(1, len(mesh.faces), 3, 3)
 
 
@@ -116,12 +118,12 @@ def textured(mesh: tr.Mesh, corners: Tensor | None = None) -> tr.UVTexture | Non
     if mesh.uv is None:
         return None
     if mesh.texture is not None:
-        picture = mesh.texture[..., :3]
+        picture = mesh.uv_texture().image[0, ..., :3]
     else:
         squares = (torch.arange(64)[:, None] // 16 + torch.arange(640) // 16) % 2
         cream, red = torch.tensor([0.96, 0.88, 0.7]), torch.tensor([0.75, 0.2, 0.25])
         picture = torch.where(squares[..., None] == 1, cream, red)
-    return tr.UVTexture(mesh.corner_uv(), picture[None], "repeat", corners)
+    return tr.UVTexture(mesh.corner_uv(), picture[None], mesh.wrap, corners)
 
 
 def draw_sheet(

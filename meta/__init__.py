@@ -28,9 +28,9 @@ from meta.evaluation.stats import (
     summarise,
 )
 from meta.inner.method import Method
-from meta.inner.protocol import StudyBatch, StudyFamily, TaskBatch, TaskFamily
+from meta.inner.protocol import MeasuredBatch, StudyBatch, StudyFamily, TaskBatch, TaskFamily
 from meta.inner.unroll import InnerRun, batch_parameters, trajectory, unroll
-from meta.inner.updates import SGD, Adam, Momentum, UpdateRule
+from meta.inner.updates import SGD, Adam, ImageSteps, Momentum, UpdateRule
 from meta.outer.checkpoint import CheckpointError
 from meta.outer.distributed import WorkerLost, World, join
 from meta.outer.estimator import Estimator, OuterGradient, Shard, estimator
@@ -56,8 +56,10 @@ __all__ = [
     "Evaluation",
     "FixedSoftness",
     "Grid",
+    "ImageSteps",
     "InnerRun",
     "Learnable",
+    "MeasuredBatch",
     "Method",
     "Momentum",
     "OnlineRun",

@@ -59,6 +59,7 @@ def plan_table(title: str, runs: Mapping[str, int]) -> Table:
     table.add_column("stage")
     table.add_column("inner runs", justify="right")
     table.add_column("share", justify="right")
+    total = max(sum(runs.values()), 1)
     for name, count in runs.items():
-        table.add_row(name, str(count), f"{count / sum(runs.values()):.0%}")
+        table.add_row(name, str(count), f"{count / total:.0%}")
     return table

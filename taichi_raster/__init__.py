@@ -28,6 +28,7 @@ with fast_import.quickly():
     from taichi_raster.depth.over import OverDepth
     from taichi_raster.depth.softmax import SoftmaxDepth
     from taichi_raster.engine.autodiff import derivatives_by
+    from taichi_raster.fitting.deformation import SmoothOffsets
     from taichi_raster.fitting.losses import (
         EdgeLengthLoss,
         FlatteningLoss,
@@ -44,11 +45,14 @@ with fast_import.quickly():
         voxel_iou,
         voxelise,
     )
+    from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
+    from taichi_raster.fitting.steps import ImageSteps, image_steps
     from taichi_raster.presets import published
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
     from taichi_raster.presets.softening import Softening
     from taichi_raster.render.hard import HardBuffers, hard_buffers
+    from taichi_raster.render.sampled import sampled_picture
     from taichi_raster.render.sharp import SharpRasterizer
     from taichi_raster.render.soft import SoftRasterizer
     from taichi_raster.runtime.device import Runtime, init, runtime
@@ -68,6 +72,7 @@ with fast_import.quickly():
         orbit,
     )
     from taichi_raster.scene.clipping import ClippedFaces, clip_near
+    from taichi_raster.scene.joining import join
     from taichi_raster.scene.lighting import (
         AmbientLight,
         DirectionalLight,
@@ -118,6 +123,7 @@ __all__ = [
     "Geometric",
     "HardBuffers",
     "HardDepth",
+    "ImageSteps",
     "Knots",
     "LaplacianLoss",
     "MLPDepth",
@@ -129,12 +135,14 @@ __all__ = [
     "OrthographicCamera",
     "OverDepth",
     "PerspectiveCamera",
+    "PictureStart",
     "PinholeCamera",
     "PointLight",
     "ProjectedFaces",
     "Runtime",
     "Schedule",
     "SharpRasterizer",
+    "SmoothOffsets",
     "SoftRasterizer",
     "Softening",
     "SoftmaxDepth",
@@ -157,8 +165,10 @@ __all__ = [
     "hard_buffers",
     "icosphere",
     "illuminate",
+    "image_steps",
     "in_runtime_thread",
     "init",
+    "join",
     "lift_triangles",
     "load_mesh",
     "load_softening",
@@ -167,12 +177,15 @@ __all__ = [
     "mse",
     "normalise",
     "orbit",
+    "outline_distance",
+    "picture_start",
     "plane",
     "pretrained",
     "pretrained_names",
     "published",
     "runtime",
     "sample_surface",
+    "sampled_picture",
     "save_mesh",
     "save_softening",
     "save_softness",

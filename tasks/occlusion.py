@@ -258,6 +258,13 @@ class OcclusionBatch:
         """A batch of some of the instances, in the order given."""
         return self._mapped(lambda tensor: tensor[instances], {})
 
+    def geometry(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, "B F 3 3"]:
+        """What steps are measured by: corners, z as a share of the depth range, 0 for padding."""
+        corners = self._faces(params)[0]
+        depth = corners[..., 2:] / (FAR - NEAR)
+        present = (self.owner >= 0)[..., None, None]
+        return torch.cat([corners[..., :2], torch.where(present, depth, 0.0)], dim=-1)
+
     def sharp_image(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, "B H W 4"]:
         """Sharp RGBA picture of the shapes at `params`."""
         return self.family.sharp_renderer()(*self._faces(params))
@@ -320,8 +327,9 @@ class OcclusionBatch:
         return depths[:, None, :] - depths[:, :, None]
 
     def _over_pairs(self, values: Tensor) -> Tensor:
-        """Mean of (B, K, K) over the `shown` pairs."""
-        return torch.where(self.shown, values, 0).sum(dim=(1, 2)) / self.shown.sum(dim=(1, 2))
+        """Mean of (B, K, K) over the `shown` pairs; 0 where there is none."""
+        count = self.shown.sum(dim=(1, 2)).clamp(min=1)
+        return torch.where(self.shown, values, 0).sum(dim=(1, 2)) / count
 
     def _position_error(self, params: Tensor) -> Tensor:
         if not self.family.positions:
@@ -341,7 +349,8 @@ class OcclusionBatch:
         found = centred(self._depths(params))
         spread = found.square().sum(dim=1, keepdim=True).clamp(min=1e-12)
         slope = ((truth * found).sum(dim=1, keepdim=True) / spread).clamp(min=0)
-        return ((truth - slope * found).square().sum(dim=1) / count[:, 0]).sqrt()
+        mean = (truth - slope * found).square().sum(dim=1) / count[:, 0]
+        return torch.sqrt(mean + 1e-24)  # finite slope at zero
 
 
 def depth_share(t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -314,6 +314,18 @@ class PictureBatch:
         """A batch of some of the instances, in the order given."""
         return self._mapped(lambda tensor: tensor[instances], {})
 
+    def geometry(
+        self, params: Float[Tensor, "B K D"]
+    ) -> Tensor | tuple[Float[Tensor, "B K 3 3"], Float[Tensor, "B K 3"]]:
+        """What steps are measured by: corners in NDC, and colours where they are unknown.
+
+        Corners of padding are at a depth of 0.
+        """
+        xy = self._triangles(params)
+        depth = self.present.to(params)[..., None, None].expand(*xy.shape[:3], 1)
+        corners = torch.cat([xy, depth], dim=-1)
+        return (corners, params[..., 6:]) if self.family.colours else corners
+
     def sharp_image(self, params: Float[Tensor, "B K D"]) -> Float[Tensor, "B H W C"]:
         """Sharp picture of the triangles at `params`, of the target's channels."""
         xy = turned_to_front(self._triangles(params))

@@ -392,6 +392,11 @@ class PoseBatch:
         """A batch of some of the instances, in the order given."""
         return self._mapped(lambda tensor: tensor[instances])
 
+    def geometry(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B F 3 3"]:
+        """What steps are measured by: corners, z as a share of the depth range."""
+        corners = self._faces(params)[0]
+        return torch.cat([corners[..., :2], corners[..., 2:] / (FAR - NEAR)], dim=-1)
+
     def sharp_image(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B H W C"]:
         """Sharp picture from the cameras at `params`."""
         return self.family.sharp_renderer()(*self._faces(params))

@@ -224,6 +224,11 @@ class Shape2DBatch:
         """A batch of some of the instances, in the order given."""
         return self._mapped(lambda tensor: tensor[instances], {})
 
+    def geometry(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B K 3 3"]:
+        """What steps are measured by: corners in NDC, those of padding at a depth of 0."""
+        depth = self.present.to(params)[..., None, None].expand(*params.shape[:3], 1)
+        return torch.cat([params, depth], dim=-1)
+
     def sharp_image(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B H W 4"]:
         """Sharp RGBA picture of the triangles at `params`."""
         return self.family.sharp_renderer()(*self._faces(turned_to_front(params)))

@@ -391,6 +391,13 @@ class Shape3DBatch:
         """A batch of some of the instances, in the order given."""
         return self._mapped(lambda tensor: tensor[instances])
 
+    def geometry(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "BK V 3"]:
+        """What steps are measured by: vertices in all views, z as a share of the depth range."""
+        seen = self.camera.project(
+            self.deformed(params).repeat_interleave(self.family.views, dim=0)
+        )
+        return torch.cat([seen[..., :2], seen[..., 2:] / (FAR - NEAR)], dim=-1)
+
     def sharp_image(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B H KW C"]:
         """Pictures of the fit, counted and side by side as in `target`; no gradient."""
         with torch.no_grad():

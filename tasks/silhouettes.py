@@ -51,10 +51,14 @@ def ramps(face_vertices: Tensor, size: int) -> Float[Tensor, "BK H W"]:
 
 
 def mean_iou(fit: Tensor, goal: Tensor) -> Float[Tensor, " B"]:
-    """IoU of coverages (B, K, H, W): sum of minima over sum of maxima, averaged over views."""
+    """IoU of coverages (B, K, H, W): sum of minima over sum of maxima, averaged over views.
+
+    Two empty ones agree.
+    """
     both = torch.minimum(fit, goal).sum(dim=(2, 3))
     either = torch.maximum(fit, goal).sum(dim=(2, 3))
-    return (both / either).mean(dim=1)
+    some = either > 0
+    return torch.where(some, both / torch.where(some, either, 1.0), 1.0).mean(dim=1)
 
 
 def side_by_side(images: Float[Tensor, "B K H W C"]) -> Float[Tensor, "B H KW C"]:

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.fitting.deformation import SmoothOffsets
 from taichi_raster.fitting.metrics import barycentric_weights
 
 START_RADIUS = 0.5  # as published
@@ -55,7 +54,10 @@ def template(subdivisions: int, smoothing: float, samples: int, dtype: torch.dty
         mesh,
         tr.LaplacianLoss(faces, count).to(dtype),
         tr.FlatteningLoss(faces, count),
-        SmoothOffsets(mesh, smoothing).spread if smoothing > 0 else None,
+        # Dense, as a batch of a few hundred vertices is multiplied faster than it is solved for.
+        tr.SmoothOffsets(mesh, smoothing).smooth(torch.eye(count, dtype=dtype))
+        if smoothing > 0
+        else None,
         sampled,
         weights,
     )

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from meta.inner.method import Method
 from meta.inner.protocol import TaskBatch
 from meta.inner.unroll import Record, check_finite
+from meta.inner.updates import rule_for
 from meta.outer.estimator import OuterGradient, estimator
 from meta.outer.loss import OuterLoss
 
@@ -54,7 +55,7 @@ def online_gradient(
         losses, descent, gradients = _both_gradients(method, task, unknowns, step, outer)
         totals = [total + part for total, part in zip(totals, gradients, strict=True)]
         loss += outer.of_error(losses).mean().item()
-        unknowns, state = _scene_step(method, unknowns, descent, state, step)
+        unknowns, state = _scene_step(method, task, unknowns, descent, state, step)
     return OuterGradient(
         loss / method.steps,
         {name: total / method.steps for name, total in zip(learnable, totals, strict=True)},
@@ -112,7 +113,7 @@ def learn_online(
         if record is not None:
             record(step, unknowns)
         loss, descent, gradients = _both_gradients(method, task, unknowns, step)
-        unknowns, state = _scene_step(method, unknowns, descent, state, step)
+        unknowns, state = _scene_step(method, task, unknowns, descent, state, step)
         losses.append(loss)
         if step >= from_step:
             _softness_step(optimiser, learnable, gradients, step, method.steps)
@@ -155,10 +156,11 @@ def _slopes(outer: OuterLoss, losses: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _scene_step(
-    method: Method, unknowns: Tensor, descent: Tensor, state: object, step: int
+    method: Method, task: TaskBatch, unknowns: Tensor, descent: Tensor, state: object, step: int
 ) -> tuple[Tensor, object]:
     lr = method.lr(_progress(method, step))
-    unknowns, state = method.rule.step(unknowns, descent, state, lr)
+    rule = rule_for(method.rule, task)
+    unknowns, state = rule.step(unknowns, descent, state, lr)
     check_finite("an unknown", unknowns, step, method.steps)
     return unknowns, state
 

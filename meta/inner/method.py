@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from meta.inner.protocol import Progress, TaskBatch
-from meta.inner.updates import UpdateRule
+from meta.inner.updates import UpdateRule, rule_for
 
 
 class Method(nn.Module):
@@ -71,7 +71,8 @@ class Method(nn.Module):
                 "task.loss: the result does not depend on params, so there is nothing to descend"
             )
         (grad,) = torch.autograd.grad(loss.sum(), params, create_graph=create_graph)
-        params, state = self.rule.step(params, grad, state, self.lr(progress))
+        rule = rule_for(self.rule, task)
+        params, state = rule.step(params, grad, state, self.lr(progress))
         return params, state, loss
 
     def learnable(self) -> dict[str, nn.Parameter]:

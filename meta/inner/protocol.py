@@ -62,6 +62,23 @@ class TaskBatch(Protocol):
 
 
 @runtime_checkable
+class MeasuredBatch(TaskBatch, Protocol):
+    """A batch whose steps can be measured in the picture, by `meta.ImageSteps`."""
+
+    def geometry(
+        self, params: Float[Tensor, "B ..."]
+    ) -> Tensor | tuple[Float[Tensor, "R ..."], Float[Tensor, "R ..."]]:
+        """Corners as the renderer is given them, and attributes where they depend on `params`.
+
+        Corners are (R, ..., 3): x and y in NDC, z as a share of the depth range, so that a motion
+        through all of it counts as 1 NDC; those with z <= 0 do not count. Attributes are (R, ...),
+        in their own units. R is a multiple of B, and rows of one instance are next to each other.
+        Forward mode must be able to differentiate it.
+        """
+        ...
+
+
+@runtime_checkable
 class TaskFamily(Protocol):
     """A distribution over tasks, with three disjoint streams of them."""
 

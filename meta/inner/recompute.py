@@ -117,7 +117,12 @@ def tensors_in(state: Any) -> tuple[Tensor, ...]:
 
 
 def _dense(tensor: Tensor) -> tuple[Tensor, ...]:
-    """The dense tensors that store one: itself, or the parts of a sparse tensor."""
+    """The dense tensors that store one: itself, or the parts of a sparse tensor.
+
+    Those that forward mode makes of zeros alone have no storage.
+    """
+    if tensor._is_zerotensor():
+        return ()
     if tensor.layout == torch.strided:
         return (tensor,)
     if tensor.layout == torch.sparse_coo:

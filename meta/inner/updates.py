@@ -8,18 +8,23 @@ numbers and a pure function,
     params, state = rule.step(params, grad, state, lr)
 
 with `params` (B, ...), `grad` the same shape, and `lr` a float, a 0-d tensor or one value per
-instance, (B,).
+instance, (B,). A rule that needs more of the task has a method `on(task)`, which gives the rule for
+that batch.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from meta.inner.protocol import TaskBatch
+from taichi_raster.fitting.steps import gradient_units, image_steps, in_units
 
 
 class UpdateRule(Protocol):
@@ -130,6 +135,81 @@ class Adam:
         unbiased_square = square / (1 - b2**count)
         direction = unbiased_mean / (torch.sqrt(unbiased_square + self.eps_root) + self.eps)
         return params - _per_instance(lr, params) * direction, AdamState(mean, square, count)
+
+
+@dataclass(frozen=True)
+class ImageStepsState:
+    """The state of the rule that gives directions, and the units of gradients, (B,)."""
+
+    inner: Any
+    units: Tensor
+
+
+@dataclass(frozen=True)
+class ImageSteps:
+    """Another rule's directions, in steps that are measured in the picture.
+
+    x <- x + lr d / rms(ds/dx d), with s the task's `geometry`: the scene moves by lr NDC, whatever
+    the units of the unknowns (see `taichi_raster.image_steps`). What has no motion stands still.
+    The rule sees gradients in units of the largest entry of each instance's first one.
+
+    Only for tasks that have a `geometry` (see `MeasuredBatch`).
+
+    Args:
+        rule: what directions come from. It must not look at the values of the unknowns.
+        appearance: how far attributes move at most, as a multiple of lr.
+
+    Raises ValueError unless `appearance` is positive and finite.
+
+        method = Method(renderer, ImageSteps(Adam()), tr.Geometric(0.02, 0.002), steps=60)
+    """
+
+    rule: UpdateRule = field(default_factory=Adam)
+    appearance: float = 1.0
+    geometry: Callable[[Tensor], Any] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.appearance) and self.appearance > 0):
+            raise ValueError(f"appearance must be finite and > 0, got {self.appearance}")
+
+    def on(self, task: TaskBatch) -> ImageSteps:
+        """The rule for one batch of tasks. Raises TypeError if they have no `geometry`."""
+        geometry = getattr(task, "geometry", None)
+        if geometry is None:
+            raise TypeError(
+                f"task: {type(task).__name__} has no geometry(params), by which ImageSteps "
+                "measures its steps; see meta.MeasuredBatch"
+            )
+        return replace(self, geometry=geometry)
+
+    def init(self, params: Tensor) -> ImageStepsState:
+        """The rule's own state, and units of zero."""
+        return ImageStepsState(self.rule.init(params), params.new_zeros(len(params)))
+
+    def step(
+        self, params: Tensor, grad: Tensor, state: ImageStepsState, lr: float | Tensor
+    ) -> tuple[Tensor, ImageStepsState]:
+        """New params and new state; the arguments are not changed."""
+        _check(params, grad)
+        if self.geometry is None:
+            raise ValueError("geometry: unknown; take the rule of a task, ImageSteps().on(task)")
+        rows = grad.reshape(len(grad), -1)
+        units = gradient_units(rows, state.units)
+        # From zero, what a rule adds is its direction, unrounded.
+        direction, inner = self.rule.step(
+            torch.zeros_like(params), in_units(rows, units).view_as(grad), state.inner, 1.0
+        )
+        rate = lr.to(params) if isinstance(lr, Tensor) else lr
+        (step,) = image_steps(
+            self.geometry, [params], [direction], rate, self.appearance * rate, depth_unit=1.0
+        )
+        return params + step, ImageStepsState(inner, units)
+
+
+def rule_for(rule: UpdateRule, task: TaskBatch) -> UpdateRule:
+    """The rule as it is for one batch of tasks: rules with a method `on` depend on it."""
+    on: Callable[[TaskBatch], UpdateRule] | None = getattr(rule, "on", None)
+    return rule if on is None else on(task)
 
 
 def _per_instance(lr: float | Tensor, params: Tensor) -> float | Tensor:

@@ -14,8 +14,9 @@ from taichi_raster.softness.serialization import Stored
 class HardDepth(DepthSoftness):
     """Gives each pixel the colour of the nearest face that contains its centre.
 
-    Where no face does, it shows the background. Colours have no gradient through visibility; alpha
-    stays soft.
+    Where no face does, it shows the background. Of depths that are equal but for rounding, as at a
+    silhouette, a face that shows its front is nearer than one that shows its back. Colours
+    have no gradient through visibility; alpha stays soft.
     """
 
     variant = DepthVariant("nearest")

@@ -65,7 +65,9 @@ class OverDepth(DepthSoftness):
 
     * Without a temperature the order is that of the depths: Porter and Duff's *over* (SIGGRAPH
       1984), as in PyTorch3D's `AlphaCompositor` and the triangle splatting of Held et al. (2025).
-      Of equal depths, the face with the lower index is in front. Depths have no gradient.
+      Of depths that are equal but for rounding, as at a silhouette, that of a face that shows its
+      front is in front of that of one that shows its back; of equal ones, that of the face with the
+      lower index. Depths have no gradient.
     * With one the order is soft, too: P = 1 / (1 + exp((z_i' - z_j') / gamma)), with z' the
       normalised depth, 1 at the near plane. Depths have gradients.
 

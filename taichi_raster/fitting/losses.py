@@ -43,11 +43,13 @@ def mse(
 ) -> Float[Tensor, " B"]:
     """The mean squared difference of each batch item, over all its pixels and channels.
 
+    It is 0 where there is none.
+
     Raises:
         ValueError: unless both have the same shape, of rank 2 or more.
     """
     _check_same(predicted, target, None, "(B, ...)")
-    return (predicted - target).square().flatten(1).mean(1)
+    return _mean((predicted - target).square().flatten(1))
 
 
 class LaplacianLoss(nn.Module):
@@ -88,7 +90,9 @@ class LaplacianLoss(nn.Module):
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
         """The loss of each batch item."""
         _check_vertices(vertices, self.matrix.shape[0])
-        columns = vertices.transpose(0, 1).flatten(1)
+        # Differences do not depend on the origin; near the vertices, they lose no digits.
+        centred = vertices - vertices.detach().mean(1, keepdim=True)
+        columns = centred.transpose(0, 1).flatten(1)
         differences: Tensor = product(self.matrix.to(vertices.dtype), columns)
         return differences.square().sum(0).reshape(len(vertices), 3).sum(1)
 
@@ -147,7 +151,7 @@ class NormalConsistencyLoss(nn.Module):
 
     As PyTorch3D's ``mesh_normal_consistency``: over all edges that two faces share; 0 for a plane.
     A face without area has no normal: its edges count as 1, without gradient. Edges of one face, or
-    of more than two, are left out.
+    of more than two, are left out; where no other is left, the loss is 0.
 
     Args:
         faces: (F, 3) integer indices, with consistent winding.
@@ -176,7 +180,7 @@ class NormalConsistencyLoss(nn.Module):
         # The edge runs one way in one face and the other way in the other.
         one = unit(torch.linalg.cross(along, left - start))
         other = unit(torch.linalg.cross(right - start, along))
-        return (1 - (one * other).sum(-1)).mean(1)
+        return _mean(1 - (one * other).sum(-1))
 
 
 class EdgeLengthLoss(nn.Module):
@@ -213,11 +217,16 @@ class EdgeLengthLoss(nn.Module):
         start, end = vertices[:, self.edges[:, 0]], vertices[:, self.edges[:, 1]]
         square = (end - start).square().sum(-1)
         if self.target == 0:
-            return square.mean(1)
+            return _mean(square)
         some = square > 0
         length = torch.where(some, square, torch.ones_like(square)).sqrt() * some
         target = length.mean(1, keepdim=True) if self.target is None else self.target
-        return (length - target).square().mean(1)
+        return _mean((length - target).square())
+
+
+def _mean(values: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
+    """The mean of each batch item; 0 of nothing."""
+    return values.sum(1) / max(values.shape[1], 1)
 
 
 def _checked(faces: Any, vertex_count: int) -> Int[Tensor, "F 3"]:

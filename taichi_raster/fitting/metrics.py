@@ -42,7 +42,7 @@ def chamfer_distance(
     one_way = []
     for points, others in ((points_a, points_b), (points_b, points_a)):
         nearest = [
-            torch.cdist(points[part].detach(), others[part].detach()).argmin(dim=2)
+            _distances(points[part].detach(), others[part].detach()).argmin(dim=2)
             for part in _parts(len(points), points.shape[1] * others.shape[1])
         ]
         index = torch.cat(nearest)[..., None].expand(-1, -1, 3)
@@ -61,7 +61,7 @@ def surface_distance(
     without a gradient, as it does not change to first order.
 
     Raises:
-        ValueError: for other shapes.
+        ValueError: for other shapes, or a surface of padding alone.
     """
     _check_points("points", points)
     faces = as_indices("faces", faces)
@@ -72,16 +72,22 @@ def surface_distance(
             "for each set of points"
         )
     padding = None if faces.ndim == 2 else (faces < 0).any(dim=2).to(points.device)
+    if padding is not None and bool(padding.all(dim=1).any()):
+        raise ValueError("faces: a batch item holds padding alone: it has no surface")
     with torch.no_grad():
+        # Dot products of all with all lose half of the digits, and those of a shared offset.
+        origin = points.double().mean(dim=1, keepdim=True)
+        near, around = points.double() - origin, corners.double() - origin[:, None]
         found = [
-            _nearest_face(points[part], corners[part], None if padding is None else padding[part])
+            _nearest_face(near[part], around[part], None if padding is None else padding[part])
             for part in _parts(len(points), points.shape[1] * corners.shape[1])
         ]
     index = torch.cat(found)[..., None].expand(-1, -1, 9)
     triangles: Tensor = corners.flatten(2).gather(1, index).unflatten(2, (3, 3))
     with torch.no_grad():
         weights = _nearest_weights(points, triangles)
-    return _length(points - (weights[..., None] * triangles).sum(dim=2))
+    # Differences first: they are exact where points and triangles are close.
+    return _length((weights[..., None] * (points[:, :, None] - triangles)).sum(dim=2))
 
 
 def sample_surface(
@@ -126,14 +132,17 @@ def barycentric_weights(u: Float[Tensor, " N"], v: Float[Tensor, " N"]) -> Float
 def volume(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "*B F 3"]) -> Float[Tensor, " B"]:
     """The volume that a closed surface encloses; negative if it is wound inwards.
 
-    The sum over faces of det(a, b, c) / 6 (the divergence theorem). Of an open surface it depends
-    on where the origin is, and means nothing.
+    The sum over faces of det(a, b, c) / 6 (the divergence theorem), with the origin moved to the
+    middle of the bounding box. Of an open surface it means nothing.
 
     Raises:
         ValueError: for other shapes.
     """
-    a, b, c = gather_faces(vertices, faces).unbind(dim=2)
-    determinants: Tensor = (a * torch.linalg.cross(b, c)).sum(dim=(1, 2))
+    faces = as_indices("faces", faces)
+    corners = gather_faces(vertices, faces)
+    a, b, c = (corners - _middle(corners, faces)[:, None, None]).unbind(dim=2)
+    # The same determinants; those of padding are exactly 0.
+    determinants: Tensor = (a * torch.linalg.cross(b - a, c - a)).sum(dim=(1, 2))
     return determinants / 6
 
 
@@ -241,7 +250,7 @@ def _nearest_face(points: Tensor, corners: Tensor, padding: Tensor | None) -> In
     along, across, height = dot(ab), dot(ac), dot(normal)
     squares = ((ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1))
     bb, bc, cc = (s[:, None] for s in squares)
-    from_a = torch.cdist(points, a, compute_mode="donot_use_mm_for_euclid_dist").square()
+    from_a = _distances(points, a).square()
     third = across - along + bb - bc  # (p - b) . (c - b)
     length = bb + cc - 2 * bc
     best = _to_segment(from_a, along, bb)
@@ -278,6 +287,22 @@ def _nearest_weights(
     parts = (torch.linalg.cross(edge, offset) * normal[..., None, :]).sum(-1).roll(-1, dims=-1)
     inside = (parts >= 0).all(-1, keepdim=True) & (area > 0)
     return torch.where(inside, parts / torch.where(area > 0, area, 1.0), on_edge)
+
+
+def _distances(a: Float[Tensor, "B N 3"], b: Float[Tensor, "B M 3"]) -> Float[Tensor, "B N M"]:
+    """All distances, from differences: by |a|^2 - 2 a . b + |b|^2, digits would be lost."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _middle(
+    corners: Float[Tensor, "B F 3 3"], faces: Int[Tensor, "*B F 3"]
+) -> Float[Tensor, "B 3"]:
+    """The middle of each surface's bounding box, without gradient; 0 where there is no face."""
+    there = (faces >= 0).all(dim=-1).expand(corners.shape[:2]).to(corners.device)[..., None, None]
+    still = corners.detach()
+    low = torch.where(there, still, torch.inf).amin(dim=(1, 2))
+    high = torch.where(there, still, -torch.inf).amax(dim=(1, 2))
+    return torch.where(there.any(dim=1)[:, 0], low + (high - low) / 2, 0.0)
 
 
 def _length(vectors: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class TilePairs:
 
     Attributes:
         cover: coverage; negative for a face that shows its back, 0 where the pair does not count.
-        z: depth.
+        z: depth, as by `PairKernels.order`.
         found: how many fragments each pixel has had so far.
     """
 
@@ -37,6 +37,8 @@ class DepthSort(PairKernels):
     than `depth`, how many it may need. On a CPU a thread takes a tile: it measures all pixels of a
     face together, then sorts them in.
     """
+
+    in_order = True
 
     @ti.kernel
     def collect_tiles(self, tiles: ti.i32, length: ti.i32, depth: ti.i32, hides: ti.i32) -> ti.i32:
@@ -98,7 +100,7 @@ class DepthSort(PairKernels):
                 f = self.weigh(m)
                 if f.counts:
                     count, cover = ti.min(found, depth), self.signed_cover(m, f)
-                    self.insert(q * depth, count, depth, face, self.depth_of(f), cover)
+                    self.insert(q * depth, count, depth, face, self.order(m, f), cover)
                     found += 1
         ti.atomic_max(needed, self.finish(q, found, depth, hides))
 
@@ -150,14 +152,10 @@ class DepthSort(PairKernels):
     @traced
     def note(self, m: Meeting, pairs: TilePairs, lane: Any) -> None:
         f = self.weigh(m)
-        pairs.z.at(lane).set(raw(f.z))
+        pairs.z.at(lane).set(self.order(m, f))
         pairs.cover.at(lane).set(ti.select(f.counts, self.signed_cover(m, f), 0.0))
 
     @traced
     def signed_cover(self, m: Meeting, f: Fragment) -> Any:
         cover = raw(f.edge.f)
         return let(ti.select(self.front(m.face.triangle), cover, -cover))
-
-    @traced
-    def depth_of(self, f: Fragment) -> Any:
-        return raw(f.z)

@@ -101,7 +101,7 @@ class Forward(TileKernels):
     @traced
     def replace_colour(self, m: Meeting, f: Fragment, shown: Any, sums: Pixel) -> None:
         """The nearest face that contains the pixel's centre gives the colour."""
-        depth = raw(f.z)
+        depth = self.order(m, f)
         nearer = (sums.nearest.value < 0) | (depth < sums.nearest_z.value)
         nearer = let(shown & m.foot.choice.inside & nearer)
         sums.nearest.set(ti.select(nearer, m.face.index, sums.nearest.value))

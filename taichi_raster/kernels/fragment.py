@@ -28,6 +28,7 @@ class Face:
         b, index: batch item and face; at: the face's number in the whole batch.
         triangle: its geometry.
         attributes: what the sampler needs of its corners, or None where there is no colour.
+        slopes: of its depth, along its edges and anywhere, see `geometry.depth_slopes`.
     """
 
     b: Any
@@ -35,6 +36,7 @@ class Face:
     at: Any
     triangle: Triangle
     attributes: AtCorners | None
+    slopes: tuple[Any, Any]
 
 
 @dataclass(frozen=True)

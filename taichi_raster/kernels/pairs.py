@@ -30,7 +30,11 @@ class PairKernels(Reach):
     Attributes:
         loops: whether a formula has loops, so that it pays to skip pixels.
         flatness: see `geometry.triangle`.
+        in_order: whether it matters which of two fragments is nearer.
+        rounding: of depths, in the last place.
     """
+
+    in_order = False
 
     def __init__(self, variant: Variant, scratch: Scratch, runtime: Runtime) -> None:
         super().__init__(variant, scratch, runtime)
@@ -43,7 +47,9 @@ class PairKernels(Reach):
         self.channels = variant.channels
         self.loops = registry.find(variant.edge.distribution).shaped or variant.depth.looped
         self.perspective = variant.perspective and not variant.orthographic
-        self.flatness = 1e-6 if runtime.precision == "f32" else 1e-12
+        single = runtime.precision == "f32"
+        self.flatness = 1e-6 if single else 1e-12
+        self.rounding = 2.0**-24 if single else 2.0**-53
 
     @traced
     def network(self, shape: Architecture | Table, part: int, b: Any, x: Number) -> Any:
@@ -56,9 +62,12 @@ class PairKernels(Reach):
         values = [self.load(Part.VERTICES, at * 9 + i) for i in range(9)]
         corners = [Vector(values[3 * i], values[3 * i + 1]) for i in range(3)]
         z = Vector(*(values[3 * i + 2] for i in range(3)))
-        triangle = geometry.triangle(corners, z, self.flatness)
+        triangle = geometry.triangle(corners, z, self.flatness, watertight=self.nearest_alone)
         attributes = self.sampler.at_corners(self, at) if self.coloured else None
-        return Face(b, index, at, triangle, attributes)
+        slopes = (0.0, 0.0)
+        if self.in_order or self.nearest_alone:
+            slopes = geometry.depth_slopes(triangle, self.variant.orthographic)
+        return Face(b, index, at, triangle, attributes, slopes)
 
     @traced
     def meet(self, face: Face, row: Any, column: Any) -> Meeting:
@@ -101,6 +110,24 @@ class PairKernels(Reach):
         else:
             counts = counts & visible
         return Fragment(edge, w, share, z, mixing, z_norm, let(counts), let(visible))
+
+    @traced
+    def order(self, m: Meeting, f: Fragment) -> Any:
+        """The depth by which fragments are sorted.
+
+        At the silhouette of a surface, a face that shows its front and one that shows its back have
+        one depth. So that rounding does not decide which of them is seen, fronts are moved
+        towards the eye by their depth's rounding error, and backs are moved away. That of a level
+        front stays, so that equal depths stay equal.
+        """
+        z = raw(f.z)
+        slope = ti.select(m.foot.choice.inside, m.face.slopes[1], m.face.slopes[0])
+        if not self.variant.orthographic:
+            slope = slope * z * z
+        size = 1.0 + ti.sqrt(ti.max(*(raw(e.dot(e)) for e in m.face.triangle.edges)))
+        error, steep = 16.0 * self.rounding, let(slope * size)
+        front = self.front(m.face.triangle)
+        return let(z + error * ti.select(front, -steep, steep + ti.abs(z)))
 
     @traced
     def conorm_term(self, b: Any, a: Any, L: Any, p: Any, saturated: Any, peak: Any) -> Any:

@@ -46,6 +46,7 @@ class Triangle:
         area: twice the signed area, positive where the corners turn counter-clockwise;
             inverse_area: 1 over it, 0 where the triangle is not solid.
         solid: whether it is more than a segment, which contains no pixel.
+        starts: an end of each edge, the same one in both of the edge's faces; or None.
     """
 
     _data_oriented = True
@@ -58,10 +59,16 @@ class Triangle:
     area: Number
     inverse_area: Number
     solid: Any
+    starts: list[Vector] | None = None
 
 
-def triangle(corners: list[Vector], z: Vector, flatness: float) -> Triangle:
-    """`flatness` is the ratio of area to squared longest edge below which it is not solid."""
+def triangle(
+    corners: list[Vector], z: Vector, flatness: float, watertight: bool = False
+) -> Triangle:
+    """`flatness` is the ratio of area to squared longest edge below which it is not solid.
+
+    `watertight`: whether neighbours must agree on which side of their edge each pixel is.
+    """
     edges = [corners[(i + 1) % 3] - corners[i] for i in range(3)]
     squares = [e.dot(e) for e in edges]
     area = cross(edges[0], corners[2] - corners[0])
@@ -70,7 +77,25 @@ def triangle(corners: list[Vector], z: Vector, flatness: float) -> Triangle:
     inverses = [over(sqrt(guarded(s, raw(s) >= POINT**2)), raw(s) >= POINT**2) for s in squares]
     inverse_z = z.each(lambda depth: 1.0 / depth)
     inverse_area = over(guarded(area, solid), solid)
-    return Triangle(corners, z, inverse_z, edges, inverses, area, inverse_area, solid)
+    starts = [first(corners[i], corners[(i + 1) % 3]) for i in range(3)] if watertight else None
+    return Triangle(corners, z, inverse_z, edges, inverses, area, inverse_area, solid, starts)
+
+
+def first(a: Vector, c: Vector) -> Vector:
+    """The left one of two points; the lower one, if they have the same x."""
+    (ax, ay), (cx, cy) = a.each(raw), c.each(raw)
+    return choose((ax < cx) | ((ax == cx) & (ay <= cy)), a.each(raw), c.each(raw)).lets()
+
+
+def depth_slopes(face: Triangle, orthographic: bool) -> tuple[Any, Any]:
+    """Bounds on how much what is linear in the image, 1 / z or z if `orthographic`, changes with a
+    step of length 1: along the edges, and anywhere in the face."""
+    values = (face.z if orthographic else face.inverse_z).each(raw)
+    rises = [let(ti.abs(values[(i + 1) % 3] - values[i])) for i in range(3)]
+    along = ti.max(*(rise * raw(i) for rise, i in zip(rises, face.inverses, strict=True)))
+    longest = ti.sqrt(ti.max(*(raw(e.dot(e)) for e in face.edges)))
+    across = 2.0 * ti.max(*rises) * longest * ti.abs(raw(face.inverse_area))
+    return let(along), let(across)
 
 
 def extent(face: Triangle, axis: int, at: Any, reach: Any) -> tuple[Any, Any]:
@@ -148,6 +173,11 @@ def decide(p: Vector, face: Triangle, differentiated: bool) -> Choice:
         for corner, edge, inverse in zip(face.corners, face.edges, face.inverses, strict=True)
     ]
     (t0, d0, c0), (t1, d1, c1), (t2, d2, c2) = feet
+    if face.starts is not None:  # the same in both faces of an edge, but for the sign
+        c0, c1, c2 = (
+            let(cross(edge.each(bare), p - start.each(bare)))
+            for edge, start in zip(face.edges, face.starts, strict=True)
+        )
     second, third = let(ti.select(d0 <= d2, 0, 2)), let(ti.select(d1 <= d2, 1, 2))
     edge = let(ti.select(d0 <= d1, second, third))
     t = by_edge(edge, t0, t1, t2)

@@ -15,6 +15,7 @@ from taichi_raster.render.packing import Softness, View, pack, without_attribute
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes
 from taichi_raster.runtime.variant import DepthVariant
+from taichi_raster.scene.attributes import of_faces
 from taichi_raster.scene.movable import Movable
 
 
@@ -76,21 +77,9 @@ def hard_buffers(
         front,
         checks.flag("orthographic", orthographic),
     )
-    still = face_vertices.detach()
-    # The softness does not matter: only faces that contain the centre are used.
-    softness = Softness.none(still, DepthVariant("nearest"), reach=1e-6, cutoff=0.0)
-    call, x = pack(still, without_attributes(still), view, softness)
-    return _describe(face_vertices, nearest_faces(call, x).long(), orthographic)
-
-
-def _describe(face_vertices: Tensor, face: Tensor, orthographic: bool) -> HardBuffers:
+    face = visible_faces(face_vertices, view)
     hit = face >= 0
-    items = torch.arange(len(face_vertices), device=face.device).view(-1, 1, 1)
-    corners = face_vertices[items, face.clamp(min=0)]
-    points = pixel_centres(*face.shape[1:]).to(face_vertices)
-    _, weights = nearest_point(points.expand(len(face), -1, -1, -1), corners[..., :2])
-    z = corners[..., 2]
-    z = torch.where(hit[..., None], z, torch.ones_like(z))
+    weights, z = at_centres(face_vertices, face)
     depth = (weights * z).sum(-1) if orthographic else 1 / (weights / z).sum(-1)
     infinite = torch.full_like(depth, torch.inf)
     return HardBuffers(
@@ -98,3 +87,31 @@ def _describe(face_vertices: Tensor, face: Tensor, orthographic: bool) -> HardBu
         torch.where(hit[..., None], weights, torch.zeros_like(weights)),
         torch.where(hit, depth, infinite),
     )
+
+
+def visible_faces(face_vertices: Float[Tensor, "B F 3 3"], view: View) -> Int[Tensor, "B H W"]:
+    """The nearest face that contains each pixel's centre, or -1. No derivative.
+
+    Neighbours agree on which side of their edge a centre is, so that none lies between them.
+    Where depths are equal but for rounding, a face that shows its front is nearer than one that
+    shows its back, as at the silhouette of a surface; then the one with the lower index.
+    """
+    still = face_vertices.detach()
+    # The softness does not matter: only faces that contain the centre are used. But the reach must
+    # exceed the rounding of distances.
+    softness = Softness.none(still, DepthVariant("nearest"), reach=1e-3, cutoff=1e-3)
+    call, x = pack(still, without_attributes(still), view, softness)
+    return nearest_faces(call, x).long()
+
+
+def at_centres(
+    face_vertices: Float[Tensor, "B F 3 3"], face: Int[Tensor, "B H W"]
+) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 3"]]:
+    """Barycentric coordinates of each pixel's centre, and the depths of its face's corners.
+
+    Where there is no face, they are harmless numbers.
+    """
+    corners = of_faces(face_vertices, face)
+    points = pixel_centres(*face.shape[1:]).to(face_vertices)
+    _, weights = nearest_point(points.expand(len(face), -1, -1, -1), corners[..., :2])
+    return weights, corners[..., 2]

@@ -145,12 +145,21 @@ def sample(
 ) -> Float[Tensor, "B H W *K C"]:
     """Attributes at points given by face and barycentric weights, in torch.
 
-    For the few points that `hard_buffers` finds, say; -1 counts as face 0.
+    For the few points that `hard_buffers` finds, say.
 
     Args:
-        faces: (B, H, W) or (B, H, W, K) face indices.
+        faces: (B, H, W) or (B, H, W, K) face indices; where one is -1, there is no face, and the
+            attributes are 0, whatever the weights.
         weights: the same with a last axis of 3: what to mix the corners' values with.
     """
+    there = (faces >= 0)[..., None]
+    found = _sample(attributes, faces, torch.where(there, weights, torch.zeros_like(weights)))
+    return torch.where(there, found, torch.zeros_like(found))
+
+
+def _sample(
+    attributes: Tensor | SurfaceTexture | UVTexture, faces: Tensor, weights: Tensor
+) -> Tensor:
     if isinstance(attributes, Tensor):
         return (weights[..., None] * of_faces(attributes, faces)).sum(-2)
     if isinstance(attributes, SurfaceTexture):
@@ -161,14 +170,20 @@ def sample(
         channels = _bilinear(attributes.image, at, attributes.wrap)
     if attributes.corners is None:
         return channels
-    return torch.cat([channels, sample(attributes.corners, faces, weights)], dim=-1)
+    return torch.cat([channels, _sample(attributes.corners, faces, weights)], dim=-1)
 
 
 def of_faces(values: Float[Tensor, "B F *rest"], faces: Int[Tensor, " B *n"]) -> Tensor:
-    """The values of each listed face, (B, *n, *rest); of face 0 where there is none."""
+    """The values of each listed face, (B, *n, *rest).
+
+    Where there is none, -1, they are 1, without gradient: corners then have a depth that one can
+    divide by, which those of face 0, say, need not have.
+    """
     items = torch.arange(len(faces), device=values.device)
     items = items.view(-1, *([1] * (faces.ndim - 1)))
-    return gather.at(values.expand(len(faces), *values.shape[1:]), items, faces.clamp(min=0))
+    found = gather.at(values.expand(len(faces), *values.shape[1:]), items, faces.clamp(min=0))
+    there = (faces >= 0).view(*faces.shape, *([1] * (found.ndim - faces.ndim)))
+    return torch.where(there, found, torch.ones_like(found))
 
 
 def _surface_texel(texels: Tensor, faces: Tensor, weights: Tensor) -> Tensor:

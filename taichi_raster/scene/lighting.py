@@ -229,11 +229,16 @@ def _arriving(light: Light, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         direction = _spread("direction", light.direction, positions)
         if not bool((direction.norm(dim=-1) > 0).all()):
             raise ValueError("direction: must not be 0")
-        return colour, unit(direction)
+        # Of any length: `unit` takes short vectors for none.
+        return colour, unit(direction / direction.abs().amax(dim=-1, keepdim=True))
     offset = _spread("position", light.position, positions) - positions
     a, b, c = light.attenuation
+    if not a + b + c > 0:
+        raise ValueError(f"attenuation: must not be 0 in all, got {light.attenuation}")
     square = offset.square().sum(-1, keepdim=True)
-    distance = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
+    # At the light itself, which shines from nowhere there, any distance will do.
+    square = torch.where(square > 0, square, torch.ones_like(square))
+    distance = square.sqrt()
     return colour / (a + b * distance + c * square), unit(offset)
 
 

@@ -196,15 +196,19 @@ def render_views(mesh: tr.Mesh) -> UInt8[ndarray, "24 4 64 64"]:
 
 
 def _paint(mesh: tr.Mesh, dtype: torch.dtype) -> torch.Tensor:
-    """Colours of faces' corners, (1, F, 3, 3): the mesh's, its texture's there, or grey."""
+    """Colours of faces' corners, (1, F, 3, 3): the mesh's times its texture's there, or grey."""
+    colours = None
     if mesh.colours is not None and mesh.colours.shape[1] >= 3:
-        return mesh.corner_colours()[..., :3].to(dtype)
+        colours = mesh.corner_colours()[..., :3].to(dtype)
     if mesh.texture is not None and mesh.texture.shape[2] >= 3:
         uv = mesh.corner_uv() % 1
         height, width = mesh.texture.shape[:2]
         row = ((1 - uv[..., 1]) * height).long().clamp(0, height - 1)
         column = (uv[..., 0] * width).long().clamp(0, width - 1)
-        return mesh.texture[row, column][..., :3].to(dtype)
+        texels = mesh.texture[row, column][..., :3].to(dtype)
+        return texels if colours is None else texels * colours
+    if colours is not None:
+        return colours
     return torch.full((1, len(mesh.faces), 3, 3), 0.7, dtype=dtype)
 
 

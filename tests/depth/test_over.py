@@ -321,3 +321,62 @@ def test_autodiff_says_what_it_cannot_follow(depth: tr.DepthSoftness) -> None:
         image = tr.SoftRasterizer(8, edge, depth)(vertices.requires_grad_(), colours)
         with tr.derivatives_by("autodiff"), pytest.raises(NotImplementedError, match=said):
             image.square().sum().backward()
+
+
+def test_at_a_silhouette_the_front_is_before_the_back(dtype: torch.dtype) -> None:
+    """Beside an edge that a front and a back share, both have one depth but for rounding."""
+    generator = torch.Generator().manual_seed(0)
+    z = 1.5 + 2 * torch.rand(20, 4, generator=generator, dtype=torch.float64)
+    angle = 2 * torch.pi * torch.rand(20, 4, generator=generator, dtype=torch.float64)
+    corners = 0.4 * torch.stack([angle.cos(), angle.sin()], -1)
+    a, b = corners[:, 0], corners[:, 1]
+    beside = torch.stack([(b - a)[:, 1], -(b - a)[:, 0]], -1)  # to the right of a -> b
+    places = torch.stack([a, b, a + 0.6 * beside, a + 0.9 * beside + 0.1 * (b - a)], 1)
+    p = torch.cat([places, z[..., None]], -1)
+    front, back = p[:, [0, 2, 1]], p[:, [1, 3, 0]]
+    pairs = [
+        torch.stack([front.roll(i, 1), back.roll(j, 1)], 1) for i in range(3) for j in range(3)
+    ]
+    faces = torch.cat(pairs).to(dtype)
+    edge = tr.Distribution("logistic", 0.05)
+    renderer = tr.SoftRasterizer(12, edge, tr.OverDepth())
+    shades = torch.tensor([0.0, 1.0], dtype=dtype)[None, :, None, None].expand(180, 2, 3, 1)
+    given, swapped = renderer(faces, shades), renderer(faces.flip(1), shades.flip(1))
+    # Beyond the edge a -> b, and between its ends.
+    at = torch.arange(12, dtype=torch.float64)
+    x, y = torch.meshgrid((2 * at - 11) / 12, (11 - 2 * at) / 12, indexing="xy")
+    offset = torch.stack([x, y], -1) - a[:, None, None]
+    along = b - a
+    left = along[:, None, None, 0] * offset[..., 1] - along[:, None, None, 1] * offset[..., 0]
+    t = (offset * along[:, None, None]).sum(-1) / along.square().sum(-1)[:, None, None]
+    beyond = ((left > 1e-3) & (t > 0.01) & (t < 0.99)).repeat(9, 1, 1)
+    assert beyond.sum() > 2000
+    for image in (given, swapped):
+        # Both cover alike: a and (1 - a) a of alpha = 1 - (1 - a)^2 if the front comes first.
+        through = (1 - image[..., 1]).clamp(min=0).sqrt()
+        expected = image[..., 1] * through / (1 + through)
+        assert (image[..., 0] - expected)[beyond].abs().max() < 1e-4
+    assert (given - swapped)[beyond].abs().max() < 1e-6
+
+
+@F64
+def test_a_rotation_by_rounding_changes_a_closed_surface_by_as_little() -> None:
+    mesh = tr.box(dtype=torch.float64)
+    renderer = tr.SoftRasterizer(32, tr.Distribution("logistic", 0.02), tr.OverDepth())
+
+    def image(degrees: Tensor) -> Tensor:
+        camera = tr.PerspectiveCamera(tr.orbit(3.0, 23.0, degrees), 40.0)
+        faces = tr.gather_faces(camera.project(mesh.vertices[None]), mesh.faces)
+        edge, diagonal = (faces[..., i, :2] - faces[..., 0, :2] for i in (1, 2))
+        front = edge[..., 0] * diagonal[..., 1] - edge[..., 1] * diagonal[..., 0] > 0
+        shades = front.double()[..., None, None].expand(1, len(mesh.faces), 3, 1)
+        return renderer(faces, shades)
+
+    still = torch.tensor(31.0, dtype=torch.float64)
+    for degrees in torch.linspace(0, 1e-8, 7, dtype=torch.float64)[1:]:
+        assert (image(still + degrees) - image(still)).abs().max() < 1e-7
+    step = 1e-5
+    slope = (image(still + step) - image(still - step)).sum() / (2 * step)
+    turned = still.clone().requires_grad_()
+    (exact,) = torch.autograd.grad(image(turned).sum(), turned)
+    assert float(slope) == pytest.approx(float(exact), rel=1e-3)

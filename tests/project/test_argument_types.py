@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.fitting.deformation import SmoothOffsets
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
@@ -37,7 +36,7 @@ TAKE_FACES: dict[str, Callable[[Any], Any]] = {
     "FlatteningLoss": lambda f: tr.FlatteningLoss(f, COUNT)(VERTICES),
     "LaplacianLoss": lambda f: tr.LaplacianLoss(f, COUNT)(VERTICES),
     "NormalConsistencyLoss": lambda f: tr.NormalConsistencyLoss(f, COUNT)(VERTICES),
-    "SmoothOffsets": lambda f: SmoothOffsets(tr.Mesh(VERTICES[0], f), 1.0).spread,
+    "SmoothOffsets": lambda f: tr.SmoothOffsets(tr.Mesh(VERTICES[0], f), 1.0).smooth(VERTICES),
     "collate": lambda f: tr.collate([tr.Mesh(VERTICES[0], f), tr.box()]).faces,
     "gather_faces": lambda f: tr.gather_faces(VERTICES, f),
     "project_faces": lambda f: CAMERA.project_faces(VERTICES, f).vertices,
@@ -247,7 +246,7 @@ NUMBERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     ),
     "vertex_count": (lambda n: tr.LaplacianLoss(FACES, n)(VERTICES), np.int64(COUNT)),
     "target": (lambda n: tr.EdgeLengthLoss(FACES, COUNT, n)(VERTICES), HALF),
-    "smoothing": (lambda n: SmoothOffsets(MESH, n).spread, HALF),
+    "smoothing": (lambda n: tr.SmoothOffsets(MESH, n).smooth(VERTICES), HALF),
     "specular": (
         lambda n: tr.shade_flat(
             VERTICES, FACES, COLOURS, LIGHTS, (0.0, 0.0, 3.0), tr.Material(n, n)
@@ -347,7 +346,7 @@ def test_what_is_no_mesh_is_refused_by_name(value: Any) -> None:
         tr.normalise,
         tr.subdivide,
         lambda m: tr.collate([m]),
-        lambda m: SmoothOffsets(m, 1.0),
+        lambda m: tr.SmoothOffsets(m, 1.0),
         lambda m: tr.save_mesh("m.obj", m),
     ):
         with pytest.raises(TypeError, match=r"^mesh(es)?: "):
@@ -372,6 +371,7 @@ def test_what_is_no_mesh_is_refused_by_name(value: Any) -> None:
         ("image", lambda v: tr.shade_image(v, LIGHTS)),
         ("face_vertices", lambda v: tr.SharpRasterizer(4)(v, None)),
         ("face_vertices", lambda v: tr.hard_buffers(v, 4)),
+        ("face_vertices", lambda v: tr.sampled_picture(v, None, 4)),
     ],
 )
 @pytest.mark.parametrize("value", [VERTICES.numpy(), VERTICES.tolist(), None], ids=type)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from meta import Adam, Method
-from taichi_raster.fitting.deformation import SmoothOffsets
 from taichi_raster.softness.schedule import as_progress, as_shift
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
@@ -104,7 +103,7 @@ def _holding_tensors() -> list[nn.Module]:
         tr.SoftRasterizer(8, background=value),
         tr.SharpRasterizer(8, background=value),
         tr.Softening(tr.Distribution("logistic", value), lr=value),
-        SmoothOffsets(mesh, 1.0),
+        tr.SmoothOffsets(mesh, 1.0),
         tr.LaplacianLoss(mesh.faces, 12),
         tr.FlatteningLoss(mesh.faces, 12),
         tr.NormalConsistencyLoss(mesh.faces, 12),

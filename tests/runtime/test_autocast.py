@@ -16,7 +16,6 @@ from torch import Tensor
 
 import taichi_raster as tr
 from paths import ROOT
-from taichi_raster.fitting.deformation import SmoothOffsets
 from taichi_raster.runtime.precision import product
 from taichi_raster.scene.attributes import sample
 
@@ -80,8 +79,22 @@ def shaded_image(x: Scene) -> Tensor:
 
 
 def smoothed(x: Scene) -> Tensor:
-    surface = SmoothOffsets(tr.icosphere(1), 3.3).to(x["vertices"].device)
+    surface = tr.SmoothOffsets(tr.icosphere(1), 3.3).to(x["vertices"].device)
     return torch.func.functional_call(surface, {"offsets": x["vertices"][0]}, ())
+
+
+def joined(x: Scene) -> tr.Mesh:
+    vertices = x["vertices"][0]
+    image = vertices[:12].reshape(3, 4, 3)
+    return tr.join([tr.Mesh(vertices, FACES, vertices[:, :2] + i, None, image + i) for i in (0, 1)])
+
+
+def stepped(x: Scene) -> Tensor:
+    def seen(vertices: Tensor) -> tuple[Tensor, Tensor]:
+        return camera(x).project(vertices), product(vertices, x["rotation"])
+
+    vertices = x["vertices"]
+    return tr.image_steps(seen, [vertices], [vertices.sin()], 0.023, 0.31, depth_unit=1.7)[0]
 
 
 def rendered(**parts: object) -> Callable[[Scene], Tensor]:
@@ -150,16 +163,22 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     ),
     "from_softras": seen_by(lambda x: tr.conventions.from_softras(x["numbers"], 20.3, 31.7)),
     "hard_buffers": buffers,
+    "join": lambda x: joined(x).uv_texture().uv,
+    "image_steps": stepped,
     "lift_triangles": lambda x: tr.lift_triangles(
         x["vertices"][:, FACES, :2], x["numbers"][:, None].expand(2, len(FACES))
     ),
     "mse": lambda x: tr.mse(x["points"], x["points"].flip(1)),
     "normalise": lambda x: tr.normalise(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "orbit": seen_by(lambda x: tr.PerspectiveCamera(tr.orbit(x["numbers"], 20.3, 31.7))),
+    "picture_start": lambda x: (
+        tr.picture_start(x["colours"][:1, ..., 0], x["colours"][1:, ..., 0], 7).distance
+    ),
     "product": lambda x: product(x["vertices"], x["rotation"]),
     "sample_surface": lambda x: tr.sample_surface(
         x["vertices"], FACES, 20, torch.Generator().manual_seed(1)
     ),
+    "sampled_picture": lambda x: tr.sampled_picture(faces_of(x), x["colours"], 6, 2),
     "shade_flat": lit(tr.shade_flat),
     "shade_gouraud": lit(tr.shade_gouraud),
     "shade_image": shaded_image,
@@ -182,8 +201,10 @@ ELSEWHERE = {
     "Distribution": "SoftRasterizer",
     "EdgeSoftness": "SoftRasterizer",
     "HardBuffers": "hard_buffers",
+    "ImageSteps": "image_steps",
     "Material": "shade_flat",
     "Mesh": "normalise",
+    "PictureStart": "picture_start",
     "PointLight": "shade_flat",
     "ProjectedFaces": "PerspectiveCamera",
     "SoftmaxDepth": "SoftRasterizer",
@@ -192,6 +213,7 @@ ELSEWHERE = {
     "gather_faces": "SoftRasterizer",
     "illuminate": "shade_flat",
     "look_at": "PerspectiveCamera",
+    "outline_distance": "picture_start",
     "surface_attributes": "shade_image",
     "tabulate": "TabulatedSoftness",
 }
@@ -307,7 +329,7 @@ def test_matrices_are_multiplied_by_product_alone() -> None:
         "conv1d",
         "conv2d",
     }
-    numpy = {"procedural.py", "network_numpy.py"}
+    numpy = {"procedural.py", "network_numpy.py", "matrices_numpy.py"}
     for path in PACKAGE.rglob("*.py"):
         if path.name in {"precision.py", *numpy} or "kernels" in path.parts:
             continue

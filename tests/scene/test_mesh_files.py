@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,6 +139,6 @@ TRIANGLE = (torch.eye(3), torch.tensor([[0, 1, 2]]))
         ({"colours": torch.zeros(2, 3)}, "colours"),
     ],
 )
-def test_bad_fields_are_named(fields: dict[str, torch.Tensor], name: str) -> None:
+def test_bad_fields_are_named(fields: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
         tr.Mesh(*TRIANGLE, **fields)

@@ -151,3 +151,35 @@ class FixedRate(nn.Module):
 
     def forward(self, progress: float | Tensor) -> Tensor:
         return torch.tensor(self.value, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class MeasuredBatch(ToyBatch):
+    """Its unknowns are in units of `unit`; the picture shows the first two."""
+
+    unit: float = 1.0
+
+    def start(self) -> Tensor:
+        return self.unit * self.initial
+
+    def loss(self, params: Tensor, renderer: nn.Module, progress: float | Tensor) -> Tensor:
+        return super().loss(params / self.unit, renderer, progress)
+
+    def true_error(self, params: Tensor) -> Tensor:
+        return super().true_error(params / self.unit)
+
+    def geometry(self, params: Tensor) -> Tensor:
+        x, y = (params[:, :2] / self.unit).unbind(1)
+        return torch.stack([torch.stack([x, x * y.cos()], 1), torch.stack([y, x + y], 1)], 1)
+
+    def repeat(self, copies: int) -> MeasuredBatch:
+        plain = super().repeat(copies)
+        return MeasuredBatch(plain.hidden, plain.initial, self.unit)
+
+    def select(self, instances: list[int]) -> MeasuredBatch:
+        return MeasuredBatch(self.hidden[instances], self.initial[instances], self.unit)
+
+
+def measured_task(count: int, unit: float = 1.0) -> MeasuredBatch:
+    drawn = ToyFamily().sample(count, "train", 0)
+    return MeasuredBatch(drawn.hidden, drawn.initial, unit)

@@ -1,0 +1,157 @@
+"""The plain supersampled picture: what a renderer's pixels should hold, without a gradient.
+
+Each pixel is the mean of the nearest visible face's attributes at points of a regular grid. No
+softness and no formula for coverage comes in, so that it can judge those that have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from taichi_raster import checks
+from taichi_raster.render.hard import at_centres, visible_faces
+from taichi_raster.render.packing import View
+from taichi_raster.runtime.device import runtime
+from taichi_raster.runtime.extremes import Extremes
+from taichi_raster.scene.attributes import (
+    SurfaceTexture,
+    UVTexture,
+    appearance,
+    check_attributes,
+    sample,
+)
+
+_Attributes: TypeAlias = Tensor | SurfaceTexture | UVTexture | None
+
+_SIDE = 512  # samples along a block of the picture that is rendered at once: bounds the memory
+
+
+@torch.no_grad()
+def sampled_picture(
+    face_vertices: Float[Tensor, "B F 3 3"],
+    face_attributes: Float[Tensor, "B F 3 C"] | SurfaceTexture | UVTexture | None,
+    image_size: int | tuple[int, int],
+    samples: int = 8,
+    background: float | Sequence[float] | Tensor = 0.0,
+    near: float = 0.1,
+    far: float = 100.0,
+    cull_backfaces: bool = False,
+    perspective_correct: bool = True,
+    front: str = "ccw",
+    orthographic: bool = False,
+) -> Float[Tensor, "B H W C+1"]:
+    """Render by supersampling: to judge other renderers, and their targets. It has no gradient.
+
+    A pixel is cut into samples x samples squares. At the centre of each, the nearest face that
+    contains it is seen (as by `hard_buffers`), with its attributes there; where there is none, the
+    background. The pixel is their mean: the box-filtered picture, up to 1 / samples of a pixel
+    along each edge. Where two faces have one depth, as at the silhouette of a closed surface, the
+    one that shows its front is seen.
+
+    It renders a part of the picture at a time. Memory does not grow with `samples`.
+
+    Args:
+        face_vertices, face_attributes: as for `SoftRasterizer.forward`.
+        image_size: pixels: one number, or (height, width).
+        samples: along each side of a pixel, 1 to 256.
+        background: a number, C numbers, or a tensor: 0-d, (C,), or an image (H, W, C) or
+            (B, H, W, C).
+        near, far, cull_backfaces, perspective_correct, front, orthographic: as for
+            `SoftRasterizer`.
+
+    Returns:
+        (B, H, W, C + 1), detached: attributes composited over the background, then alpha, the share
+        of samples that a face covers. (B, H, W, 1), alpha alone, if face_attributes is None.
+
+    Raises:
+        TypeError, ValueError: as `SoftRasterizer` and its `forward`, and for a number of samples
+            out of range.
+
+    Example:
+        >>> truth = tr.sampled_picture(faces, colours, 64, samples=16)
+        >>> error = (renderer(faces, colours) - truth).abs().mean()
+    """
+    size = checks.image_size(image_size)
+    samples = checks.whole("samples", samples, 1, 256)
+    near, far = checks.depth_range(near, far)
+    view = View(
+        *size,
+        near,
+        far,
+        checks.flag("cull_backfaces", cull_backfaces),
+        checks.choice("front", front, "ccw", "cw"),
+        checks.flag("orthographic", orthographic),
+        checks.flag("perspective_correct", perspective_correct),
+    )
+    later = Extremes()
+    checks.vertices(face_vertices, runtime(), later)
+    check_attributes(face_attributes, face_vertices, runtime(), later)
+    checks.visible(face_vertices, near, far, later)
+    later.fetch()
+    channels = appearance(face_attributes, face_vertices, fixed_order=False).total
+    batch, (height, width) = len(face_vertices), size
+    behind = checks.background(background, channels or None, (batch, height, width))
+    picture = face_vertices.new_empty(batch, height, width, channels + 1)
+    most = _SIDE // samples
+    rows, columns = min(height, most), min(width, most)
+    items = max(1, most**2 // (rows * columns))
+    for first in range(0, batch, items):
+        part = slice(first, first + items)
+        shown = _of_items(face_attributes, part)
+        for top in range(0, height, rows):
+            for left in range(0, width, columns):
+                block = slice(top, min(top + rows, height)), slice(left, min(left + columns, width))
+                vertices = _magnified(face_vertices[part], size, block)
+                picture[part, block[0], block[1]] = _block(vertices, shown, view, block, samples)
+    if channels > 0:
+        alpha = picture[..., -1:]
+        picture[..., :-1] += (1 - alpha) * behind.to(picture)
+    return picture
+
+
+def _magnified(vertices: Tensor, size: tuple[int, int], block: tuple[slice, slice]) -> Tensor:
+    """The faces as a picture of these rows and columns alone shows them."""
+    height, width = size
+    (top, bottom), (left, right) = ((part.start, part.stop) for part in block)
+    short, side = min(size), min(bottom - top, right - left)
+    shift = vertices.new_tensor([width - left - right, top + bottom - height, 0]) / side
+    return vertices * vertices.new_tensor([short / side, short / side, 1.0]) + shift
+
+
+def _block(
+    vertices: Tensor,
+    attributes: _Attributes,
+    view: View,
+    block: tuple[slice, slice],
+    samples: int,
+) -> Float[Tensor, "B h w C+1"]:
+    """A part of the picture, over black."""
+    height, width = (samples * (part.stop - part.start) for part in block)
+    face = visible_faces(vertices, replace(view, height=height, width=width))
+    seen = (face >= 0).to(vertices)[..., None]
+    if attributes is not None:
+        weights, z = at_centres(vertices, face)
+        if view.perspective_correct and not view.orthographic:
+            weights = weights / z
+            weights = weights / weights.sum(-1, keepdim=True)
+        seen = torch.cat([sample(attributes, face, weights), seen], dim=-1)
+    return nn.functional.avg_pool2d(seen.movedim(-1, 1), samples).movedim(1, -1)
+
+
+def _of_items(attributes: _Attributes, part: slice) -> _Attributes:
+    """The attributes of some batch items; what all of them share stays."""
+    if attributes is None or isinstance(attributes, Tensor):
+        return None if attributes is None else attributes[part]
+
+    own: dict[str, Any] = {
+        name: value[part]
+        for name, value in vars(attributes).items()
+        if isinstance(value, Tensor) and len(value) > 1
+    }
+    return replace(attributes, **own)
