@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from taichi_raster.kernels.footprints import Face, Pair, Size, View
-from taichi_raster.kernels.polygons import RECORD
-from taichi_raster.kernels.visibility import SPARE, Seen, Visibility
+from taichi_raster.kernels.areas.hiding import SPARE
+from taichi_raster.kernels.areas.layout import Face, Pair, Seen, Size, View
+from taichi_raster.kernels.areas.polygons import RECORD
+from taichi_raster.kernels.areas.visibility import Visibility
 from taichi_raster.runtime.device import Runtime, runtime
 from taichi_raster.runtime.launcher import Launcher
 from taichi_raster.runtime.layout import RUNS
@@ -119,8 +121,10 @@ def see(
     faces = vertices.new_empty(Face.SIZE * batch * count)
     boxes = _empty(4 * batch * count, vertices)
     _launch(shared, "prepare", vertices.contiguous().view(-1), faces, boxes, size, limits)
-    listing = _list_by_face if on_cpu else _list_by_sorting
-    begins, listed = listing(shared, boxes, size, numbers)
+    if on_cpu:
+        begins, listed = _list_by_face(shared, boxes, size, numbers)
+    else:
+        begins, listed = _list_by_sorting(boxes, numbers)
     covered = _scratch("covered", pixels, vertices.dtype, vertices.device)
     counts = _empty(pixels, vertices)
     lists = faces, boxes, begins, listed, covered
@@ -155,7 +159,9 @@ def see(
         _launch(view, "see_tiles", *lists, begun, *rest, found.view(-1), size)
     else:
         _launch(view, "see_pixels", *lists, *rest, _or_one(found.view(-1)), size)
-    return found, Sight(scene, faces, boxes, begins, listed, firsts, ends, slots, seen, size, limits)
+    return found, Sight(
+        scene, faces, boxes, begins, listed, firsts, ends, slots, seen, size, limits
+    )
 
 
 def see_vjp(
@@ -187,8 +193,10 @@ def see_vjp(
         sight.size,
     )
     to_vertices = adjoints.new_empty(batch, count, 3, 3)
-    to_attributes = None if attributes is None else torch.empty_like(
-        attributes, memory_format=torch.contiguous_format
+    to_attributes = (
+        None
+        if attributes is None
+        else torch.empty_like(attributes, memory_format=torch.contiguous_format)
     )
     _launch(
         view,
@@ -221,9 +229,7 @@ def _list_by_face(
         room = total
 
 
-def _list_by_sorting(
-    view: View, boxes: Tensor, size: Tensor, numbers: dict[int, int]
-) -> tuple[Tensor, Tensor]:
+def _list_by_sorting(boxes: Tensor, numbers: dict[int, int]) -> tuple[Tensor, Tensor]:
     """The same on a GPU, by torch's sort."""
     side, across = numbers[Size.TILE], numbers[Size.TILES_X]
     left, right, top, bottom = boxes.view(-1, 4).long().unbind(1)

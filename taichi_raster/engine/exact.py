@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import torch
 from taichi_raster.engine.areas import Scene, Sight, see, see_vjp
 from taichi_raster.engine.engine import engine
 from taichi_raster.runtime.thread import owner
@@ -65,10 +65,8 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        vertices, attributes, drawing = inputs
-        return one_by_one(
-            lambda v, a, _: _Draw.apply(v, a, Drawing(drawing.scene)), info, in_dims, *inputs
-        )
+        scene = inputs[2].scene
+        return one_by_one(lambda v, a, _: _Draw.apply(v, a, Drawing(scene)), info, in_dims, *inputs)
 
 
 class _VJP(torch.autograd.Function):

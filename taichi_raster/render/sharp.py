@@ -1,4 +1,4 @@
-"""The sharp reference renderer: exact areas. For targets, for judging, and to end a descent with."""
+"""The sharp reference renderer, by exact areas: for targets, for judging, and to end a descent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from taichi_raster import checks
 from taichi_raster.engine.areas import Scene, Sight
 from taichi_raster.engine.exact import draw
-from taichi_raster.kernels.footprints import View
+from taichi_raster.kernels.areas.layout import View
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes

@@ -2,18 +2,17 @@
 
 A polygon is a record of `RECORD` numbers in a flat array. Its corners go counter-clockwise,
 relative to the pixel's centre, in pixels, y up. Each edge has a label that says which line it lies
-on, so that its motion is known; `BORDER` does not move.
+on (see `Label`), so that its motion is known.
 """
 
 # mypy: disable-error-code="no-untyped-def, valid-type"
 
 import taichi as ti
 
+from taichi_raster.kernels.areas.layout import Label
+
 CORNERS = 16
 """Room for corners: a triangle within a pixel has 7, and each cut adds at most one."""
-
-BORDER = -1
-"""The label of an edge that does not move: the pixel's own, or one that was put in."""
 
 
 class At:
@@ -127,7 +126,7 @@ def halve(memory: ti.template(), record, behind):
     for i in range(middle, count):
         at = first + 3 * i
         put(memory, behind, i - middle, memory[at], memory[at + 1], memory[at + 2])
-    put(memory, behind, count - middle, memory[first], memory[first + 1], BORDER)
+    put(memory, behind, count - middle, memory[first], memory[first + 1], Label.BORDER)
     memory[behind] = count - middle + 1
-    memory[first + 3 * middle + 2] = BORDER
+    memory[first + 3 * middle + 2] = Label.BORDER
     memory[record] = middle + 1

@@ -1,92 +1,38 @@
-"""Which faces touch which pixels, exactly: the lists that `visibility` works on. No derivative.
+"""Which faces touch which pixels, exactly: the lists that the other kernels work on. No derivative.
 
-Faces are prepared once (`Face`), listed by tiles, and then by pixels. A face that lies wholly behind
+Faces are prepared once (`Face`), listed by tiles, and then by pixels. A face that is wholly behind
 one that covers the whole pixel is not listed. On a CPU a thread takes a tile and goes face by face;
 on a GPU it takes a pixel.
-
-Depth enters as w, which is linear in the image and larger for what is nearer: 1 / z, or -z for an
-orthographic camera.
 """
 
 # mypy: disable-error-code="no-untyped-def, valid-type"
 
-from dataclasses import dataclass
 from typing import Any
 
 import taichi as ti
 
+from taichi_raster.kernels.areas.layout import FLOATS, INTS, Arrays, Face, Size, View
 from taichi_raster.kernels.memory import SPREAD
+from taichi_raster.maths.tracing import traced
 from taichi_raster.runtime.device import Runtime
-
-FLOATS = ti.types.ndarray(ndim=1)
-INTS = ti.types.ndarray(dtype=ti.i32, ndim=1)
-
-
-class Face:
-    """Where a face's record holds what."""
-
-    X = 0  # and Y next to it, for each corner: pixels from the lower left, y up
-    SLOPE_X = 6  # of w
-    SLOPE_Y = 7
-    ORDER = 8  # what is added to w for the order of depth: more for a face that shows its front
-    W = 9  # at each corner
-    SIGN = 12  # 1 for counter-clockwise corners, -1 for clockwise ones, 0 for a dropped face
-    CUT = 13  # 1 if the face leaves [near, far]
-    W_MIN = 14  # over the corners, with ORDER
-    W_MAX = 15
-    SIZE = 16
-
-
-class Pair:
-    """Where the adjoint of a (tile, face) pair holds what."""
-
-    X = 0  # and Y next to it, for each corner
-    W = 6
-    SIZE = 9
-
-
-@dataclass(frozen=True)
-class View:
-    """What kernels are compiled for.
-
-    Attributes:
-        perspective, orthographic, cull, clockwise: as for `SharpRasterizer`.
-        channels: of the attributes at corners; -1 for what each corner has a share in, without
-            colours.
-    """
-
-    perspective: bool
-    orthographic: bool
-    cull: bool
-    clockwise: bool
-    channels: int = -1
-
-
-class Size:
-    """Where the integers of a call hold what."""
-
-    BATCH = 0
-    FACES = 1
-    HEIGHT = 2
-    WIDTH = 3
-    TILE = 4  # pixels on a side
-    TILES_X = 5
-    TILES = 6  # in one image
-    WORKERS = 7
-    LONGEST = 8  # the most fragments of a pixel
-    PIECES = 9  # a worker's room for pieces
-    COUNT = 10
 
 
 @ti.data_oriented
 class Footprints:
-    """The base of all kernels for exact areas; see the module."""
+    """The base of all kernels for exact areas.
+
+    Attributes:
+        tie: by which part of its w a face that shows its front comes before others.
+        tiny: an area that does not count, in pixels.
+        near: by how much polygons may overlap and still count as apart, in pixels.
+        values: how many numbers the attributes of a face are.
+        atomic: whether threads share a tile: on a GPU, unless sums are taken in a fixed order.
+    """
 
     def __init__(self, view: View, runtime: Runtime) -> None:
         self.view = view
-        self.values = 3 * max(view.channels, 0)  # of a face's attributes
+        self.values = 3 * max(view.channels, 0)
         on_cpu = runtime.arch == "cpu"
-        # On a GPU threads share a tile, unless sums have to be taken in a fixed order.
         self.atomic = not (on_cpu or runtime.deterministic)
         self.spread = SPREAD if on_cpu else 1
         double = runtime.precision == "f64"
@@ -97,17 +43,15 @@ class Footprints:
         self.least = 1e-30  # instead of a difference of zero
         self.huge = 1e30
 
+    @traced
+    def arrays(self, **arrays: Any) -> Arrays:
+        """A kernel's arrays, to hand to its functions."""
+        return Arrays(**arrays)
+
     # --- faces ------------------------------------------------------------------------------------
 
     @ti.kernel
-    def prepare(
-        self,
-        vertices: FLOATS,
-        faces: FLOATS,
-        boxes: INTS,
-        size: INTS,
-        limits: FLOATS,
-    ):
+    def prepare(self, vertices: FLOATS, faces: FLOATS, boxes: INTS, size: INTS, limits: FLOATS):
         """Each face's record, and the pixels that its bounding box touches."""
         for f in range(size[Size.BATCH] * size[Size.FACES]):
             height, width = size[Size.HEIGHT], size[Size.WIDTH]
@@ -128,7 +72,7 @@ class Footprints:
             nearest = -near if ti.static(self.view.orthographic) else 1 / near
             farthest = -far if ti.static(self.view.orthographic) else 1 / far
             low, high = w.min(), w.max()
-            seen = seen and low <= nearest and high >= farthest
+            seen = seen and low <= nearest and (high >= farthest)
             ex, ey, dx, dy = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
             area = ex * dy - ey * dx
             front = area < 0 if ti.static(self.view.clockwise) else area > 0
@@ -177,10 +121,11 @@ class Footprints:
 
         `bands` are the parts of an image that threads take. Returns how many entries there are.
         """
+        m = self.arrays(boxes=boxes, begins=begins, listed=listed, size=size)
         tiles = size[Size.BATCH] * size[Size.TILES]
         for band in range(size[Size.BATCH] * bands * SPREAD):
             if band & (SPREAD - 1) == 0:
-                self.list_band(boxes, begins, listed, size, band // SPREAD, bands, False)
+                self.list_band(m, band // SPREAD, bands, False)
         total = 0
         ti.loop_config(serialize=True)
         for tile in range(tiles):
@@ -191,36 +136,27 @@ class Footprints:
         fits = ti.select(total <= room, size[Size.BATCH] * bands * SPREAD, 0)
         for band in range(fits):
             if band & (SPREAD - 1) == 0:
-                self.list_band(boxes, begins, listed, size, band // SPREAD, bands, True)
+                self.list_band(m, band // SPREAD, bands, True)
         return total
 
     @ti.func
-    def list_band(
-        self,
-        boxes: ti.template(),
-        begins: ti.template(),
-        listed: ti.template(),
-        size: ti.template(),
-        band,
-        bands,
-        fills: ti.template(),
-    ):
+    def list_band(self, m: ti.template(), band, bands, fills: ti.template()):
         """Count the faces of a band's tiles two places on, or list them, which moves the count."""
         b = band // bands
-        across, side = size[Size.TILES_X], size[Size.TILE]
-        down = size[Size.TILES] // across
+        across, side = m.size[Size.TILES_X], m.size[Size.TILE]
+        down = m.size[Size.TILES] // across
         first = down * (band - b * bands) // bands
         last = down * (band - b * bands + 1) // bands
-        base = b * size[Size.TILES] + (1 if ti.static(fills) else 2)
+        base = b * m.size[Size.TILES] + (1 if ti.static(fills) else 2)
         if ti.static(not fills):
             for tile in range(first * across, last * across):
-                begins[base + tile] = 0
-        for f in range(b * size[Size.FACES], (b + 1) * size[Size.FACES]):
+                m.begins[base + tile] = 0
+        for f in range(b * m.size[Size.FACES], (b + 1) * m.size[Size.FACES]):
             left, right, top, bottom = (
-                boxes[4 * f],
-                boxes[4 * f + 1],
-                boxes[4 * f + 2],
-                boxes[4 * f + 3],
+                m.boxes[4 * f],
+                m.boxes[4 * f + 1],
+                m.boxes[4 * f + 2],
+                m.boxes[4 * f + 3],
             )
             if left < right and top < bottom:
                 for row in range(
@@ -228,10 +164,10 @@ class Footprints:
                 ):
                     for column in range(left // side, (right - 1) // side + 1):
                         tile = base + row * across + column
-                        at = begins[tile]
+                        at = m.begins[tile]
                         if ti.static(fills):
-                            listed[at] = f
-                        begins[tile] = at + 1
+                            m.listed[at] = f
+                        m.begins[tile] = at + 1
 
     # --- pixels -----------------------------------------------------------------------------------
 
@@ -248,14 +184,23 @@ class Footprints:
         size: INTS,
     ):
         """Count each pixel's fragments, and sum up each tile's; on a CPU."""
+        m = self.arrays(
+            faces=faces,
+            boxes=boxes,
+            begins=begins,
+            listed=listed,
+            covered=covered,
+            counts=counts,
+            size=size,
+        )
         for slot in range(size[Size.WORKERS] * SPREAD):
             if slot & (SPREAD - 1) == 0:
                 worker = slot // SPREAD
-                for tile in range(self.first_of(worker, size), self.first_of(worker + 1, size)):
-                    self.clear(covered, counts, size, tile)
-                    self.visit(faces, boxes, begins, listed, covered, counts, sums, size, tile, 0)
-                    self.visit(faces, boxes, begins, listed, covered, counts, sums, size, tile, 1)
-                    total, longest = self.sum_up(counts, size, tile)
+                for tile in range(self.first_of(m, worker), self.first_of(m, worker + 1)):
+                    self.clear(m, tile)
+                    self.visit(m, tile, 0)
+                    self.visit(m, tile, 1)
+                    total, longest = self.sum_up(m, tile)
                     sums[2 * tile] = total
                     sums[2 * tile + 1] = longest
 
@@ -271,119 +216,109 @@ class Footprints:
         size: INTS,
     ):
         """Count each pixel's fragments; on a GPU."""
+        m = self.arrays(
+            faces=faces,
+            boxes=boxes,
+            begins=begins,
+            listed=listed,
+            covered=covered,
+            counts=counts,
+            size=size,
+        )
         for p in range(size[Size.BATCH] * size[Size.HEIGHT] * size[Size.WIDTH]):
             covered[p] = -self.huge
             counts[p] = 0
-            self.meet(faces, boxes, begins, listed, covered, counts, counts, size, p, 0)
-            self.meet(faces, boxes, begins, listed, covered, counts, counts, size, p, 1)
+            self.meet(m, p, 0)
+            self.meet(m, p, 1)
 
     @ti.func
-    def first_of(self, worker, size: ti.template()):
+    def first_of(self, m: ti.template(), worker):
         """The first tile of a worker."""
-        tiles = ti.cast(size[Size.BATCH] * size[Size.TILES], ti.i64)
-        return ti.cast(tiles * worker // size[Size.WORKERS], ti.i32)
+        tiles = ti.cast(m.size[Size.BATCH] * m.size[Size.TILES], ti.i64)
+        return ti.cast(tiles * worker // m.size[Size.WORKERS], ti.i32)
 
     @ti.func
-    def box_of(self, tile, size: ti.template()):
+    def box_of(self, m: ti.template(), tile):
         """(batch item, left, right, top, bottom) of a tile's pixels."""
-        b = tile // size[Size.TILES]
-        rest = tile - b * size[Size.TILES]
-        side = size[Size.TILE]
-        row = rest // size[Size.TILES_X]
-        column = rest - row * size[Size.TILES_X]
-        right = ti.min((column + 1) * side, size[Size.WIDTH])
-        bottom = ti.min((row + 1) * side, size[Size.HEIGHT])
+        b = tile // m.size[Size.TILES]
+        rest = tile - b * m.size[Size.TILES]
+        side = m.size[Size.TILE]
+        row = rest // m.size[Size.TILES_X]
+        column = rest - row * m.size[Size.TILES_X]
+        right = ti.min((column + 1) * side, m.size[Size.WIDTH])
+        bottom = ti.min((row + 1) * side, m.size[Size.HEIGHT])
         return b, column * side, right, row * side, bottom
 
     @ti.func
-    def clear(self, covered: ti.template(), counts: ti.template(), size: ti.template(), tile):
-        b, left, right, top, bottom = self.box_of(tile, size)
+    def clear(self, m: ti.template(), tile):
+        b, left, right, top, bottom = self.box_of(m, tile)
         for row in range(top, bottom):
-            p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
+            p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH]
             for column in range(left, right):
-                covered[p + column] = -self.huge
-                counts[p + column] = 0
+                m.covered[p + column] = -self.huge
+                m.counts[p + column] = 0
 
     @ti.func
-    def sum_up(self, counts: ti.template(), size: ti.template(), tile):
+    def sum_up(self, m: ti.template(), tile):
         """(sum, largest) of a tile's counts."""
-        b, left, right, top, bottom = self.box_of(tile, size)
+        b, left, right, top, bottom = self.box_of(m, tile)
         total, longest = 0, 0
         for row in range(top, bottom):
-            p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
+            p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH]
             for column in range(left, right):
-                total += counts[p + column]
-                longest = ti.max(longest, counts[p + column])
+                total += m.counts[p + column]
+                longest = ti.max(longest, m.counts[p + column])
         return total, longest
 
     @ti.func
-    def begin(
-        self,
-        counts: ti.template(),
-        firsts: ti.template(),
-        starts: ti.template(),
-        size: ti.template(),
-        tile,
-    ):
+    def begin(self, m: ti.template(), tile):
         """Turn a tile's counts into beginnings."""
-        b, left, right, top, bottom = self.box_of(tile, size)
-        at = starts[tile]
+        b, left, right, top, bottom = self.box_of(m, tile)
+        at = m.starts[tile]
         for row in range(top, bottom):
-            p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH]
+            p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH]
             for column in range(left, right):
-                count = counts[p + column]
-                counts[p + column] = at
-                firsts[p + column] = at
+                count = m.counts[p + column]
+                m.counts[p + column] = at
+                m.firsts[p + column] = at
                 at += count
 
     @ti.func
-    def visit(
-        self,
-        faces: ti.template(),
-        boxes: ti.template(),
-        begins: ti.template(),
-        listed: ti.template(),
-        covered: ti.template(),
-        counts: ti.template(),
-        slots: ti.template(),
-        size: ti.template(),
-        tile,
-        step: ti.template(),
-    ):
+    def visit(self, m: ti.template(), tile, step: ti.template()):
         """Go through a tile's faces and their pixels; `step` is that of `enter`."""
-        b, x_first, x_last, y_first, y_last = self.box_of(tile, size)
-        for pair in range(begins[tile], begins[tile + 1]):
-            f = listed[pair]
-            left, right = ti.max(boxes[4 * f], x_first), ti.min(boxes[4 * f + 1], x_last)
-            top, bottom = ti.max(boxes[4 * f + 2], y_first), ti.min(boxes[4 * f + 3], y_last)
-            # A face that covers a pixel is three pixels wide, or the pixel has a corner on an edge.
+        b, x_first, x_last, y_first, y_last = self.box_of(m, tile)
+        for pair in range(m.begins[tile], m.begins[tile + 1]):
+            f = m.listed[pair]
+            left, right = ti.max(m.boxes[4 * f], x_first), ti.min(m.boxes[4 * f + 1], x_last)
+            top, bottom = ti.max(m.boxes[4 * f + 2], y_first), ti.min(m.boxes[4 * f + 3], y_last)
+            # A face that covers a pixel touches its neighbours, too.
             wide = right > left and bottom > top
             if ti.static(step == 0):
-                wide = wide and boxes[4 * f + 1] - boxes[4 * f] > 1
+                wide = wide and m.boxes[4 * f + 1] - m.boxes[4 * f] > 1
             if wide:
-                edges, reach, low, high = self.outline(faces, f)
+                edges, reach, low, high = self.outline(m, f)
                 x = ti.cast(left, self.real) + 0.5
                 for row in range(top, bottom):
-                    y = ti.cast(size[Size.HEIGHT] - row, self.real) - 0.5
-                    p = (b * size[Size.HEIGHT] + row) * size[Size.WIDTH] + left
+                    y = ti.cast(m.size[Size.HEIGHT] - row, self.real) - 0.5
+                    p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH] + left
                     first, last, full, empty = self.span(edges, reach, x, y, right - left)
-                    slope = faces[Face.SIZE * f + Face.SLOPE_X]
-                    w, spread = self.depth_at(faces, f, x, y)
-                    if faces[Face.SIZE * f + Face.CUT] > 0:
+                    slope = m.faces[Face.SIZE * f + Face.SLOPE_X]
+                    w, spread = self.depth_at(m, f, x, y)
+                    if m.faces[Face.SIZE * f + Face.CUT] > 0:
                         empty = full
                     if ti.static(step == 0):
                         for i in range(full, empty):
                             here = w + slope * ti.cast(i, self.real) - spread
-                            covered[p + i] = ti.max(covered[p + i], ti.max(here, low))
+                            m.covered[p + i] = ti.max(m.covered[p + i], ti.max(here, low))
                     else:
                         for i in range(first, last):
                             here = w + slope * ti.cast(i, self.real) + spread
-                            if ti.min(here, high) >= covered[p + i]:
-                                count = counts[p + i]
+                            if ti.min(here, high) >= m.covered[p + i]:
+                                count = m.counts[p + i]
                                 if ti.static(step == 2):
                                     covers = i >= full and i < empty
-                                    slots[count] = ti.select(covers, -1 - pair, pair)
-                                counts[p + i] = count + 1
+                                    m.slots[count] = ti.select(covers, -1 - pair, pair)
+                                m.counts[p + i] = count + 1
 
     @ti.func
     def span(self, edges, reach, x, y, count):
@@ -419,109 +354,68 @@ class Footprints:
         )
 
     @ti.func
-    def depth_at(self, faces: ti.template(), f, x, y):
+    def depth_at(self, m: ti.template(), f, x, y):
         """(w with `ORDER` at a pixel's centre, by how much it can differ within the pixel)."""
         at = Face.SIZE * f
-        slope_x, slope_y = faces[at + Face.SLOPE_X], faces[at + Face.SLOPE_Y]
-        w = faces[at + Face.W] + faces[at + Face.ORDER]
-        w += slope_x * (x - faces[at]) + slope_y * (y - faces[at + 1])
-        return w, 0.5 * (ti.abs(slope_x) + ti.abs(slope_y))
+        slope_x, slope_y = m.faces[at + Face.SLOPE_X], m.faces[at + Face.SLOPE_Y]
+        w = m.faces[at + Face.W] + m.faces[at + Face.ORDER]
+        w += slope_x * (x - m.faces[at]) + slope_y * (y - m.faces[at + 1])
+        return (w, 0.5 * (ti.abs(slope_x) + ti.abs(slope_y)))
 
     @ti.func
-    def meet(
-        self,
-        faces: ti.template(),
-        boxes: ti.template(),
-        begins: ti.template(),
-        listed: ti.template(),
-        covered: ti.template(),
-        counts: ti.template(),
-        slots: ti.template(),
-        size: ti.template(),
-        p,
-        step: ti.template(),
-    ):
+    def meet(self, m: ti.template(), p, step: ti.template()):
         """Go through the faces of a pixel's tile; `step` is that of `enter`."""
-        row, column, tile = self.pixel_at(p, size)
+        row, column, tile = self.pixel_at(m, p)
         x = ti.cast(column, self.real) + 0.5
-        y = ti.cast(size[Size.HEIGHT] - row, self.real) - 0.5
-        for pair in range(begins[tile], begins[tile + 1]):
-            f = listed[pair]
+        y = ti.cast(m.size[Size.HEIGHT] - row, self.real) - 0.5
+        for pair in range(m.begins[tile], m.begins[tile + 1]):
+            f = m.listed[pair]
             if (
-                column >= boxes[4 * f]
-                and column < boxes[4 * f + 1]
-                and row >= boxes[4 * f + 2]
-                and row < boxes[4 * f + 3]
+                column >= m.boxes[4 * f]
+                and column < m.boxes[4 * f + 1]
+                and (row >= m.boxes[4 * f + 2])
+                and (row < m.boxes[4 * f + 3])
             ):
-                edges, reach, low, high = self.outline(faces, f)
-                self.enter(
-                    faces,
-                    covered,
-                    counts,
-                    slots,
-                    f,
-                    pair,
-                    p,
-                    x,
-                    y,
-                    edges,
-                    reach,
-                    low,
-                    high,
-                    step,
-                )
+                edges, reach, low, high = self.outline(m, f)
+                self.enter(m, f, pair, p, x, y, edges, reach, low, high, step)
 
     @ti.func
-    def pixel_at(self, p, size: ti.template()):
+    def pixel_at(self, m: ti.template(), p):
         """(row, column, tile) of a pixel."""
-        pixels = size[Size.HEIGHT] * size[Size.WIDTH]
+        pixels = m.size[Size.HEIGHT] * m.size[Size.WIDTH]
         b = p // pixels
         rest = p - b * pixels
-        row = rest // size[Size.WIDTH]
-        column = rest - row * size[Size.WIDTH]
-        side = size[Size.TILE]
-        tile = b * size[Size.TILES] + (row // side) * size[Size.TILES_X] + column // side
+        row = rest // m.size[Size.WIDTH]
+        column = rest - row * m.size[Size.WIDTH]
+        side = m.size[Size.TILE]
+        tile = b * m.size[Size.TILES] + row // side * m.size[Size.TILES_X] + column // side
         return row, column, tile
 
     @ti.func
-    def outline(self, faces: ti.template(), f):
+    def outline(self, m: ti.template(), f):
         """(edges, reach, least w, largest w) of a face.
 
         `edges` has three rows (x, y, dx, dy), counter-clockwise. `reach` is by how much an edge's
         cross product can change within half a pixel. The last two numbers are of w with `ORDER`.
         """
         at = Face.SIZE * f
-        sign = faces[at + Face.SIGN]
+        sign = m.faces[at + Face.SIGN]
         edges = ti.Matrix.zero(self.real, 3, 4)
         reach = ti.Vector.zero(self.real, 3)
         for i in ti.static(range(3)):
-            x0, y0 = faces[at + 2 * i], faces[at + 2 * i + 1]
-            dx = sign * (faces[at + 2 * ((i + 1) % 3)] - x0)
-            dy = sign * (faces[at + 2 * ((i + 1) % 3) + 1] - y0)
+            x0, y0 = m.faces[at + 2 * i], m.faces[at + 2 * i + 1]
+            dx = sign * (m.faces[at + 2 * ((i + 1) % 3)] - x0)
+            dy = sign * (m.faces[at + 2 * ((i + 1) % 3) + 1] - y0)
             edges[i, 0] = x0
             edges[i, 1] = y0
             edges[i, 2] = dx
             edges[i, 3] = dy
             reach[i] = 0.5 * (ti.abs(dx) + ti.abs(dy))
-        return edges, reach, faces[at + Face.W_MIN], faces[at + Face.W_MAX]
+        return edges, reach, m.faces[at + Face.W_MIN], m.faces[at + Face.W_MAX]
 
     @ti.func
     def enter(
-        self,
-        faces: ti.template(),
-        covered: ti.template(),
-        counts: ti.template(),
-        slots: ti.template(),
-        f,
-        pair,
-        p,
-        x,
-        y,
-        edges,
-        reach,
-        low,
-        high,
-        step: ti.template(),
+        self, m: ti.template(), f, pair, p, x, y, edges, reach, low, high, step: ti.template()
     ):
         """What is done with a face and a pixel.
 
@@ -534,23 +428,14 @@ class Footprints:
             touches = touches and value > -reach[i]
             covers = covers and value >= reach[i]
         at = Face.SIZE * f
-        covers = covers and faces[at + Face.CUT] == 0
+        covers = covers and m.faces[at + Face.CUT] == 0
         if covers if ti.static(step == 0) else touches:
-            w, spread = self.depth_at(faces, f, x, y)
+            w, spread = self.depth_at(m, f, x, y)
             if ti.static(step == 0):
-                covered[p] = ti.max(covered[p], ti.max(w - spread, low))
-            else:
-                if ti.min(w + spread, high) >= covered[p]:
-                    if ti.static(step == 1):
-                        counts[p] = counts[p] + 1
-                    else:
-                        slots[counts[p]] = -1 - pair if covers else pair
-                        counts[p] = counts[p] + 1
-
-    @ti.func
-    def add(self, values: ti.template(), at, value):
-        """Add to an element of a pair."""
-        if ti.static(self.atomic):
-            ti.atomic_add(values[at], value)
-        else:
-            values[at] = values[at] + value
+                m.covered[p] = ti.max(m.covered[p], ti.max(w - spread, low))
+            elif ti.min(w + spread, high) >= m.covered[p]:
+                if ti.static(step == 1):
+                    m.counts[p] = m.counts[p] + 1
+                else:
+                    m.slots[m.counts[p]] = -1 - pair if covers else pair
+                    m.counts[p] = m.counts[p] + 1

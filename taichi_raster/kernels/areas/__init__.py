@@ -1,0 +1,1 @@
+"""Exact areas: what each pixel sees of each face."""
