@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -27,7 +28,7 @@ BANDS = 4
 TILE, SMALL_TILE = 16, 8
 """Pixels on a side; small ones for small pictures on a CPU, to keep all cores busy."""
 
-THREAD_MEMORY = {"cuda": 1 << 28, "vulkan": 1 << 22}
+THREAD_MEMORY = {"cuda": 1 << 28, "vulkan": 1 << 24}
 """Bytes for all threads of a GPU. Taichi copies them at each launch on Vulkan."""
 
 
@@ -120,7 +121,7 @@ def see(
     limits = torch.tensor([scene.near, scene.far], dtype=vertices.dtype, device=vertices.device)
     faces = vertices.new_empty(Face.SIZE * batch * count)
     boxes = _empty(4 * batch * count, vertices)
-    _launch(shared, "prepare", vertices.contiguous().view(-1), faces, boxes, size, limits)
+    _launch(shared, "prepare", _flat(vertices), faces, boxes, size, limits)
     if on_cpu:
         begins, listed = _list_by_face(shared, boxes, size, numbers)
     else:
@@ -148,17 +149,19 @@ def see(
     size = _integers(list(numbers.values()), vertices)
     slots = _empty(max(fragments, 1), vertices)
     seen = vertices.new_empty(Seen.SIZE * max(fragments, 1))
+    make = vertices.new_empty if on_cpu else vertices.new_zeros
     if attributes is None:
-        found, colours = vertices.new_empty(fragments, 3), limits
+        found, colours = make(fragments, 3), limits
     else:
-        found = vertices.new_empty(batch, scene.height, scene.width, view.channels + 1)
+        found = make(batch, scene.height, scene.width, view.channels + 1)
         colours = _flat(attributes)
     rest = firsts, ends, slots, limits, *_memory(vertices, workers, longest), seen, colours
     if on_cpu:
         begun = torch.from_numpy(starts)
         _launch(view, "see_tiles", *lists, begun, *rest, found.view(-1), size)
     else:
-        _launch(view, "see_pixels", *lists, *rest, _or_one(found.view(-1)), size)
+        for begin, many in _portions(numbers, together=True):
+            _launch(view, "see_pixels", *lists, *rest, _or_one(found.view(-1)), size, begin, many)
     return found, Sight(
         scene, faces, boxes, begins, listed, firsts, ends, slots, seen, size, limits
     )
@@ -169,15 +172,12 @@ def see_vjp(
 ) -> tuple[Float[Tensor, "B F 3 3"], Float[Tensor, "B F 3 C"] | None]:
     """The adjoints of vertices and attributes, given that of `see`'s first result."""
     view, settings = sight.scene.view, runtime()
-    numbers = sight.size.tolist()
+    numbers = dict(enumerate(sight.size.tolist()))
     batch, count = numbers[Size.BATCH], numbers[Size.FACES]
-    by_tile = settings.arch == "cpu" or settings.deterministic
     pairs = adjoints.new_zeros(Pair.SIZE * len(sight.listed))
     channels = 0 if attributes is None else attributes.shape[3]
     colours = adjoints.new_zeros(max(3 * channels * len(sight.listed), 1))
-    _launch(
-        view,
-        "see_tiles_vjp" if by_tile else "see_pixels_vjp",
+    arguments = (
         sight.faces,
         sight.listed,
         sight.firsts,
@@ -187,11 +187,16 @@ def see_vjp(
         *_memory(adjoints, numbers[Size.WORKERS], numbers[Size.LONGEST]),
         sight.seen,
         sight.limits if attributes is None else _flat(attributes),
-        _or_one(adjoints.contiguous().view(-1)),
+        _flat(adjoints),
         pairs,
         colours,
         sight.size,
     )
+    if settings.arch == "cpu":
+        _launch(view, "see_tiles_vjp", *arguments)
+    else:
+        for begin, many in _portions(numbers, together=not settings.deterministic):
+            _launch(view, "see_pixels_vjp", *arguments, begin, many)
     to_vertices = adjoints.new_empty(batch, count, 3, 3)
     to_attributes = (
         None
@@ -274,6 +279,19 @@ def _threads(longest: int, pixels: int) -> int:
     return min(max(THREAD_MEMORY[runtime().arch] // each, 64), 1 << 16, pixels)
 
 
+def _portions(numbers: dict[int, int], together: bool) -> Iterator[tuple[int, int]]:
+    """(first, count) of what a GPU's threads do in each launch, a pixel each; see `pixel_of`.
+
+    Unless `together`, no launch has two pixels of a tile, so that sums are taken in a fixed order.
+    """
+    tiles = numbers[Size.BATCH] * numbers[Size.TILES]
+    total = tiles * numbers[Size.TILE] ** 2
+    run, most = total if together else tiles, numbers[Size.WORKERS]
+    for start in range(0, total, run):
+        for begin in range(start, start + run, most):
+            yield begin, min(most, start + run - begin)
+
+
 def _integers(values: list[int], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.int32, device=like.device)
 
@@ -283,8 +301,9 @@ def _empty(count: int, like: Tensor) -> Tensor:
     return torch.empty(count, dtype=torch.int32, device=like.device)
 
 
-def _flat(attributes: Tensor) -> Tensor:
-    return _or_one(attributes.contiguous().view(-1))
+def _flat(values: Tensor) -> Tensor:
+    """Numbers alone: Taichi would give a tensor that requires grad a gradient of zeros."""
+    return _or_one(values.detach().contiguous().view(-1))
 
 
 def _or_one(values: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class Footprints:
     """The base of all kernels for exact areas.
 
     Attributes:
+        on_cpu: whether a thread goes through tiles rather than pixels.
         tie: by which part of its w a face that shows its front comes before others.
         tiny: an area that does not count, in pixels.
         near: by how much polygons may overlap and still count as apart, in pixels.
@@ -32,9 +33,8 @@ class Footprints:
     def __init__(self, view: View, runtime: Runtime) -> None:
         self.view = view
         self.values = 3 * max(view.channels, 0)
-        on_cpu = runtime.arch == "cpu"
-        self.atomic = not (on_cpu or runtime.deterministic)
-        self.spread = SPREAD if on_cpu else 1
+        self.on_cpu = runtime.arch == "cpu"
+        self.atomic = not (self.on_cpu or runtime.deterministic)
         double = runtime.precision == "f64"
         self.real: Any = runtime.ti_float
         self.tie = 1e-11 if double else 4e-6

@@ -8,8 +8,8 @@ from taichi_raster.kernels.areas.footprints import Footprints
 from taichi_raster.kernels.areas.layout import Face, Label
 from taichi_raster.kernels.areas.polygons import RECORD, At, put
 
-LOCAL = 10
-"""Corners of a face within a pixel: at most 3, and one more for each of six cuts."""
+LOCAL = 12
+"""Room for corners of a face within a pixel: 3, and one for each of six cuts; three to spare."""
 
 
 @ti.data_oriented
@@ -214,20 +214,16 @@ class Fragments(Footprints):
                     labels[i] = Label.EACH * k + ti.select(turned, 2 - i, i)
                     m.memory[record + At.TRIANGLE + 2 * i] = xs[i]
                     m.memory[record + At.TRIANGLE + 2 * i + 1] = ys[i]
-                beyond = ti.Vector(
-                    [
-                        ti.min(xs[0], xs[1], xs[2]) < -half,
-                        ti.max(xs[0], xs[1], xs[2]) > half,
-                        ti.min(ys[0], ys[1], ys[2]) < -half,
-                        ti.max(ys[0], ys[1], ys[2]) > half,
-                    ]
-                )
+                left, right = ti.min(xs[0], xs[1], xs[2]), ti.max(xs[0], xs[1], xs[2])
+                low, high = ti.min(ys[0], ys[1], ys[2]), ti.max(ys[0], ys[1], ys[2])
                 for side in range(ti.select(m.faces[at + Face.CUT] > 0, 6, 4)):
                     a, b, c = 0 * x, 0 * x, half
                     needed = True
                     label = Label.BORDER
                     if side < 4:
-                        needed = beyond[side] != 0
+                        lower = ti.select(side == 0, left, low)
+                        upper = ti.select(side == 1, -right, -high)
+                        needed = ti.select(side % 2 == 0, lower, upper) < -half
                         a = ti.select(side == 0, 1, ti.select(side == 1, -1, 0)) + a
                         b = ti.select(side == 2, 1, ti.select(side == 3, -1, 0)) + b
                     else:
@@ -243,10 +239,10 @@ class Fragments(Footprints):
                             u_next, v_next = xs[following], ys[following]
                             mark_next = labels[following]
                             d_next = a * u_next + b * v_next + c
-                            if d > 0:
+                            if d > 0 and end < target + LOCAL:
                                 xs[end], ys[end], labels[end] = u, v, mark
                                 end += 1
-                            if (d > 0) != (d_next > 0):
+                            if (d > 0) != (d_next > 0) and end < target + LOCAL:
                                 t = d / (d - d_next)
                                 xs[end] = u + t * (u_next - u)
                                 ys[end] = v + t * (v_next - v)
@@ -258,7 +254,7 @@ class Fragments(Footprints):
             slope_x, slope_y = m.faces[at + Face.SLOPE_X], m.faces[at + Face.SLOPE_Y]
             w0 = self.w_at(m, f, x, y)
             w_min, w_max = self.huge + 0 * x, -self.huge + 0 * x
-            left, right, lower, upper = half, -half, half, -half
+            x_min, x_max, y_min, y_max = half, -half, half, -half
             area, x_sum, y_sum = 0 * x, 0 * x, 0 * x
             if n > 2:
                 u, v = xs[source + n - 1], ys[source + n - 1]
@@ -271,17 +267,17 @@ class Fragments(Footprints):
                     u, v = u_next, v_next
                     w = slope_x * u + slope_y * v
                     w_min, w_max = ti.min(w_min, w), ti.max(w_max, w)
-                    left, right = ti.min(left, u), ti.max(right, u)
-                    lower, upper = ti.min(lower, v), ti.max(upper, v)
+                    x_min, x_max = ti.min(x_min, u), ti.max(x_max, u)
+                    y_min, y_max = ti.min(y_min, v), ti.max(y_max, v)
                     put(m.memory, record, i, u, v, labels[source + i])
             m.memory[record + At.COUNT] = n
             m.memory[record + At.AREA] = 0.5 * area
             m.memory[record + At.X] = x_sum / 6
             m.memory[record + At.Y] = y_sum / 6
-            low, high = m.faces[at + Face.W_MIN], m.faces[at + Face.W_MAX]
-            m.memory[record + At.W_MIN] = ti.min(ti.max(w0 + w_min, low), high)
-            m.memory[record + At.W_MAX] = ti.max(ti.min(w0 + w_max, high), low)
-            m.memory[record + At.LEFT] = left
-            m.memory[record + At.RIGHT] = right
-            m.memory[record + At.BOTTOM] = lower
-            m.memory[record + At.TOP] = upper
+            least, most = m.faces[at + Face.W_MIN], m.faces[at + Face.W_MAX]
+            m.memory[record + At.W_MIN] = ti.min(ti.max(w0 + w_min, least), most)
+            m.memory[record + At.W_MAX] = ti.max(ti.min(w0 + w_max, most), least)
+            m.memory[record + At.LEFT] = x_min
+            m.memory[record + At.RIGHT] = x_max
+            m.memory[record + At.BOTTOM] = y_min
+            m.memory[record + At.TOP] = y_max

@@ -39,11 +39,12 @@ RECORD = At.FIRST + 3 * CORNERS
 
 @ti.func
 def put(memory: ti.template(), record, i, x, y, label):
-    """Write corner `i`."""
-    at = record + At.FIRST + 3 * i
-    memory[at] = x
-    memory[at + 1] = y
-    memory[at + 2] = label
+    """Write corner `i`, if there is room."""
+    if i < CORNERS:
+        at = record + At.FIRST + 3 * i
+        memory[at] = x
+        memory[at + 1] = y
+        memory[at + 2] = label
 
 
 @ti.func
@@ -91,9 +92,9 @@ def split(memory: ti.template(), source, inside, outside, a, b, c, label, both: 
                     put(memory, outside, n_out, x_cut, y_cut, ti.select(d > 0, l, label))
                     n_out += 1
             x, y, l, d = x_next, y_next, l_next, d_next  # noqa: E741
-    memory[inside] = n_in
+    memory[inside] = ti.min(n_in, CORNERS)
     if ti.static(both):
-        memory[outside] = n_out
+        memory[outside] = ti.min(n_out, CORNERS)
 
 
 @ti.func

@@ -19,6 +19,7 @@ from taichi_raster.kernels.areas.adjoints import Adjoints
 from taichi_raster.kernels.areas.hiding import SPARE
 from taichi_raster.kernels.areas.layout import FLOATS, INTS, Face, Pair, Seen, Size
 from taichi_raster.kernels.areas.polygons import RECORD, At
+from taichi_raster.kernels.memory import SPREAD
 
 
 @ti.data_oriented
@@ -71,9 +72,9 @@ class Visibility(Adjoints):
             attributes=attributes,
             size=size,
         )
-        for slot in range(size[Size.WORKERS] * self.spread):
-            if slot & (self.spread - 1) == 0:
-                worker = slot // self.spread
+        for slot in range(size[Size.WORKERS] * SPREAD):
+            if slot & (SPREAD - 1) == 0:
+                worker = slot // SPREAD
                 for tile in range(self.first_of(m, worker), self.first_of(m, worker + 1)):
                     self.begin(m, tile)
                     self.visit(m, tile, 2)
@@ -100,10 +101,12 @@ class Visibility(Adjoints):
         attributes: FLOATS,
         found: FLOATS,
         size: INTS,
+        begin: ti.i32,
+        count: ti.i32,
     ):
-        """`see_tiles` pixel by pixel, for a GPU. `firsts` has where the pixels' lists begin.
+        """`see_tiles` for pixels `begin` to before `begin + count` (see `pixel_of`), on a GPU.
 
-        `ends` begins as a copy of that.
+        `firsts` has where the pixels' lists begin, and `ends` is a copy of that.
         """
         m = self.arrays(
             boxes=boxes,
@@ -123,13 +126,12 @@ class Visibility(Adjoints):
             attributes=attributes,
             size=size,
         )
-        for worker in range(size[Size.WORKERS]):
-            p = worker
-            while p < size[Size.BATCH] * size[Size.HEIGHT] * size[Size.WIDTH]:
-                self.meet(m, p, 2)
-                row, column, tile = self.pixel_at(m, p)
-                self.see(m, tile // size[Size.TILES], row, column, worker, False)
-                p += size[Size.WORKERS]
+        for worker in range(count):
+            row, column, tile = self.pixel_of(m, begin + worker)
+            if row >= 0:
+                b = tile // size[Size.TILES]
+                self.meet(m, self.number(m, b, row, column), 2)
+                self.see(m, b, row, column, worker, False)
 
     @ti.kernel
     def see_tiles_vjp(
@@ -149,7 +151,7 @@ class Visibility(Adjoints):
         colours: FLOATS,
         size: INTS,
     ):
-        """Add to each (tile, face) what the adjoints of `found` give, a tile after the other.
+        """Add to each (tile, face) what the adjoints of `found` give; on a CPU.
 
         `pairs` has its `Pair`, `colours` the adjoints of its attributes.
         """
@@ -169,9 +171,9 @@ class Visibility(Adjoints):
             attributes=attributes,
             size=size,
         )
-        for slot in range(size[Size.WORKERS] * self.spread):
-            if slot & (self.spread - 1) == 0:
-                worker = slot // self.spread
+        for slot in range(size[Size.WORKERS] * SPREAD):
+            if slot & (SPREAD - 1) == 0:
+                worker = slot // SPREAD
                 for tile in range(self.first_of(m, worker), self.first_of(m, worker + 1)):
                     b, left, right, top, bottom = self.box_of(m, tile)
                     for row in range(top, bottom):
@@ -195,8 +197,10 @@ class Visibility(Adjoints):
         pairs: FLOATS,
         colours: FLOATS,
         size: INTS,
+        begin: ti.i32,
+        count: ti.i32,
     ):
-        """`see_tiles_vjp` pixel by pixel, for a GPU."""
+        """`see_tiles_vjp` for pixels `begin` to before `begin + count`, on a GPU."""
         m = self.arrays(
             values=adjoints,
             pairs=pairs,
@@ -213,12 +217,10 @@ class Visibility(Adjoints):
             attributes=attributes,
             size=size,
         )
-        for worker in range(size[Size.WORKERS]):
-            p = worker
-            while p < size[Size.BATCH] * size[Size.HEIGHT] * size[Size.WIDTH]:
-                row, column, tile = self.pixel_at(m, p)
+        for worker in range(count):
+            row, column, tile = self.pixel_of(m, begin + worker)
+            if row >= 0:
                 self.see(m, tile // size[Size.TILES], row, column, worker, True)
-                p += size[Size.WORKERS]
 
     @ti.kernel
     def gather(
@@ -270,9 +272,30 @@ class Visibility(Adjoints):
                 to_attributes[3 * self.view.channels * f + i] = of_colours[i]
 
     @ti.func
+    def pixel_of(self, m: ti.template(), at):
+        """(row, column, tile) of a GPU thread's pixel; the row is -1 outside the image.
+
+        The first pixels of all tiles come first, then the second ones, and so on.
+        """
+        tiles = m.size[Size.BATCH] * m.size[Size.TILES]
+        within = at // tiles
+        tile = at - within * tiles
+        _b, left, right, top, bottom = self.box_of(m, tile)
+        row = top + within // m.size[Size.TILE]
+        column = left + within % m.size[Size.TILE]
+        if row >= bottom or column >= right:
+            row = -1
+        return row, column, tile
+
+    @ti.func
+    def number(self, m: ti.template(), b, row, column):
+        """A pixel's number in the batch."""
+        return (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH] + column
+
+    @ti.func
     def see(self, m: ti.template(), b, row, column, worker, adjoint: ti.template()):
         """One pixel. Where `adjoint`, `found` holds the adjoints, otherwise it is written."""
-        p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH] + column
+        p = self.number(m, b, row, column)
         begin, end = m.firsts[p], m.ends[p]
         x = ti.cast(column, self.real) + 0.5
         y = ti.cast(m.size[Size.HEIGHT] - row, self.real) - 0.5
@@ -302,10 +325,22 @@ class Visibility(Adjoints):
                         self.show(m, colour, at, area, u, v)
                     elif ti.static(self.view.channels < 0):
                         for i in ti.static(range(3)):
-                            m.values[3 * at + i] = 0
+                            self.write(m, 3 * at + i, 0 * x)
         if ti.static(not adjoint and self.view.channels >= 0):
             for c in ti.static(range(self.view.channels + 1)):
-                m.values[(self.view.channels + 1) * p + c] = colour[c]
+                self.write(m, (self.view.channels + 1) * p + c, colour[c])
+
+    @ti.func
+    def write(self, m: ti.template(), at, value):
+        """Write an element of the result, which a GPU has cleared before.
+
+        There it is added: Vulkan clears an array that a launch only writes to, and there are
+        several launches.
+        """
+        if ti.static(self.on_cpu):
+            m.values[at] = value
+        else:
+            m.values[at] = m.values[at] + value
 
     @ti.func
     def keep(self, m: ti.template(), at, area, x_sum, y_sum, hiding):
@@ -321,7 +356,7 @@ class Visibility(Adjoints):
         share = area * self.mixing(m, f, x, y)
         if ti.static(self.view.channels < 0):
             for i in ti.static(range(3)):
-                m.values[3 * at + i] = share[i]
+                self.write(m, 3 * at + i, share[i])
         else:
             corner = 3 * self.view.channels * f
             for c in ti.static(range(self.view.channels)):
