@@ -5,12 +5,19 @@
 
 Nothing is computed here but the summary's paired ratios: tables and figures are those that the
 studies wrote. What the page has of a study that is not in the folder stays as it is.
+
+The summary shows two judgements: by the sharp reference of the time, an approximation, and by the
+exact one. The first stays as the page has it. The second is taken from the studies' folder, and
+from what benchmarks/judge_again.py wrote:
+
+    python benchmarks/results_page.py --judged out/judge_again
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +32,7 @@ import taichi_raster as tr  # noqa: E402
 from meta.evaluation.evaluate import Evaluation  # noqa: E402
 from meta.evaluation.stats import compare  # noqa: E402
 from meta.outer.checkpoint import load_json  # noqa: E402
-from meta.study.plan import ABLATION, ANNEALED, LEARNED, WIDER, Problem  # noqa: E402
+from meta.study.plan import ANNEALED, LEARNED, WIDER, Problem  # noqa: E402
 from meta.study.study import judged_file  # noqa: E402
 
 MAIN = ("shape2d", "occlusion", "shape3d", "pose", "apart", "shaded", "solid")
@@ -33,6 +40,16 @@ PAGE, HEAD = ROOT / "docs" / "results.md", ROOT / "docs" / "results_head.md"
 PICTURES = ROOT / "docs" / "results"
 SEED = 0  # of all studies on the page
 WIDTH = 1400  # pixels of a figure, at most
+RATIO, FAILURES = "learned / best annealed", "failures, more %"
+RATIO_WIDER = "learned / wider search"
+COLUMNS = (
+    "n",
+    *(f"{name}: {by}" for name in (RATIO, FAILURES, RATIO_WIDER) for by in ("old", "exact")),
+    "learned / learned schedules, logistic: old",
+)
+NONE = "–"  # not judged
+Rows = dict[str, dict[str, str]]
+"""The summary: column -> cell, by a problem's title."""
 
 
 @dataclass(frozen=True)
@@ -41,89 +58,119 @@ class Options:
 
     Args:
         studies: the folder that examples/study.py wrote.
+        judged: the folder that benchmarks/judge_again.py wrote, for the summary alone.
         ship: also copy their softenings into the package.
     """
 
     studies: Path = Path("out/study")
+    judged: Path | None = None
     ship: bool = False
 
 
 def main(options: Options) -> None:
     tr.init(arch="cpu")
     new = [name for name in MAIN if (options.studies / name / "results.md").is_file()]
-    if not new:
+    if not new and options.judged is None:
         raise ValueError(f"--studies: no results.md in any folder of {options.studies}")
     for name in new:
         seed = tr.load_softening(options.studies / name / "softening.safetensors").card["seed"]
         if seed != SEED:
             raise ValueError(f"--studies: {name} is of seed {seed}, the page of seed {SEED}")
     PICTURES.mkdir(parents=True, exist_ok=True)
-    lines, sections = old_page()
+    rows, sections = old_page()
+    titles = {problem.title for name in new for problem in problems(name)}
+    missing = titles.difference(judge_rows(rows, options.studies, new))
+    if missing:
+        raise ValueError(f"--studies: not judged by every method: {', '.join(sorted(missing))}")
+    if options.judged is not None:
+        again = judge_rows(rows, options.judged, MAIN)
+        if not again:
+            raise ValueError(f"--judged: no problem is judged by every method in {options.judged}")
+        print("judged again:", *again, sep="\n  ")
     for name in new:
-        study, folder = program.STUDIES[name](SEED), options.studies / name
-        for problem in (study.problem, *study.transfers.values()):
-            lines[problem.title] = summary_line(folder, problem)
+        folder = options.studies / name
         sections[name] = section(name, folder)
         if options.ship:
             shipped = ROOT / "taichi_raster" / "presets" / "files"
             shipped.mkdir(exist_ok=True)
             shutil.copy(folder / "softening.safetensors", shipped / f"{name}.safetensors")
     known = [name for name in MAIN if name in sections]
-    text = [HEAD.read_text(), summary(lines, known), *(sections[name] for name in known)]
+    text = [HEAD.read_text(), summary(rows, known), *(sections[name] for name in known)]
     PAGE.write_text("\n".join(text))
-    print(f"{PAGE.relative_to(ROOT)}: {', '.join(new)}")
+    print(f"{PAGE.relative_to(ROOT)}: {', '.join(new) or 'the summary'}")
 
 
-def old_page() -> tuple[dict[str, str], dict[str, str]]:
-    """Of the page as it is: the summary's lines by problem, and the sections by study."""
-    lines: dict[str, str] = {}
+def old_page() -> tuple[Rows, dict[str, str]]:
+    """Of the page as it is: the summary's rows, and the sections by study."""
+    rows: Rows = {}
     sections: dict[str, str] = {}
     if not PAGE.is_file():
-        return lines, sections
+        return rows, sections
     for part in PAGE.read_text().split("\n## ")[1:]:
         name, _, _ = part.partition("\n")
         if name == "Summary":
-            rows = [line for line in part.splitlines() if line.startswith("| ")][2:]
-            lines = {row.split(" | ")[0].removeprefix("| "): row for row in rows}
+            for line in [line for line in part.splitlines() if line.startswith("| ")][2:]:
+                title, *cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
+                rows[title] = dict(zip(COLUMNS, cells, strict=True))
         elif name in MAIN:
             sections[name] = f"## {part}".rstrip("\n") + "\n"
-    return lines, sections
+    return rows, sections
 
 
-def summary(lines: dict[str, str], names: list[str]) -> str:
-    """One line for each problem: the learned softening against the fixed ones and the ablation."""
+def summary(rows: Rows, names: Sequence[str]) -> str:
+    """One row for each problem: the learned softening against the fixed ones and the ablation."""
     head = [
         "## Summary\n",
         (
             "Paired geometric-mean ratios of parameter errors on unseen tasks, with 95% bootstrap "
             "intervals (below 1: the learned one is better), and how much more often it fails than "
-            "the best annealed one.\n"
+            "the best annealed one. *Old*: targets by the sharp reference that all were tuned and "
+            "learned with. *Exact*: the same softenings and tasks, targets by exact areas; "
+            f"{NONE} where what was learned was not kept. Nor were the ablations, of the last "
+            "column, which has the old targets only.\n"
         ),
-        (
-            "| tasks | n | learned / best annealed | failures, more % | learned / wider search "
-            "| learned / learned schedules, logistic |"
-        ),
-        "|" + " --- |" * 6,
+        "| tasks | " + " | ".join(COLUMNS) + " |",
+        "|" + " --- |" * (1 + len(COLUMNS)),
     ]
-    studies = [program.STUDIES[name](SEED) for name in names]
-    problems = [p for study in studies for p in (study.problem, *study.transfers.values())]
-    for problem in problems:
-        if problem.title not in lines:
+    lines = []
+    for problem in (problem for name in names for problem in problems(name)):
+        if problem.title not in rows:
             raise ValueError(
-                f"--studies: the page has no line {problem.title!r}; run its study again"
+                f"--studies: the page has no row {problem.title!r}; run its study again"
             )
-    return "\n".join([*head, *(lines[problem.title] for problem in problems)]) + "\n"
+        cells = (rows[problem.title].get(column, NONE) for column in COLUMNS)
+        lines.append(f"| {problem.title} | " + " | ".join(cells) + " |")
+    return "\n".join([*head, *lines]) + "\n"
 
 
-def summary_line(folder: Path, problem: Problem) -> str:
-    """A problem's line of the summary."""
-    results = {
-        method: evaluation(folder, problem, method)
-        for method in (ANNEALED, WIDER, LEARNED, ABLATION)
-    }
-    family, cells = problem.family, []
-    for reference in (ANNEALED, WIDER, ABLATION):
-        pair = compare(
+def judge_rows(rows: Rows, folder: Path, names: Sequence[str]) -> list[str]:
+    """Set the exact columns of each problem that `folder` has judged; returns their titles."""
+    done = []
+    for name in names:
+        for problem in problems(name):
+            files = [judged_file(folder / name, problem, m) for m in (ANNEALED, WIDER, LEARNED)]
+            if all(file.is_file() for file in files):
+                row = rows.setdefault(problem.title, {})
+                row.update(exact_cells(folder / name, problem, row.get("n")))
+                done.append(problem.title)
+    return done
+
+
+def problems(name: str) -> list[Problem]:
+    """Those of a study, its own first."""
+    study = program.STUDIES[name](SEED)
+    return [study.problem, *study.transfers.values()]
+
+
+def exact_cells(folder: Path, problem: Problem, n: str | None) -> dict[str, str]:
+    """A problem's cells of the exact columns; ValueError unless of `n` tasks."""
+    results = {m: evaluation(folder, problem, m) for m in (ANNEALED, WIDER, LEARNED)}
+    count = str(len(results[LEARNED].errors))
+    if n not in (None, count):
+        raise ValueError(f"{folder}: {problem.title}: {count} tasks, on the page {n}")
+    family = problem.family
+    annealed, wider = (
+        compare(
             LEARNED,
             results[LEARNED].errors,
             reference,
@@ -131,10 +178,14 @@ def summary_line(folder: Path, problem: Problem) -> str:
             family.error_floor,
             family.failure_threshold,
         )
-        cells.append(pair.ratio.format(digits=3))
-        if reference == ANNEALED:
-            cells.append(pair.failure_difference.format(100, 1))
-    return f"| {problem.title} | {len(results[LEARNED].errors)} | " + " | ".join(cells) + " |"
+        for reference in (ANNEALED, WIDER)
+    )
+    return {
+        "n": count,
+        f"{RATIO}: exact": annealed.ratio.format(digits=3),
+        f"{FAILURES}: exact": annealed.failure_difference.format(100, 1),
+        f"{RATIO_WIDER}: exact": wider.ratio.format(digits=3),
+    }
 
 
 def evaluation(folder: Path, problem: Problem, method: str) -> Evaluation:
