@@ -30,7 +30,7 @@ from taichi_raster.fitting.metrics import (
 from tasks import sphere
 from tasks.copies import repeater
 from tasks.pose_meshes import lit_colours
-from tasks.silhouettes import FAR, NEAR, counted, coverage, mean_iou, ramps, side_by_side
+from tasks.silhouettes import FAR, NEAR, coloured, coverage, mean_iou, side_by_side
 from tasks.solids import random_solid
 from tasks.streams import Stream, instance_generators
 
@@ -267,17 +267,12 @@ class Shape3DBatch:
 
     @property
     def silhouettes(self) -> Float[Tensor, "B K H W"]:
-        """Silhouettes of the hidden solids, the targets: the share of each pixel that they cover.
-
-        They are counted from points, not drawn by `Shape3D.sharp_renderer`. Where faces are not
-        much larger than a pixel, that renderer's ramps overlap just outside a silhouette. On the
-        coarse family it comes out 8% too large.
-        """
+        """Targets: the share of each pixel that the hidden solids cover."""
         return self._cached("silhouettes", lambda: self._shown(coverage, *self._solid))
 
     @property
     def pictures(self) -> Float[Tensor, "B K H W 3"]:
-        """Colours of the hidden solids over black, the targets if shaded: means of 16 points."""
+        """Mean colours of the hidden solids over black, the targets if shaded."""
         return self._cached("pictures", lambda: self._coloured(*self._solid))
 
     @property
@@ -353,17 +348,15 @@ class Shape3DBatch:
         is the relative squared difference of colours, as in the loss.
         """
         if self.family.image == "shaded":
-            goal = self._cached("sharp", lambda: self._sharp(*self._solid))
-            return _relative(self._sharp(*self._fit(params)), goal)
-        goal = self._cached("ramps", lambda: self._shown(ramps, *self._solid))
-        return 1 - mean_iou(self._shown(ramps, *self._fit(params)), goal)
+            return _relative(self._coloured(*self._fit(params)), self.pictures)
+        return 1 - mean_iou(self._shown(coverage, *self._fit(params)), self.silhouettes)
 
     def metrics(self, params: Float[Tensor, "B V 3"]) -> dict[str, Float[Tensor, " B"]]:
         """Figures of each instance.
 
-        parameter_error and chamfer (both the true error), image_error, silhouette_iou (of counted
-        coverages), voxel_iou (32^3), volume_ratio and area_ratio (of the fit to the solid: volumes,
-        and silhouettes in all views), and failure: 1 where the true error is above
+        parameter_error and chamfer (both the true error), image_error, silhouette_iou, voxel_iou
+        (32^3), volume_ratio and area_ratio (of the fit to the solid: volumes, and silhouettes in
+        all views), and failure: 1 where the true error is above
         `Shape3D.failure_threshold`.
         """
         with torch.no_grad():
@@ -399,7 +392,7 @@ class Shape3DBatch:
         return torch.cat([seen[..., :2], seen[..., 2:] / (FAR - NEAR)], dim=-1)
 
     def sharp_image(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B H KW C"]:
-        """Pictures of the fit, counted and side by side as in `target`; no gradient."""
+        """Pictures of the fit, side by side as in `target`; no gradient."""
         with torch.no_grad():
             if self.family.image == "shaded":
                 return side_by_side(self._coloured(*self._fit(params)))
@@ -433,16 +426,9 @@ class Shape3DBatch:
         image = image if lit is None else image[..., :3]
         return image.unflatten(0, (self.batch_size, -1))
 
-    def _sharp(self, vertices: Tensor, faces: Tensor) -> Float[Tensor, "B K H W 3"]:
-        """The sharp renderer's colours."""
-        image = self.family.sharp_renderer()(
-            self._project(vertices, faces), self._lit(vertices, faces)
-        )
-        return image[..., :3].unflatten(0, (self.batch_size, -1))
-
     def _coloured(self, vertices: Tensor, faces: Tensor) -> Float[Tensor, "B K H W 3"]:
-        """Colours, counted: no gradient."""
-        image = counted(
+        """Mean colours."""
+        image = coloured(
             self._project(vertices, faces), self.family.image_size, self._lit(vertices, faces)
         )
         return image[..., :3].unflatten(0, (self.batch_size, -1))

@@ -15,7 +15,6 @@ from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
 from taichi_raster.kernels.depth_sort import DepthSort
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
-from taichi_raster.runtime.layout import EarlyStop
 from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.variant import Variant
 
@@ -58,21 +57,11 @@ class FragmentList:
         return FragmentList(entries, begin, slots, most)
 
 
-def depth_layers(call: Call, x: Tensor, stop: int) -> Int[Tensor, "B H W K"]:
-    """The faces of each pixel, nearest first, then -1; `stop` is an `EarlyStop`."""
-    return on_engine(_layers_of, call, x, stop)
-
-
 def fragment_list(sums: PixelSums, x: Tensor, stop: int) -> FragmentList:
     """The fragments of each pixel, for inputs whose sums are already taken."""
     current = engine()
     layers = on_engine(_layers_after_sums, sums, x, stop)
     return FragmentList.of(layers, sums.call.faces, by_face=not current.on_gpu)
-
-
-def _layers_of(current: Engine, call: Call, x: Tensor, stop: int) -> Tensor:
-    current.place(call, x, x.new_zeros(call.batch))
-    return _layers(current, call, call.variant, x, stop)
 
 
 def _layers_after_sums(current: Engine, sums: PixelSums, x: Tensor, stop: int) -> Tensor:
@@ -102,4 +91,4 @@ def _layers(current: Engine, call: Call, variant: Variant, x: Tensor, stop: int)
             found = transfer.read(fields, fields.layers, x, listed)
             found = found.view(call.batch, call.height, call.width, depth)
             return found[..., : max(needed, 1)]
-        depth = min(2 * depth, needed) if stop == EarlyStop.SUM else needed
+        depth = needed

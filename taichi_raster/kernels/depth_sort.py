@@ -4,10 +4,10 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.fragment import Fragment, Meeting
+from taichi_raster.kernels.fragment import Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.maths.dual import raw
-from taichi_raster.maths.tracing import let, traced
+from taichi_raster.maths.tracing import traced
 from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import SHIFT, TILE, Dim, EarlyStop, Limit
 
@@ -99,7 +99,7 @@ class DepthSort(PairKernels):
             if m.near:
                 f = self.weigh(m)
                 if f.counts:
-                    count, cover = ti.min(found, depth), self.signed_cover(m, f)
+                    count, cover = ti.min(found, depth), raw(f.edge.f)
                     self.insert(q * depth, count, depth, face, self.order(m, f), cover)
                     found += 1
         ti.atomic_max(needed, self.finish(q, found, depth, hides))
@@ -108,14 +108,10 @@ class DepthSort(PairKernels):
     def finish(self, q, found, depth, hides):
         """End a pixel's list where it hides the rest; how many it has, or should have had."""
         begin = q * depth
-        front, back, transmittance = 0.0, 0.0, 1.0
+        transmittance = 1.0
         hidden, layer = False, 0
         while layer < ti.min(found, depth) and not hidden:
-            cover = self.fields.layer_covers[begin + layer]
-            front, back = front + ti.max(cover, 0.0), back - ti.min(cover, 0.0)
-            transmittance *= 1.0 - ti.abs(cover)
-            if hides == EarlyStop.SUM:
-                hidden = front >= 1.0 or back >= 1.0
+            transmittance *= 1.0 - self.fields.layer_covers[begin + layer]
             if hides == EarlyStop.PRODUCT:
                 hidden = transmittance < self.fields.limits[Limit.THRESHOLD]
             layer += 1
@@ -153,9 +149,4 @@ class DepthSort(PairKernels):
     def note(self, m: Meeting, pairs: TilePairs, lane: Any) -> None:
         f = self.weigh(m)
         pairs.z.at(lane).set(self.order(m, f))
-        pairs.cover.at(lane).set(ti.select(f.counts, self.signed_cover(m, f), 0.0))
-
-    @traced
-    def signed_cover(self, m: Meeting, f: Fragment) -> Any:
-        cover = raw(f.edge.f)
-        return let(ti.select(self.front(m.face.triangle), cover, -cover))
+        pairs.cover.at(lane).set(ti.select(f.counts, raw(f.edge.f), 0.0))

@@ -96,14 +96,12 @@ class Entry:
 class EarlyStop:
     """When a pixel's list of fragments, nearest first, ends early because the rest is hidden.
 
-    SUM: when the coverages of front faces, or of back faces, add up to 1 (the sharp reference).
     PRODUCT: when the transmittance falls below the threshold.
     NEVER: all fragments are listed.
     """
 
-    SUM = 0
-    PRODUCT = 1
-    NEVER = 2
+    PRODUCT = 0
+    NEVER = 1
 
 
 class Limit:

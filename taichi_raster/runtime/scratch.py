@@ -79,7 +79,7 @@ class Scratch:
         partials: adjoints of what faces share, one set for each run of faces.
         cells: on a CPU, the four weights of each cell of a table, in four interleaved fields.
         layers, layer_depths, layer_covers: the faces of each pixel, nearest first, with their
-            depths and coverages (negative for a face that shows its back).
+            depths and coverages.
         entries, entry_begin: listed fragments (see layout.Entry), and where each face's begin.
         views: on a CPU, the memory of each field and adjoint as a NumPy array; empty on a GPU.
         version: rises whenever a field is replaced, so that kernels compile anew.

@@ -165,8 +165,7 @@ def make_dataset(
 def render_views(mesh: tr.Mesh) -> UInt8[ndarray, "24 4 64 64"]:
     """RGBA of a mesh in the 24 views: flat-shaded colours over black, and coverage.
 
-    Coverage is counted at 16 points in each pixel. The ramp over distance of `SharpRasterizer`
-    would make silhouettes too large where faces are about as small as pixels.
+    Colours and coverage are those of 16 points in each pixel.
     """
     dtype = tr.runtime().dtype
     vertices = mesh.vertices.to(dtype)[None].expand(VIEWS, -1, -1)

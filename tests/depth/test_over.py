@@ -6,13 +6,15 @@ import copy
 import dataclasses
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.render import packing
+from taichi_raster.engine.fragment_lists import FragmentList, fragment_list
+from taichi_raster.render import packing, soft
 from taichi_raster.scene import gather
 from taichi_raster.softness.edge import EdgeState
 
@@ -279,9 +281,18 @@ def test_without_a_threshold_second_derivatives_are_finite() -> None:
         assert all(bool(torch.isfinite(t).all()) for t in (*first, *second))
 
 
-def test_lists_are_as_deep_as_they_need_to_be() -> None:
+def test_lists_are_as_deep_as_they_need_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a picture that needed deeper ones than the first guess."""
-    renderer = tr.SharpRasterizer(8, near=NEAR, far=FAR)
+    depths: list[int] = []
+
+    def recorded(*arguments: Any) -> FragmentList:
+        found = fragment_list(*arguments)
+        depths.append(found.depth)
+        return found
+
+    monkeypatch.setattr(soft, "fragment_list", recorded)
+    edge = tr.Distribution("uniform", scale=1 / 8)
+    renderer = tr.SoftRasterizer(8, edge, tr.OverDepth(), near=NEAR, far=FAR)
     speck = torch.tensor([[-0.01, -0.01], [0.01, -0.01], [0.0, 0.01]])
     speck += torch.tensor([0.01, 0.125])  # a tenth of the nearest pixel: nine do not hide others
     z = torch.linspace(1, 2, 9)[None]
@@ -289,7 +300,8 @@ def test_lists_are_as_deep_as_they_need_to_be() -> None:
         tr.lift_triangles(shape.expand(1, 9, 3, 2), z).to(tr.runtime().dtype)
         for shape in (torch.tensor(COVER), speck)
     )
-    depths = [renderer._layers(faces).shape[-1] for faces in (few, many, few)]
+    for faces in (few, many, few):
+        renderer(faces, torch.ones_like(faces))
     assert depths == [1, 9, 1]
 
 

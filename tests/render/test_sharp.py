@@ -1,5 +1,7 @@
 """The sharp reference: exact areas, their derivatives, and what hides what."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ import twin
 from scenes import like, random_faces, relative
 
 SIZE = (9, 12)
-OPTIONS = {"near": 0.5, "far": 10.0}
+OPTIONS: dict[str, Any] = {"near": 0.5, "far": 10.0}
 
 
 def crowd(seed: int, faces: int = 8, size: float = 0.7) -> tuple[Tensor, Tensor]:
@@ -94,8 +96,13 @@ def test_a_fan_covers_what_the_triangle_covers(slices: int, dtype: torch.dtype) 
     assert alpha.sum().item() / 64 == pytest.approx(1.3 * 1.41 / 2, rel=1e-5)
 
 
+MESA = "Mesa's software driver ends a thread's loops after 65,535 turns: too few for such pixels"
+
+
 @pytest.mark.parametrize(("subdivisions", "size"), [(1, 16), (3, 16), (4, 12)])
 def test_a_sphere_has_the_area_of_its_samples(subdivisions: int, size: int) -> None:
+    if tr.runtime().arch == "vulkan" and subdivisions > 3:
+        pytest.skip(MESA)
     mesh = tr.icosphere(subdivisions, dtype=torch.float64)
     z = mesh.vertices[:, 2:] + 3
     corners = torch.cat([mesh.vertices[:, :2] * 2 / z, z], dim=-1)
@@ -145,11 +152,12 @@ def test_near_and_far_cut_faces_off(dtype: torch.dtype) -> None:
     """1 / z is linear in the image: 1/2 on the left, 3/8 in the middle, 1/4 on the right."""
     corners = [[-1.0, -4.0, 2.0], [1.0, -4.0, 4.0], [1.0, 4.0, 4.0], [-1.0, 4.0, 2.0]]
     vertices = torch.tensor([[[corners[i] for i in f] for f in ((0, 1, 2), (0, 2, 3))]]).to(dtype)
-    for options, expected in (
+    cases: list[tuple[dict[str, Any], list[float]]] = [
         ({"near": 8 / 3}, [0.0, 0.5, 1.0]),
         ({"far": 8 / 3}, [1.0, 0.5, 0.0]),
         ({"near": 2.4, "far": 8 / 3}, [0.0, 0.5, 0.0]),  # 1 / 2.4 is a third of the way
-    ):
+    ]
+    for options, expected in cases:
         sharp = tr.SharpRasterizer((1, 3), **options)
         alpha = sharp(vertices * vertices.new_tensor([3, 1, 1]), None)
         assert (alpha[0, 0, :, 0] - vertices.new_tensor(expected)).abs().max() < 1e-5
@@ -171,6 +179,8 @@ def test_what_is_nearer_hides_what_is_behind(dtype: torch.dtype) -> None:
 
 def test_many_small_faces_in_one_pixel(dtype: torch.dtype) -> None:
     """Hundreds of faces before one: the sum of what shows is one."""
+    if tr.runtime().arch == "vulkan":
+        pytest.skip(MESA)
     mesh = tr.icosphere(3, dtype=torch.float64)
     corners = torch.cat([0.9 * mesh.vertices[:, :2], mesh.vertices[:, 2:] + 3], dim=-1)
     ball = tr.gather_faces(corners[None], mesh.faces)
@@ -233,7 +243,7 @@ def test_a_picture_of_nothing_is_the_background(dtype: torch.dtype) -> None:
 
 # --- derivatives ----------------------------------------------------------------------------------
 
-VIEWS = {
+VIEWS: dict[str, dict[str, Any]] = {
     "perspective": {},
     "affine": {"perspective_correct": False},
     "orthographic": {"orthographic": True},
@@ -376,4 +386,3 @@ def test_equal_inputs_give_equal_bits() -> None:
 
     if tr.runtime().arch == "cpu" or tr.runtime().deterministic:
         assert all(map(torch.equal, run(), run()))
-

@@ -17,6 +17,11 @@ class Hiding(Fragments):
     """Functions of a pixel's fragments together."""
 
     @ti.func
+    def pass_on(self, m: ti.template(), begin, record, f, k, x, y, constant, slope_x, slope_y):
+        """Pass on the adjoints of a piece's edges; see adjoints.py."""
+        raise NotImplementedError
+
+    @ti.func
     def boxes_meet(self, m: ti.template(), one, other):
         """Whether two polygons' bounding boxes overlap."""
         return (
