@@ -144,7 +144,9 @@ class SharpRasterizer(nn.Module):
         colour = sample(attributes, listed, mixed)[place]
         values = torch.cat([area[:, None] * colour, area[:, None]], dim=-1)
         image = values.new_zeros(batch * height * width, values.shape[1])
-        return image.index_add(0, pixels, values).view(batch, height, width, -1)
+        image = image.index_add(0, pixels, values).view(batch, height, width, -1)
+        # Rounding may have added up to a little more than a pixel.
+        return image - (image.detach()[..., -1:] - 1).clamp(min=0) * _last(image)
 
     def _scene(self, channels: int) -> Scene:
         view = View(
@@ -155,6 +157,11 @@ class SharpRasterizer(nn.Module):
             channels,
         )
         return Scene(*self.image_size, self.near, self.far, view)
+
+
+def _last(image: Tensor) -> Tensor:
+    """1 for the last channel, 0 for the others."""
+    return torch.arange(image.shape[-1], device=image.device) == image.shape[-1] - 1
 
 
 def _channels(attributes: Tensor | SurfaceTexture | UVTexture | None) -> int | None:

@@ -121,7 +121,7 @@ def test_starts_without_overlap_have_no_pixel_in_common_and_lie_within_the_pictu
         for images in (start, task.target[..., 0]):
             inner = images[:, edge : 24 - edge, edge : 24 - edge]
             assert torch.equal(inner.sum(dim=(1, 2)), images.sum(dim=(1, 2)))
-            assert images.sum(dim=(1, 2)).min() > 3
+            assert images.sum(dim=(1, 2)).min() > 2
     assert Pose(image_size=24).sample(40, "test", 0).start_overlap.min() == 1
 
 
@@ -250,9 +250,8 @@ def test_a_silhouette_tells_the_pose_of_nearly_every_body():
 
 
 def test_front_faces_alone_show_the_same_silhouette(task):
-    # But for pixels near half coverage where several faces meet, which the ramps overcount.
     whole = tr.SharpRasterizer(24, near=0.05, far=25.0)(*task._faces(task.hidden))
-    assert float(((whole > 0.5) != (task.target > 0.5)).double().mean()) < 0.01
+    assert float((whole - task.target).abs().max()) < 1e-4
 
 
 def test_a_mesh_that_is_not_closed_keeps_its_backs():

@@ -327,6 +327,8 @@ class Visibility(Adjoints):
                         for i in ti.static(range(3)):
                             self.write(m, 3 * at + i, 0 * x)
         if ti.static(not adjoint and self.view.channels >= 0):
+            # Rounding may have added up to a little more than a pixel.
+            colour[self.view.channels] = ti.min(colour[self.view.channels], 1)
             for c in ti.static(range(self.view.channels + 1)):
                 self.write(m, (self.view.channels + 1) * p + c, colour[c])
 
