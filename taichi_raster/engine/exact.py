@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -107,3 +108,9 @@ class _VJP(torch.autograd.Function):
             return _VJP.apply(v, a, g, own)
 
         return one_by_one(one, info, in_dims, *inputs)
+
+
+# torch asks for the signature at each call; kept here, it is not worked out anew.
+for _function in (_Draw, _VJP):
+    _forward: Any = _function.forward
+    _forward.__signature__ = inspect.signature(_forward)
