@@ -9,6 +9,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --constraint
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_DOCS := $(VENV)/.installed-docs
+INSTALLED_ALL := $(VENV)/.installed-all
 
 .PHONY: demo test lint bench docs check install clean
 .DELETE_ON_ERROR:
@@ -23,7 +24,7 @@ check:
 	$(MAKE) test
 
 # Everything that the targets below need.
-install: $(INSTALLED_DEV) $(INSTALLED_DOCS)
+install: $(INSTALLED_ALL)
 
 # pytest once for each configuration (Taichi allows one backend and precision a process); fails if any fails.
 test: $(INSTALLED)
@@ -60,3 +61,9 @@ $(INSTALLED_DEV): $(INSTALLED)
 $(INSTALLED_DOCS): $(INSTALLED)
 	$(PIP) --quiet --editable '.[docs]'
 	@touch $@
+
+$(INSTALLED_ALL): pyproject.toml constraints.txt
+	@echo "Installing everything into $(VENV); the first time takes a few minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[test,dev,docs]'
+	@touch $(INSTALLED) $(INSTALLED_DEV) $(INSTALLED_DOCS) $@

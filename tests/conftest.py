@@ -4,6 +4,7 @@ Taichi allows one backend and one precision in a process, so a run of pytest has
 configuration; `tests/run_configurations.py` (what `make test` calls) does a run for each.
 """
 
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -41,9 +42,16 @@ def pytest_report_header(config: pytest.Config) -> str:
     return "taichi_raster: arch {}, precision {}".format(*_configuration(config))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no other part's files: that takes seconds."""
+    if collection_path.match("test_*.py") and collection_path not in _files_of_part(config):
+        return True
+    return None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     arch, precision = _configuration(config)
-    files = _files_of_part(config.getoption("--part"), items)
+    files = _files_of_part(config)  # one named on the command line is collected in any case
     selected: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
     for item in items:
@@ -58,12 +66,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = selected
 
 
-def _files_of_part(part: str, items: list[pytest.Item]) -> set[Path]:
+def _files_of_part(config: pytest.Config) -> frozenset[Path]:
     """The files of tests that part "k/n" of a run has."""
+    return _files(config.getoption("--part"))
+
+
+@cache
+def _files(part: str) -> frozenset[Path]:
     k, _, n = part.partition("/")
     if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
         raise pytest.UsageError(f"--part: expected k/n with 1 <= k <= n, got {part!r}")
-    return set(sorted({item.path for item in items})[int(k) - 1 :: int(n)])
+    return frozenset(sorted(Path(__file__).parent.rglob("test_*.py"))[int(k) - 1 :: int(n)])
 
 
 def _configuration(config: pytest.Config) -> tuple[str, str]:

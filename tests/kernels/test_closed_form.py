@@ -28,7 +28,7 @@ EDGES = {
     "logistic": lambda: tr.Distribution("logistic", number(0.1)),
     "uniform": lambda: tr.Distribution("uniform", number(0.2)),
     "squared": lambda: tr.Distribution("gaussian", number(0.05), squared=True, shift=number(0.2)),
-    "mlp": lambda: perturbed(tr.MLPSoftness((3, 3, 3, 3), scale=number(0.1))),
+    "mlp": lambda: perturbed(tr.MLPSoftness((3, 3, 3), scale=number(0.1))),
 }
 DEPTHS: dict[str, Callable[[], tr.DepthSoftness]] = {
     "softmax": lambda: tr.SoftmaxDepth(number(0.1)),

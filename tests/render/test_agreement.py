@@ -49,7 +49,19 @@ def image(render: Callable[[Inputs], Tensor], x: Inputs) -> Inputs:
     return {"image": render({k: v.clone().requires_grad_() for k, v in x.items()}).detach()}
 
 
-@pytest.mark.parametrize("name", EVERY)
+# In float32, a CPU has each choice alone: pairs would be the same formulas, compiled again.
+F64 = pytest.mark.runs_on(precision="f64")
+GPU = pytest.mark.runs_on(arch=("vulkan", "cuda"), precision="f32")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in EVERY if not name.startswith("pair ")),
+        *(pytest.param(f"pair {name}", marks=F64) for name in modes.PAIRS),
+        *(pytest.param(f"pair {name}", marks=GPU, id=f"GPU, {name}") for name in modes.PAIRS),
+    ],
+)
 def test_image_and_gradient_are_the_twins(name: str, dtype: torch.dtype) -> None:
     mode = EVERY[name]
     double = dtype == torch.float64

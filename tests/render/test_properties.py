@@ -85,7 +85,7 @@ def modes() -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.mark.runs_on(arch="cpu")
+@pytest.mark.runs_on(arch="cpu", precision="f32")  # what overflows, does so here first
 @given(
     seed=st.integers(0, 2**31),
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=6),

@@ -96,9 +96,9 @@ def work(number):
     order = random.Random(number)
     try:
         start.wait(60)
-        for turn in range(25):  # 200 rounds in all
+        for turn in range(10):  # 80 rounds in all
             check(*order.choice(scenes))
-            if turn % 8 == number % 8 and number < 3:  # larger fields, all kernels compiled anew
+            if number < 3 and turn == 3 * number:  # larger fields, all kernels compiled anew
                 name = ("x", "y", "tile_faces")[number]
                 size = tr.in_runtime_thread(engine().scratch.capacity, name) + 1
                 tr.in_runtime_thread(engine().scratch.reserve, **{name: size})
@@ -117,7 +117,7 @@ print("rounds done")
 
 
 @ON_ANY
-def test_eight_threads_200_rounds_of_sizes_that_grow() -> None:
+def test_eight_threads_80_rounds_of_sizes_that_grow() -> None:
     """First renders in workers, gradients and second derivatives, all right to the twin."""
     assert "rounds done" in run_program(STRESS, timeout=560)
 
@@ -171,7 +171,7 @@ import taichi as ti
 from taichi_raster.engine.engine import engine
 logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
 tr.init(ARCH, PRECISION)
-check(*scene(1))
+check(*scene(1)[:3])
 def make():
     field = ti.field(ti.i32, shape=5)
     field.fill(0)
@@ -182,7 +182,7 @@ for _ in range(2):
     assert field.to_numpy().tolist() == [0] * 5  # in this thread, not in the one that owns Taichi
     sizes = {name: tr.in_runtime_thread(engine().scratch.capacity, name) + 1 for name in "xy"}
     tr.in_runtime_thread(engine().scratch.reserve, **sizes)
-    check(*scene(1))
+    check(*scene(1)[:3])
 """
     )
     assert "in_runtime_thread" in printed
