@@ -45,6 +45,7 @@ with fast_import.quickly():
         voxel_iou,
         voxelise,
     )
+    from taichi_raster.fitting.pyramid import area_average, at_size, coarse_size, proxy_mesh
     from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
     from taichi_raster.fitting.steps import ImageSteps, image_steps
     from taichi_raster.presets import published
@@ -150,11 +151,14 @@ __all__ = [
     "TConorm",
     "TabulatedSoftness",
     "UVTexture",
+    "area_average",
+    "at_size",
     "blob",
     "box",
     "capsule",
     "chamfer_distance",
     "clip_near",
+    "coarse_size",
     "collate",
     "cone",
     "conventions",
@@ -182,6 +186,7 @@ __all__ = [
     "plane",
     "pretrained",
     "pretrained_names",
+    "proxy_mesh",
     "published",
     "runtime",
     "sample_surface",
