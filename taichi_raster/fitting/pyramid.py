@@ -214,7 +214,8 @@ def proxy_mesh(mesh: Mesh, cell: float) -> Mesh:
         total = values.new_zeros(count, values.shape[1])
         total = total.index_add(0, cubes, values * weights.to(values)[:, None])
         whole = weights.new_zeros(count).index_add(0, cubes, weights)
-        return total[used] / whole.to(values)[used, None]
+        found: Tensor = total[used] / whole.to(values)[used, None]
+        return found
 
     colours = None
     if mesh.colours is not None or (mesh.texture is not None and mesh.uv is not None):
@@ -229,7 +230,7 @@ def _distinct(faces: Tensor) -> Tensor:
     a, b, c = faces.unbind(1)
     faces = faces[(a != b) & (b != c) & (c != a)]
     if len(faces) == 0:
-        return faces
+        return faces  # argmin needs some
     first = faces.argmin(dim=1, keepdim=True)
     turned = faces.gather(1, (first + torch.arange(3, device=faces.device)) % 3)
     distinct: Tensor = torch.unique(turned, dim=0)

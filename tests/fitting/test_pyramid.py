@@ -60,8 +60,8 @@ def test_a_size_follows_a_schedule_and_the_sharpest_of_a_batch() -> None:
 def parts(size: int, full: int, k: int) -> list[Fraction]:
     """How much of each of `full` pixels the k-th of `size` covers."""
     low, high = Fraction(k * full, size), Fraction((k + 1) * full, size)
-    inner = [Fraction(min(high, at + 1)) - Fraction(max(low, at)) for at in range(full)]
-    return [max(Fraction(0), part) for part in inner]
+    pixels = [Fraction(at) for at in range(full)]
+    return [max(Fraction(0), min(high, at + 1) - max(low, at)) for at in pixels]
 
 
 def by_definition(picture: Tensor, size: tuple[int, int]) -> Tensor:

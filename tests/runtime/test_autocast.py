@@ -199,6 +199,8 @@ ELSEWHERE = {
     "Camera": "PerspectiveCamera",
     "ClippedFaces": "clip_near",
     "Constant": "SoftRasterizer",
+    "Descent": "image_steps",  # what a step computes is torch's, and the user's
+    "Step": "image_steps",
     "DepthSoftness": "SoftRasterizer",
     "DirectionalLight": "shade_flat",
     "Distribution": "SoftRasterizer",
@@ -224,6 +226,8 @@ WITHOUT_TENSORS = {
     # of schedules, numbers; of files; of meshes, by NumPy; of booleans
     "Geometric",
     "Knots",
+    "Rest",
+    "UniformAdam",  # without products of matrices
     "Schedule",
     "coarse_size",
     "Softening",
