@@ -95,7 +95,7 @@ class Descent:
 
     Args:
         optimiser: of torch, or an `ImageSteps`; the unknowns are its parameters.
-        steps: n, at least 1.
+        steps: n; with 0, the body runs at most to measure.
         lr: learning rate, a number or a schedule by progress; or a list, one for each parameter
             group, with None for the group's own. By default the optimiser's own.
         between: progress at the first step and after the last: a part of a longer descent.
@@ -149,7 +149,7 @@ class Descent:
             raise TypeError("optimiser: LBFGS calls the loss itself; take another one")
         self.optimiser = optimiser
         self._torch = optimiser.optimiser if isinstance(optimiser, ImageSteps) else optimiser
-        self.steps = checks.whole("steps", steps, 1)
+        self.steps = checks.whole("steps", steps, 0)
         if isinstance(optimiser, ImageSteps) and lr is not None:
             raise ValueError("lr: has no effect on ImageSteps, whose steps are its eta")
         groups = self._torch.param_groups
@@ -175,7 +175,7 @@ class Descent:
         self.taken = 0
         self.interrupted = False
         self.at_rest: Tensor | None = None
-        self._finished = False
+        self._finished = self.steps == 0 and best_from is None
         self._losses: Tensor | None = None
         self._kept: tuple[list[Tensor], Tensor] | None = None  # values, and their losses (B,)
         self._motion = None if rest is None else Motion(rest)
@@ -260,7 +260,7 @@ class Descent:
 
     def _next(self) -> Step:
         first, last = self.between
-        progress = first + (last - first) * (self.taken / self.steps)
+        progress = first + (last - first) * (self.taken / self.steps if self.steps else 1.0)
         for group, schedule in zip(self._torch.param_groups, self._schedules, strict=True):
             if schedule is not None:
                 group["lr"] = float(schedule(as_progress(min(progress, 1.0), 1)))

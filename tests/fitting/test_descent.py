@@ -138,6 +138,13 @@ def test_what_items_share_is_the_latest() -> None:
     assert not torch.equal(descent.best[0], x.detach())
 
 
+def test_of_no_steps_at_most_the_start_is_measured() -> None:
+    assert list(tr.Descent(torch.optim.SGD([start()], lr=0.1), 0)) == []
+    x = start()
+    descent = run(tr.Descent(torch.optim.SGD([x], lr=0.1), 0, best_from=1.0), x)
+    torch.testing.assert_close(descent.losses, apart(torch.zeros(3, 2, dtype=F64)))
+
+
 def test_one_problem_needs_no_batch() -> None:
     x, y = start(), torch.zeros((), dtype=F64, requires_grad=True)
     descent = tr.Descent(torch.optim.SGD([x, y], lr=0.1), 30, best_from=0.0)
@@ -371,7 +378,7 @@ BAD: Any = {"text": "many", "module": torch.nn.Linear(1, 1)}
     [
         (lambda: tr.Descent(BAD["module"], 5), TypeError, "^optimiser: expected a Optimizer or"),
         (lambda: tr.Descent(torch.optim.LBFGS([X]), 5), TypeError, "^optimiser: LBFGS"),
-        (lambda: tr.Descent(SGD, 0), ValueError, "^steps: "),
+        (lambda: tr.Descent(SGD, -1), ValueError, "^steps: "),
         (lambda: tr.Descent(SGD, 5, lr=-0.1), ValueError, "^lr: "),
         (lambda: tr.Descent(SGD, 5, lr=[0.1, 0.2]), ValueError, "^lr: expected one for each of 1"),
         (lambda: tr.Descent(SGD, 5, per_item=BAD["text"]), TypeError, "^per_item: "),
