@@ -31,6 +31,7 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.fitting import checkpoint as files
 from taichi_raster.fitting.interrupt import first_interrupt
+from taichi_raster.fitting.items import Kept, better_of, check_finite, count_items, over
 from taichi_raster.fitting.progress import progress_bar
 from taichi_raster.fitting.rest import Motion, Rest
 from taichi_raster.fitting.steps import ImageSteps
@@ -57,7 +58,7 @@ class Step:
     index: int
     progress: float
     last: bool
-    _descend: Callable[[Tensor, Tensor | None], None] = field(repr=False)
+    _descend: Callable[[Tensor, Tensor | None, float], None] = field(repr=False)
     _done: bool = field(default=False, repr=False)
 
     def descend(
@@ -79,7 +80,7 @@ class Step:
         if self._done:
             raise ValueError(f"descend: was called twice in step {self.index}")
         self._done = True
-        self._descend(loss, seen)
+        self._descend(loss, seen, self.progress)
 
 
 class Descent:
@@ -177,7 +178,7 @@ class Descent:
         self.at_rest: Tensor | None = None
         self._finished = self.steps == 0 and best_from is None
         self._losses: Tensor | None = None
-        self._kept: tuple[list[Tensor], Tensor] | None = None  # values, and their losses (B,)
+        self._kept: Kept | None = None
         self._motion = None if rest is None else Motion(rest)
         self._path = None if checkpoint is None else files.checked(checkpoint)
         if checks.flag("resume", resume):
@@ -194,15 +195,13 @@ class Descent:
     @property
     def best(self) -> tuple[Tensor, ...]:
         """Copies of the unknowns without their gradient, the best of each item; see `best_from`."""
-        kept = None if self._kept is None else self._kept[0]
         now = [x.detach().clone() for x in self.unknowns]
-        if kept is None:
+        if self._kept is None:
             return tuple(now)
-        assert self._losses is not None
-        own = self._losses.ndim == 0
+        whole = self._kept.losses.ndim == 0
         return tuple(
-            k.clone() if own or per_item else x
-            for k, x, per_item in zip(kept, now, self._own, strict=True)
+            kept.clone() if whole or own else x
+            for kept, x, own in zip(self._kept.values, now, self._own, strict=True)
         )
 
     @property
@@ -214,7 +213,7 @@ class Descent:
         """
         if self._losses is None:
             raise ValueError("losses: there are none before the first step")
-        return (self._losses if self._kept is None else self._kept[1]).clone()
+        return (self._losses if self._kept is None else self._kept.losses).clone()
 
     @property
     def winner(self) -> int:
@@ -260,71 +259,37 @@ class Descent:
 
     def _next(self) -> Step:
         first, last = self.between
-        progress = first + (last - first) * (self.taken / self.steps if self.steps else 1.0)
+        share = self.taken / self.steps if self.steps else 1.0
+        progress = min(first + (last - first) * share, 1.0)
         for group, schedule in zip(self._torch.param_groups, self._schedules, strict=True):
             if schedule is not None:
-                group["lr"] = float(schedule(as_progress(min(progress, 1.0), 1)))
-        return Step(self.taken, min(progress, 1.0), self.taken == self.steps, self._descend)
+                group["lr"] = float(schedule(as_progress(progress, 1)))
+        return Step(self.taken, progress, self.taken == self.steps, self._descend)
 
-    def _descend(self, loss: Tensor, seen: Tensor | None) -> None:
-        progress = self._next().progress
-        items = self._check_loss(loss, progress)
+    def _descend(self, loss: Tensor, seen: Tensor | None, progress: float) -> None:
+        unknowns = self.unknowns
+        items = count_items(loss, self._losses, unknowns, self._own)
+        where = f"at step {self.taken} (progress {progress:.3g})"
+        check_finite("the loss", loss.detach().reshape(items, 1), where, loss.ndim == 1)
+        if self.at_rest is None:
+            self.at_rest = torch.zeros(items, dtype=torch.bool, device=loss.device)
         last = self.taken == self.steps
         self._losses = loss.detach().clone()
-        self._keep(progress)
+        if self.best_from is not None and progress >= self.best_from:
+            self._kept = better_of(self._kept, Kept.of(unknowns, self._losses), self._own)
         if last:
             self._finished = True
             return
         if self._motion is not None and self._motion.due(self.taken):
-            assert self.at_rest is not None
-            self.at_rest |= self._motion.rested(self._seen(seen), items, self.taken, progress)
+            self.at_rest |= self._motion.rested(self._seen(seen), items, progress)
             if bool(self.at_rest.all()):
                 self._finished = True
                 return
-        self._move(loss, items, progress)
+        self._move(loss, items, progress, where)
         self.taken += 1
         self._finished = self.taken == self.steps and self.best_from is None
 
-    def _check_loss(self, loss: Any, progress: float) -> int:
-        """How many items it has; an error unless it is finite and of the shape it had before."""
-        checks.floats("loss", loss)
-        if loss.ndim > 1 or loss.numel() == 0:
-            raise ValueError(f"loss: must be 0-d or (B,), got {tuple(loss.shape)}")
-        items = 1 if loss.ndim == 0 else len(loss)
-        if self._losses is not None and self._losses.shape != loss.shape:
-            raise ValueError(
-                f"loss: was {tuple(self._losses.shape)} before, got {tuple(loss.shape)}"
-            )
-        if loss.ndim == 1:
-            for i, (x, own) in enumerate(zip(self.unknowns, self._own, strict=True)):
-                if own and (x.ndim == 0 or len(x) != items):
-                    raise ValueError(
-                        f"loss: is of {items} items, but parameter {i} is {tuple(x.shape)}; give "
-                        "the sum of the losses, or per_item=False for unknowns that items share"
-                    )
-        self._check_finite("the loss", loss.detach().reshape(items, 1), progress, loss.ndim == 1)
-        if self.at_rest is None:
-            self.at_rest = torch.zeros(items, dtype=torch.bool, device=loss.device)
-        return items
-
-    def _keep(self, progress: float) -> None:
-        """Keep the iterate of each item if its loss is the lowest."""
-        assert self._losses is not None
-        if self.best_from is None or progress < self.best_from:
-            return
-        now = [x.detach().clone() for x in self.unknowns]
-        if self._kept is None:
-            self._kept = now, self._losses.clone()
-            return
-        values, losses = self._kept
-        better = self._losses < losses
-        kept = [
-            torch.where(_over(better.to(x.device), x), x, k) if own or better.ndim == 0 else x
-            for x, k, own in zip(now, values, self._own, strict=True)
-        ]
-        self._kept = kept, torch.where(better, self._losses, losses)
-
-    def _move(self, loss: Tensor, items: int, progress: float) -> None:
+    def _move(self, loss: Tensor, items: int, progress: float, where: str) -> None:
         if not loss.requires_grad:
             raise ValueError("loss: does not depend on the unknowns by anything differentiable")
         self.optimiser.zero_grad()
@@ -336,7 +301,7 @@ class Descent:
             if x.grad is not None:
                 each = own and loss.ndim == 1
                 rows = x.grad.detach().reshape(items if each else 1, -1)
-                self._check_finite(f"the gradient of parameter {i}", rows, progress, each)
+                check_finite(f"the gradient of parameter {i}", rows, where, each)
         assert self.at_rest is not None
         some = loss.ndim == 1 and bool(self.at_rest.any())
         before = [x.detach().clone() for x in unknowns] if some else []
@@ -347,7 +312,7 @@ class Descent:
         with torch.no_grad():
             for x, old, own in zip(unknowns, before, self._own, strict=False):
                 if own:
-                    x.copy_(torch.where(_over(self.at_rest.to(x.device), x), old, x))
+                    x.copy_(torch.where(over(self.at_rest, x), old, x))
 
     def _seen(self, seen: Any) -> Tensor:
         if seen is None and isinstance(self.optimiser, ImageSteps):
@@ -357,17 +322,6 @@ class Descent:
         if seen is None:
             raise ValueError("seen: give descend the corners that were drawn; rest needs them")
         return checks.floats("seen", seen).detach()
-
-    def _check_finite(self, what: str, rows: Tensor, progress: float, each: bool) -> None:
-        finite = torch.isfinite(rows).all(dim=1)
-        if bool(finite.all()):
-            return
-        bad = torch.nonzero(~finite).flatten().tolist()
-        where = f", in item {', '.join(map(str, bad[:8]))}" if each else ""
-        more = f" and {len(bad) - 8} others" if len(bad) > 8 else ""
-        raise FloatingPointError(
-            f"{what} is not finite at step {self.taken} (progress {progress:.3g}){where}{more}"
-        )
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[], None]]:
@@ -413,7 +367,7 @@ class Descent:
             "unknowns": [x.detach() for x in self.unknowns],
             "optimiser": self.optimiser.state_dict(),
             "losses": self._losses,
-            "kept": None if self._kept is None else list(self._kept),
+            "kept": None if self._kept is None else [self._kept.values, self._kept.losses],
             "at_rest": self.at_rest,
             "motion": None if self._motion is None else self._motion.state(),
         }
@@ -429,7 +383,7 @@ class Descent:
             self.taken, self._finished = int(state["taken"]), bool(state["finished"])
             self._losses, self.at_rest = (_on(state[k], device) for k in ("losses", "at_rest"))
             kept = state["kept"]
-            self._kept = None if kept is None else (_on(kept[0], device), _on(kept[1], device))
+            self._kept = None if kept is None else Kept(*_on(kept, device))
             if self._motion is not None:
                 self._motion.load(_on(state["motion"], device))
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
@@ -441,11 +395,6 @@ def _for_groups(name: str, value: Any, count: int) -> list[Any]:
     if len(each) != count:
         raise ValueError(f"{name}: expected one for each of {count} groups, got {len(each)}")
     return each
-
-
-def _over(flags: Tensor, like: Tensor) -> Tensor:
-    """Flags (B,) for values (B, ...); one for all stays one."""
-    return flags if flags.ndim == 0 else flags.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _on(value: Any, device: torch.device) -> Any:

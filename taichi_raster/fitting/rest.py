@@ -56,7 +56,7 @@ class Motion:
         return step % self.rest.window == 0
 
     def rested(
-        self, seen: Float[Tensor, "R *n D"], items: int, step: int, progress: float
+        self, seen: Float[Tensor, "R *n D"], items: int, progress: float
     ) -> Bool[Tensor, " B"]:
         """Which items moved less than they must since the last call."""
         if seen.ndim < 2 or seen.shape[-1] not in (2, 3) or seen.numel() == 0:

