@@ -35,17 +35,10 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from tyro.conf import Positional
 
 import taichi_raster as tr
-from taichi_raster.fitting.deformation import SmoothOffsets, UniformAdam
-from taichi_raster.fitting.losses import FlatteningLoss, LaplacianLoss, silhouette_iou_loss
-from taichi_raster.scene.camera import PerspectiveCamera, gather_faces, orbit
-from taichi_raster.scene.mesh import Mesh, normalise, subdivide
-from taichi_raster.scene.mesh_files import load_mesh, save_mesh
-from taichi_raster.scene.procedural import blob, icosphere
 
 FOV = 30.0  # degrees
 DISTANCE = 1.08 / math.sin(math.radians(FOV / 2))  # a mesh of radius 1 fills 1 / 1.08 of the image
@@ -131,10 +124,10 @@ def main(settings: Settings) -> dict[str, Any]:
     return run(settings, *prepare(settings))
 
 
-def prepare(settings: Settings) -> tuple[Mesh, tr.EdgeSoftness]:
+def prepare(settings: Settings) -> tuple[tr.Mesh, tr.EdgeSoftness]:
     """Everything that can be wrong with what the user gave goes wrong here."""
-    target = blob(seed=1) if settings.mesh is None else load_mesh(settings.mesh)
-    target = normalise(target, radius=1.0)
+    target = tr.blob(seed=1) if settings.mesh is None else tr.load_mesh(settings.mesh)
+    target = tr.normalise(target, radius=1.0)
     try:
         tr.init(arch=settings.arch, deterministic=settings.deterministic)
     except RuntimeError as error:
@@ -144,7 +137,7 @@ def prepare(settings: Settings) -> tuple[Mesh, tr.EdgeSoftness]:
     return target, edge
 
 
-def run(settings: Settings, target: Mesh, edge: tr.EdgeSoftness) -> dict[str, Any]:
+def run(settings: Settings, target: tr.Mesh, edge: tr.EdgeSoftness) -> dict[str, Any]:
     console = Console()
     cameras = view_matrices(settings.views)
     silhouettes = sharp_silhouettes(target, cameras, settings.image_size)
@@ -166,7 +159,7 @@ def run(settings: Settings, target: Mesh, edge: tr.EdgeSoftness) -> dict[str, An
         "settings": {name: _plain(value) for name, value in asdict(settings).items()},
     }
 
-    save_mesh(settings.out / "fitted.obj", fitted)
+    tr.save_mesh(settings.out / "fitted.obj", fitted)
     (settings.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     draw_silhouettes(settings.out / "silhouettes.png", fitted_silhouettes, views, ious)
     with console.status("turntable"):
@@ -188,7 +181,7 @@ def default_softness() -> tr.EdgeSoftness:
 # The fit ----------------------------------------------------------------------------------------
 
 
-def fit(views: Views, edge: tr.EdgeSoftness, settings: Settings, console: Console) -> Mesh:
+def fit(views: Views, edge: tr.EdgeSoftness, settings: Settings, console: Console) -> tr.Mesh:
     """Deform a sphere until its soft silhouettes match; a coarse sphere first, then a finer one."""
     # The deformed sphere is closed: its front faces alone show its silhouette, at half the price.
     renderer = tr.SoftRasterizer(
@@ -196,48 +189,40 @@ def fit(views: Views, edge: tr.EdgeSoftness, settings: Settings, console: Consol
     )
     generator = torch.Generator().manual_seed(settings.seed)
     levels = range(max(1, settings.subdivisions - 2), settings.subdivisions + 1)
-    ends = [settings.iterations * (i + 1) // len(levels) for i in range(len(levels))]
-    mesh = icosphere(levels[0], radius=settings.radius)
-    with Progress(
-        TextColumn("fitting"),
-        BarColumn(),
-        TextColumn("IoU loss {task.fields[loss]:.4f}"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        bar = progress.add_task("fitting", total=settings.iterations, loss=1.0)
-
-        start = 0
-        for end in ends:
-            if start > 0:
-                mesh = subdivide(mesh)
-            surface = SmoothOffsets(mesh, settings.smoothing)
-            priors = Priors(mesh, settings)
-            optimiser = UniformAdam(surface.offsets)
-            for step in range(start, end):
-                u = step / max(1, settings.iterations - 1)
-                chosen = torch.randperm(views.training, generator=generator)[: settings.batch]
-                vertices = surface()[None]
-                rendered = soft_silhouettes(
-                    renderer, vertices, mesh.faces, views.cameras[chosen], u
-                )
-                match = silhouette_iou_loss(rendered, views.silhouettes[chosen]).mean()
-                (gradient,) = torch.autograd.grad(match + priors(vertices), surface.offsets)
-                optimiser.step(gradient, settings.learning_rate * 0.1**u)
-                progress.update(bar, advance=1, loss=match.item())
-            mesh = Mesh(surface().detach(), mesh.faces)
-            start = end
+    falling = tr.Geometric(settings.learning_rate, 0.1 * settings.learning_rate)
+    mesh = tr.icosphere(levels[0], radius=settings.radius)
+    for i in range(len(levels)):
+        mesh = tr.subdivide(mesh) if i > 0 else mesh
+        surface, priors = tr.SmoothOffsets(mesh, settings.smoothing), Priors(mesh, settings)
+        start, end = (settings.iterations * k // len(levels) for k in (i, i + 1))
+        descent = tr.Descent(
+            tr.UniformAdam([surface.offsets]),
+            end - start,
+            lr=falling,
+            between=(start / settings.iterations, end / settings.iterations),
+            title=f"fitting {len(mesh.faces)} faces",
+            console=console,
+        )
+        for step in descent:
+            chosen = torch.randperm(views.training, generator=generator)[: settings.batch]
+            vertices = surface()[None]
+            rendered = soft_silhouettes(
+                renderer, vertices, mesh.faces, views.cameras[chosen], step.progress
+            )
+            match = tr.silhouette_iou_loss(rendered, views.silhouettes[chosen]).mean()
+            step.descend(match + priors(vertices))
+        mesh = tr.Mesh(surface().detach(), mesh.faces)
     return mesh
 
 
 class Priors:
     """What keeps the surface smooth where no silhouette says anything."""
 
-    def __init__(self, mesh: Mesh, settings: Settings) -> None:
+    def __init__(self, mesh: tr.Mesh, settings: Settings) -> None:
         count = len(mesh.vertices)
         self.terms = [
-            (settings.laplacian, LaplacianLoss(mesh.faces, count)),
-            (settings.flattening, FlatteningLoss(mesh.faces, count)),
+            (settings.laplacian, tr.LaplacianLoss(mesh.faces, count)),
+            (settings.flattening, tr.FlatteningLoss(mesh.faces, count)),
         ]
 
     def __call__(self, vertices: Float[Tensor, "1 V 3"]) -> Float[Tensor, ""]:
@@ -251,7 +236,7 @@ def soft_silhouettes(
     cameras: Float[Tensor, "B 4 4"],
     progress: float,
 ) -> Float[Tensor, "B H W"]:
-    face_vertices = gather_faces(PerspectiveCamera(cameras, FOV).project(vertices), faces)
+    face_vertices = tr.gather_faces(tr.PerspectiveCamera(cameras, FOV).project(vertices), faces)
     ones = torch.ones_like(face_vertices[..., :1])
     images: Tensor = renderer(face_vertices, ones, progress=progress)
     return images[..., -1]
@@ -269,7 +254,7 @@ def view_matrices(training: int) -> Float[Tensor, "K 4 4"]:
         chosen = torch.cat([chosen, candidates[closeness.argmin()][None]])
     elevation = torch.rad2deg(torch.asin(chosen[:, 1]))
     azimuth = torch.rad2deg(torch.atan2(chosen[:, 0], chosen[:, 2]))
-    return orbit(DISTANCE, elevation, azimuth)
+    return tr.orbit(DISTANCE, elevation, azimuth)
 
 
 def spiral(count: int) -> Float[Tensor, "K 3"]:
@@ -283,22 +268,22 @@ def spiral(count: int) -> Float[Tensor, "K 3"]:
 
 @torch.no_grad()
 def sharp_silhouettes(
-    mesh: Mesh, cameras: Float[Tensor, "K 4 4"], size: int
+    mesh: tr.Mesh, cameras: Float[Tensor, "K 4 4"], size: int
 ) -> Float[Tensor, "K H W"]:
     """Sharp coverage; both sides of a face count, so that winding does not matter."""
     sharp = tr.SharpRasterizer(size)
     images = []
     for chunk in cameras.split(8):
-        projected = PerspectiveCamera(chunk, FOV).project(mesh.vertices[None])
-        face_vertices = gather_faces(projected, mesh.faces)
+        projected = tr.PerspectiveCamera(chunk, FOV).project(mesh.vertices[None])
+        face_vertices = tr.gather_faces(projected, mesh.faces)
         images.append(sharp(face_vertices, torch.ones_like(face_vertices[..., :1]))[..., -1])
     return torch.cat(images)
 
 
 def compare(fitted: Float[Tensor, "K H W"], views: Views) -> dict[str, list[float]]:
     """IoU per view: of the masks at half coverage, and of the coverages themselves."""
-    hard = 1 - silhouette_iou_loss((fitted > 0.5).float(), (views.silhouettes > 0.5).float())
-    soft = 1 - silhouette_iou_loss(fitted, views.silhouettes)
+    hard = 1 - tr.silhouette_iou_loss((fitted > 0.5).float(), (views.silhouettes > 0.5).float())
+    soft = 1 - tr.silhouette_iou_loss(fitted, views.silhouettes)
     return {
         f"{kind}_{name}": values.tolist()
         for name, all_views in (("iou", hard), ("soft_iou", soft))
@@ -339,7 +324,7 @@ def draw_silhouettes(
 
 
 @torch.no_grad()
-def draw_turntable(path: Path, meshes: list[Mesh], frames: int, size: int = 224) -> None:
+def draw_turntable(path: Path, meshes: list[tr.Mesh], frames: int, size: int = 224) -> None:
     """The meshes side by side, turning about the vertical axis."""
     strips = [turntable(mesh, frames, size) for mesh in meshes]
     images = [
@@ -351,7 +336,7 @@ def draw_turntable(path: Path, meshes: list[Mesh], frames: int, size: int = 224)
     images[0].save(path, save_all=True, append_images=images[1:], duration=80, loop=0)
 
 
-def turntable(mesh: Mesh, frames: int, size: int) -> Float[np.ndarray, "frames size size 3"]:
+def turntable(mesh: tr.Mesh, frames: int, size: int) -> Float[np.ndarray, "frames size size 3"]:
     """Flat Lambert shading by a light over the viewer's shoulder; both sides of a face are lit."""
     azimuth = torch.arange(frames) * (360 / frames)
     crisp = tr.SoftRasterizer(
@@ -363,15 +348,15 @@ def turntable(mesh: Mesh, frames: int, size: int) -> Float[np.ndarray, "frames s
     )
     base, light = torch.tensor([0.42, 0.62, 0.86]), torch.tensor([-0.45, 0.6, -0.66])
     images = []
-    for view in orbit(DISTANCE, 20.0, azimuth).split(1):
+    for view in tr.orbit(DISTANCE, 20.0, azimuth).split(1):
         corners = mesh.vertices[mesh.faces] @ view[0, :3, :3].T
         normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         normals = torch.nn.functional.normalize(normals, dim=1)
         normals = normals * -torch.sign(normals[:, 2:])  # towards the eye, which looks along +z
         lambert = (normals @ light).clamp_min(0)
         colours = (base * (0.3 + 0.75 * lambert[:, None]))[None, :, None].expand(-1, -1, 3, -1)
-        face_vertices = gather_faces(
-            PerspectiveCamera(view, FOV).project(mesh.vertices[None]), mesh.faces
+        face_vertices = tr.gather_faces(
+            tr.PerspectiveCamera(view, FOV).project(mesh.vertices[None]), mesh.faces
         )
         images.append(crisp(face_vertices, colours.contiguous())[0, ..., :3].numpy())
     return np.stack(images)

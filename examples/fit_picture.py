@@ -32,7 +32,6 @@ from torch import Tensor
 from tyro.conf import Positional
 
 import taichi_raster as tr
-from meta.console import progress_bar
 from meta.study.figures import solving_gif
 from tasks.picture import FAR, NEAR, Picture, PictureBatch
 
@@ -119,22 +118,16 @@ def fit(
 ) -> list[tuple[int, Tensor]]:
     """Descend; returns (step, unknowns) of some moments, the start and the end among them."""
     unknowns = task.start().clone().requires_grad_()
-    optimiser = torch.optim.Adam([unknowns], lr=options.learning_rate)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.1 ** (1 / options.steps))
+    falling = tr.Geometric(options.learning_rate, 0.1 * options.learning_rate)
+    adam = torch.optim.Adam([unknowns])
     every = max(1, options.steps // RECORD)
     kept = [(0, unknowns.detach().clone())]
-    with progress_bar(console) as progress:
-        bar = progress.add_task(name, total=options.steps, note="compiling")
-        for step in range(options.steps):
-            optimiser.zero_grad()
-            # `progress` tells the renderer how far we are: its scale follows it.
-            loss = task.loss(unknowns, renderer, progress=step / options.steps)
-            loss.sum().backward()
-            optimiser.step()
-            schedule.step()
-            if (step + 1) % every == 0 or step + 1 == options.steps:
-                kept.append((step + 1, unknowns.detach().clone()))
-            progress.update(bar, advance=1, note=f"soft error {loss.mean().item():.4f}")
+    for step in tr.Descent(adam, options.steps, lr=falling, title=name, console=console):
+        # `progress` tells the renderer how far we are: its scale follows it.
+        step.descend(task.loss(unknowns, renderer, step.progress))
+        done = step.index + 1
+        if done % every == 0 or done == options.steps:
+            kept.append((done, unknowns.detach().clone()))
     return kept
 
 

@@ -44,7 +44,6 @@ from torch import Tensor
 from tyro.conf import Positional
 
 import taichi_raster as tr
-from meta.console import progress_bar
 from tasks.pose import LARGEST_RADIUS, Pose, PoseBatch
 from tasks.pose_meshes import random_body
 
@@ -187,16 +186,16 @@ def recover(
         groups.append({"params": list(edge.parameters()), "lr": settings.online_learning_rate})
     else:
         edge.requires_grad_(False)
-    optimiser = torch.optim.Adam(groups)
-    with progress_bar(console) as progress:
-        bar = progress.add_task("recovering", total=settings.steps, note="")
-        for step in range(settings.steps):
-            optimiser.zero_grad()
-            loss = task.loss(unknowns, renderer, step / settings.steps)
-            loss.sum().backward()
-            optimiser.step()
-            progress.update(bar, advance=1, note=f"mean loss {loss.mean().item():.4f}")
-    return unknowns.detach()
+    descent = tr.Descent(
+        torch.optim.Adam(groups),
+        settings.steps,
+        per_item=[True, False][: len(groups)],  # all poses share the softness
+        title="recovering",
+        console=console,
+    )
+    for step in descent:
+        step.descend(task.loss(unknowns, renderer, step.progress))
+    return descent.best[0]
 
 
 def reduced(mesh: tr.Mesh, faces: int) -> tr.Mesh:

@@ -19,12 +19,8 @@ def main(out: Path = Path("out/triangle.png"), steps: int = 100) -> float:
     )
     sharp = tr.SharpRasterizer(128)
     target, corners = sharp(TARGET, RED), START.clone().requires_grad_()
-    adam = torch.optim.Adam([corners], lr=0.02)
-    for step in range(steps):
-        loss = (soft(corners, RED, progress=step / steps) - target).square().mean()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
+    for step in tr.Descent(torch.optim.Adam([corners], lr=0.02), steps):
+        step.descend((soft(corners, RED, progress=step.progress) - target).square().mean())
     images = [sharp(START, RED), sharp(corners.detach(), RED), target]
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(torch.cat(images, 2)[0, ..., :3].mul(255).byte().numpy()).save(out)

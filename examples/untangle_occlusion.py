@@ -28,7 +28,6 @@ from rich.console import Console
 from torch import Tensor
 
 import taichi_raster as tr
-from meta.console import progress_bar
 from meta.study.figures import solving_gif
 from tasks.occlusion import FAR, NEAR, Occlusion, OcclusionBatch
 
@@ -116,19 +115,13 @@ def untangle(
 ) -> dict[int, Tensor]:
     """Plain gradient descent on the depths of all problems; returns some iterates, by step."""
     depths = task.start().clone().requires_grad_()
-    optimiser = torch.optim.Adam([depths], lr=options.learning_rate)
+    adam = torch.optim.Adam([depths], lr=options.learning_rate)
     wanted = {round(i * options.steps / FRAMES) for i in range(FRAMES + 1)}
     path = {0: depths.detach().clone()}
-    with progress_bar(console) as progress:
-        bar = progress.add_task("untangling", total=options.steps, note="compiling")
-        for step in range(options.steps):
-            optimiser.zero_grad()
-            loss = task.loss(depths, renderer, progress=step / options.steps)
-            loss.sum().backward()
-            optimiser.step()
-            if step + 1 in wanted:
-                path[step + 1] = depths.detach().clone()
-            progress.update(bar, advance=1, note=f"mean loss {loss.mean().item():.4f}")
+    for step in (descent := tr.Descent(adam, options.steps, title="untangling", console=console)):
+        step.descend(task.loss(depths, renderer, step.progress))
+        if descent.taken in wanted:
+            path[descent.taken] = depths.detach().clone()
     return path
 
 

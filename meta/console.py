@@ -6,33 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from taichi_raster.fitting.progress import progress_bar
+
+__all__ = ["Clock", "plan_table", "progress_bar"]
+
 Result = TypeVar("Result")
-
-
-def progress_bar(console: Console | None = None, quiet: bool = False) -> Progress:
-    """A bar whose tasks show a description, a count, a note, the time taken and the time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=quiet,
-    )
 
 
 class Clock:

@@ -28,7 +28,8 @@ with fast_import.quickly():
     from taichi_raster.depth.over import OverDepth
     from taichi_raster.depth.softmax import SoftmaxDepth
     from taichi_raster.engine.autodiff import derivatives_by
-    from taichi_raster.fitting.deformation import SmoothOffsets
+    from taichi_raster.fitting.deformation import SmoothOffsets, UniformAdam
+    from taichi_raster.fitting.descent import Descent, Step
     from taichi_raster.fitting.losses import (
         EdgeLengthLoss,
         FlatteningLoss,
@@ -45,6 +46,8 @@ with fast_import.quickly():
         voxel_iou,
         voxelise,
     )
+    from taichi_raster.fitting.pyramid import area_average, at_size, coarse_size, proxy_mesh
+    from taichi_raster.fitting.rest import Rest
     from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
     from taichi_raster.fitting.steps import ImageSteps, image_steps
     from taichi_raster.presets import published
@@ -114,6 +117,7 @@ __all__ = [
     "ClippedFaces",
     "Constant",
     "DepthSoftness",
+    "Descent",
     "DirectionalLight",
     "Distribution",
     "DistributionDepth",
@@ -139,6 +143,7 @@ __all__ = [
     "PinholeCamera",
     "PointLight",
     "ProjectedFaces",
+    "Rest",
     "Runtime",
     "Schedule",
     "SharpRasterizer",
@@ -146,15 +151,20 @@ __all__ = [
     "SoftRasterizer",
     "Softening",
     "SoftmaxDepth",
+    "Step",
     "SurfaceTexture",
     "TConorm",
     "TabulatedSoftness",
     "UVTexture",
+    "UniformAdam",
+    "area_average",
+    "at_size",
     "blob",
     "box",
     "capsule",
     "chamfer_distance",
     "clip_near",
+    "coarse_size",
     "collate",
     "cone",
     "conventions",
@@ -182,6 +192,7 @@ __all__ = [
     "plane",
     "pretrained",
     "pretrained_names",
+    "proxy_mesh",
     "published",
     "runtime",
     "sample_surface",

@@ -200,30 +200,48 @@ def _factorise(system: Any) -> Any:
     return factor
 
 
-class UniformAdam:
+class UniformAdam(torch.optim.Optimizer):
     """Adam with one step size for all coordinates, from the largest gradient among them.
 
     Ordinary Adam makes every coordinate move as fast as any other: a vertex inside all silhouettes,
-    which has next to no gradient, would wander at full speed and cave the surface in.
+    which has next to no gradient, would wander at full speed and cave the surface in. Here no
+    coordinate of a tensor moves by much more than the learning rate, and others in proportion.
 
     Args:
-        parameter: what `step` changes in place.
-        betas: decay of the averages of the gradient and of its largest square.
+        params: tensors, or groups of them, as for any optimiser of torch.
+        lr: learning rate, positive.
+        betas: decay of the averages of the gradient and of its largest square, in [0, 1).
+
+    Raises:
+        TypeError, ValueError: for a number out of range.
+
+    Example:
+        >>> optimiser = UniformAdam([surface.offsets], lr=0.3)
     """
 
-    def __init__(self, parameter: Tensor, betas: tuple[float, float] = (0.9, 0.99)) -> None:
-        self.parameter = parameter
-        self.betas = betas
-        self.mean = torch.zeros_like(parameter)
-        self.square = parameter.new_zeros(())
-        self.steps = 0
+    def __init__(
+        self, params: Any, lr: float = 1e-2, betas: tuple[float, float] = (0.9, 0.99)
+    ) -> None:
+        for beta in betas:
+            if not 0 <= checks.number("betas", beta) < 1:
+                raise ValueError(f"betas: must lie in [0, 1), got {betas}")
+        super().__init__(params, {"lr": checks.positive("lr", lr), "betas": betas})
 
     @torch.no_grad()
-    def step(self, gradient: Tensor, learning_rate: float) -> None:
-        """Descend along `gradient`; no coordinate moves by much more than `learning_rate`."""
-        self.steps += 1
-        self.mean.lerp_(gradient, 1 - self.betas[0])
-        self.square.lerp_(gradient.abs().max().square(), 1 - self.betas[1])
-        mean = self.mean / (1 - self.betas[0] ** self.steps)
-        root = (self.square / (1 - self.betas[1] ** self.steps)).sqrt()
-        self.parameter -= learning_rate * mean / root.clamp_min(1e-12)
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Descend along the gradients; a tensor without one stays as it is."""
+        for group in self.param_groups:
+            for x in group["params"]:
+                if x.grad is not None:
+                    self._move(x, x.grad, group["lr"], *group["betas"])
+
+    def _move(self, x: Tensor, gradient: Tensor, lr: float, first: float, second: float) -> None:
+        state = self.state[x]
+        if not state:
+            state.update(steps=0, mean=torch.zeros_like(x), square=x.new_zeros(()))
+        state["steps"] += 1
+        state["mean"].lerp_(gradient, 1 - first)
+        state["square"].lerp_(gradient.abs().max().square(), 1 - second)
+        mean = state["mean"] / (1 - first ** state["steps"])
+        root = (state["square"] / (1 - second ** state["steps"])).sqrt()
+        x -= lr * mean / root.clamp_min(1e-12)

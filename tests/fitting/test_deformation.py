@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.fitting.deformation import UniformAdam
 from taichi_raster.scene.procedural import icosphere
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
@@ -194,19 +193,31 @@ def test_a_uniform_shift_is_not_smoothed_away():
 
 def test_uniform_adam_keeps_the_proportions_of_a_constant_gradient():
     x = torch.zeros(3, dtype=F64)
-    adam = UniformAdam(x)
+    adam = tr.UniformAdam([x], lr=0.01)
     gradient = torch.tensor([1.0, -0.1, 0.0], dtype=F64)
     for _ in range(5):
-        adam.step(7.0 * gradient, 0.01)
+        x.grad = 7.0 * gradient
+        adam.step()
     torch.testing.assert_close(x, -0.05 * gradient)
 
 
 def test_uniform_adam_finds_a_minimum_and_survives_a_zero_gradient():
     x = torch.tensor([1.0, -2.0], dtype=F64)
-    adam = UniformAdam(x)
+    adam = tr.UniformAdam([x])
     for step in range(300):
-        adam.step(2 * x, 0.1 * 0.98**step)
+        x.grad = 2 * x
+        adam.param_groups[0]["lr"] = 0.1 * 0.98**step
+        adam.step()
     assert x.abs().max() < 1e-2
     still = torch.ones(2, dtype=F64)
-    UniformAdam(still).step(torch.zeros(2, dtype=F64), 0.1)
-    assert torch.equal(still, torch.ones(2, dtype=F64))
+    adam = tr.UniformAdam([still, x])
+    still.grad, x.grad = torch.zeros(2, dtype=F64), None
+    before = x.clone()
+    adam.step()
+    assert torch.equal(still, torch.ones(2, dtype=F64)) and torch.equal(x, before)
+
+
+@pytest.mark.parametrize(("name", "value"), [("lr", 0.0), ("betas", (0.9, 1.0))])
+def test_uniform_adam_refuses_numbers_out_of_range(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: "):
+        tr.UniformAdam([torch.zeros(2)], **{name: value})

@@ -147,6 +147,8 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "SurfaceTexture": textured,
     "TConorm": rendered(alpha=tr.TConorm("yager", 1.7)),
     "TabulatedSoftness": by_network(tr.tabulate(tr.MLPSoftness((2, 2))), "edge.edge.weights"),
+    "area_average": lambda x: tr.area_average(x["image"], (3, 4)),
+    "at_size": lambda x: tr.at_size(tr.SoftRasterizer((7, 9)), (5, 6))(faces_of(x), x["colours"]),
     "chamfer_distance": lambda x: tr.chamfer_distance(x["points"], x["vertices"]),
     "clip_near": lambda x: tr.clip_near(tr.gather_faces(x["vertices"], FACES), (), 0.1).corners,
     "face_normals": lambda x: tr.face_normals(tr.gather_faces(x["vertices"], FACES)),
@@ -175,6 +177,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
         tr.picture_start(x["colours"][:1, ..., 0], x["colours"][1:, ..., 0], 7).distance
     ),
     "product": lambda x: product(x["vertices"], x["rotation"]),
+    "proxy_mesh": lambda x: tr.proxy_mesh(tr.Mesh(x["vertices"][0], FACES), 0.4).vertices,
     "sample_surface": lambda x: tr.sample_surface(
         x["vertices"], FACES, 20, torch.Generator().manual_seed(1)
     ),
@@ -196,6 +199,8 @@ ELSEWHERE = {
     "Camera": "PerspectiveCamera",
     "ClippedFaces": "clip_near",
     "Constant": "SoftRasterizer",
+    "Descent": "image_steps",  # what a step computes is torch's, and the user's
+    "Step": "image_steps",
     "DepthSoftness": "SoftRasterizer",
     "DirectionalLight": "shade_flat",
     "Distribution": "SoftRasterizer",
@@ -221,7 +226,10 @@ WITHOUT_TENSORS = {
     # of schedules, numbers; of files; of meshes, by NumPy; of booleans
     "Geometric",
     "Knots",
+    "Rest",
+    "UniformAdam",  # without products of matrices
     "Schedule",
+    "coarse_size",
     "Softening",
     "MeshBatch",
     "collate",
