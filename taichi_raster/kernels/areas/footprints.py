@@ -24,7 +24,7 @@ class Footprints:
     Attributes:
         on_cpu: whether a thread goes through tiles rather than pixels.
         tie: by which part of its w a face that shows its front comes before others.
-        tiny: an area that does not count, in pixels.
+        tiny, full: areas that do not count, and that count as a whole pixel.
         near: by how much polygons may overlap and still count as apart, in pixels.
         values: how many numbers the attributes of a face are.
         atomic: whether threads share a tile: on a GPU, unless sums are taken in a fixed order.
@@ -39,6 +39,7 @@ class Footprints:
         self.real: Any = runtime.ti_float
         self.tie = 1e-11 if double else 4e-6
         self.tiny = 1e-14 if double else 1e-8
+        self.full = 1 - (1e-12 if double else 2e-6)
         self.near = 1e-12 if double else 1e-6
         self.least = 1e-30  # instead of a difference of zero
         self.huge = 1e30

@@ -125,22 +125,31 @@ class Fragments(Footprints):
         half = 0.5 + 0 * x
         xs = ti.Vector([m.faces[at] - x, m.faces[at + 2] - x, m.faces[at + 4] - x])
         ys = ti.Vector([m.faces[at + 1] - y, m.faces[at + 3] - y, m.faces[at + 5] - y])
-        area, x_sum, y_sum = 0 * x, 0 * x, 0 * x
+        sign = m.faces[at + Face.SIGN]
+        # Most pixels on a face's outline have one edge in them, and lie inside of the others.
+        inside, edge = 0, 0
         for i in ti.static(range(3)):
             j = ti.static((i + 1) % 3)
-            low, first, last, high = self.within(xs[i], ys[i], xs[j], ys[j])
-            dx, dy = xs[j] - xs[i], ys[j] - ys[i]
-            x0 = self.clamp(xs[i] + low * dx)
-            xa, xb = self.clamp(xs[i] + first * dx), self.clamp(xs[i] + last * dx)
-            x1 = self.clamp(xs[i] + high * dx)
-            y0, y1 = self.clamp(ys[i] + low * dy), self.clamp(ys[i] + high * dy)
-            ya, yb = self.clamp(ys[i] + first * dy), self.clamp(ys[i] + last * dy)
-            area += x0 * (ya - y0) + 0.5 * (xa + xb) * (yb - ya) + x1 * (y1 - yb)
-            x_sum += 0.5 * x0 * x0 * (ya - y0) + 0.5 * x1 * x1 * (y1 - yb)
-            x_sum += (xa * xa + xa * xb + xb * xb) * (yb - ya) / 6
-            y_sum += 0.5 * x0 * (ya * ya - y0 * y0) + 0.5 * x1 * (y1 * y1 - yb * yb)
-            y_sum += (yb - ya) * (xa * (2 * ya + yb) + xb * (ya + 2 * yb)) / 6
-        sign = m.faces[at + Face.SIGN]
+            value, reach = self.across(xs[i], ys[i], xs[j], ys[j])
+            if sign * value >= reach:
+                inside += 1
+            else:
+                edge = i
+        area, x_sum, y_sum = 0 * x, 0 * x, 0 * x
+        if inside == 2:
+            end = ti.select(edge == 2, 0, edge + 1)
+            x0, y0 = m.faces[at + 2 * edge] - x, m.faces[at + 2 * edge + 1] - y
+            x1, y1 = m.faces[at + 2 * end] - x, m.faces[at + 2 * end + 1] - y
+            area, x_sum, y_sum = self.along(x0, y0, x1, y1, True)
+            area += sign * half  # and the pixel's own sides
+            x_sum -= ti.select(y1 - y0 > -self.least, 0.125, -0.125)
+        else:
+            for i in ti.static(range(3)):
+                j = ti.static((i + 1) % 3)
+                a, b, c = self.along(xs[i], ys[i], xs[j], ys[j], False)
+                area += a
+                x_sum += b
+                y_sum += c
         m.memory[record + At.AREA] = sign * area
         m.memory[record + At.X] = sign * x_sum
         m.memory[record + At.Y] = sign * y_sum
@@ -156,23 +165,53 @@ class Fragments(Footprints):
         m.memory[record + At.W_MIN] = ti.max(w - spread, m.faces[at + Face.W_MIN])
 
     @ti.func
+    def across(self, x0, y0, x1, y1):
+        """(on which side of a segment's line the pixel's centre is, and by how much at most)."""
+        dx, dy = x1 - x0, y1 - y0
+        return dy * x0 - dx * y0, 0.5 * (ti.abs(dx) + ti.abs(dy))
+
+    @ti.func
+    def along(self, x0, y0, x1, y1, endless: ti.template()):
+        """Integrals of x dy, x^2 / 2 dy and x y dy along a segment, clamped to the pixel.
+
+        `endless`: along its line.
+        """
+        low, first, last, high = self.within(x0, y0, x1, y1, endless)
+        dx, dy = self.not_zero(x1 - x0), self.not_zero(y1 - y0)
+        before, after = self.clamp(x0 + low * dx), self.clamp(x0 + high * dx)
+        xa, xb = self.clamp(x0 + first * dx), self.clamp(x0 + last * dx)
+        start, end = self.clamp(y0 + low * dy), self.clamp(y0 + high * dy)
+        ya, yb = self.clamp(y0 + first * dy), self.clamp(y0 + last * dy)
+        rise, climb, fall = ya - start, yb - ya, end - yb
+        area = before * rise + 0.5 * (xa + xb) * climb + after * fall
+        x_sum = 0.5 * (before * before * rise + after * after * fall)
+        x_sum += (xa * xa + xa * xb + xb * xb) * climb / 6
+        y_sum = 0.5 * (before * (ya + start) * rise + after * (end + yb) * fall)
+        y_sum += climb * (xa * (2 * ya + yb) + xb * (ya + 2 * yb)) / 6
+        return area, x_sum, y_sum
+
+    @ti.func
     def clamp(self, value):
         return ti.min(ti.max(value, -0.5), 0.5)
 
     @ti.func
-    def within(self, x0, y0, x1, y1):
+    def not_zero(self, difference):
+        return ti.select(ti.abs(difference) < self.least, self.least, difference)
+
+    @ti.func
+    def within(self, x0, y0, x1, y1, endless: ti.template()):
         """Where a segment is within the pixel's rows, and, between those, within the pixel.
 
-        Four parameters in [0, 1], 0 at the start, in this order: enters the rows, enters the pixel,
-        leaves the pixel, leaves the rows. The first two are equal to the last two if it does not.
+        Four parameters, 0 at the start and 1 at the end, in this order: enters the rows, enters the
+        pixel, leaves the pixel, leaves the rows. The first two are equal to the last two if it does
+        not. They lie in [0, 1] unless the segment is taken as `endless`.
         """
-        dx, dy = x1 - x0, y1 - y0
-        dx = ti.select(ti.abs(dx) < self.least, self.least, dx)
-        dy = ti.select(ti.abs(dy) < self.least, self.least, dy)
-        upward, across = 1 / dy, 1 / dx
-        a, b = (-0.5 - y0) * upward, (0.5 - y0) * upward
-        low = ti.min(ti.max(ti.min(a, b), 0), 1)
-        high = ti.max(ti.min(ti.max(a, b), 1), low)
+        across, up = 1 / self.not_zero(x1 - x0), 1 / self.not_zero(y1 - y0)
+        a, b = (-0.5 - y0) * up, (0.5 - y0) * up
+        low, high = ti.min(a, b), ti.max(a, b)
+        if ti.static(not endless):
+            low = ti.min(ti.max(low, 0), 1)
+            high = ti.max(ti.min(high, 1), low)
         c, d = (-0.5 - x0) * across, (0.5 - x0) * across
         first = ti.min(ti.max(ti.min(c, d), low), high)
         last = ti.min(ti.max(ti.max(c, d), first), high)

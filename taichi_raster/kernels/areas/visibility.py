@@ -375,13 +375,12 @@ class Visibility(Adjoints):
         """
         count = end - begin
         self.sort(m, begin, count, base, places, True, x, y)
-        full = 1 - 10 * self.tiny
         total, lowest = 0 * x, self.huge + 0 * x
         overlap, o = False, 0
-        while o < count and (not overlap):
+        while o < count and not overlap:
             k = m.order[places + o]
             record = base + RECORD * k
-            if total >= full and m.memory[record + At.LIMIT] < lowest:
+            if total >= self.full and m.memory[record + At.LIMIT] < lowest:
                 break
             f = self.face_of(m, begin + k)
             overlap = m.faces[Face.SIZE * f + Face.CUT] > 0
@@ -406,7 +405,7 @@ class Visibility(Adjoints):
             while o < count:
                 k = m.order[places + o]
                 record = base + RECORD * k
-                if total >= full and m.memory[record + At.LIMIT] < lowest:
+                if total >= self.full and m.memory[record + At.LIMIT] < lowest:
                     break
                 self.place(m, begin, k, base, x, y)
                 area, x_sum, y_sum = m.memory[record + At.AREA], 0 * x, 0 * x
