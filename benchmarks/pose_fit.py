@@ -27,7 +27,6 @@ from pathlib import Path
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from tyro.conf import Positional
 
@@ -199,41 +198,39 @@ def main(options: Options) -> None:
     proxies = Proxies(mesh)
     counts = [len(proxy.faces) for _, proxy in proxies.made]
     console.print(
-        f"{len(mesh.faces)} faces; proxies of {counts} in {time.perf_counter() - begin:.2f} s"
+        f"{len(mesh.faces)} faces; proxies of {counts} in {time.perf_counter() - begin:.2f} s; "
+        f"{options.size} x {options.size} pixels, {options.steps} steps"
     )
-    others = [made(mesh, options.angles[0], -1 - i, options) for i in range(4)]
-    rate = min(
-        RATES,
-        key=lambda rate: sum(constant(p, proxies, options, rate) for p in others),
-    )
+    rate = tuned(mesh, proxies, options)
     methods: dict[str, Callable[[Problem], float]] = {
         "coarse to fine": lambda p: coarse_to_fine(p, proxies, options, True),
         "in all pixels": lambda p: coarse_to_fine(p, proxies, options, False),
         f"constant, rate {rate:g}": lambda p: constant(p, proxies, options, rate),
     }
-    table = Table(title=f"{options.size} x {options.size} pixels, {options.steps} steps")
-    for column in ("from", "method", "solved", "median end", "median seconds"):
-        table.add_column(column, justify="left" if column == "method" else "right")
     for angle in options.angles:
         problems = [made(mesh, angle, i, options) for i in range(options.poses)]
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
-        for method in methods.values():  # compiles, and grows what memory it takes
-            method(problems[0])
-        for problem in problems:
-            for name, method in methods.items():
-                start = time.perf_counter()
-                off = method(problem)
-                found[name].append((off, time.perf_counter() - start))
-        for name, rows in found.items():
-            off, seconds = torch.tensor(rows).unbind(1)
-            table.add_row(
-                f"{angle:g}°",
-                name,
-                f"{int((off < 1).sum())} of {len(rows)}",
-                f"{off.median():.2f}°",
-                f"{seconds.median():.2f}",
-            )
-    console.print(table)
+        for name, method in methods.items():
+            method(problems[0])  # compiles, and grows what memory it takes
+            console.print(f"from {angle:g}°  {name:20s} {judged(method, problems)}")
+
+
+def tuned(mesh: tr.Mesh, proxies: Proxies, options: Options) -> float:
+    """The rate of `constant` with the least mean error on four other poses."""
+    others = [made(mesh, options.angles[0], -1 - i, options) for i in range(4)]
+    return min(RATES, key=lambda rate: sum(constant(p, proxies, options, rate) for p in others))
+
+
+def judged(method: Callable[[Problem], float], problems: list[Problem]) -> str:
+    rows = []
+    for problem in problems:
+        begin = time.perf_counter(), time.process_time()
+        off = method(problem)
+        rows.append((off, time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    off, wall, cpu = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    return (
+        f"{int((off < 1).sum())} of {len(rows)} solved, median {off.median():.2f}° off; "
+        f"{wall.median():.2f} s, processor time {cpu.median():.2f} s"
+    )
 
 
 if __name__ == "__main__":
