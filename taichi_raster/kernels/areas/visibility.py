@@ -267,7 +267,10 @@ class Visibility(Adjoints):
                     slope = -1 + 0 * w
                 to_vertices[9 * f + 3 * i] = half * total[2 * i]
                 to_vertices[9 * f + 3 * i + 1] = half * total[2 * i + 1]
-                to_vertices[9 * f + 3 * i + 2] = slope * total[Pair.W + i]
+                # The slope of a face that is not drawn may be infinite.
+                to_vertices[9 * f + 3 * i + 2] = 0
+                if total[Pair.W + i] != 0:
+                    to_vertices[9 * f + 3 * i + 2] = slope * total[Pair.W + i]
             for i in ti.static(range(self.values)):
                 to_attributes[3 * self.view.channels * f + i] = of_colours[i]
 
