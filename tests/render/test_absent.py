@@ -45,7 +45,11 @@ DRAWS: dict[str, Callable[[], Draw]] = {
 KINDS = pytest.mark.parametrize(
     ("name", "texture"),
     [(name, "corners") for name in DRAWS]
-    + [(name, texture) for name in ("sharp", "sampled") for texture in ("surface", "uv")],
+    + [
+        pytest.param(name, texture, marks=pytest.mark.runs_on(arch=("cpu", "cuda")))
+        for name in ("sharp", "sampled")
+        for texture in ("surface", "uv")
+    ],
 )
 
 
