@@ -19,7 +19,7 @@ pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 def body(tmp_path):
     """A random body, in a file."""
     path = tmp_path / "body.obj"
-    tr.save_mesh(path, random_body(np.random.default_rng(1), torch.float32))
+    tr.save_mesh(path, random_body(np.random.default_rng(2), torch.float32))
     return path
 
 
@@ -36,7 +36,7 @@ def test_poses_are_recovered_and_the_results_are_written(body, tmp_path):
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert len(metrics["per_pose"]["parameter_error"]) == metrics["poses"] == 4
     assert metrics["published_successes"] == sum(metrics["per_pose"]["published_success"])
-    assert np.median(metrics["per_pose"]["parameter_error"]) < 10  # from at least 15
+    assert np.median(metrics["per_pose"]["parameter_error"]) < 5  # from at least 15
     assert np.asarray(Image.open(out / "poses.png").convert("L")).std() > 10
     assert not (out / "softness.safetensors").exists()
 
