@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ def lit(shade: Callable[..., Tensor]) -> Callable[[Scene], Tensor]:
 
 def shaded_image(x: Scene) -> Tensor:
     surface = tr.surface_attributes(x["vertices"], FACES, x["colours"])
-    seen = tr.SharpRasterizer(6)(faces_of(x), surface)
+    seen = tr.SoftRasterizer(6)(faces_of(x), surface)
     return tr.shade_image(seen, [tr.PointLight()], camera(x).eye, tr.Material(0.3))
 
 
@@ -280,7 +280,8 @@ def found(
         total = sum(((g + 0.3) ** 2).sum() for g in first if g is not None)
         second: tuple[Tensor | None, ...] = (None,) * len(inputs)
         if isinstance(total, Tensor) and total.requires_grad:
-            second = torch.autograd.grad(total, inputs, allow_unused=True)
+            with suppress(NotImplementedError):  # SharpRasterizer has first derivatives alone
+                second = torch.autograd.grad(total, inputs, allow_unused=True)
         return [value, *first, *second]
 
 
