@@ -50,6 +50,7 @@ class Options:
         size: pixels on a side.
         steps: of each fit.
         pixels: what the softness may span, for `coarse_size`.
+        only: some of the methods, by the beginnings of their names.
         seed: of poses and starts.
     """
 
@@ -59,6 +60,7 @@ class Options:
     size: int = 256
     steps: int = 60
     pixels: float = 2.0
+    only: tuple[str, ...] = ("coarse", "in all", "constant")
     seed: int = 0
 
 
@@ -201,7 +203,7 @@ def main(options: Options) -> None:
         f"{len(mesh.faces)} faces; proxies of {counts} in {time.perf_counter() - begin:.2f} s; "
         f"{options.size} x {options.size} pixels, {options.steps} steps"
     )
-    rate = tuned(mesh, proxies, options)
+    rate = tuned(mesh, proxies, options) if "constant" in options.only else RATES[0]
     methods: dict[str, Callable[[Problem], float]] = {
         "coarse to fine": lambda p: coarse_to_fine(p, proxies, options, True),
         "in all pixels": lambda p: coarse_to_fine(p, proxies, options, False),
@@ -210,6 +212,8 @@ def main(options: Options) -> None:
     for angle in options.angles:
         problems = [made(mesh, angle, i, options) for i in range(options.poses)]
         for name, method in methods.items():
+            if not name.startswith(options.only):
+                continue
             method(problems[0])  # compiles, and grows what memory it takes
             console.print(f"from {angle:g}°  {name:20s} {judged(method, problems)}")
 
