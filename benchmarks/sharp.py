@@ -2,6 +2,7 @@
 
     python benchmarks/sharp.py
     python benchmarks/sharp.py --sizes 64 256 --subdivisions 3 5
+    python benchmarks/sharp.py --gradients spot.obj      # slopes of a mesh's picture, not times
 
 Forward and backward of RGB, gradients of the vertices and of their colours. The scene is an
 icosphere with backs culled. Both are timed in turn, in one process. DEODR draws hard pictures whose
@@ -38,12 +39,15 @@ class Options:
         sizes: sides of the picture, in pixels.
         subdivisions: of the icosphere: 20 faces, times 4 for each.
         repeats: timed calls of each kind, after one that compiles.
+        gradients: a mesh file: instead of times, how well slopes of its picture along 12 motions
+            agree with central differences of pictures of 16 x 16 samples a pixel.
         memory: print, as JSON, what one scene takes, and nothing else: size, subdivisions.
     """
 
     sizes: tuple[int, ...] = (64, 256, 1024)
     subdivisions: tuple[int, ...] = (3, 5, 6)
     repeats: int = 11
+    gradients: Path | None = None
     memory: tuple[int, int] | None = None
 
 
@@ -83,50 +87,61 @@ def ours(scene: Scene, size: int) -> Callable[[], Tensor]:
     return call
 
 
-def deodr(scene: Scene, size: int) -> Callable[[], np.ndarray] | None:
-    """The same by DEODR; None if it is not installed."""
-    try:
-        from deodr.differentiable_renderer import Scene2D
-    except ImportError:
-        return None
-    places = (scene.vertices[:, :2] * torch.tensor([1.0, -1.0]) + 1) * size / 2
-    faces = scene.faces.numpy()
-    count, corners = len(faces), len(places)
-    picture = Scene2D(
-        faces=faces.astype(np.uint32),
-        faces_uv=np.zeros((count, 3), np.uint32),
-        ij=places.double().numpy(),
-        depths=scene.vertices[:, 2].double().numpy(),
-        textured=np.zeros(count, bool),
-        uv=np.zeros((1, 2)),
-        shade=np.zeros(corners),
-        colors=scene.colours.double().numpy(),
-        shaded=np.zeros(count, bool),
-        edgeflags=np.zeros((count, 3), bool),
-        height=size,
-        width=size,
-        nb_colors=3,
-        texture=np.zeros((2, 2, 3)),
-        background_color=np.zeros(3),
-        clockwise=False,
-        backface_culling=True,
-        perspective_correct=False,  # it has no gradient of that
-        integer_pixel_centers=False,
-    )
-    beside = neighbours(faces)
-    weights = np.random.default_rng(1).standard_normal((size, size, 3))
+class Deodr:
+    """Forward and backward by DEODR.
 
-    def call() -> np.ndarray:
-        corner = picture.ij[faces]
+    Raises:
+        ImportError: if it is not installed.
+    """
+
+    def __init__(self, scene: Scene, size: int, weights: np.ndarray | None = None) -> None:
+        from deodr.differentiable_renderer import Scene2D
+
+        places = (scene.vertices[:, :2] * torch.tensor([1.0, -1.0]) + 1) * size / 2
+        self.faces = scene.faces.numpy()
+        count, corners = len(self.faces), len(places)
+        self.picture = Scene2D(
+            faces=self.faces.astype(np.uint32),
+            faces_uv=np.zeros((count, 3), np.uint32),
+            ij=places.double().numpy(),
+            depths=scene.vertices[:, 2].double().numpy(),
+            textured=np.zeros(count, bool),
+            uv=np.zeros((1, 2)),
+            shade=np.zeros(corners),
+            colors=scene.colours.double().numpy(),
+            shaded=np.zeros(count, bool),
+            edgeflags=np.zeros((count, 3), bool),
+            height=size,
+            width=size,
+            nb_colors=3,
+            texture=np.zeros((2, 2, 3)),
+            background_color=np.zeros(3),
+            clockwise=False,
+            backface_culling=True,
+            perspective_correct=False,  # it has no gradient of that
+            integer_pixel_centers=False,
+        )
+        self.beside = neighbours(self.faces)
+        random = np.random.default_rng(1).standard_normal((size, size, 3))
+        self.weights = random if weights is None else weights
+
+    def __call__(self) -> np.ndarray:
+        corner = self.picture.ij[self.faces]
         edge, diagonal = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
         front = edge[:, 0] * diagonal[:, 1] - edge[:, 1] * diagonal[:, 0] < 0
-        picture.edgeflags = front[:, None] & ~front[beside]  # the silhouette
-        picture.clear_gradients()
-        image, _ = picture.render(1)
-        picture.render_backward(weights, make_copies=False)
+        self.picture.edgeflags = front[:, None] & ~front[self.beside]  # the silhouette
+        self.picture.clear_gradients()
+        image, _ = self.picture.render(1)
+        self.picture.render_backward(self.weights, make_copies=False)
         return image
 
-    return call
+
+def deodr(scene: Scene, size: int, weights: np.ndarray | None = None) -> Deodr | None:
+    """None if it is not installed."""
+    try:
+        return Deodr(scene, size, weights)
+    except ImportError:
+        return None
 
 
 def neighbours(faces: np.ndarray) -> np.ndarray:
@@ -156,12 +171,88 @@ def main(options: Options) -> None:
     if options.memory is not None:
         print(json.dumps(added_memory(*options.memory)))
         return
+    if options.gradients is not None:
+        for name, (cosine, slope) in slopes(options.gradients, options.sizes[0]).items():
+            print(f"{name}: cosine {cosine:.4f}, slope {slope:.3f}")
+        return
     table = Table("faces", "pixels", "ours, ms", "DEODR, ms", "ours / DEODR", "MiB")
     with torch_threads(1):
         for size in options.sizes:
             for subdivisions in options.subdivisions:
                 table.add_row(*row(size, subdivisions, options.repeats))
     Console().print(table)
+
+
+def slopes(path: Path, size: int) -> dict[str, tuple[float, float]]:
+    """Each renderer's slopes along motions, against those of samples: their cosine, and a factor.
+
+    The motions are shifts in the image and turns of the mesh, of a quarter pixel at most; what is
+    differentiated is a smooth linear functional of the colours.
+    """
+    mesh = tr.normalise(tr.load_mesh(path), radius=0.8)
+    colours = (0.5 + 0.5 * torch.sin(9 * mesh.vertices)).float()
+    camera = tr.PerspectiveCamera(tr.orbit(2.7, 20.0, 30.0), fov=42.0)
+    generator = torch.Generator().manual_seed(3)
+    grid = torch.linspace(-1, 1, size)
+    waves = torch.stack([torch.sin(5 * grid + c) for c in range(3)], dim=-1)
+    weights = (waves[:, None] * waves.roll(1, dims=-1))[None]
+
+    def place(motion: Tensor) -> Tensor:
+        """(V, 3) in NDC and z: shifted, then turned."""
+        x, y, z = motion[3:]
+        zero = torch.zeros(())
+        turn = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
+        vertices = mesh.vertices.float() @ torch.linalg.matrix_exp(turn).T + motion[:3]
+        return camera.project(vertices[None])[0]
+
+    def sampled(motion: Tensor) -> float:
+        faces = tr.gather_faces(place(motion)[None], mesh.faces)
+        shown = tr.gather_faces(colours[None], mesh.faces)
+        image = tr.sampled_picture(faces, shown, size, 16, near=1.0, far=5.0)
+        return float((image[..., :3] * weights).sum())
+
+    motions = torch.randn(12, 6, generator=generator)
+    still = place(torch.zeros(6))
+    speeds = [(place(m * 1e-3) - place(-m * 1e-3)) / 2e-3 for m in motions]
+    steps = [0.5 / size / float(v[:, :2].norm(dim=-1).max()) for v in speeds]
+    truth = [
+        (sampled(m * h) - sampled(-m * h)) / (2 * h) for m, h in zip(motions, steps, strict=True)
+    ]
+    adjoints = {"ours": _our_adjoint(still, colours, mesh.faces, weights, size)}
+    peer = _deodr_adjoint(still, colours, mesh.faces, weights, size)
+    if peer is not None:
+        adjoints["DEODR"] = peer
+    found = {}
+    expected = torch.tensor(truth)
+    for name, adjoint in adjoints.items():
+        values = torch.stack([(adjoint * v[:, : adjoint.shape[1]]).sum() for v in speeds])
+        dot = float((values * expected).sum())
+        found[name] = (
+            dot / float(values.norm() * expected.norm()),
+            dot / float(expected.norm()) ** 2,
+        )
+    return found
+
+
+def _our_adjoint(
+    vertices: Tensor, colours: Tensor, faces: Tensor, weights: Tensor, size: int
+) -> Tensor:
+    leaf = vertices.clone().requires_grad_()
+    renderer = tr.SharpRasterizer(size, near=1.0, far=5.0)
+    image = renderer(tr.gather_faces(leaf[None], faces), tr.gather_faces(colours[None], faces))
+    return torch.autograd.grad((image[..., :3] * weights).sum(), leaf)[0]
+
+
+def _deodr_adjoint(
+    vertices: Tensor, colours: Tensor, faces: Tensor, weights: Tensor, size: int
+) -> Tensor | None:
+    """With respect to x and y in NDC: DEODR has none for depth."""
+    call = deodr(Scene(vertices, colours, faces), size, weights[0].double().numpy())
+    if call is None:
+        return None
+    call()
+    moved = torch.from_numpy(call.picture.ij_b).float() * size / 2
+    return moved * torch.tensor([1.0, -1.0])
 
 
 def row(size: int, subdivisions: int, repeats: int) -> list[str]:
