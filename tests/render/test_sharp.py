@@ -115,6 +115,19 @@ def test_a_sphere_has_the_area_of_its_samples(subdivisions: int, size: int) -> N
 
 
 @NOT_MESA
+def test_a_box_is_the_same_box_subdivided(dtype: torch.dtype) -> None:
+    box = tr.box(dtype=torch.float64)
+    fine = tr.subdivide(tr.subdivide(box))
+    images = []
+    for mesh in (box, fine):
+        z = mesh.vertices[:, 2:] + 3
+        corners = torch.cat([(mesh.vertices[:, :2] + 0.2 * z) / z, z], dim=-1)
+        faces = tr.gather_faces(corners[None], mesh.faces).to(dtype)
+        images.append(tr.SharpRasterizer(24, **OPTIONS)(faces, None))
+    assert (images[0] - images[1]).abs().max() < (1e-9 if dtype == torch.float64 else 1e-4)
+
+
+@NOT_MESA
 def test_a_face_drawn_twice_counts_once(dtype: torch.dtype) -> None:
     vertices, attributes = (x.to(dtype) for x in crowd(5, faces=3))
     sharp = tr.SharpRasterizer(SIZE, **OPTIONS)
