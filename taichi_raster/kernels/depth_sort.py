@@ -4,10 +4,10 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.fragment import Meeting
+from taichi_raster.kernels.fragment import Fragment, Meeting
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.maths.dual import raw
-from taichi_raster.maths.tracing import traced
+from taichi_raster.maths.tracing import let, traced
 from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import SHIFT, TILE, Dim, EarlyStop, Limit
 
@@ -99,7 +99,7 @@ class DepthSort(PairKernels):
             if m.near:
                 f = self.weigh(m)
                 if f.counts:
-                    count, cover = ti.min(found, depth), raw(f.edge.f)
+                    count, cover = ti.min(found, depth), self.cover_of(f)
                     self.insert(q * depth, count, depth, face, self.order(m, f), cover)
                     found += 1
         ti.atomic_max(needed, self.finish(q, found, depth, hides))
@@ -149,4 +149,8 @@ class DepthSort(PairKernels):
     def note(self, m: Meeting, pairs: TilePairs, lane: Any) -> None:
         f = self.weigh(m)
         pairs.z.at(lane).set(self.order(m, f))
-        pairs.cover.at(lane).set(ti.select(f.counts, raw(f.edge.f), 0.0))
+        pairs.cover.at(lane).set(ti.select(f.counts, self.cover_of(f), 0.0))
+
+    @traced
+    def cover_of(self, f: Fragment) -> Any:
+        return let(raw(f.edge.f))
