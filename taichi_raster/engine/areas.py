@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster.engine.engine import Engine
 from taichi_raster.kernels.areas.hiding import SPARE
 from taichi_raster.kernels.areas.layout import Face, Pair, Seen, Size, View
 from taichi_raster.kernels.areas.polygons import RECORD
@@ -91,17 +92,28 @@ def _launch(view: View, name: str, *arguments: Tensor | int) -> int:
     return launcher(*arguments)
 
 
+MOST = 2**31 - 1
+"""The largest index that Taichi can compute."""
+
+
 def see(
-    vertices: Float[Tensor, "B F 3 3"], attributes: Float[Tensor, "B F 3 C"] | None, scene: Scene
-) -> tuple[Tensor, Sight]:
-    """Draw, in the owner's thread.
+    current: Engine,
+    vertices: Float[Tensor, "B F 3 3"],
+    attributes: Float[Tensor, "B F 3 C"] | None,
+    scene: Scene,
+) -> tuple[Tensor, Sight, Tensor, Tensor, Tensor, Tensor]:
+    """Draw; for `on_engine`.
 
     Returns:
         The picture, (B, H, W, C + 1), without a background; or, without attributes, what each of
-        the fragments' corners has a share in, (N, 3); and what is needed for derivatives.
+        the fragments' corners has a share in, (N, 3). Then what is needed for derivatives, and
+        those of its tensors that a caller reads: so they are ordered with the caller's stream.
+
+    Raises:
+        MemoryError: for more fragments than Taichi can index.
     """
     batch, count = vertices.shape[:2]
-    on_cpu = runtime().arch == "cpu"
+    on_cpu = not current.on_gpu
     view, shared = scene.view, replace(scene.view, channels=-1)
     side = SMALL_TILE if max(scene.height, scene.width) <= 256 and on_cpu else TILE
     across, down = -(-scene.width // side), -(-scene.height // side)
@@ -133,19 +145,19 @@ def see(
         sums = _empty(2 * tiles, vertices)
         _launch(shared, "count_tiles", *lists, counts, sums, size)
         totals = sums.numpy().reshape(-1, 2)
-        starts = np.zeros(tiles + 1, np.int32)
-        np.cumsum(totals[:, 0], out=starts[1:])
+        starts = np.pad(totals[:, 0].cumsum(dtype=np.int64), (1, 0))
         fragments, longest = int(starts[-1]), int(totals[:, 1].max())
         firsts, ends = torch.empty_like(counts), counts
     else:
         _launch(shared, "count_pixels", *lists, counts, size)
-        ends = counts.cumsum(0, dtype=torch.int32)
-        fragments, longest = torch.stack([ends[-1], counts.max()]).tolist()
-        firsts = ends - counts
+        after = counts.cumsum(0)
+        fragments, longest = torch.stack([after[-1], counts.max()]).tolist()
+        firsts = (after - counts).int()
         ends = firsts.clone()
     longest = max(longest, 1)
     workers = numbers[Size.WORKERS] if on_cpu else _threads(longest, pixels)
     numbers |= {Size.LONGEST: longest, Size.WORKERS: workers}
+    _fits("fragments", max(Seen.SIZE * fragments, _room(workers, longest)))
     size = _integers(list(numbers.values()), vertices)
     slots = _empty(max(fragments, 1), vertices)
     seen = vertices.new_empty(Seen.SIZE * max(fragments, 1))
@@ -157,21 +169,20 @@ def see(
         colours = _flat(attributes)
     rest = firsts, ends, slots, limits, *_memory(vertices, workers, longest), seen, colours
     if on_cpu:
-        begun = torch.from_numpy(starts)
+        begun = torch.from_numpy(starts.astype(np.int32))
         _launch(view, "see_tiles", *lists, begun, *rest, found.view(-1), size)
     else:
         for begin, many in _portions(numbers, together=True):
             _launch(view, "see_pixels", *lists, *rest, _or_one(found.view(-1)), size, begin, many)
-    return found, Sight(
-        scene, faces, boxes, begins, listed, firsts, ends, slots, seen, size, limits
-    )
+    kept = faces, boxes, begins, listed, firsts, ends, slots, seen, size, limits
+    return found, Sight(scene, *kept), listed, firsts, ends, slots
 
 
 def see_vjp(
-    sight: Sight, attributes: Float[Tensor, "B F 3 C"] | None, adjoints: Tensor
+    current: Engine, sight: Sight, attributes: Float[Tensor, "B F 3 C"] | None, adjoints: Tensor
 ) -> tuple[Float[Tensor, "B F 3 3"], Float[Tensor, "B F 3 C"] | None]:
     """The adjoints of vertices and attributes, given that of `see`'s first result."""
-    view, settings = sight.scene.view, runtime()
+    view = sight.scene.view
     numbers = dict(enumerate(sight.size.tolist()))
     batch, count = numbers[Size.BATCH], numbers[Size.FACES]
     pairs = adjoints.new_zeros(Pair.SIZE * len(sight.listed))
@@ -192,10 +203,10 @@ def see_vjp(
         colours,
         sight.size,
     )
-    if settings.arch == "cpu":
+    if not current.on_gpu:
         _launch(view, "see_tiles_vjp", *arguments)
     else:
-        for begin, many in _portions(numbers, together=not settings.deterministic):
+        for begin, many in _portions(numbers, together=not runtime().deterministic):
             _launch(view, "see_pixels_vjp", *arguments, begin, many)
     to_vertices = adjoints.new_empty(batch, count, 3, 3)
     to_attributes = (
@@ -229,8 +240,9 @@ def _list_by_face(
     while True:
         listed = _scratch("listed", room, torch.int32, boxes.device)
         total = _launch(view, "list_tiles", boxes, begins, listed, size, BANDS, room)
-        if total <= room:
+        if 0 <= total <= room:
             return begins, listed[:total].clone()
+        _fits("tile lists", total)
         room = total
 
 
@@ -243,6 +255,7 @@ def _list_by_sorting(boxes: Tensor, numbers: dict[int, int]) -> tuple[Tensor, Te
     width = (right - 1) // side + 1 - first
     many = torch.where(listable, width * ((bottom - 1) // side + 1 - row), 0)
     face = torch.repeat_interleave(torch.arange(len(many), device=many.device), many)
+    _fits("tile lists", len(face))
     within = torch.arange(len(face), device=face.device) - (many.cumsum(0) - many)[face]
     item = face // numbers[Size.FACES]
     tile = (row[face] + within // width[face]) * across + first[face] + within % width[face]
@@ -266,16 +279,29 @@ def _scratch(name: str, size: int, dtype: torch.dtype, device: torch.device) -> 
 
 def _memory(like: Tensor, workers: int, longest: int) -> tuple[Tensor, Tensor]:
     """The workers' memory: numbers, and integers."""
-    size = workers * RECORD * (longest + PIECES + SPARE)
     return (
-        _scratch("numbers", size, like.dtype, like.device),
+        _scratch("numbers", _room(workers, longest), like.dtype, like.device),
         _scratch("order", workers * 2 * longest, torch.int32, like.device),
     )
 
 
+def _room(workers: int, longest: int) -> int:
+    """How many numbers the workers' memory has."""
+    return workers * RECORD * (longest + PIECES + SPARE)
+
+
+def _fits(what: str, count: int) -> None:
+    """Refuse more than Taichi can index; a negative count stands for that, too."""
+    if not 0 <= count <= MOST:
+        raise MemoryError(
+            f"the {what} of one picture need more than 2^31 numbers: render fewer batch items, "
+            "faces or pixels at a time"
+        )
+
+
 def _threads(longest: int, pixels: int) -> int:
     """How many threads share a GPU's pixels."""
-    each = 8 * RECORD * (longest + PIECES + SPARE)
+    each = 8 * _room(1, longest)
     return min(max(THREAD_MEMORY[runtime().arch] // each, 64), 1 << 16, pixels)
 
 

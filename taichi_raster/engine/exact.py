@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster.engine.areas import Scene, Sight, see, see_vjp
-from taichi_raster.engine.engine import engine
-from taichi_raster.runtime.thread import owner
+from taichi_raster.engine.engine import on_engine
 from taichi_raster.runtime.transforms import one_by_one
 
 
@@ -42,8 +41,7 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     def forward(vertices: Tensor, attributes: Tensor | None, drawing: Drawing) -> Tensor:
-        engine()  # initialises; refuses a runtime that is not ours
-        found, drawing.sight = owner.run(see, vertices, attributes, drawing.scene)
+        found, drawing.sight, *_ = on_engine(see, vertices, attributes, drawing.scene)
         return found
 
     @staticmethod
@@ -79,8 +77,8 @@ class _VJP(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         sight = drawing.sight
         if sight is None:
-            sight = owner.run(see, vertices, attributes, drawing.scene)[1]
-        return owner.run(see_vjp, sight, attributes, grad)
+            sight = on_engine(see, vertices, attributes, drawing.scene)[1]
+        return on_engine(see_vjp, sight, attributes, grad)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -120,25 +120,26 @@ class Footprints:
     ) -> ti.i32:
         """List each tile's faces, in their order, if `room` holds them; on a CPU.
 
-        `bands` are the parts of an image that threads take. Returns how many entries there are.
+        `bands` are the parts of an image that threads take. Returns how many entries there are, or
+        -1 where that does not fit in 31 bits.
         """
         m = self.arrays(boxes=boxes, begins=begins, listed=listed, size=size)
         tiles = size[Size.BATCH] * size[Size.TILES]
         for band in range(size[Size.BATCH] * bands * SPREAD):
             if band & (SPREAD - 1) == 0:
                 self.list_band(m, band // SPREAD, bands, False)
-        total = 0
+        total = ti.cast(0, ti.i64)
         ti.loop_config(serialize=True)
         for tile in range(tiles):
             count = begins[tile + 2]
-            begins[tile + 1] = total
+            begins[tile + 1] = ti.cast(total, ti.i32)
             total += count
         begins[0] = 0
         fits = ti.select(total <= room, size[Size.BATCH] * bands * SPREAD, 0)
         for band in range(fits):
             if band & (SPREAD - 1) == 0:
                 self.list_band(m, band // SPREAD, bands, True)
-        return total
+        return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
 
     @ti.func
     def list_band(self, m: ti.template(), band, bands, fills: ti.template()):
