@@ -11,6 +11,7 @@ from torch import Tensor
 import taichi_raster as tr
 import twin
 from scenes import like, random_faces, relative
+from taichi_raster.engine import areas
 
 SIZE = (9, 12)
 # For Mesa's Vulkan, kernels of each number of channels take a while to compile, and its loops end
@@ -392,6 +393,7 @@ def test_soft_render_tends_to_the_sharp_one(dtype: torch.dtype) -> None:
     assert (images[0] - images[1])[away].abs().max() < 1e-2
 
 
+@pytest.mark.runs_on(arch="cpu")  # GPUs: tests/engine/test_determinism.py
 def test_equal_inputs_give_equal_bits() -> None:
     dtype = tr.runtime().dtype
     vertices, attributes = (x.to(dtype) for x in crowd(61, 12))
@@ -401,5 +403,35 @@ def test_equal_inputs_give_equal_bits() -> None:
         image = tr.SharpRasterizer(24, **OPTIONS)(*leaves)
         return [image, *torch.autograd.grad(image.square().sum(), leaves)]
 
-    if tr.runtime().arch == "cpu" or tr.runtime().deterministic:
-        assert all(map(torch.equal, run(), run()))
+    assert all(map(torch.equal, run(), run()))
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_more_than_taichi_can_index_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    vertices, attributes = (x.to(tr.runtime().dtype) for x in crowd(71, 5))
+    monkeypatch.setattr(areas, "MOST", 50)
+    with pytest.raises(MemoryError, match=r"more than 2\^31 numbers"):
+        tr.SharpRasterizer(SIZE, **OPTIONS)(vertices, attributes)
+
+
+def test_a_render_within_a_render_is_refused_and_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a finalizer's that Python runs in the owner's thread: it would overwrite the memory."""
+    vertices, attributes = (x.to(tr.runtime().dtype) for x in crowd(72, 5))
+    sharp = tr.SharpRasterizer(SIZE, **OPTIONS)
+    expected = sharp(vertices, attributes)
+    complaints: list[str] = []
+    launch = areas._launch
+
+    def disturbed(*arguments: Any) -> int:
+        if not complaints:
+            complaints.append("begun")
+            with pytest.raises(RuntimeError, match="finalizer"):
+                sharp(vertices[:, :2], attributes[:, :2])
+        return launch(*arguments)
+
+    monkeypatch.setattr(areas, "_launch", disturbed)
+    assert torch.equal(sharp(vertices, attributes), expected) and complaints
