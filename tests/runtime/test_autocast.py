@@ -297,7 +297,7 @@ def assert_same(expected: Tensor, value: Tensor, name: str) -> None:
 
 
 def on_a_gpu() -> bool:
-    """Whether tensors can be; under a stand-in for CUDA's driver they cannot."""
+    """Whether tensors can be: torch may have no CUDA where Taichi has."""
     return tr.runtime().arch == "cuda" and torch.cuda.is_available()
 
 
