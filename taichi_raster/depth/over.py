@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.depth.base import DepthSoftness, DepthState
 from taichi_raster.runtime.variant import DepthVariant
 from taichi_raster.softness.archive import Entry
@@ -57,6 +58,11 @@ class PixelFragments:
         empty = values.new_zeros(*values.shape[:-1], self.layers * self.pixels)
         return empty.index_copy(-1, self.slots, values).unflatten(-1, (self.layers, self.pixels))
 
+    def sums(self, weights: Float[Tensor, "K P"]) -> Float[Tensor, "1+C P"]:
+        """The sums of each pixel's weights, and of weights times attributes."""
+        listed = weights.flatten()[self.slots] * self.shown[2:]
+        return torch.cat([weights.sum(0)[None], self.spread(listed).sum(1)])
+
 
 class OverDepth(DepthSoftness):
     """Composites fragments front to back, so that coverage hides what is behind it.
@@ -74,17 +80,21 @@ class OverDepth(DepthSoftness):
     An edge in front of another surface blends over the width of the edge softness. Under a softmax
     the nearer shape grows instead, because its large weight multiplies a faint coverage.
 
-    It needs a list of fragments for each pixel, and takes about three times as long as a softmax.
+    In the hard order, fragments that at most `hidden` of the light reaches are left out, and cost
+    nothing. They would move a pixel's mean colour by at most `hidden` of what colours differ by.
+
     With a temperature, K fragments take K^2 operations. Second derivatives then take K^2 memory:
     1 GiB for 160 large faces at 32 x 32 pixels.
 
     Args:
         gamma: temperature in units of the depth range, positive: a number, a tensor (0-d or (B,)),
             or a `Schedule`; None for the hard order.
+        hidden: a fraction of the light, in [0, 1); ignored in a soft order. With 0 all fragments
+            count.
 
     Raises:
-        TypeError: for a gamma of another type.
-        ValueError: for a gamma that is not positive.
+        TypeError: for a gamma or a fraction of another type.
+        ValueError: for a gamma that is not positive, or a fraction out of range.
 
     Example:
         >>> renderer = SoftRasterizer(64, depth=OverDepth(gamma=0.05))
@@ -94,9 +104,12 @@ class OverDepth(DepthSoftness):
     kind = "over"
     by_fragments = True
 
-    def __init__(self, gamma: float | Tensor | Schedule | None = None) -> None:
+    def __init__(
+        self, gamma: float | Tensor | Schedule | None = None, hidden: float = 1e-3
+    ) -> None:
         super().__init__()
         self.gamma = None if gamma is None else as_schedule("gamma", gamma)
+        self.hidden = checks.fraction("hidden", hidden)
 
     def at(self, u: Tensor) -> DepthState:
         one = torch.ones((), dtype=torch.float64, device="cpu")
@@ -106,42 +119,49 @@ class OverDepth(DepthSoftness):
     def mean_colours(
         self, fragments: PixelFragments, gamma: Float[Tensor, " P"], through: Transmittance
     ) -> Float[Tensor, "C P"]:
-        """The weighted mean of each pixel's attributes, (C, P).
+        """The weighted mean of each pixel's attributes in a soft order, (C, P).
 
         Args:
             fragments: of all pixels.
-            gamma: (P,) temperature of the order, in units of z; ignored in the hard order.
-            through: gives transmittances in a soft order.
+            gamma: (P,) temperature of the order, in units of z.
+            through: gives transmittances.
         """
         coverage = fragments.spread(fragments.shown[0])
-        if self.gamma is None:
-            weights = coverage * _through_in_order(coverage)
-        else:
-            z = fragments.spread(fragments.shown[1]) / gamma
-            weights = coverage * through(coverage, z, fragments.counts)
-        total = weights.sum(0)
-        # Alpha is nearly 0 where the total is, so that the colour does not matter; but second
-        # derivatives hold the total's third power.
-        least = torch.finfo(total.dtype).tiny ** 0.25
-        weights = weights / torch.where(total > least, total, 1.0)
-        listed = weights.flatten()[fragments.slots] * fragments.shown[2:]
-        return fragments.spread(listed).sum(1)
+        z = fragments.spread(fragments.shown[1]) / gamma
+        weights = coverage * through(coverage, z, fragments.counts)
+        return mean(fragments.sums(weights))
 
     def describe(self) -> str:
         return "over, in order" if self.gamma is None else f"over, gamma {describe(self.gamma)}"
 
     def stored(self) -> Stored:
         if self.gamma is None:
-            return {"gamma": None}, {}
-        return stored_schedules(self, "depth", "gamma")
+            return {"gamma": None, "hidden": self.hidden}, {}
+        kinds, tensors = stored_schedules(self, "depth", "gamma")
+        return kinds | {"hidden": self.hidden}, tensors
 
     @classmethod
     def built(cls, entry: Entry) -> OverDepth:
         in_order = entry.description.get("gamma", 0) is None
-        return cls(None if in_order else built_schedule(entry, "gamma"))
+        hidden = entry.description.get("hidden", 1e-3)
+        return cls(None if in_order else built_schedule(entry, "gamma"), hidden)
 
     def extra_repr(self) -> str:
         return "in order" if self.gamma is None else ""
+
+
+def weighted_sums(fragments: PixelFragments) -> Float[Tensor, "1+C P"]:
+    """The sums of each pixel's weights, and of weights times attributes, in the hard order."""
+    coverage = fragments.spread(fragments.shown[0])
+    return fragments.sums(coverage * _through_in_order(coverage))
+
+
+def mean(sums: Float[Tensor, "1+C *p"]) -> Float[Tensor, "C *p"]:
+    """The weighted mean of each pixel's attributes, from the sums of weights, and of both."""
+    # Alpha is nearly 0 where the total is, so that the colour does not matter; but second
+    # derivatives hold the total's third power.
+    least = torch.finfo(sums.dtype).tiny ** 0.25
+    return sums[1:] / torch.where(sums[:1] > least, sums[:1], 1.0)
 
 
 def _through_in_order(coverage: Float[Tensor, "K P"]) -> Float[Tensor, "K P"]:

@@ -54,6 +54,7 @@ class Engine:
         scratch: the fields.
         cache: the compiled kernels.
         busy: whether a call is being done.
+        sorted: the ticket whose tile lists are sorted by depth.
     """
 
     def __init__(self, settings: Runtime) -> None:
@@ -62,6 +63,7 @@ class Engine:
         self.cache = KernelCache(self.scratch, settings)
         self._tickets = itertools.count()
         self.busy = False
+        self.sorted = -1
         self._loaded = -1  # the ticket whose tile lists and state are on the device
         self._placed = -1  # the ticket whose inputs are on the device
         self._version = -1  # of the scratch fields that these are in
@@ -101,7 +103,7 @@ class Engine:
 
     def place(self, call: Call, x: Tensor, background: Tensor) -> None:
         """Upload a call's inputs, and list the faces of its tiles."""
-        self._loaded = self._placed = -1
+        self._loaded = self._placed = self.sorted = -1
         self.scratch.reserve(
             x=call.x_size,
             state=State.COUNT * call.pixels + MARGIN,
@@ -158,17 +160,28 @@ class Engine:
             launch(kind, call.variant, name, call.runs(True), begin, count)
 
     def _vjp_by_faces(self, kind: type[VJP], call: Call, x: Tensor) -> Tensor:
-        fields, variant = self.scratch, call.variant
         runs, length = call.face_runs()
+        total = call.batch * runs
+
+        def launch() -> None:
+            self.cache.launch(
+                kind, call.variant, "run_faces", total, runs, length, items_per_run(total)
+            )
+
+        return self.with_shared_sums(kind, call, x, runs, launch)
+
+    def with_shared_sums(
+        self, kind: type[VJP], call: Call, x: Tensor, runs: int, launch: Callable[[], None]
+    ) -> Tensor:
+        """The adjoint of x after a launch, in which each of a batch item's runs has sums of its own
+        for what faces share. On a CPU."""
+        fields, variant = self.scratch, call.variant
         sizes = self.cache.kernels(kind, variant).shared_sizes if variant.moves[2] else {}
         total = call.batch * runs * sum(sizes.values())
         if total > 0:
             fields.reserve(partials=total)
             transfer.clear(fields, fields.partials, total)
-        all_runs = call.batch * runs
-        self.cache.launch(
-            kind, variant, "run_faces", all_runs, runs, length, items_per_run(all_runs)
-        )
+        launch()
         found = transfer.read(fields, fields.x.grad, x, call.x_size)
         if total > 0:  # shared by faces: the sum over runs, in a fixed order
             values, at = found.numpy(), 0

@@ -113,7 +113,7 @@ class DepthSort(PairKernels):
         while layer < ti.min(found, depth) and not hidden:
             transmittance *= 1.0 - self.fields.layer_covers[begin + layer]
             if hides == EarlyStop.PRODUCT:
-                hidden = transmittance < self.fields.limits[Limit.THRESHOLD]
+                hidden = transmittance <= self.fields.limits[Limit.HIDDEN]
             layer += 1
         for empty in range(layer, depth):
             self.fields.layers[begin + empty] = -1

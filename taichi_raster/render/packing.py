@@ -49,7 +49,7 @@ class Softness:
         conorm: the T-conorm's name.
         parameters: (B, Slot.COUNT).
         edge_weights, depth_weights: (B, P) and (B, Q), the networks' weights.
-        threshold, cutoff, reach: which fragments count, see `Call`.
+        threshold, cutoff, reach, hidden: which fragments count, see `Call`.
     """
 
     edge: EdgeVariant
@@ -61,6 +61,7 @@ class Softness:
     threshold: float
     cutoff: float
     reach: float
+    hidden: float = 0.0
 
     @staticmethod
     def of(
@@ -138,6 +139,7 @@ def pack(
         softness.reach,
         runtime().deterministic,
         (*shown.size, shown.stride),
+        softness.hidden,
     )
     return call, torch.cat([part.reshape(-1) for part in parts if part.numel() > 0])
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from taichi_raster import checks
 from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours
-from taichi_raster.depth.over import OverDepth, PixelFragments
+from taichi_raster.depth.over import OverDepth, PixelFragments, mean, weighted_sums
 from taichi_raster.depth.softmax import SoftmaxDepth
 from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.autograd import Evaluate
+from taichi_raster.engine.composite import Composite
 from taichi_raster.engine.engine import engine
 from taichi_raster.engine.fragment_lists import fragment_list
 from taichi_raster.engine.fragment_values import FragmentValues
@@ -66,7 +67,7 @@ class SoftRasterizer(nn.Module):
         perspective_correct: interpolate attributes perspective-correctly; depth always is.
         antialias: supersampling: render this many times larger each way, and average.
         threshold: a fragment counts if F exceeds it, in [0, 1). With 0 every pixel meets every
-            face, which is slow. `OverDepth` also drops fragments with less transmittance than that.
+            face, which is slow.
         cutoff: a fragment counts if it is no farther outside than this distance in NDC; None for
             no limit.
         front: which faces show their front: ``"ccw"``, counter-clockwise in NDC, or ``"cw"``.
@@ -252,6 +253,8 @@ class SoftRasterizer(nn.Module):
             self.threshold,
             self.cutoff,
         )
+        if isinstance(self.depth, OverDepth):
+            softness = replace(softness, hidden=self.depth.hidden)
         by_fragments = self.depth.by_fragments and attributes is not None
         if by_fragments or shown.total == 0:  # alpha only; colours follow
             summed, sums_shown = softness.of_alpha(), without_attributes(vertices)
@@ -339,23 +342,27 @@ class SoftRasterizer(nn.Module):
         """The mean colour of each pixel's fragments, (C, B, H, W)."""
         depth = self.depth
         assert isinstance(depth, OverDepth)
-        # In a soft order no fragment is surely hidden.
-        stop = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
-        listing = fragment_list(sums, x.detach(), stop)
         # These kernels do not use the T-conorm: all T-conorms share them.
         call, packed = pack(
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
+        by_tiles = depth.gamma is None and not engine().on_gpu and not by_autodiff()
+        if by_tiles:
+            return mean(Evaluate.apply(packed, Composite(call, sums, x.detach()))[0])
+        # In a soft order no fragment is surely hidden.
+        stop = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
+        listing = fragment_list(sums, x.detach(), stop)
         measured, _ = Evaluate.apply(
             packed, FragmentValues(call, listing.entries, listing.begin, by_autodiff())
         )
-        gamma = parameters.to_like(state.gamma, vertices).expand(len(vertices))
-        gamma = gamma * (self.far - self.near)  # from units of the depth range to those of z
-        colours = depth.mean_colours(
-            PixelFragments(measured, listing.slots, listing.depth, call.pixels),
-            gamma.repeat_interleave(call.height * call.width),
-            through_softly,
-        )
+        fragments = PixelFragments(measured, listing.slots, listing.depth, call.pixels)
+        if depth.gamma is None:
+            colours = mean(weighted_sums(fragments))
+        else:
+            gamma = parameters.to_like(state.gamma, vertices).expand(len(vertices))
+            gamma = gamma * (self.far - self.near)  # from units of the depth range to those of z
+            gamma = gamma.repeat_interleave(call.height * call.width)
+            colours = depth.mean_colours(fragments, gamma, through_softly)
         return colours.unflatten(1, (call.batch, call.height, call.width))
 
     def _resolve(self, total: Tensor, state: Tensor, p: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ class Call:
         reach: distance in NDC beyond which no fragment counts, for binning.
         fixed_order: whether sums are taken in a fixed order, one thread per batch item.
         texture: height and width of the texture, and its stride between batch items.
+        hidden: where fragments are composed, those that this much light reaches, or less, are not
+            seen.
     """
 
     variant: Variant
@@ -37,6 +39,7 @@ class Call:
     reach: float
     fixed_order: bool
     texture: tuple[int, int, int] = (0, 0, 0)
+    hidden: float = 0.0
 
     @property
     def tiles_x(self) -> int:
@@ -137,4 +140,4 @@ class Call:
 
     def limits(self) -> list[float]:
         """The floating-point field, in the order of `Limit`."""
-        return [self.near, self.far, self.threshold, self.cutoff, self.reach]
+        return [self.near, self.far, self.threshold, self.cutoff, self.reach, self.hidden]

@@ -96,7 +96,7 @@ class Entry:
 class EarlyStop:
     """When a pixel's list of fragments, nearest first, ends early because the rest is hidden.
 
-    PRODUCT: when the transmittance falls below the threshold.
+    PRODUCT: when no more than `Call.hidden` of the light is left.
     NEVER: all fragments are listed.
     """
 
@@ -115,4 +115,5 @@ class Limit:
     THRESHOLD = 2
     CUTOFF = 3
     REACH = 4
-    COUNT = 5
+    HIDDEN = 5
+    COUNT = 6

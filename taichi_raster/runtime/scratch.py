@@ -41,6 +41,8 @@ _INITIAL = {  # elements of each group of fields at first
     "entries": 1 << 21,
     "entry_begin": 1 << 16,
     "cells": 1 << 12,
+    "rows": 1 << 22,
+    "row_lists": 1 << 16,
 }
 
 DIMS = 32  # elements of the integer field of a call; see layout.Dim
@@ -81,6 +83,7 @@ class Scratch:
         layers, layer_depths, layer_covers: the faces of each pixel, nearest first, with their
             depths and coverages.
         entries, entry_begin: listed fragments (see layout.Entry), and where each face's begin.
+        rows, row_lists: on a CPU, the faces that a thread composes (see kernels/front_to_back.py).
         views: on a CPU, the memory of each field and adjoint as a NumPy array; empty on a GPU.
         version: rises whenever a field is replaced, so that kernels compile anew.
     """
@@ -103,6 +106,8 @@ class Scratch:
     layer_covers: Any
     entries: Any
     entry_begin: Any
+    rows: Any
+    row_lists: Any
     partials: Any
     cells: list[Any]
 
@@ -203,7 +208,7 @@ class Scratch:
             return {"cells": [ti.field(self._float) for _ in range(4)]}
         if name == "pixels":
             return {"nearest": [ti.field(ti.i32)], "top": [ti.field(ti.i32)]}
-        integer = name.startswith(("tile", "group", "entr")) or name == "layers"
+        integer = name.startswith(("tile", "group", "entr")) or name in ("layers", "row_lists")
         adjoint = name in ("y", "y_dot")
         return {name: [ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)]}
 

@@ -99,10 +99,11 @@ def _place(
     threshold: float,
     cutoff: float,
     reach: float,
+    hidden: float,
 ):
     for i in ti.static(range(_Sizes.n)):
         dims[i] = sizes[i]
-    for i, limit in ti.static(enumerate((near, far, threshold, cutoff, reach))):
+    for i, limit in ti.static(enumerate((near, far, threshold, cutoff, reach, hidden))):
         limits[i] = limit
     for i in range(n):
         x[i] = numbers[i]

@@ -1,0 +1,234 @@
+"""Each pixel's fragments, composited front to back in a hard order, with first and second
+derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taichi_raster.depth.over import PixelFragments, weighted_sums
+from taichi_raster.engine.autodiff import by_autodiff
+from taichi_raster.engine.engine import MARGIN, Engine, on_engine
+from taichi_raster.engine.fragment_lists import FragmentList, fragment_list
+from taichi_raster.engine.fragment_values import FragmentValues
+from taichi_raster.engine.pixel_sums import PixelSums
+from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
+from taichi_raster.kernels.front_to_back import AREA, CHUNK, INTEGERS, NUMBERS, FrontToBack
+from taichi_raster.kernels.front_to_back import Composite as Forward
+from taichi_raster.kernels.front_to_back_vjp import CompositeVJP
+from taichi_raster.runtime import transfer
+from taichi_raster.runtime.call import Call
+from taichi_raster.runtime.layout import RUNS, EarlyStop, Part
+from taichi_raster.runtime.lru_cache import LRUCache
+from taichi_raster.runtime.variant import Variant
+
+BUDGET = 1 << 22
+"""Numbers of rows at a time; more only where a single run needs more."""
+
+
+@dataclass
+class Found:
+    """What the forward pass leaves for the adjoint: its sums, and the rows that a run needs."""
+
+    sums: Tensor | None = None
+    room: int = 0
+
+
+@dataclass(frozen=True)
+class Composite:
+    """(1 + C, B, H, W): sums of each pixel's weights, and of weights times attributes: an
+    `autograd.Work`.
+
+    The value and the first derivative are computed tile by tile, and keep no list of fragments.
+    Forward mode and second derivatives go by lists, and compose in torch.
+
+    Attributes:
+        call: the call.
+        alpha, alpha_x: the sums for alpha, whose tiles list the same faces, and their inputs.
+        found: what the forward pass leaves.
+    """
+
+    call: Call
+    alpha: PixelSums
+    alpha_x: Tensor
+    found: Found = field(default_factory=Found)
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        return (self.alpha_x,)
+
+    def keeping(self, kept: tuple[Tensor, ...]) -> Composite:
+        return replace(self, alpha_x=kept[0])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return on_engine(_forward, self, x), x.new_empty(0)
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        if not by_autodiff():
+            return on_engine(_vjp, self, x, v)
+        listed = Listed.of(self, x)
+        return listed.values.vjp(x, listed.vjp(v))
+
+    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
+        listed = Listed.of(self, x)
+        return listed.jvp(listed.values.jvp(x, x_dot)).view(self._shape)
+
+    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+        listed = Listed.of(self, x)
+        by_values, curved = listed.second(v, listed.values.jvp(x, x_dot))
+        return listed.values.vjp(x, curved) + listed.values.second(x, by_values, x_dot)
+
+    def renewed(self) -> Composite:
+        raise NotImplementedError(
+            "torch.vmap over the scene is not available for OverDepth: put the mapped axis into "
+            "the batch"
+        )
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return -1, self.call.batch, self.call.height, self.call.width
+
+
+# --- by lists ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The composition of listed fragments in torch, a function of their values, (2 + C, N)."""
+
+    values: FragmentValues
+    shown: Tensor
+    listing: FragmentList
+    pixels: int
+
+    @staticmethod
+    def of(work: Composite, x: Tensor) -> Listed:
+        listing = fragment_list(work.alpha, work.alpha_x, EarlyStop.PRODUCT)
+        values = FragmentValues(work.call, listing.entries, listing.begin, by_autodiff())
+        return Listed(values, values.forward(x)[0], listing, work.call.pixels)
+
+    def vjp(self, v: Tensor) -> Tensor:
+        with torch.enable_grad():
+            sums, shown = self._sums()
+            return torch.autograd.grad(sums, shown, v.reshape(sums.shape))[0]
+
+    def jvp(self, shown_dot: Tensor) -> Tensor:
+        with torch.enable_grad():
+            sums, shown = self._sums()
+            v = torch.zeros_like(sums, requires_grad=True)
+            (slope,) = torch.autograd.grad(sums, shown, v, create_graph=True)
+            return torch.autograd.grad(slope, v, shown_dot)[0]
+
+    def second(self, v: Tensor, shown_dot: Tensor) -> tuple[Tensor, Tensor]:
+        """The adjoint of the values, and its derivative along a tangent of theirs."""
+        with torch.enable_grad():
+            sums, shown = self._sums()
+            (slope,) = torch.autograd.grad(sums, shown, v.reshape(sums.shape), create_graph=True)
+            (curved,) = torch.autograd.grad(slope, shown, shown_dot, materialize_grads=True)
+            return slope.detach(), curved
+
+    def _sums(self) -> tuple[Tensor, Tensor]:
+        shown = self.shown.detach().requires_grad_()
+        fragments = PixelFragments(shown, self.listing.slots, self.listing.depth, self.pixels)
+        return weighted_sums(fragments), shown
+
+
+# --- tile by tile --------------------------------------------------------------------------------
+
+_rooms: LRUCache[tuple[Any, ...], int] = LRUCache(256)
+"""How many rows a run of a similar scene needed the last time; for the owner's thread."""
+
+
+def _forward(current: Engine, work: Composite, x: Tensor) -> Tensor:
+    call, fields = work.call, current.scratch
+    _place(current, work, x)
+    variant = replace(call.variant, moves=NO_DERIVATIVES)
+    scene = variant, call.faces, call.height, call.width
+    room = _rooms.get(scene, 2 * CHUNK)
+    needed = _run(current, Forward, call, variant, room)
+    while needed > room:
+        room = needed
+        needed = _run(current, Forward, call, variant, room)
+    _rooms[scene] = room
+    size = (1 + call.variant.channels) * call.pixels
+    sums = transfer.read(fields, fields.y, x, size)
+    work.found.sums, work.found.room = sums, room
+    return sums.view(work._shape).clone()
+
+
+def _vjp(current: Engine, work: Composite, x: Tensor, v: Tensor) -> Tensor:
+    call, fields = work.call, current.scratch
+    if work.found.sums is None:
+        _forward(current, work, x)
+    assert work.found.sums is not None
+    _place(current, work, x)
+    transfer.seed(fields, fields.y, work.found.sums, fields.x.grad, call.x_size)
+    transfer.seed(fields, fields.y.grad, v, fields.y, 0)
+    runs, _ = _runs(call, call.fixed_order)
+
+    def launch() -> None:
+        _run(current, CompositeVJP, call, call.variant, work.found.room)
+
+    return current.with_shared_sums(CompositeVJP, call, x, runs, launch)
+
+
+def _place(current: Engine, work: Composite, x: Tensor) -> None:
+    """Bring tile lists, sorted by depth, and inputs onto the device."""
+    call, fields = work.call, current.scratch
+    fields.reserve(y=(1 + call.variant.channels) * call.pixels + MARGIN)
+    current.load(work.alpha.call, work.alpha.ticket, work.alpha_x, work.alpha.background)
+    if current.sorted != work.alpha.ticket:
+        _sort(current, work.alpha.call, work.alpha_x)
+        current.sorted = work.alpha.ticket
+    current.place_inputs(call, x, call.pixels)
+
+
+def _sort(current: Engine, call: Call, x: Tensor) -> None:
+    """Sort each tile's faces by the least depth that they have anywhere."""
+    variant = replace(call.variant, conorm="probabilistic", moves=NO_DERIVATIVES)
+    fields, faces = current.scratch, call.batch * call.faces
+    fields.reserve(layer_depths=faces, entry_begin=2 * faces)
+    launch = current.cache.launch
+    launch(FrontToBack, variant, "bound_depths", faces, items_per_run(faces))
+    nearest = transfer.read(fields, fields.layer_depths, x, faces).view(call.batch, call.faces)
+    order = nearest.argsort(dim=1, stable=True)
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(call.faces).expand_as(order))
+    both = torch.cat([rank, order]).int()
+    transfer.seed(fields, fields.entry_begin, both, fields.entry_begin, 0)
+    tiles = call.batch * call.tiles
+    launch(FrontToBack, variant, "sort_tiles", tiles, items_per_run(tiles))
+
+
+def _runs(call: Call, fixed_order: bool) -> tuple[int, int]:
+    """(runs per batch item, tiles per run)."""
+    runs = 1 if fixed_order else max(1, min(call.tiles, RUNS // call.batch))
+    length = -(-call.tiles // runs)
+    return -(-call.tiles // length), length
+
+
+def _run(
+    current: Engine, kind: type[FrontToBack], call: Call, variant: Variant, room: int
+) -> int:
+    """Run a kernel; how many rows a run needs, if there is too little room, else 0 or less."""
+    per_item, tiles = _runs(call, kind is CompositeVJP and call.fixed_order)
+    stride = room * (AREA * len(kind.planes) + NUMBERS)
+    count = max(1, BUDGET // stride)
+    current.scratch.reserve(
+        rows=min(count, call.batch * per_item) * stride, row_lists=count * room * INTEGERS
+    )
+    needed = 0
+    for begin, size in _portions(call.batch * per_item, count):
+        found = current.cache.launch(kind, variant, "run", size, begin, per_item, tiles, room)
+        needed = max(needed, found)
+    return needed
+
+
+def _portions(total: int, most: int) -> Iterator[tuple[int, int]]:
+    """(begin, size) of portions of at most so many."""
+    for begin in range(0, total, most):
+        yield begin, min(most, total - begin)

@@ -1,0 +1,135 @@
+"""The adjoint of `Composite`: the pixels' fragments are composed again, and swept back to front.
+
+With weights w_i = a_i T_i and T_i the light that those in front let through, a fragment is worth
+g_i = w_bar + sum_c s_bar_c c_i to the loss for each unit of weight. If R_i is what all behind it
+come to, seen from just behind it, the adjoint of its coverage is T_i (g_i - R_i), and
+R_{i-1} = a_i g_i + (1 - a_i) R_i. What lies behind a chunk follows from the sums of the forward
+pass. Then a face's pixels are worked on together, as in `VJP`.
+"""
+
+from typing import Any
+
+import taichi as ti
+
+from taichi_raster.kernels.adjoints import LANES, Adjoints, FaceAdjoints, into
+from taichi_raster.kernels.fragment import Face, Fragment, Meeting
+from taichi_raster.kernels.front_to_back import (
+    AREA,
+    COVERAGE,
+    DEPTH,
+    NOWHERE,
+    VALUE,
+    WEIGHT,
+    FrontToBack,
+    Pixels,
+    Rows,
+)
+from taichi_raster.kernels.vjp import VJP
+from taichi_raster.maths.dual import Number, raw
+from taichi_raster.maths.tracing import element, let, traced
+from taichi_raster.runtime.layout import Limit
+
+
+@ti.data_oriented
+class CompositeVJP(FrontToBack, VJP):
+    """The adjoint of all inputs; `y` has the sums, and `y.grad` their adjoints."""
+
+    planes = (COVERAGE, DEPTH, WEIGHT, VALUE)  # at last `VALUE` has the adjoint of the coverage
+
+    @traced
+    def pixels_of_tile(self) -> Pixels:
+        return Pixels(1)  # what those behind are worth to the loss, in sum
+
+    @traced
+    def start(self, q: Any, lane: Any, pixels: Pixels) -> None:
+        pixels.through.at(lane).set(1.0)
+        worth = 0.0
+        for plane in range(1 + self.channels):
+            at = self.place(plane, q)
+            worth = worth + element(self.fields.y, at) * element(self.fields.y.grad, at)
+        pixels.sums[0].at(lane).set(worth)
+
+    @traced
+    def value(self, m: Meeting, f: Fragment) -> Any:
+        total = element(self.fields.y.grad, m.q)
+        for c, colour in enumerate(self.colours(m, f.mixing)):
+            total = total + raw(colour) * element(self.fields.y.grad, self.place(1 + c, m.q))
+        return let(total)
+
+    @ti.func
+    def compose_pixel(self, lane, found, high, pixels, rows):
+        through, worth, i = pixels.through.at(lane).value, pixels.sums[0].at(lane).value, 0
+        while i < found and through > self.fields.limits[Limit.HIDDEN]:
+            row = self.fields.row_lists[rows.fragments + i]
+            cover = self.fields.rows[rows.planes[COVERAGE] + row * AREA + lane]
+            worth -= through * cover * self.fields.rows[rows.planes[VALUE] + row * AREA + lane]
+            self.fields.rows[rows.depths + i] = through
+            self.fields.row_lists[rows.seen + row] = 1
+            through *= 1.0 - cover
+            i += 1
+        pixels.through.at(lane).set(through)
+        pixels.sums[0].at(lane).set(worth)
+        behind = 0.0
+        if through > self.fields.limits[Limit.HIDDEN] and high < NOWHERE:
+            behind = worth / through
+        while i > 0:
+            i -= 1
+            at = self.fields.row_lists[rows.fragments + i] * AREA + lane
+            before = self.fields.rows[rows.depths + i]
+            cover = self.fields.rows[rows.planes[COVERAGE] + at]
+            value = self.fields.rows[rows.planes[VALUE] + at]
+            self.fields.rows[rows.planes[WEIGHT] + at] = before * cover
+            self.fields.rows[rows.planes[VALUE] + at] = before * (value - behind)
+            behind += cover * (value - behind)
+
+    @ti.func
+    def use(self, b, first_row, first_column, count, run, pixels, rows):
+        for row in range(count):
+            if self.fields.row_lists[rows.seen + row] != 0:
+                face = self.face(b, self.fields.row_lists[rows.faces + row])
+                sums = self.face_sums(face, run)
+                begin, end = self.lanes_of_tile(face, first_row, first_column)
+                for block in range(begin // LANES, (end + LANES - 1) // LANES):
+                    first = block * LANES
+                    where = (first_row, first_column, first, row * AREA + first, rows)
+                    self.vjp_lanes(
+                        face, ti.max(begin - first, 0), ti.min(end - first, LANES), where, sums
+                    )
+                for lane in range(1, LANES):
+                    sums.fold(lane)
+                self.spill(sums)
+
+    @traced
+    def meet_lane(self, face: Face, lane: Any, where: tuple[Any, ...]) -> tuple[Meeting, Any, Any]:
+        first_row, first_column, first, at, rows = where
+        m = self.meet_in_tile(face, first_row, first_column, first + lane)
+        self.weight = let(self.number(WEIGHT, at + lane, rows))
+        self.cover_bar = let(self.number(VALUE, at + lane, rows))
+        seen = let(self.weight > 0.0)
+        return m, seen, seen
+
+    @traced
+    def takes_part(self, f: Fragment, in_image: Any) -> Any:
+        return in_image
+
+    @traced
+    def vjp_fragment(self, m: Meeting, f: Fragment, adjoints: Adjoints) -> None:
+        f_bar = Number(self.cover_bar)
+        bars = [
+            Number(let(self.weight * element(self.fields.y.grad, self.place(1 + c, m.q))))
+            for c in range(self.channels)
+        ]
+        k_bar = None if f.edge.f_k is None else f.edge.f_k * f_bar
+        d_bar = self.vjp_edge(f, f.edge.f_u * f_bar, k_bar, adjoints)
+        mixing_bar = self.sampler.vjp(self, m, f.mixing, bars, adjoints)
+        self.vjp_surface(m, f, d_bar, *self.vjp_mixing(m, f, mixing_bar, 0.0), adjoints)
+
+    @traced
+    def spill(self, sums: FaceAdjoints) -> None:
+        """Add a face's adjoints in place; other threads may do so, too."""
+        for (part, offset), lanes in sums.sums.items():
+            if part in sums.starts:
+                sums.share(sums.starts[part] + offset, lanes.at(0).value)
+            else:
+                at = let(sums.face.at * sums.sizes[part] + offset)
+                into(self, part, at, lanes.at(0).value)
