@@ -88,14 +88,50 @@ def test_the_order_that_faces_are_given_in_is_nothing(gamma: float | None) -> No
     )
 
 
-def test_what_hardly_shows_may_be_left_out() -> None:
-    """Fragments behind less than the threshold of light are not listed."""
-    vertices, colours = scene(1, 12)
+@pytest.mark.parametrize("hidden", [1e-2, 1e-3])
+def test_what_hardly_shows_changes_colours_by_no_more_than_it_may(hidden: float) -> None:
+    """The colours lie between 0 and 1, so that they differ by no more than 1."""
+    vertices, colours = scene(1, 40)
     every, most = (
-        tr.SoftRasterizer(16, tr.Distribution("gaussian", 0.1), tr.OverDepth(), threshold=least)
-        for least in (0.0, 1e-6)
+        tr.SoftRasterizer(16, tr.Distribution("gaussian", 0.1), tr.OverDepth(hidden=least))
+        for least in (0.0, hidden)
     )
-    torch.testing.assert_close(most(vertices, colours), every(vertices, colours), rtol=0, atol=2e-5)
+    error = (most(vertices, colours) - every(vertices, colours)).abs().max()
+    assert hidden / 100 < float(error) <= hidden
+
+
+@F64
+def test_what_is_hidden_has_no_gradient() -> None:
+    """Of three sheets, each of which lets through 2%, the last is behind 0.04%."""
+    vertices, colours = sheets([1.0, 3.0, 2.0], [0.2, 0.4, 0.6], torch.float64)
+    colours = colours.clone().requires_grad_()
+    edge = tr.Distribution("uniform", 1e9, shift=0.96)
+    renderer = tr.SoftRasterizer(8, edge, tr.OverDepth(), near=NEAR, far=FAR)
+    (slope,) = torch.autograd.grad(renderer(vertices, colours).sum(), colours)
+    reached = slope[0].abs().sum((1, 2)) > 0
+    assert reached.tolist() == [True, False, True]
+
+
+@F64
+@pytest.mark.parametrize("orthographic", [False, True])
+def test_many_faces_at_all_depths_are_composed_in_order(orthographic: bool) -> None:
+    """More than are composed at a time, some as deep as the scene: as the lists say."""
+    g = torch.Generator().manual_seed(11)
+    xy = torch.rand(1, 900, 3, 2, generator=g, dtype=torch.float64) * 2 - 1
+    z = 1 + 3 * torch.rand(1, 900, 1, generator=g, dtype=torch.float64)
+    z = z + torch.rand(1, 900, 3, generator=g, dtype=torch.float64) ** 8 * 3
+    leaves = [torch.cat([xy, z[..., None]], -1), torch.rand(1, 900, 3, 2, generator=g)]
+    leaves = [leaf.double().requires_grad_() for leaf in leaves]
+    edge = tr.Distribution("uniform", 0.1, shift=-0.98)  # faint
+    renderer = tr.SoftRasterizer((13, 21), edge, tr.OverDepth(), orthographic=orthographic)
+    found = []
+    for method in ("closed_forms", "autodiff"):
+        with tr.derivatives_by(method):
+            image = renderer(*leaves)
+            found.append([image, *torch.autograd.grad(image.square().sum(), leaves)])
+    for one, other in zip(*found, strict=True):
+        size = float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11 * size)
 
 
 def test_a_near_shape_does_not_grow() -> None:
@@ -300,8 +336,9 @@ def test_lists_are_as_deep_as_they_need_to_be(monkeypatch: pytest.MonkeyPatch) -
         tr.lift_triangles(shape.expand(1, 9, 3, 2), z).to(tr.runtime().dtype)
         for shape in (torch.tensor(COVER), speck)
     )
-    for faces in (few, many, few):
-        renderer(faces, torch.ones_like(faces))
+    with tr.derivatives_by("autodiff"):  # which goes by lists
+        for faces in (few, many, few):
+            renderer(faces, torch.ones_like(faces))
     assert depths == [1, 9, 1]
 
 
