@@ -24,13 +24,13 @@ import tyro
 from judge_again import fixed_softnesses, methods
 from rich.console import Console
 from rich.table import Table
-from scenes import icosphere_faces, timed, torch_threads
 from tyro.conf import Positional
 
 import taichi_raster as tr
 from meta.evaluation.evaluate import evaluate
 from meta.evaluation.stats import compare
 from meta.study.plan import ANNEALED, LEARNED, soft_renderer
+from scenes import icosphere_faces, timed, torch_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))

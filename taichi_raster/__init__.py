@@ -47,6 +47,7 @@ with fast_import.quickly():
         voxelise,
     )
     from taichi_raster.fitting.pyramid import area_average, at_size, coarse_size, proxy_mesh
+    from taichi_raster.fitting.report import ReportView, write_report
     from taichi_raster.fitting.rest import Rest
     from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
     from taichi_raster.fitting.steps import ImageSteps, image_steps
@@ -143,6 +144,7 @@ __all__ = [
     "PinholeCamera",
     "PointLight",
     "ProjectedFaces",
+    "ReportView",
     "Rest",
     "Runtime",
     "Schedule",
@@ -217,4 +219,5 @@ __all__ = [
     "volume",
     "voxel_iou",
     "voxelise",
+    "write_report",
 ]

@@ -227,6 +227,8 @@ WITHOUT_TENSORS = {
     "Geometric",
     "Knots",
     "Rest",
+    "ReportView",
+    "write_report",
     "UniformAdam",  # without products of matrices
     "Schedule",
     "coarse_size",
