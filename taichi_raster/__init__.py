@@ -51,6 +51,7 @@ with fast_import.quickly():
     from taichi_raster.fitting.rest import Rest
     from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
     from taichi_raster.fitting.steps import ImageSteps, image_steps
+    from taichi_raster.fitting.unwrapping import unwrap
     from taichi_raster.presets import published
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
@@ -214,6 +215,7 @@ __all__ = [
     "tabulate",
     "torus",
     "torus_knot",
+    "unwrap",
     "uv_sphere",
     "vertex_normals",
     "volume",

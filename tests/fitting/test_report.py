@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_the_mesh_is_in_the_viewer(tmp_path: Path) -> None:
         if base64.b64decode(text[:8]).startswith(b"glTF")
     ]
     assert len(models) == 1
-    shown = trimesh.load(io.BytesIO(models[0]), file_type="glb", force="mesh")
+    shown: Any = trimesh.load(io.BytesIO(models[0]), file_type="glb", force="mesh")
     assert len(shown.faces) == len(mesh.faces)
     assert np.allclose(shown.bounds[1], mesh.vertices.max(0).values.numpy())
 

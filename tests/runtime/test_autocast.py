@@ -229,6 +229,7 @@ WITHOUT_TENSORS = {
     "Rest",
     "ReportView",
     "write_report",
+    "unwrap",
     "UniformAdam",  # without products of matrices
     "Schedule",
     "coarse_size",
