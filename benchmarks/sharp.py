@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from peers import Scene, deodr
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -55,27 +56,6 @@ class Options:
     memory: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A sphere in front of a camera.
-
-    Attributes:
-        vertices: (V, 3): x and y in NDC, and z; colours: (V, 3); faces: (F, 3).
-    """
-
-    vertices: Tensor
-    colours: Tensor
-    faces: Tensor
-
-    @staticmethod
-    def of(subdivisions: int) -> Scene:
-        mesh = tr.icosphere(subdivisions, 0.7)
-        camera = tr.PerspectiveCamera(tr.orbit(2.7, 20.0, 30.0), fov=42.0)
-        vertices = camera.project(mesh.vertices[None].float())[0]
-        colours = torch.rand(vertices.shape, generator=torch.Generator().manual_seed(0))
-        return Scene(vertices, colours, mesh.faces)
-
-
 def ours(scene: Scene, size: int) -> Callable[[], Tensor]:
     """Forward and backward."""
     vertices = tr.gather_faces(scene.vertices[None], scene.faces).requires_grad_()
@@ -89,79 +69,6 @@ def ours(scene: Scene, size: int) -> Callable[[], Tensor]:
         return image.detach()
 
     return call
-
-
-class Deodr:
-    """Forward and backward by DEODR, which antialiases the silhouette alone, or all edges.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
-
-    def __init__(
-        self,
-        scene: Scene,
-        size: int,
-        weights: np.ndarray | None = None,
-        all_edges: bool = False,
-    ) -> None:
-        from deodr.differentiable_renderer import Scene2D
-
-        places = (scene.vertices[:, :2] * torch.tensor([1.0, -1.0]) + 1) * size / 2
-        self.faces = scene.faces.numpy()
-        count, corners = len(self.faces), len(places)
-        self.picture = Scene2D(
-            faces=self.faces.astype(np.uint32),
-            faces_uv=np.zeros((count, 3), np.uint32),
-            ij=places.double().numpy(),
-            depths=scene.vertices[:, 2].double().numpy(),
-            textured=np.zeros(count, bool),
-            uv=np.zeros((1, 2)),
-            shade=np.zeros(corners),
-            colors=scene.colours.double().numpy(),
-            shaded=np.zeros(count, bool),
-            edgeflags=np.zeros((count, 3), bool),
-            height=size,
-            width=size,
-            nb_colors=3,
-            texture=np.zeros((2, 2, 3)),
-            background_color=np.zeros(3),
-            clockwise=False,
-            backface_culling=True,
-            perspective_correct=False,  # it has no gradient of that
-            integer_pixel_centers=False,
-        )
-        self.beside = neighbours(self.faces)
-        self.all_edges = all_edges
-        random = np.random.default_rng(1).standard_normal((size, size, 3))
-        self.weights = random if weights is None else weights
-
-    def __call__(self) -> np.ndarray:
-        corner = self.picture.ij[self.faces]
-        edge, diagonal = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
-        front = edge[:, 0] * diagonal[:, 1] - edge[:, 1] * diagonal[:, 0] < 0
-        silhouette = front[:, None] & ~front[self.beside]
-        self.picture.edgeflags = silhouette | self.all_edges
-        self.picture.clear_gradients()
-        image, _ = self.picture.render(1)
-        self.picture.render_backward(self.weights, make_copies=False)
-        return image
-
-
-def deodr(
-    scene: Scene, size: int, weights: np.ndarray | None = None, all_edges: bool = False
-) -> Deodr | None:
-    """None if it is not installed."""
-    try:
-        return Deodr(scene, size, weights, all_edges)
-    except ImportError:
-        return None
-
-
-def neighbours(faces: np.ndarray) -> np.ndarray:
-    """(F, 3): the face on the other side of each edge of a closed mesh."""
-    owner = {(u, v): f for f, (a, b, c) in enumerate(faces) for u, v in ((a, b), (b, c), (c, a))}
-    return np.array([[owner[v, u] for u, v in ((a, b), (b, c), (c, a))] for a, b, c in faces])
 
 
 def added_memory(size: int, subdivisions: int) -> float:
