@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import sharp_end
 import torch
 import tyro
 from plots import draw
@@ -105,6 +106,10 @@ def main(options: Options) -> None:
             "softnesses": compare_softnesses(options, console),
             "depths": compare_depths(options, console),
         }
+    if options.arch == "cpu":
+        table, results["sharp end"] = sharp_end.table_of(sharp_end.Options())
+        console.print("[bold]A step at the sharp end, beside other renderers, ms[/bold]")
+        console.print(table)
     results |= {
         "alone": measure_alone(options, console),
         "yardsticks after": yardsticks(options.repeats),

@@ -5,8 +5,10 @@
     python benchmarks/sharp.py --gradients spot.obj      # slopes of a mesh's picture, not times
 
 Forward and backward of RGB, gradients of the vertices and of their colours. The scene is an
-icosphere with backs culled. Both are timed in turn, in one process. DEODR draws hard pictures whose
-silhouettes alone are antialiased; ours are exact areas. It has one thread, and ours all cores.
+icosphere with backs culled. All are timed in turn, in one process, once they are warm. Ours are
+exact areas: every edge is antialiased. DEODR draws hard pictures and antialiases the edges that it
+is given: those of the silhouette, as its users do, or all edges, which is the picture that is like
+ours. It has one thread, and ours all cores.
 Memory is what a forward and backward adds at its most (Linux; a process for each scene).
 """
 
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from peers import Scene, deodr
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -38,7 +41,8 @@ class Options:
     Args:
         sizes: sides of the picture, in pixels.
         subdivisions: of the icosphere: 20 faces, times 4 for each.
-        repeats: timed calls of each kind, after one that compiles.
+        repeats: timed calls of each kind.
+        warm: untimed calls of each kind before that.
         gradients: a mesh file: instead of times, how well slopes of its picture along 12 motions
             agree with central differences of pictures of 16 x 16 samples a pixel.
         memory: print, as JSON, what one scene takes, and nothing else: size, subdivisions.
@@ -46,30 +50,10 @@ class Options:
 
     sizes: tuple[int, ...] = (64, 256, 1024)
     subdivisions: tuple[int, ...] = (3, 5, 6)
-    repeats: int = 11
+    repeats: int = 15
+    warm: int = 6
     gradients: Path | None = None
     memory: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A sphere in front of a camera.
-
-    Attributes:
-        vertices: (V, 3): x and y in NDC, and z; colours: (V, 3); faces: (F, 3).
-    """
-
-    vertices: Tensor
-    colours: Tensor
-    faces: Tensor
-
-    @staticmethod
-    def of(subdivisions: int) -> Scene:
-        mesh = tr.icosphere(subdivisions, 0.7)
-        camera = tr.PerspectiveCamera(tr.orbit(2.7, 20.0, 30.0), fov=42.0)
-        vertices = camera.project(mesh.vertices[None].float())[0]
-        colours = torch.rand(vertices.shape, generator=torch.Generator().manual_seed(0))
-        return Scene(vertices, colours, mesh.faces)
 
 
 def ours(scene: Scene, size: int) -> Callable[[], Tensor]:
@@ -85,69 +69,6 @@ def ours(scene: Scene, size: int) -> Callable[[], Tensor]:
         return image.detach()
 
     return call
-
-
-class Deodr:
-    """Forward and backward by DEODR.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
-
-    def __init__(self, scene: Scene, size: int, weights: np.ndarray | None = None) -> None:
-        from deodr.differentiable_renderer import Scene2D
-
-        places = (scene.vertices[:, :2] * torch.tensor([1.0, -1.0]) + 1) * size / 2
-        self.faces = scene.faces.numpy()
-        count, corners = len(self.faces), len(places)
-        self.picture = Scene2D(
-            faces=self.faces.astype(np.uint32),
-            faces_uv=np.zeros((count, 3), np.uint32),
-            ij=places.double().numpy(),
-            depths=scene.vertices[:, 2].double().numpy(),
-            textured=np.zeros(count, bool),
-            uv=np.zeros((1, 2)),
-            shade=np.zeros(corners),
-            colors=scene.colours.double().numpy(),
-            shaded=np.zeros(count, bool),
-            edgeflags=np.zeros((count, 3), bool),
-            height=size,
-            width=size,
-            nb_colors=3,
-            texture=np.zeros((2, 2, 3)),
-            background_color=np.zeros(3),
-            clockwise=False,
-            backface_culling=True,
-            perspective_correct=False,  # it has no gradient of that
-            integer_pixel_centers=False,
-        )
-        self.beside = neighbours(self.faces)
-        random = np.random.default_rng(1).standard_normal((size, size, 3))
-        self.weights = random if weights is None else weights
-
-    def __call__(self) -> np.ndarray:
-        corner = self.picture.ij[self.faces]
-        edge, diagonal = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
-        front = edge[:, 0] * diagonal[:, 1] - edge[:, 1] * diagonal[:, 0] < 0
-        self.picture.edgeflags = front[:, None] & ~front[self.beside]  # the silhouette
-        self.picture.clear_gradients()
-        image, _ = self.picture.render(1)
-        self.picture.render_backward(self.weights, make_copies=False)
-        return image
-
-
-def deodr(scene: Scene, size: int, weights: np.ndarray | None = None) -> Deodr | None:
-    """None if it is not installed."""
-    try:
-        return Deodr(scene, size, weights)
-    except ImportError:
-        return None
-
-
-def neighbours(faces: np.ndarray) -> np.ndarray:
-    """(F, 3): the face on the other side of each edge of a closed mesh."""
-    owner = {(u, v): f for f, (a, b, c) in enumerate(faces) for u, v in ((a, b), (b, c), (c, a))}
-    return np.array([[owner[v, u] for u, v in ((a, b), (b, c), (c, a))] for a, b, c in faces])
 
 
 def added_memory(size: int, subdivisions: int) -> float:
@@ -175,11 +96,11 @@ def main(options: Options) -> None:
         for name, (cosine, slope) in slopes(options.gradients, options.sizes[0]).items():
             print(f"{name}: cosine {cosine:.4f}, slope {slope:.3f}")
         return
-    table = Table("faces", "pixels", "ours, ms", "DEODR, ms", "ours / DEODR", "MiB")
+    table = Table("faces", "pixels", "ours, ms", *(f"{name}, ms" for name in PEERS), *RATIOS, "MiB")
     with torch_threads(1):
         for size in options.sizes:
             for subdivisions in options.subdivisions:
-                table.add_row(*row(size, subdivisions, options.repeats))
+                table.add_row(*row(size, subdivisions, options))
     Console().print(table)
 
 
@@ -255,30 +176,32 @@ def _deodr_adjoint(
     return moved * torch.tensor([1.0, -1.0])
 
 
-def row(size: int, subdivisions: int, repeats: int) -> list[str]:
+NONE = "–"
+PEERS = ("DEODR", "DEODR, all edges")
+RATIOS = ("ours / DEODR", "ours / all edges")
+
+
+def row(size: int, subdivisions: int, options: Options) -> list[str]:
     scene = Scene.of(subdivisions)
     calls: dict[str, Callable[[], Any]] = {"ours": ours(scene, size)}
-    peer = deodr(scene, size)
-    if peer is not None:
-        calls["DEODR"] = peer
-        difference = np.abs(peer() - calls["ours"]()[0, ..., :3].numpy()).mean()
+    for name in PEERS:
+        peer = deodr(scene, size, all_edges=name != "DEODR")
+        if peer is not None:
+            calls[name] = peer
+    if len(calls) > 1:
+        difference = np.abs(calls["DEODR"]() - calls["ours"]()[0, ..., :3].numpy()).mean()
         if difference > 0.1:
             raise ValueError(f"the two draw different scenes: colours differ by {difference:.3f}")
-    times = timed(calls, repeats)
+    timed(calls, options.warm)
+    times = timed(calls, options.repeats)
     again = [sys.executable, __file__, "--memory", str(size), str(subdivisions)]
     printed = subprocess.run(again, capture_output=True, check=True, text=True).stdout
     memory = float(printed.splitlines()[-1])
     shown = {name: f"{t[1]:.2f} [{t[0]:.2f}, {t[2]:.2f}]" for name, t in times.items()}
-    ratio = f"{times['ours'][1] / times['DEODR'][1]:.2f}" if peer is not None else ""
-    pixels = f"{size} x {size}"
-    return [
-        f"{len(scene.faces):,}",
-        pixels,
-        shown["ours"],
-        shown.get("DEODR", "–"),
-        ratio,
-        f"{memory:.0f}",
-    ]
+    ratios = [f"{times['ours'][1] / times[p][1]:.2f}" if p in times else "" for p in PEERS]
+    peers = [shown.get(name, NONE) for name in PEERS]
+    cells = [f"{len(scene.faces):,}", f"{size} x {size}", shown["ours"], *peers, *ratios]
+    return [*cells, f"{memory:.0f}"]
 
 
 if __name__ == "__main__":

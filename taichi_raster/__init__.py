@@ -47,9 +47,11 @@ with fast_import.quickly():
         voxelise,
     )
     from taichi_raster.fitting.pyramid import area_average, at_size, coarse_size, proxy_mesh
+    from taichi_raster.fitting.report import ReportView, write_report
     from taichi_raster.fitting.rest import Rest
     from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
     from taichi_raster.fitting.steps import ImageSteps, image_steps
+    from taichi_raster.fitting.unwrapping import unwrap
     from taichi_raster.presets import published
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
@@ -143,6 +145,7 @@ __all__ = [
     "PinholeCamera",
     "PointLight",
     "ProjectedFaces",
+    "ReportView",
     "Rest",
     "Runtime",
     "Schedule",
@@ -212,9 +215,11 @@ __all__ = [
     "tabulate",
     "torus",
     "torus_knot",
+    "unwrap",
     "uv_sphere",
     "vertex_normals",
     "volume",
     "voxel_iou",
     "voxelise",
+    "write_report",
 ]

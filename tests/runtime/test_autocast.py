@@ -227,6 +227,9 @@ WITHOUT_TENSORS = {
     "Geometric",
     "Knots",
     "Rest",
+    "ReportView",
+    "write_report",
+    "unwrap",
     "UniformAdam",  # without products of matrices
     "Schedule",
     "coarse_size",
