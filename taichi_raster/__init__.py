@@ -76,6 +76,9 @@ with fast_import.quickly():
     )
     from taichi_raster.scene.clipping import ClippedFaces, clip_near
     from taichi_raster.scene.joining import join
+    from taichi_raster.scene.lenses.base import Lens
+    from taichi_raster.scene.lenses.brown_conrady import BrownConradyLens
+    from taichi_raster.scene.lenses.kannala_brandt import KannalaBrandtLens
     from taichi_raster.scene.lighting import (
         AmbientLight,
         DirectionalLight,
@@ -104,6 +107,7 @@ with fast_import.quickly():
         torus_knot,
         uv_sphere,
     )
+    from taichi_raster.scene.resampling import undistort
     from taichi_raster.softness.conorm import TConorm
     from taichi_raster.softness.edge import Distribution, EdgeSoftness
     from taichi_raster.softness.mlp import MLPSoftness
@@ -113,6 +117,7 @@ with fast_import.quickly():
 
 __all__ = [
     "AmbientLight",
+    "BrownConradyLens",
     "Camera",
     "ClippedFaces",
     "Constant",
@@ -128,8 +133,10 @@ __all__ = [
     "HardBuffers",
     "HardDepth",
     "ImageSteps",
+    "KannalaBrandtLens",
     "Knots",
     "LaplacianLoss",
+    "Lens",
     "MLPDepth",
     "MLPSoftness",
     "Material",
@@ -212,6 +219,7 @@ __all__ = [
     "tabulate",
     "torus",
     "torus_knot",
+    "undistort",
     "uv_sphere",
     "vertex_normals",
     "volume",

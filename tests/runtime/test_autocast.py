@@ -129,11 +129,20 @@ def intrinsics(x: Scene) -> tr.Camera:
     return tr.conventions.from_opencv(x["rotation"], x["translation"], matrix, 512)
 
 
+def through(make: Callable[[Tensor], tr.Lens]) -> Callable[[Scene], tr.Camera]:
+    """A camera with a lens; all of its faces are within it."""
+    return lambda x: tr.PerspectiveCamera(
+        tr.look_at(2 * x["eye"]), 41.3, lens=make(-0.031 * x["numbers"])
+    )
+
+
 CASES: dict[str, Callable[[Scene], Tensor]] = {
+    "BrownConradyLens": seen_by(through(tr.BrownConradyLens)),
     "DistributionDepth": rendered(depth=tr.DistributionDepth("gaussian", 0.1)),
     "EdgeLengthLoss": lambda x: tr.EdgeLengthLoss(FACES, 42, None)(x["vertices"]),
     "FlatteningLoss": lambda x: tr.FlatteningLoss(FACES, 42)(x["vertices"]),
     "HardDepth": rendered(depth=tr.HardDepth()),
+    "KannalaBrandtLens": seen_by(through(tr.KannalaBrandtLens)),
     "LaplacianLoss": lambda x: tr.LaplacianLoss(FACES, 42)(x["vertices"]),
     "MLPDepth": rendered(depth=tr.MLPDepth((2, 2), gamma=0.1)),
     "MLPSoftness": by_network(tr.MLPSoftness((2, 2)), "edge.weights"),
@@ -189,6 +198,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "SmoothOffsets": smoothed,
     "subdivide": lambda x: tr.subdivide(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "surface_distance": lambda x: tr.surface_distance(x["points"], x["vertices"], FACES),
+    "undistort": lambda x: tr.undistort(x["image"], through(tr.BrownConradyLens)(x)),
     "vertex_normals": lambda x: tr.vertex_normals(x["vertices"], FACES, "angle"),
     "volume": lambda x: tr.volume(x["vertices"], FACES),
     "voxelise": lambda x: tr.voxelise(x["vertices"], FACES, 8).float(),
@@ -207,6 +217,7 @@ ELSEWHERE = {
     "EdgeSoftness": "SoftRasterizer",
     "HardBuffers": "hard_buffers",
     "ImageSteps": "image_steps",
+    "Lens": "BrownConradyLens",
     "Material": "shade_flat",
     "Mesh": "normalise",
     "PictureStart": "picture_start",
