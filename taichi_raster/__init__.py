@@ -93,6 +93,7 @@ with fast_import.quickly():
     from taichi_raster.scene.mesh import Mesh, normalise, subdivide
     from taichi_raster.scene.mesh_files import load_mesh, save_mesh
     from taichi_raster.scene.normals import face_normals, vertex_normals
+    from taichi_raster.scene.pose import Pose, centre_and_size
     from taichi_raster.scene.procedural import (
         blob,
         box,
@@ -149,6 +150,7 @@ __all__ = [
     "PictureStart",
     "PinholeCamera",
     "PointLight",
+    "Pose",
     "ProjectedFaces",
     "Rest",
     "Runtime",
@@ -169,6 +171,7 @@ __all__ = [
     "blob",
     "box",
     "capsule",
+    "centre_and_size",
     "chamfer_distance",
     "clip_near",
     "coarse_size",

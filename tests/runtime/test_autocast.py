@@ -136,6 +136,12 @@ def through(make: Callable[[Tensor], tr.Lens]) -> Callable[[Scene], tr.Camera]:
     )
 
 
+def moved(x: Scene) -> tr.Pose:
+    pose = tr.Pose.from_six(x["points"][:, :2].flatten(1), x["translation"])
+    unknowns = 0.1 * torch.cat([x["eye"], x["translation"]], dim=-1)
+    return pose.moved(unknowns, *tr.centre_and_size(x["vertices"]))
+
+
 CASES: dict[str, Callable[[Scene], Tensor]] = {
     "BrownConradyLens": seen_by(through(tr.BrownConradyLens)),
     "DistributionDepth": rendered(depth=tr.DistributionDepth("gaussian", 0.1)),
@@ -150,6 +156,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "OrthographicCamera": seen_by(lambda x: tr.OrthographicCamera(tr.look_at(x["eye"]), 1.3)),
     "OverDepth": rendered(depth=tr.OverDepth(0.1)),
     "PerspectiveCamera": seen_by(camera),
+    "Pose": lambda x: moved(x).opengl,
     "PinholeCamera": seen_by(lambda x: tr.PinholeCamera(tr.look_at(x["eye"]), (1.3, 1.7))),
     "SharpRasterizer": lambda x: tr.SharpRasterizer(6)(faces_of(x), x["colours"]),
     "SoftRasterizer": rendered(),
@@ -225,6 +232,7 @@ ELSEWHERE = {
     "ProjectedFaces": "PerspectiveCamera",
     "SoftmaxDepth": "SoftRasterizer",
     "UVTexture": "SurfaceTexture",
+    "centre_and_size": "Pose",
     "conventions": "from_opencv",
     "gather_faces": "SoftRasterizer",
     "illuminate": "shade_flat",
