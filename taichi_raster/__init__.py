@@ -78,6 +78,9 @@ with fast_import.quickly():
     )
     from taichi_raster.scene.clipping import ClippedFaces, clip_near
     from taichi_raster.scene.joining import join
+    from taichi_raster.scene.lenses.base import Lens
+    from taichi_raster.scene.lenses.brown_conrady import BrownConradyLens
+    from taichi_raster.scene.lenses.kannala_brandt import KannalaBrandtLens
     from taichi_raster.scene.lighting import (
         AmbientLight,
         DirectionalLight,
@@ -92,6 +95,7 @@ with fast_import.quickly():
     from taichi_raster.scene.mesh import Mesh, normalise, subdivide
     from taichi_raster.scene.mesh_files import load_mesh, save_mesh
     from taichi_raster.scene.normals import face_normals, vertex_normals
+    from taichi_raster.scene.pose import Pose, centre_and_size
     from taichi_raster.scene.procedural import (
         blob,
         box,
@@ -106,6 +110,7 @@ with fast_import.quickly():
         torus_knot,
         uv_sphere,
     )
+    from taichi_raster.scene.resampling import undistort
     from taichi_raster.softness.conorm import TConorm
     from taichi_raster.softness.edge import Distribution, EdgeSoftness
     from taichi_raster.softness.mlp import MLPSoftness
@@ -115,6 +120,7 @@ with fast_import.quickly():
 
 __all__ = [
     "AmbientLight",
+    "BrownConradyLens",
     "Camera",
     "ClippedFaces",
     "Constant",
@@ -130,8 +136,10 @@ __all__ = [
     "HardBuffers",
     "HardDepth",
     "ImageSteps",
+    "KannalaBrandtLens",
     "Knots",
     "LaplacianLoss",
+    "Lens",
     "MLPDepth",
     "MLPSoftness",
     "Material",
@@ -144,6 +152,7 @@ __all__ = [
     "PictureStart",
     "PinholeCamera",
     "PointLight",
+    "Pose",
     "ProjectedFaces",
     "ReportView",
     "Rest",
@@ -165,6 +174,7 @@ __all__ = [
     "blob",
     "box",
     "capsule",
+    "centre_and_size",
     "chamfer_distance",
     "clip_near",
     "coarse_size",
@@ -215,6 +225,7 @@ __all__ = [
     "tabulate",
     "torus",
     "torus_knot",
+    "undistort",
     "unwrap",
     "uv_sphere",
     "vertex_normals",

@@ -7,18 +7,27 @@ is counter-clockwise to the eye is counter-clockwise in NDC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster import checks
-from taichi_raster.runtime.precision import product
-from taichi_raster.scene.clipping import clip_near
+from taichi_raster.scene.camera_base import (
+    SIDES,
+    SMALLEST_DIVISOR,
+    Camera,
+    ProjectedFaces,
+    check_finite,
+    check_pair,
+    columns,
+    like,
+    over_batch,
+    polygon,
+)
 from taichi_raster.scene.faces import check_faces, gather_faces, lift_triangles
-from taichi_raster.scene.movable import Movable
 from taichi_raster.scene.views import look_at, orbit
 
 __all__ = [
@@ -33,111 +42,6 @@ __all__ = [
     "look_at",
     "orbit",
 ]
-
-# A point nearer than this to the plane of the eye, or behind it, is divided by this instead of by
-# its depth: its x and y stay finite (and its z, which makes the renderer drop the face, is kept).
-_SMALLEST_DIVISOR = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class ProjectedFaces(Movable):
-    """Faces as the renderer takes them.
-
-    Attributes:
-        vertices: (B, F', 3, 3) in NDC.
-        attributes: (B, F', 3, C), or None.
-        source: (B, F') the face that each came from, -1 for padding.
-    """
-
-    vertices: Float[Tensor, "B F 3 3"]
-    attributes: Float[Tensor, "B F 3 C"] | None
-    source: Int[Tensor, "B F"]
-
-
-@dataclass(frozen=True, eq=False)
-class Camera(Movable):
-    """A camera, or B of them, somewhere in the world; subclasses say how it projects.
-
-    Attributes:
-        view: (B, 4, 4) world to camera, from `look_at` or `orbit`.
-    """
-
-    view: Float[Tensor, "B 4 4"]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "view", checks.array("view", self.view))
-        if self.view.ndim != 3 or self.view.shape[1:] != (4, 4):
-            raise ValueError(f"view: must be (B, 4, 4), got {tuple(self.view.shape)}")
-        _check_finite("view", self.view)
-
-    def to_image(self, points: Float[Tensor, "B *n 3"]) -> Float[Tensor, "B *n 3"]:
-        """Points in camera space to (x, y, z), x and y in NDC."""
-        raise NotImplementedError
-
-    @property
-    def eye(self) -> Float[Tensor, "B 3"]:
-        """Where the cameras stand in the world."""
-        rotation, translation = self.view[:, :3, :3], self.view[:, :3, 3:]
-        return -product(rotation.mT, translation)[..., 0]
-
-    def towards_eye(self, points: Float[Tensor, "B *n 3"]) -> Float[Tensor, "B *n 3"]:
-        """From world points to the eye, of any length: what a highlight or a back side depends on.
-
-        `points` may have a batch of 1 for B cameras, or B for one camera.
-        """
-        return over_batch(self.eye, points) - points
-
-    def to_camera(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
-        """World points to camera space: x right, y up, z forward."""
-        batch = len(self.view)
-        checks.floats("vertices", vertices)
-        if vertices.ndim != 3 or vertices.shape[2] != 3:
-            raise ValueError(f"vertices: must be (B, V, 3), got {tuple(vertices.shape)}")
-        if batch != 1 and vertices.shape[0] not in (1, batch):
-            raise ValueError(
-                f"vertices: batch must be 1 or that of the cameras, {batch}, "
-                f"got {vertices.shape[0]}"
-            )
-        view = self.view.to(vertices)
-        return product(vertices, view[:, :3, :3].mT) + view[:, None, :3, 3]
-
-    def project(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
-        """World points to (x, y, z): x and y in NDC, z the distance along the view axis.
-
-        x and y are in units of half the shorter image side, whatever the image's aspect. `vertices`
-        may have a batch of 1 for B cameras, or B for one camera. A point in or behind the plane of
-        the eye gets a z <= 0, which makes the renderer drop its faces, and finite x and y; use
-        `project_faces` where faces may cross that plane.
-
-        Raises:
-            ValueError: for another shape of `vertices`.
-        """
-        return self.to_image(self.to_camera(vertices))
-
-    def project_faces(
-        self,
-        vertices: Float[Tensor, "B V 3"],
-        faces: Int[Tensor, "*B F 3"],
-        attributes: Float[Tensor, "B F 3 C"] | None = None,
-        near: float = 0.1,
-    ) -> ProjectedFaces:
-        """Transform, gather, cut at the near plane (see `clip_near`), and project.
-
-        Args:
-            vertices: (B, V, 3), or (1, V, 3) for B cameras.
-            faces: (F, 3), or (B, F, 3) padded with -1, as for `gather_faces`.
-            attributes: (B, F, 3, C) per-corner values to cut along, or (1, F, 3, C).
-            near: distance of the plane, positive; give the renderer the same.
-
-        Raises:
-            ValueError: for other shapes.
-        """
-        corners = gather_faces(self.to_camera(vertices), faces)
-        extra = () if attributes is None else (attributes.expand(len(corners), -1, -1, -1),)
-        clipped = clip_near(corners, extra, near)
-        image = self.to_image(clipped.corners.flatten(1, 2)).view_as(clipped.corners)
-        shown = clipped.attributes[0] if clipped.attributes else None
-        return ProjectedFaces(image, shown, clipped.source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,11 +75,17 @@ class PerspectiveCamera(Camera):
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """NDC x and y, and z along the view axis, of points (B, V, 3) in camera space."""
-        x, y, z = points.unbind(-1)
-        fov = _like("fov", self.fov, points)
-        half_side = torch.tan(torch.deg2rad(fov) / 2)
-        divisor = z.clamp_min(_SMALLEST_DIVISOR) * half_side.reshape(-1, 1)
+        x, y, z = self._bent(points).unbind(-1)
+        divisor = z.clamp_min(SMALLEST_DIVISOR) * self._half_side(points)
         return torch.stack([x / divisor, y / divisor, z], dim=-1)
+
+    def from_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+        """Camera-space points of NDC x and y, and z > 0; NaN where no ray of the lens arrives."""
+        scale = points[..., 2:] * self._half_side(points)[..., None]
+        return self._bent(torch.cat([points[..., :2] * scale, points[..., 2:]], -1), back=True)
+
+    def _half_side(self, points: Tensor) -> Tensor:
+        return torch.tan(torch.deg2rad(like("fov", self.fov, points)) / 2).reshape(-1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,22 +112,34 @@ class PinholeCamera(Camera):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("focal", "principal"):
-            _check_pair(name, getattr(self, name), len(self.view))
+            check_pair(name, getattr(self, name), len(self.view))
         if not bool((checks.array("focal", self.focal) > 0).all()):
             raise ValueError(f"focal: must be positive, got {self.focal}")
         skew = checks.array("skew", self.skew)
         if skew.shape not in ((), (1,), (len(self.view),)):
             raise ValueError(f"skew: must be a number or (B,), got {tuple(skew.shape)}")
-        _check_finite("skew", skew)
+        check_finite("skew", skew)
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """NDC x and y, and z along the view axis, of points (B, V, 3) in camera space."""
-        x, y, z = points.unbind(-1)
-        fx, fy = _columns("focal", self.focal, points)
-        px, py = _columns("principal", self.principal, points)
-        skew = _like("skew", self.skew, points).reshape(-1, 1)
-        divisor = z.clamp_min(_SMALLEST_DIVISOR)
+        x, y, z = self._bent(points).unbind(-1)
+        fx, fy, skew, px, py = self._intrinsics(points)
+        divisor = z.clamp_min(SMALLEST_DIVISOR)
         return torch.stack([(fx * x + skew * y) / divisor + px, fy * y / divisor + py, z], dim=-1)
+
+    def from_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+        """Camera-space points of NDC x and y, and z > 0; NaN where no ray of the lens arrives."""
+        x, y, z = points.unbind(-1)
+        fx, fy, skew, px, py = self._intrinsics(points)
+        up = (y - py) * z / fy
+        right = ((x - px) * z - skew * up) / fx
+        return self._bent(torch.stack([right, up, z], dim=-1), back=True)
+
+    def _intrinsics(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """fx, fy, skew, px, py, (1, 1) or (B, 1)."""
+        skew = like("skew", self.skew, points).reshape(-1, 1)
+        focal = columns("focal", self.focal, points)
+        return *focal, skew, *columns("principal", self.principal, points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,8 +170,8 @@ class OrthographicCamera(Camera):
             )
         if not bool((extent > 0).all()):
             raise ValueError(f"half_extent: must be positive, got {extent.tolist()}")
-        _check_finite("half_extent", extent)
-        _check_pair("centre", self.centre, batch)
+        check_finite("half_extent", extent)
+        check_pair("centre", self.centre, batch)
 
     def towards_eye(self, points: Float[Tensor, "B *n 3"]) -> Float[Tensor, "B *n 3"]:
         """The direction that all rays come from, (B, ..., 3)."""
@@ -258,36 +180,26 @@ class OrthographicCamera(Camera):
 
     def to_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """NDC x and y, and z along the view axis, of points (B, V, 3) in camera space."""
-        extent = _like("half_extent", self.half_extent, points)
+        extent, centre = self._plane(points)
+        bent = self._bent(points)
+        return torch.cat([(bent[..., :2] - centre) / extent, bent[..., 2:]], dim=-1)
+
+    def from_image(self, points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+        """Camera-space points of NDC x and y, and z; NaN where the lens shows nothing."""
+        extent, centre = self._plane(points)
+        plain = torch.cat([points[..., :2] * extent + centre, points[..., 2:]], dim=-1)
+        return self._bent(plain, back=True)
+
+    def _plane(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """A lens acts on what would be NDC without it."""
+        extent = like("half_extent", self.half_extent, points)
         extent = extent[:, None] if extent.ndim == 2 else extent.reshape(-1, 1, 1)
-        centre = _like("centre", self.centre, points).reshape(-1, 1, 2)
-        return torch.cat([(points[..., :2] - centre) / extent, points[..., 2:]], dim=-1)
+        return extent, like("centre", self.centre, points).reshape(-1, 1, 2)
 
-
-def over_batch(vectors: Float[Tensor, "B 3"], points: Float[Tensor, "B *n 3"]) -> Tensor:
-    """(B, 1, ..., 1, 3), to combine with points."""
-    return vectors.to(points).reshape(len(vectors), *[1] * (points.ndim - 2), vectors.shape[-1])
-
-
-def _like(name: str, value: float | Tensor | Sequence[float | Tensor], points: Tensor) -> Tensor:
-    return checks.array(name, value, points.dtype, points.device)
-
-
-def _columns(
-    name: str, pair: Tensor | tuple[float | Tensor, float | Tensor], like: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(2,) or (B, 2) as two (1, 1) or (B, 1)."""
-    tensor = _like(name, pair, like)
-    return tensor[..., 0].reshape(-1, 1), tensor[..., 1].reshape(-1, 1)
-
-
-def _check_pair(name: str, value: Tensor | tuple[float, float], batch: int) -> None:
-    tensor = checks.array(name, value)
-    if tensor.shape not in ((2,), (1, 2), (batch, 2)):
-        raise ValueError(f"{name}: must be (2,) or (B, 2), got {tuple(tensor.shape)}")
-    _check_finite(name, tensor)
-
-
-def _check_finite(name: str, tensor: Tensor) -> None:
-    if not bool(tensor.isfinite().all()):
-        raise ValueError(f"{name}: must be finite, got {tensor.tolist()}")
+    def _lens_planes(self, radius: Tensor) -> Tensor:
+        extent, centre = self._plane(radius)
+        normal = polygon(radius) / extent
+        reach = radius[:, None, None] * math.cos(math.pi / SIDES)
+        reach = reach + (normal * centre).sum(-1, keepdim=True)
+        normal = normal.expand(len(reach), -1, -1)
+        return torch.cat([-normal, 0 * normal[..., :1], reach], dim=-1)

@@ -1,8 +1,11 @@
-"""Triangles that cross the near plane: cut there, before the projection divides by depth."""
+"""Triangles that cross the near plane, or the border of what a lens can show: cut there.
+
+All is done in camera space, before the projection divides by depth.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +14,9 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.scene.movable import Movable
+
+Height = Callable[[Tensor], Tensor]
+"""How far corners (B, F, 3, 3) lie above a plane, (B, F, 3): linear in them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,19 +59,43 @@ def clip_near(
     attributes = (attributes,) if isinstance(attributes, Tensor) else tuple(attributes)
     _check(corners, attributes, near)
     batch, faces = corners.shape[:2]
-    z = corners.detach()[..., 2]
-    whole = (z >= near).all(-1, keepdim=True)
-    # A corner on the plane counts as behind if another one is: so no cut leaves an empty triangle.
-    visible = whole | (z > near)
     all_faces = torch.arange(faces, device=corners.device).expand(batch, faces)
+    given = ClippedFaces(corners, attributes, all_faces)
+    return _clip(given, lambda values: values[..., 2], near, flat=True)
+
+
+def clip_planes(faces: ClippedFaces, planes: Float[Tensor, "*B P 4"]) -> ClippedFaces:
+    """Cut faces at planes, one after another, as `clip_near` does at its own.
+
+    Args:
+        faces: in camera space.
+        planes: (1, P, 4) or (B, P, 4), of (a, b, c, d): what is kept has a x + b y + c z + d >= 0.
+    """
+    for plane in planes.to(faces.corners).unbind(-2):
+        normal, offset = plane[:, None, None, :3], plane[:, None, None, 3]
+
+        def height(corners: Tensor, a: Tensor = normal, d: Tensor = offset) -> Tensor:
+            return (corners * a).sum(-1) + d
+
+        faces = _clip(faces, height, 0.0)
+    return faces
+
+
+def _clip(faces: ClippedFaces, height: Height, level: float, flat: bool = False) -> ClippedFaces:
+    """Cut where the height falls below a level. With `flat`, the height is z."""
+    corners = faces.corners
+    above = height(corners.detach())
+    whole = (above >= level).all(-1, keepdim=True)
     if bool(whole.all()):
-        return ClippedFaces(corners, attributes, all_faces)
+        return faces
+    # A corner on the plane counts as behind if another one is: so no cut leaves an empty triangle.
+    visible = whole | (above > level)
     count = visible.sum(-1)
-    everything = torch.cat([corners, *attributes], dim=-1)
-    pieces = _cut(everything, visible, count, near)
+    everything = torch.cat([corners, *faces.attributes], dim=-1)
+    pieces = _cut(everything, visible, count, height, level, flat)
     kept = torch.stack([count > 0, count == 2], dim=-1)
-    everything, source = _packed(pieces, kept, all_faces)
-    cut, *rest = everything.split([3, *(values.shape[3] for values in attributes)], dim=-1)
+    everything, source = _packed(pieces, kept, faces.source)
+    cut, *rest = everything.split([3, *(values.shape[3] for values in faces.attributes)], dim=-1)
     return ClippedFaces(cut, tuple(rest), source)
 
 
@@ -87,7 +117,9 @@ def _check(corners: Tensor, attributes: tuple[Tensor, ...], near: float) -> None
             raise ValueError(f"attributes: must have corners' {corners.dtype}, got {values.dtype}")
 
 
-def _cut(values: Tensor, visible: Tensor, count: Tensor, near: float) -> Tensor:
+def _cut(
+    values: Tensor, visible: Tensor, count: Tensor, height: Height, level: float, flat: bool
+) -> Tensor:
     """(B, F, 2, 3, C): the visible part of each face, as up to two triangles.
 
     Corners are turned so that the odd one, alone on its side of the plane, comes first.
@@ -98,24 +130,26 @@ def _cut(values: Tensor, visible: Tensor, count: Tensor, near: float) -> Tensor:
     order = (first[..., None] + torch.arange(3, device=values.device)) % 3
     turned = values.gather(2, order[..., None].expand(values.shape))
     a, b, c = turned.unbind(2)
+    at_a, at_b, at_c = height(turned[..., :3])[..., None].unbind(2)
     crossed = ((count == 1) | (count == 2))[..., None]
-    ab, ca = _crossing(a, b, crossed, near), _crossing(a, c, crossed, near)
+
+    def crossing(end: Tensor, at_end: Tensor) -> Tensor:
+        """Where the edge from a to `end` meets the plane, if the face is crossed; otherwise a."""
+        t = torch.where(crossed, level - at_a, 0.0) / torch.where(crossed, at_end - at_a, 1.0)
+        point = a + t * (end - a)
+        if not flat:
+            return point
+        # Exactly on the plane, so that rounding does not leave it behind.
+        z = torch.where(crossed, torch.full_like(at_a, level), at_a)
+        return torch.cat([point[..., :2], z, point[..., 3:]], dim=-1)
+
+    ab, ca = crossing(b, at_b), crossing(c, at_c)
     alone = torch.stack([a, ab, ca], dim=2)
     quad = torch.stack([ab, b, c], dim=2)
     second = torch.stack([ab, c, ca], dim=2)
     whole = (count == 3)[..., None, None]
     head = torch.where(whole, values, torch.where(one[..., None, None], alone, quad))
     return torch.stack([head, second], dim=2)
-
-
-def _crossing(a: Tensor, b: Tensor, crossed: Tensor, near: float) -> Tensor:
-    """Where the edge from a to b meets the plane, if the face is `crossed`; otherwise a."""
-    za, zb = a[..., 2:3], b[..., 2:3]
-    t = torch.where(crossed, near - za, 0.0) / torch.where(crossed, zb - za, 1.0)
-    point = a + t * (b - a)
-    # Exactly on the plane, so that rounding does not leave it behind.
-    z = torch.where(crossed, torch.full_like(za, near), za)
-    return torch.cat([point[..., :2], z, point[..., 3:]], dim=-1)
 
 
 def _packed(pieces: Tensor, kept: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.scene.camera import Camera, OrthographicCamera, PerspectiveCamera, PinholeCamera
+from taichi_raster.scene.lenses.base import Lens
 from taichi_raster.scene.views import broadcast
 
 _Rows = Sequence[float | Tensor | Sequence[float | Sequence[float]]]
@@ -26,6 +27,7 @@ def from_intrinsics(
     matrix: Float[Tensor, "*B 3 3"] | np.ndarray | _Rows,
     image_size: int | tuple[int, int],
     first_centre: float = 0.5,
+    lens: Lens | None = None,
 ) -> PinholeCamera:
     """A camera by its view matrix and an intrinsics matrix in pixels.
 
@@ -37,6 +39,7 @@ def from_intrinsics(
         image_size: pixels, one number or (height, width).
         first_centre: u and v of the first pixel's centre: 0.5 where 0 is the image's border, 0
             where pixels have whole coordinates (OpenCV's own calibration).
+        lens: `BrownConradyLens` or `KannalaBrandtLens`, or None.
 
     Raises:
         ValueError: for another shape.
@@ -58,7 +61,9 @@ def from_intrinsics(
         skew = -matrix[..., 0, 1] * (2 / short)
     u, v = cx + (0.5 - first_centre), cy + (0.5 - first_centre)
     principal = torch.stack([(2 * u - width) / short, (height - 2 * v) / short], dim=-1)
-    return PinholeCamera(view, torch.stack([fx, fy], dim=-1) * (2 / short), principal, skew)
+    return PinholeCamera(
+        view, torch.stack([fx, fy], dim=-1) * (2 / short), principal, skew, lens=lens
+    )
 
 
 def from_opencv(
@@ -67,19 +72,22 @@ def from_opencv(
     matrix: Float[Tensor, "*B 3 3"] | np.ndarray | _Rows,
     image_size: int | tuple[int, int],
     first_centre: float = 0.0,
+    lens: Lens | None = None,
 ) -> PinholeCamera:
-    """OpenCV: camera = R world + t, x right, y down, z forward; no distortion.
+    """OpenCV: camera = R world + t, x right, y down, z forward.
 
     Args:
         rotation, translation: (B, 3, 3) and (B, 3).
         matrix, image_size, first_centre: as for `from_intrinsics`; OpenCV's pixels have their
             centres at whole coordinates.
+        lens: for `distCoeffs`, ``BrownConradyLens.from_opencv(distCoeffs)``, or for the module
+            fisheye ``KannalaBrandtLens(D)``.
 
     Raises:
         ValueError: for another shape.
     """
     view = _rigid(rotation, translation, (1.0, -1.0, 1.0))
-    return from_intrinsics(view, matrix, image_size, first_centre)
+    return from_intrinsics(view, matrix, image_size, first_centre, lens)
 
 
 def from_opengl(

@@ -34,6 +34,8 @@ class Movable:
         def moved(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(map(moved, value))
+            if isinstance(value, Movable):
+                return value.to(device, dtype)
             if not isinstance(value, Tensor):
                 return value
             return value.to(device, dtype if value.is_floating_point() else None)

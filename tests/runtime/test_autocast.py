@@ -129,11 +129,26 @@ def intrinsics(x: Scene) -> tr.Camera:
     return tr.conventions.from_opencv(x["rotation"], x["translation"], matrix, 512)
 
 
+def through(make: Callable[[Tensor], tr.Lens]) -> Callable[[Scene], tr.Camera]:
+    """A camera with a lens; all of its faces are within it."""
+    return lambda x: tr.PerspectiveCamera(
+        tr.look_at(2 * x["eye"]), 41.3, lens=make(-0.031 * x["numbers"])
+    )
+
+
+def moved(x: Scene) -> tr.Pose:
+    pose = tr.Pose.from_six(x["points"][:, :2].flatten(1), x["translation"])
+    unknowns = 0.1 * torch.cat([x["eye"], x["translation"]], dim=-1)
+    return pose.moved(unknowns, *tr.centre_and_size(x["vertices"]))
+
+
 CASES: dict[str, Callable[[Scene], Tensor]] = {
+    "BrownConradyLens": seen_by(through(tr.BrownConradyLens)),
     "DistributionDepth": rendered(depth=tr.DistributionDepth("gaussian", 0.1)),
     "EdgeLengthLoss": lambda x: tr.EdgeLengthLoss(FACES, 42, None)(x["vertices"]),
     "FlatteningLoss": lambda x: tr.FlatteningLoss(FACES, 42)(x["vertices"]),
     "HardDepth": rendered(depth=tr.HardDepth()),
+    "KannalaBrandtLens": seen_by(through(tr.KannalaBrandtLens)),
     "LaplacianLoss": lambda x: tr.LaplacianLoss(FACES, 42)(x["vertices"]),
     "MLPDepth": rendered(depth=tr.MLPDepth((2, 2), gamma=0.1)),
     "MLPSoftness": by_network(tr.MLPSoftness((2, 2)), "edge.weights"),
@@ -141,6 +156,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "OrthographicCamera": seen_by(lambda x: tr.OrthographicCamera(tr.look_at(x["eye"]), 1.3)),
     "OverDepth": rendered(depth=tr.OverDepth(0.1)),
     "PerspectiveCamera": seen_by(camera),
+    "Pose": lambda x: moved(x).opengl,
     "PinholeCamera": seen_by(lambda x: tr.PinholeCamera(tr.look_at(x["eye"]), (1.3, 1.7))),
     "SharpRasterizer": lambda x: tr.SharpRasterizer(6)(faces_of(x), x["colours"]),
     "SoftRasterizer": rendered(),
@@ -189,6 +205,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "SmoothOffsets": smoothed,
     "subdivide": lambda x: tr.subdivide(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "surface_distance": lambda x: tr.surface_distance(x["points"], x["vertices"], FACES),
+    "undistort": lambda x: tr.undistort(x["image"], through(tr.BrownConradyLens)(x)),
     "vertex_normals": lambda x: tr.vertex_normals(x["vertices"], FACES, "angle"),
     "volume": lambda x: tr.volume(x["vertices"], FACES),
     "voxelise": lambda x: tr.voxelise(x["vertices"], FACES, 8).float(),
@@ -207,6 +224,7 @@ ELSEWHERE = {
     "EdgeSoftness": "SoftRasterizer",
     "HardBuffers": "hard_buffers",
     "ImageSteps": "image_steps",
+    "Lens": "BrownConradyLens",
     "Material": "shade_flat",
     "Mesh": "normalise",
     "PictureStart": "picture_start",
@@ -214,6 +232,7 @@ ELSEWHERE = {
     "ProjectedFaces": "PerspectiveCamera",
     "SoftmaxDepth": "SoftRasterizer",
     "UVTexture": "SurfaceTexture",
+    "centre_and_size": "Pose",
     "conventions": "from_opencv",
     "gather_faces": "SoftRasterizer",
     "illuminate": "shade_flat",

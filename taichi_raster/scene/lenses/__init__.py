@@ -1,0 +1,1 @@
+"""Lenses, one kind a file."""
