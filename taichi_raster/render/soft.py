@@ -257,12 +257,12 @@ class SoftRasterizer(nn.Module):
             summed, sums_shown = softness.of_alpha(), without_attributes(vertices)
         else:
             summed, sums_shown = softness, shown
-        call, x = pack(vertices, sums_shown, self._view(), summed)
+        call, x, texels = pack(vertices, sums_shown, self._view(), summed)
         checks.fits_batch("depth.background_z", depth.background_z, batch)
         floor = parameters.to_like(self.depth.background(depth, batch), vertices)
         self._refuse_mapped(x, depth, floor, by_fragments)
         work = PixelSums(call, engine().ticket(), floor.detach(), by_autodiff())
-        sums = Sums(*Evaluate.apply(x, work))
+        sums = Sums(*Evaluate.apply(x, texels, work))
         total, weight, colours = sums.y.split([1, 1, sums_shown.total])
         alpha = self._resolve(total[0], sums.state, softness.parameters[:, Slot.P])
         if attributes is None:
@@ -343,11 +343,11 @@ class SoftRasterizer(nn.Module):
         stop = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
         listing = fragment_list(sums, x.detach(), stop)
         # These kernels do not use the T-conorm: all T-conorms share them.
-        call, packed = pack(
+        call, packed, texels = pack(
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
         measured, _ = Evaluate.apply(
-            packed, FragmentValues(call, listing.entries, listing.begin, by_autodiff())
+            packed, texels, FragmentValues(call, listing.entries, listing.begin, by_autodiff())
         )
         gamma = parameters.to_like(state.gamma, vertices).expand(len(vertices))
         gamma = gamma * (self.far - self.near)  # from units of the depth range to those of z
