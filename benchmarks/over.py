@@ -2,7 +2,7 @@
 
     python benchmarks/over.py
     python benchmarks/over.py --size 128 --scales 0.03 0.01
-    python benchmarks/over.py --skip 0.1     # leave out the scales where an old version takes minutes
+    python benchmarks/over.py --skip 0.1  # leave out scales where an old version takes minutes
 
 Forward and backward of RGB, gradients of the vertices and of the texture. The two are timed in
 turn, in one process. A ratio is that of the minima.

@@ -156,7 +156,7 @@ def weighted_sums(fragments: PixelFragments) -> Float[Tensor, "1+C P"]:
     return fragments.sums(coverage * _through_in_order(coverage))
 
 
-def mean(sums: Float[Tensor, "1+C *p"]) -> Float[Tensor, "C *p"]:
+def mean(sums: Float[Tensor, " 1+C *p"]) -> Float[Tensor, " C *p"]:
     """The weighted mean of each pixel's attributes, from the sums of weights, and of both."""
     # Alpha is nearly 0 where the total is, so that the colour does not matter; but second
     # derivatives hold the total's third power.

@@ -10,12 +10,16 @@ tangent of x and v an adjoint of y, they are
 H is the Hessian of v . y(x), which is symmetric. Each function is a derivative of the others. So
 torch can differentiate in reverse and forward mode, and with `torch.func`, until a third derivative
 of y is asked for. That raises NotImplementedError.
+
+x comes in two tensors: what is packed for the call, and the texels of its texture, which kernels
+read where they are; None without a texture. So do its tangents and adjoints. Texels that have no
+derivatives have None for both.
 """
 
 from __future__ import annotations
 
 import inspect
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +27,9 @@ from torch import Tensor
 from taichi_raster.runtime.transforms import one_by_one
 
 W = TypeVar("W", bound="Work")
+
+Two: TypeAlias = tuple[Tensor, Tensor | None]
+"""An adjoint of x, and that of its texels."""
 
 
 class Work(Protocol):
@@ -35,16 +42,25 @@ class Work(Protocol):
     def keeping(self: W, kept: tuple[Tensor, ...]) -> W:
         """The same work with these instead of its own `kept`."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, texels: Tensor | None) -> tuple[Tensor, Tensor]:
         """y(x), and a second result, which has no derivative."""
 
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+    def vjp(self, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
         """J(x)^T v."""
 
-    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
+    def jvp(
+        self, x: Tensor, texels: Tensor | None, x_dot: Tensor, texels_dot: Tensor | None
+    ) -> Tensor:
         """J(x) x_dot."""
 
-    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+    def second(
+        self,
+        x: Tensor,
+        texels: Tensor | None,
+        v: Tensor,
+        x_dot: Tensor,
+        texels_dot: Tensor | None,
+    ) -> Two:
         """The gradient of v . J(x) x_dot with respect to x."""
 
     def renewed(self: W) -> W:
@@ -52,11 +68,11 @@ class Work(Protocol):
 
 
 class Evaluate(torch.autograd.Function):
-    """``(x, work) -> work.forward(x)``; only its first result has derivatives."""
+    """``(x, texels, work) -> work.forward(x, texels)``; only its first result has derivatives."""
 
     @staticmethod
-    def forward(x: Tensor, work: Work) -> tuple[Tensor, ...]:
-        return work.forward(x)
+    def forward(x: Tensor, texels: Tensor | None, work: Work) -> tuple[Tensor, ...]:
+        return work.forward(x, texels)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -66,20 +82,22 @@ class Evaluate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return None, None
-        x, work = _saved(ctx)
-        return _VJP.apply(x, grads[0], work), None
+            return None, None, None
+        x, texels, work = _saved(ctx)
+        return *_VJP.apply(x, texels, grads[0], work), None
 
     @staticmethod
-    def jvp(ctx: Any, x_dot: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if x_dot is None:
+    def jvp(
+        ctx: Any, x_dot: Tensor | None, texels_dot: Tensor | None, _: Any
+    ) -> tuple[Tensor | None, ...]:
+        if x_dot is None and texels_dot is None:
             return None, None
-        x, work = _saved(ctx)
-        return _JVP.apply(x, x_dot, work), None
+        x, texels, work = _saved(ctx)
+        return _JVP.apply(x, texels, _or_zero(x_dot, x), texels_dot, work), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, work: Work) -> tuple[Any, ...]:
-        return _each(Evaluate, info, in_dims, x, work)
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
+        return _each(Evaluate, info, in_dims, *inputs)
 
 
 class _Linear(torch.autograd.Function):
@@ -95,82 +113,115 @@ class _Linear(torch.autograd.Function):
 
 
 class _VJP(_Linear):
-    """``(x, v) -> J(x)^T v``."""
+    """``(x, texels, v) -> J(x)^T v``."""
 
     @staticmethod
-    def forward(x: Tensor, v: Tensor, work: Work) -> Tensor:
-        return work.vjp(x, v)
+    def forward(x: Tensor, texels: Tensor | None, v: Tensor, work: Work) -> Two:
+        return work.vjp(x, texels, v)
 
     @staticmethod
-    def backward(ctx: Any, u: Tensor | None) -> tuple[Tensor | None, ...]:
-        if u is None:
-            return None, None, None
-        x, v, work = _saved(ctx)
-        by_x = _Second.apply(x, v, u, work) if ctx.needs_input_grad[0] else None
-        by_v = _JVP.apply(x, u, work) if ctx.needs_input_grad[1] else None
-        return by_x, by_v, None
+    def backward(ctx: Any, u: Tensor | None, s: Tensor | None) -> tuple[Tensor | None, ...]:
+        if u is None and s is None:
+            return None, None, None, None
+        x, texels, v, work = _saved(ctx)
+        u = _or_zero(u, x)
+        by_x: tuple[Tensor | None, Tensor | None] = (None, None)
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            by_x = _Second.apply(x, texels, v, u, s, work)
+        by_v = _JVP.apply(x, texels, u, s, work) if ctx.needs_input_grad[2] else None
+        return *by_x, by_v, None
 
     @staticmethod
-    def jvp(ctx: Any, x_dot: Tensor | None, v_dot: Tensor | None, _: Any) -> Tensor | None:
-        x, v, work = _saved(ctx)
-        by_x = None if x_dot is None else _Second.apply(x, v, x_dot, work)
-        by_v = None if v_dot is None else _VJP.apply(x, v_dot, work)
-        return _sum(by_x, by_v)
+    def jvp(
+        ctx: Any, x_dot: Tensor | None, texels_dot: Tensor | None, v_dot: Tensor | None, _: Any
+    ) -> tuple[Tensor | None, ...]:
+        x, texels, v, work = _saved(ctx)
+        by_x = by_v = (None, None)
+        if x_dot is not None or texels_dot is not None:
+            by_x = _Second.apply(x, texels, v, _or_zero(x_dot, x), texels_dot, work)
+        if v_dot is not None:
+            by_v = _VJP.apply(x, texels, v_dot, work)
+        return tuple(map(_sum, by_x, by_v))
 
 
 class _JVP(_Linear):
-    """``(x, u) -> J(x) u``."""
+    """``(x, texels, u, s) -> J(x) u``, s the tangent of texels."""
 
     @staticmethod
-    def forward(x: Tensor, u: Tensor, work: Work) -> Tensor:
-        return work.jvp(x, u)
+    def forward(
+        x: Tensor, texels: Tensor | None, u: Tensor, s: Tensor | None, work: Work
+    ) -> Tensor:
+        return work.jvp(x, texels, u, s)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:
         if v is None:
-            return None, None, None
-        x, u, work = _saved(ctx)
-        by_x = _Second.apply(x, v, u, work) if ctx.needs_input_grad[0] else None
-        by_u = _VJP.apply(x, v, work) if ctx.needs_input_grad[1] else None
-        return by_x, by_u, None
+            return None, None, None, None, None
+        x, texels, u, s, work = _saved(ctx)
+        by_x = by_u = (None, None)
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            by_x = _Second.apply(x, texels, v, u, s, work)
+        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+            by_u = _VJP.apply(x, texels, v, work)
+        return *by_x, *by_u, None
 
     @staticmethod
-    def jvp(ctx: Any, x_dot: Tensor | None, u_dot: Tensor | None, _: Any) -> Tensor | None:
-        if x_dot is not None:
+    def jvp(
+        ctx: Any,
+        x_dot: Tensor | None,
+        texels_dot: Tensor | None,
+        u_dot: Tensor | None,
+        s_dot: Tensor | None,
+        _: Any,
+    ) -> Tensor | None:
+        if x_dot is not None or texels_dot is not None:
             raise NotImplementedError(
                 "forward mode over forward mode is not available for the rasterizer: take one of "
                 "the two derivatives in reverse mode (torch.func.jacrev, torch.autograd.grad)"
             )
-        x, _, work = _saved(ctx)
-        return None if u_dot is None else _JVP.apply(x, u_dot, work)
+        if u_dot is None and s_dot is None:
+            return None
+        x, texels, _, _, work = _saved(ctx)
+        return _JVP.apply(x, texels, _or_zero(u_dot, x), s_dot, work)
 
 
 class _Second(_Linear):
-    """``(x, v, u) -> H(x, v) u``, the gradient of v . J(x) u with respect to x."""
+    """``(x, texels, v, u, s) -> H(x, v) u``, the gradient of v . J(x) u with respect to x."""
 
     @staticmethod
-    def forward(x: Tensor, v: Tensor, u: Tensor, work: Work) -> Tensor:
-        return work.second(x, v, u)
+    def forward(
+        x: Tensor, texels: Tensor | None, v: Tensor, u: Tensor, s: Tensor | None, work: Work
+    ) -> Two:
+        return work.second(x, texels, v, u, s)
 
     @staticmethod
-    def backward(ctx: Any, w: Tensor | None) -> tuple[Tensor | None, ...]:
-        if w is None:
-            return None, None, None, None
-        if _asked(ctx, 0) or _asked(ctx, 1):
+    def backward(ctx: Any, w: Tensor | None, t: Tensor | None) -> tuple[Tensor | None, ...]:
+        if w is None and t is None:
+            return None, None, None, None, None, None
+        if any(_asked(ctx, i) for i in range(3)):
             raise _third()
-        x, v, _, work = _saved(ctx)
-        return None, None, _Second.apply(x, v, w, work), None
+        x, texels, v, _, _, work = _saved(ctx)
+        return None, None, None, *_Second.apply(x, texels, v, _or_zero(w, x), t, work), None
 
     @staticmethod
     def jvp(
-        ctx: Any, x_dot: Tensor | None, v_dot: Tensor | None, u_dot: Tensor | None, _: Any
-    ) -> Tensor | None:
-        if x_dot is not None:
+        ctx: Any,
+        x_dot: Tensor | None,
+        texels_dot: Tensor | None,
+        v_dot: Tensor | None,
+        u_dot: Tensor | None,
+        s_dot: Tensor | None,
+        _: Any,
+    ) -> tuple[Tensor | None, ...]:
+        if x_dot is not None or texels_dot is not None:
             raise _third()
-        x, v, u, work = _saved(ctx)
-        by_v = None if v_dot is None else _Second.apply(x, v_dot, u, work)
-        by_u = None if u_dot is None else _Second.apply(x, v, u_dot, work)
-        return _sum(by_v, by_u)
+        x, texels, v, u, s, work = _saved(ctx)
+        by_v = by_u = (None, None)
+        if v_dot is not None:
+            by_v = _Second.apply(x, texels, v_dot, u, s, work)
+        if u_dot is not None or s_dot is not None:
+            by_u = _Second.apply(x, texels, v, _or_zero(u_dot, x), s_dot, work)
+        return tuple(map(_sum, by_v, by_u))
 
 
 # torch asks for the signature at each call; kept here, it is not worked out anew.
@@ -183,6 +234,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...]) -> None:
     """Save an operation's tensors, and those that its work keeps, where torch frees them."""
     *tensors, work = inputs
     ctx.inputs, ctx.work = len(tensors), work.keeping((None,) * len(work.kept))
+    ctx.given = [tensor is not None for tensor in tensors]
     ctx.save_for_backward(*tensors, *work.kept)
     ctx.save_for_forward(*tensors, *work.kept)
     ctx.set_materialize_grads(False)
@@ -201,8 +253,9 @@ def _asked(ctx: Any, i: int) -> bool:
     """
     if not ctx.needs_input_grad[i]:
         return False
+    node = sum(ctx.given[:i])  # torch counts tensors alone
     try:
-        return torch._C._will_engine_execute_node(ctx.next_functions[i][0])
+        return torch._C._will_engine_execute_node(ctx.next_functions[node][0])
     except (AttributeError, RuntimeError, TypeError):  # torch.func's own graph
         return True
 
@@ -215,6 +268,10 @@ def _third() -> NotImplementedError:
     )
 
 
+def _or_zero(value: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if value is None else value
+
+
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if first is None or second is None:
         return second if first is None else first
@@ -224,12 +281,12 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 def _each(function: Any, info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
     """Call the function for each entry of a mapped axis, and stack the results.
 
-    Where x, the first input, is mapped, each call is another render, with its own data in the
+    Where x, the first two inputs, is mapped, each call is another render, with its own data in the
     engine. The work is the last input.
     """
 
     def call(*entry: Any) -> Any:
-        work = entry[-1] if in_dims[0] is None else entry[-1].renewed()
+        work = entry[-1] if in_dims[:2] == (None, None) else entry[-1].renewed()
         return function.apply(*entry[:-1], work)
 
     return one_by_one(call, info, in_dims, *inputs)

@@ -12,17 +12,19 @@ from torch import Tensor
 
 from taichi_raster.depth.over import PixelFragments, weighted_sums
 from taichi_raster.engine.autodiff import by_autodiff
+from taichi_raster.engine.autograd import Two
 from taichi_raster.engine.engine import MARGIN, Engine, on_engine
 from taichi_raster.engine.fragment_lists import FragmentList, fragment_list
 from taichi_raster.engine.fragment_values import FragmentValues
 from taichi_raster.engine.pixel_sums import PixelSums
+from taichi_raster.engine.texture import Texture
 from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
 from taichi_raster.kernels.front_to_back import AREA, CHUNK, INTEGERS, NUMBERS, FrontToBack
 from taichi_raster.kernels.front_to_back import Composite as Forward
 from taichi_raster.kernels.front_to_back_vjp import CompositeVJP
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
-from taichi_raster.runtime.layout import RUNS, EarlyStop, Part
+from taichi_raster.runtime.layout import RUNS, EarlyStop
 from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.variant import Variant
 
@@ -64,23 +66,37 @@ class Composite:
     def keeping(self, kept: tuple[Tensor, ...]) -> Composite:
         return replace(self, alpha_x=kept[0])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return on_engine(_forward, self, x), x.new_empty(0)
+    def forward(self, x: Tensor, texels: Tensor | None) -> tuple[Tensor, Tensor]:
+        return on_engine(_forward, self, x, texels), x.new_empty(0)
 
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+    def vjp(self, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
         if not by_autodiff():
-            return on_engine(_vjp, self, x, v)
-        listed = Listed.of(self, x)
-        return listed.values.vjp(x, listed.vjp(v))
+            return on_engine(_vjp, self, x, texels, v)
+        listed = Listed.of(self, x, texels)
+        return listed.values.vjp(x, texels, listed.vjp(v))
 
-    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        listed = Listed.of(self, x)
-        return listed.jvp(listed.values.jvp(x, x_dot)).view(self._shape)
+    def jvp(
+        self, x: Tensor, texels: Tensor | None, x_dot: Tensor, texels_dot: Tensor | None
+    ) -> Tensor:
+        listed = Listed.of(self, x, texels)
+        return listed.jvp(listed.values.jvp(x, texels, x_dot, texels_dot)).view(self._shape)
 
-    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
-        listed = Listed.of(self, x)
-        by_values, curved = listed.second(v, listed.values.jvp(x, x_dot))
-        return listed.values.vjp(x, curved) + listed.values.second(x, by_values, x_dot)
+    def second(
+        self,
+        x: Tensor,
+        texels: Tensor | None,
+        v: Tensor,
+        x_dot: Tensor,
+        texels_dot: Tensor | None,
+    ) -> Two:
+        listed = Listed.of(self, x, texels)
+        by_values, curved = listed.second(v, listed.values.jvp(x, texels, x_dot, texels_dot))
+        first = listed.values.vjp(x, texels, curved)
+        second = listed.values.second(x, texels, by_values, x_dot, texels_dot)
+        of_texels = first[1] if second[1] is None else second[1]
+        if first[1] is not None and second[1] is not None:
+            of_texels = first[1] + second[1]
+        return first[0] + second[0], of_texels
 
     def renewed(self) -> Composite:
         raise NotImplementedError(
@@ -106,10 +122,10 @@ class Listed:
     pixels: int
 
     @staticmethod
-    def of(work: Composite, x: Tensor) -> Listed:
+    def of(work: Composite, x: Tensor, texels: Tensor | None) -> Listed:
         listing = fragment_list(work.alpha, work.alpha_x, EarlyStop.PRODUCT)
         values = FragmentValues(work.call, listing.entries, listing.begin, by_autodiff())
-        return Listed(values, values.forward(x)[0], listing, work.call.pixels)
+        return Listed(values, values.forward(x, texels)[0], listing, work.call.pixels)
 
     def vjp(self, v: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -143,9 +159,9 @@ _rooms: LRUCache[tuple[Any, ...], int] = LRUCache(256)
 """How many rows a run of a similar scene needed the last time; for the owner's thread."""
 
 
-def _forward(current: Engine, work: Composite, x: Tensor) -> Tensor:
+def _forward(current: Engine, work: Composite, x: Tensor, texels: Tensor | None) -> Tensor:
     call, fields = work.call, current.scratch
-    _place(current, work, x)
+    _place(current, work, x, Texture.of(texels, call))
     variant = replace(call.variant, moves=NO_DERIVATIVES)
     scene = variant, call.faces, call.height, call.width
     room = _rooms.get(scene, 2 * CHUNK)
@@ -160,12 +176,13 @@ def _forward(current: Engine, work: Composite, x: Tensor) -> Tensor:
     return sums.view(work._shape).clone()
 
 
-def _vjp(current: Engine, work: Composite, x: Tensor, v: Tensor) -> Tensor:
+def _vjp(current: Engine, work: Composite, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
     call, fields = work.call, current.scratch
     if work.found.sums is None:
-        _forward(current, work, x)
+        _forward(current, work, x, texels)
     assert work.found.sums is not None
-    _place(current, work, x)
+    texture = Texture.of(texels, call, adjoint=True)
+    _place(current, work, x, texture)
     transfer.seed(fields, fields.y, work.found.sums, fields.x.grad, call.x_size)
     transfer.seed(fields, fields.y.grad, v, fields.y, 0)
     runs, _ = _runs(call, call.fixed_order)
@@ -173,10 +190,11 @@ def _vjp(current: Engine, work: Composite, x: Tensor, v: Tensor) -> Tensor:
     def launch() -> None:
         _run(current, CompositeVJP, call, call.variant, work.found.room)
 
-    return current.with_shared_sums(CompositeVJP, call, x, runs, launch)
+    found = current.with_shared_sums(CompositeVJP, call, x, runs, launch)
+    return found, current.of_texels(call, texture)
 
 
-def _place(current: Engine, work: Composite, x: Tensor) -> None:
+def _place(current: Engine, work: Composite, x: Tensor, texture: Texture | None) -> None:
     """Bring tile lists, sorted by depth, and inputs onto the device."""
     call, fields = work.call, current.scratch
     fields.reserve(y=(1 + call.variant.channels) * call.pixels + MARGIN)
@@ -184,7 +202,7 @@ def _place(current: Engine, work: Composite, x: Tensor) -> None:
     if current.sorted != work.alpha.ticket:
         _sort(current, work.alpha.call, work.alpha_x)
         current.sorted = work.alpha.ticket
-    current.place_inputs(call, x, call.pixels)
+    current.place_inputs(call, x, call.pixels, texture)
 
 
 def _sort(current: Engine, call: Call, x: Tensor) -> None:
@@ -211,9 +229,7 @@ def _runs(call: Call, fixed_order: bool) -> tuple[int, int]:
     return -(-call.tiles // length), length
 
 
-def _run(
-    current: Engine, kind: type[FrontToBack], call: Call, variant: Variant, room: int
-) -> int:
+def _run(current: Engine, kind: type[FrontToBack], call: Call, variant: Variant, room: int) -> int:
     """Run a kernel; how many rows a run needs, if there is too little room, else 0 or less."""
     per_item, tiles = _runs(call, kind is CompositeVJP and call.fixed_order)
     stride = room * (AREA * len(kind.planes) + NUMBERS)
@@ -223,7 +239,8 @@ def _run(
     )
     needed = 0
     for begin, size in _portions(call.batch * per_item, count):
-        found = current.cache.launch(kind, variant, "run", size, begin, per_item, tiles, room)
+        sizes = size, begin, per_item, tiles, room
+        found = current.cache.launch(kind, variant, "run", *sizes, *current.texture)
         needed = max(needed, found)
     return needed
 

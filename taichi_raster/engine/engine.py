@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from taichi_raster.engine.kernel_cache import KernelCache
+from taichi_raster.engine.texture import Texture, without_texture
 from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run, list_faces
 from taichi_raster.kernels.adjoints import LANES
 from taichi_raster.kernels.by_tile import TileKernels
 from taichi_raster.kernels.forward import Forward
+from taichi_raster.kernels.memory import IN_PLACE
 from taichi_raster.kernels.vjp import VJP
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
@@ -55,6 +57,7 @@ class Engine:
         cache: the compiled kernels.
         busy: whether a call is being done.
         sorted: the ticket whose tile lists are sorted by depth.
+        texture: what every kernel that samples textures takes last, see `Texture.arrays`.
     """
 
     def __init__(self, settings: Runtime) -> None:
@@ -64,6 +67,8 @@ class Engine:
         self._tickets = itertools.count()
         self.busy = False
         self.sorted = -1
+        self._without = without_texture(settings)
+        self.texture = self._without
         self._loaded = -1  # the ticket whose tile lists and state are on the device
         self._placed = -1  # the ticket whose inputs are on the device
         self._version = -1  # of the scratch fields that these are in
@@ -73,7 +78,13 @@ class Engine:
         return next(self._tickets)
 
     def load(
-        self, call: Call, ticket: int, x: Tensor, background: Tensor, tangent: bool = False
+        self,
+        call: Call,
+        ticket: int,
+        x: Tensor,
+        background: Tensor,
+        texture: Texture | None = None,
+        tangent: bool = False,
     ) -> None:
         """Bring this call's inputs, tile lists and sums onto the device, unless they are there.
 
@@ -82,6 +93,7 @@ class Engine:
             ticket: the call's own.
             x: its inputs, packed as layout.py says.
             background: (B,) log-weights.
+            texture: its texture; None without one, or where no kernel will sample it.
             tangent: whether to make room for tangents of x and y.
         """
         runtime()  # raises if Taichi was re-initialised
@@ -89,6 +101,7 @@ class Engine:
         fields.reserve(y=call.y_size + MARGIN)
         if tangent:
             fields.reserve(x_dot=call.x_size, y_dot=call.y_size + MARGIN)
+        self.bind(call, texture)
         if fields.version == self._version and self._loaded == ticket:
             if self._placed != ticket:  # other inputs were uploaded meanwhile
                 self._put(call, x, background)
@@ -114,11 +127,30 @@ class Engine:
         self._put(call, x, background)
         list_faces(self.cache, self.scratch, call, self.on_gpu)
 
-    def place_inputs(self, call: Call, x: Tensor, pixels: int) -> None:
+    def place_inputs(self, call: Call, x: Tensor, pixels: int, texture: Texture | None) -> None:
         """Upload a call's inputs without tile lists; `pixels` is the number of sums."""
         self._placed = -1
         self.scratch.reserve(x=call.x_size, limits=len(call.limits()))
+        self.bind(call, texture)
         self._put(call, x, x[:0], pixels)
+
+    def bind(self, call: Call, texture: Texture | None) -> None:
+        """Let kernels sample this texture, from now on until the call is done."""
+        self.unbind()
+        if texture is None:
+            return
+        if runtime().arch in IN_PLACE:
+            self.texture = texture.arrays
+        if not texture.in_place:
+            texture.upload(self.scratch, call.x_size)
+
+    def of_texels(self, call: Call, texture: Texture | None) -> Tensor | None:
+        """The adjoint of the texels, if a launch has given one."""
+        return None if texture is None else texture.found(self.scratch, call.x_size)
+
+    def unbind(self) -> None:
+        """Let go of the texture."""
+        self.texture = self._without
 
     def displace(self) -> None:
         """Note that the inputs on the device will be overwritten."""
@@ -128,10 +160,12 @@ class Engine:
     def run(self, kind: type[TileKernels], variant: Variant, call: Call) -> None:
         """Run a kernel tile by tile on a CPU, pixel by pixel on a GPU."""
         if self.on_gpu:
-            self.cache.launch(kind, variant, "run_pixels", call.batch * call.slots)
+            self.cache.launch(kind, variant, "run_pixels", call.batch * call.slots, *self.texture)
         else:
             tiles = call.batch * call.tiles
-            self.cache.launch(kind, variant, "run_tiles", tiles, items_per_run(tiles))
+            self.cache.launch(
+                kind, variant, "run_tiles", tiles, items_per_run(tiles), *self.texture
+            )
 
     def vjp(self, kind: type[VJP], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
         """The adjoint of x, given that of the sums, which is on the device.
@@ -147,7 +181,7 @@ class Engine:
     def _vjp_by_pixels(self, kind: type[VJP], call: Call, x: Tensor, pairs: int | None) -> None:
         fields, launch = self.scratch, self.cache.launch
         if pairs is not None and not call.fixed_order:
-            launch(kind, call.variant, "vjp_fragments", pairs)
+            launch(kind, call.variant, "vjp_fragments", pairs, *self.texture)
             return
         name, total, loops = "vjp_pixels", call.run_length(True), 1
         if pairs is not None:
@@ -157,16 +191,15 @@ class Engine:
         portion = max(LOOPS // loops, 1)
         for begin in range(0, total, portion):
             count = min(portion, total - begin)
-            launch(kind, call.variant, name, call.runs(True), begin, count)
+            launch(kind, call.variant, name, call.runs(True), begin, count, *self.texture)
 
     def _vjp_by_faces(self, kind: type[VJP], call: Call, x: Tensor) -> Tensor:
         runs, length = call.face_runs()
         total = call.batch * runs
 
         def launch() -> None:
-            self.cache.launch(
-                kind, call.variant, "run_faces", total, runs, length, items_per_run(total)
-            )
+            sizes = total, runs, length, items_per_run(total)
+            self.cache.launch(kind, call.variant, "run_faces", *sizes, *self.texture)
 
         return self.with_shared_sums(kind, call, x, runs, launch)
 
@@ -243,6 +276,7 @@ def _alone(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(current, *args, **kwargs)
     finally:
         current.busy = False
+        current.unbind()
 
 
 def engine() -> Engine:

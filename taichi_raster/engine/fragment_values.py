@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
+from taichi_raster.engine.autograd import Two
 from taichi_raster.engine.engine import MARGIN, Engine, on_engine
+from taichi_raster.engine.texture import Texture
 from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
 from taichi_raster.kernels import fragment_kernels as kernels
 from taichi_raster.maths import elementary
@@ -40,17 +42,28 @@ class FragmentValues:
     def keeping(self, kept: tuple[Tensor, ...]) -> FragmentValues:
         return replace(self, entries=kept[0], begin=kept[1])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return on_engine(self._forward, x), x.new_empty(0)
+    def forward(self, x: Tensor, texels: Tensor | None) -> tuple[Tensor, Tensor]:
+        return on_engine(self._forward, x, texels), x.new_empty(0)
 
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return on_engine(self._vjp, x, v, self.autodiff or by_autodiff())
+    def vjp(self, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
+        return on_engine(self._vjp, x, texels, v, self.autodiff or by_autodiff())
 
-    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        return on_engine(self._jvp, x, x_dot, self.autodiff or by_autodiff())
+    def jvp(
+        self, x: Tensor, texels: Tensor | None, x_dot: Tensor, texels_dot: Tensor | None
+    ) -> Tensor:
+        autodiff = self.autodiff or by_autodiff()
+        return on_engine(self._jvp, x, texels, x_dot, texels_dot, autodiff)
 
-    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
-        return on_engine(self._second, x, v, x_dot, self.autodiff or by_autodiff())
+    def second(
+        self,
+        x: Tensor,
+        texels: Tensor | None,
+        v: Tensor,
+        x_dot: Tensor,
+        texels_dot: Tensor | None,
+    ) -> Two:
+        autodiff = self.autodiff or by_autodiff()
+        return on_engine(self._second, x, texels, v, x_dot, texels_dot, autodiff)
 
     def renewed(self) -> FragmentValues:
         raise NotImplementedError(
@@ -58,51 +71,79 @@ class FragmentValues:
             "the batch"
         )
 
-    def _forward(self, current: Engine, x: Tensor) -> Tensor:
-        self._place(current, x)
+    def _forward(self, current: Engine, x: Tensor, texels: Tensor | None) -> Tensor:
+        self._place(current, x, Texture.of(texels, self.call))
         self._measure(
             current, kernels.FragmentValues, replace(self.call.variant, moves=NO_DERIVATIVES)
         )
         return self._planes(current, current.scratch.y, x)
 
-    def _vjp(self, current: Engine, x: Tensor, v: Tensor, autodiff: bool) -> Tensor:
-        self._place(current, x)
+    def _vjp(
+        self, current: Engine, x: Tensor, texels: Tensor | None, v: Tensor, autodiff: bool
+    ) -> Two:
+        texture = Texture.of(texels, self.call, adjoint=True, autodiff=autodiff)
+        self._place(current, x, texture)
         fields = current.scratch
         transfer.seed(fields, fields.y.grad, v, fields.x.grad, self.call.x_size)
         if autodiff:
-            return self._by_autodiff(current, kernels.FragmentValuesByAutodiff, x)
-        return current.vjp(kernels.FragmentVJP, self.call, x, self._count)
+            found = self._by_autodiff(current, kernels.FragmentValuesByAutodiff, x)
+        else:
+            found = current.vjp(kernels.FragmentVJP, self.call, x, self._count)
+        return found, current.of_texels(self.call, texture)
 
-    def _jvp(self, current: Engine, x: Tensor, x_dot: Tensor, autodiff: bool) -> Tensor:
-        self._place(current, x, tangent=True)
+    def _jvp(
+        self,
+        current: Engine,
+        x: Tensor,
+        texels: Tensor | None,
+        x_dot: Tensor,
+        texels_dot: Tensor | None,
+        autodiff: bool,
+    ) -> Tensor:
+        texture = Texture.of(texels, self.call, texels_dot, tangent=True, autodiff=autodiff)
+        self._place(current, x, texture, tangent=True)
         fields, variant = current.scratch, self.call.variant
         transfer.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
         if autodiff:
             transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
             with elementary.native():
                 oracle = current.cache.kernels(kernels.FragmentJVPByAutodiff, variant)
-                oracle.run_fragments(self._count)
+                oracle.accumulate(self._count)
         else:
             self._measure(current, kernels.FragmentJVP, variant)
         return self._planes(current, fields.y_dot, x)
 
     def _second(
-        self, current: Engine, x: Tensor, v: Tensor, x_dot: Tensor, autodiff: bool
-    ) -> Tensor:
-        self._place(current, x, tangent=True)
+        self,
+        current: Engine,
+        x: Tensor,
+        texels: Tensor | None,
+        v: Tensor,
+        x_dot: Tensor,
+        texels_dot: Tensor | None,
+        autodiff: bool,
+    ) -> Two:
+        texture = Texture.of(
+            texels, self.call, texels_dot, tangent=True, adjoint=True, autodiff=autodiff
+        )
+        self._place(current, x, texture, tangent=True)
         fields = current.scratch
         transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, self.call.x_size)
         if autodiff:
             transfer.seed(fields, fields.y_dot.grad, v, fields.x_dot, 0)
-            return self._by_autodiff(current, kernels.FragmentJVPByAutodiff, x)
-        transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
-        return current.vjp(kernels.FragmentVJPTangent, self.call, x, self._count)
+            found = self._by_autodiff(current, kernels.FragmentJVPByAutodiff, x)
+        else:
+            transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
+            found = current.vjp(kernels.FragmentVJPTangent, self.call, x, self._count)
+        return found, current.of_texels(self.call, texture)
 
     @property
     def _count(self) -> int:
         return self.entries.shape[1]
 
-    def _place(self, current: Engine, x: Tensor, tangent: bool = False) -> None:
+    def _place(
+        self, current: Engine, x: Tensor, texture: Texture | None, tangent: bool = False
+    ) -> None:
         """Upload the inputs and the listed fragments."""
         current.displace()
         fields, size = current.scratch, (2 + self.call.variant.channels) * self._count + MARGIN
@@ -110,7 +151,7 @@ class FragmentValues:
         fields.reserve(y=size, entries=Entry.COUNT * self._count + MARGIN, entry_begin=len(begin))
         if tangent:
             fields.reserve(x_dot=self.call.x_size, y_dot=size)
-        current.place_inputs(self.call, x, pixels=self._count)
+        current.place_inputs(self.call, x, self._count, texture)
         transfer.seed(fields, fields.entries, entries, fields.entries, 0)
         transfer.seed(fields, fields.entry_begin, begin, fields.entry_begin, 0)
 
@@ -119,13 +160,12 @@ class FragmentValues:
     ) -> None:
         """Evaluate the fragments: pair by pair on a GPU, face by face on a CPU."""
         if current.on_gpu:
-            current.cache.launch(kind, variant, "run_fragments", self._count)
+            current.cache.launch(kind, variant, "run_fragments", self._count, *current.texture)
         else:
             runs, length = self.call.face_runs()
             total = self.call.batch * runs
-            current.cache.launch(
-                kind, variant, "run_faces", total, runs, length, items_per_run(total)
-            )
+            sizes = total, runs, length, items_per_run(total)
+            current.cache.launch(kind, variant, "run_faces", *sizes, *current.texture)
 
     def _by_autodiff(
         self, current: Engine, kind: type[kernels.FragmentValues], x: Tensor
@@ -135,7 +175,7 @@ class FragmentValues:
         fields = current.scratch
         transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
         with elementary.native():
-            current.cache.kernels(kind, self.call.variant).run_fragments.grad(self._count)
+            current.cache.kernels(kind, self.call.variant).accumulate.grad(self._count)
         return transfer.read(fields, fields.x.grad, x, self.call.x_size)
 
     def _planes(self, current: Engine, field: Any, like: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class KernelCache:
         self._launchers: LRUCache[tuple[type, Variant, str], Launcher] = LRUCache(1024)
         self._version = -1  # of the scratch fields that they were compiled for
 
-    def launch(self, kind: type, variant: Variant, name: str, *arguments: int) -> int:
+    def launch(self, kind: type, variant: Variant, name: str, *arguments: Any) -> int:
         """Launch the kernel `name` of a kind, and return its result, or 0."""
         self._forget_stale()
         launcher = self._launchers.get((kind, variant, name))

@@ -8,7 +8,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
+from taichi_raster.engine.autograd import Two
 from taichi_raster.engine.engine import Engine, engine, on_engine
+from taichi_raster.engine.texture import Texture
 from taichi_raster.kernels.autodiff import Accumulate, AccumulateTangent
 from taichi_raster.kernels.jvp import JVP
 from taichi_raster.kernels.vjp import VJP, VJPTangent
@@ -52,18 +54,27 @@ class PixelSums:
     def keeping(self, kept: tuple[Tensor, ...]) -> PixelSums:
         return self
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        sums = on_engine(_forward, self.call, self.ticket, x, self.background)
+    def forward(self, x: Tensor, texels: Tensor | None) -> tuple[Tensor, Tensor]:
+        sums = on_engine(_forward, self.call, self.ticket, x, texels, self.background)
         return sums.y, sums.state
 
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return on_engine(_vjp, self._now(), x, v)
+    def vjp(self, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
+        return on_engine(_vjp, self._now(), x, texels, v)
 
-    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
-        return on_engine(_jvp, self._now(), x, x_dot)
+    def jvp(
+        self, x: Tensor, texels: Tensor | None, x_dot: Tensor, texels_dot: Tensor | None
+    ) -> Tensor:
+        return on_engine(_jvp, self._now(), x, texels, x_dot, texels_dot)
 
-    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
-        return on_engine(_second, self._now(), x, v, x_dot)
+    def second(
+        self,
+        x: Tensor,
+        texels: Tensor | None,
+        v: Tensor,
+        x_dot: Tensor,
+        texels_dot: Tensor | None,
+    ) -> Two:
+        return on_engine(_second, self._now(), x, texels, v, x_dot, texels_dot)
 
     def renewed(self) -> PixelSums:
         return replace(self, ticket=engine().ticket())
@@ -78,8 +89,10 @@ def nearest_faces(call: Call, x: Tensor) -> Tensor:
     return on_engine(_nearest, call, x)
 
 
-def _forward(current: Engine, call: Call, ticket: int, x: Tensor, background: Tensor) -> Sums:
-    current.load(call, ticket, x, background)
+def _forward(
+    current: Engine, call: Call, ticket: int, x: Tensor, texels: Tensor | None, background: Tensor
+) -> Sums:
+    current.load(call, ticket, x, background, Texture.of(texels, call))
     fields, grid = current.scratch, (-1, call.batch, call.height, call.width)
     y, state = transfer.read_both(
         fields, fields.y, call.y_size, fields.state, State.COUNT * call.pixels, x
@@ -93,25 +106,35 @@ def _nearest(current: Engine, call: Call, x: Tensor) -> Tensor:
     return found.view(call.batch, call.height, call.width)
 
 
-def _vjp(current: Engine, sums: PixelSums, x: Tensor, v: Tensor) -> Tensor:
-    call, fields = sums.call, current.scratch
-    current.load(call, sums.ticket, x, sums.background)
+def _vjp(current: Engine, sums: PixelSums, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
+    call, fields, autodiff = sums.call, current.scratch, sums.autodiff
+    texture = Texture.of(texels, call, adjoint=True, autodiff=autodiff)
+    current.load(call, sums.ticket, x, sums.background, texture)
     transfer.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
-    if not sums.autodiff:
-        return current.vjp(VJP, call, x)
+    if not autodiff:
+        return current.vjp(VJP, call, x), current.of_texels(call, texture)
     refuse_what_autodiff_cannot(call, current.on_gpu)
     transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
     with elementary.native():
         kernels = current.cache.kernels(Accumulate, call.variant)
         kernels.accumulate.grad(call.runs(current.on_gpu))
-    return transfer.read(fields, fields.x.grad, x, call.x_size)
+    found = transfer.read(fields, fields.x.grad, x, call.x_size)
+    return found, current.of_texels(call, texture)
 
 
-def _jvp(current: Engine, sums: PixelSums, x: Tensor, x_dot: Tensor) -> Tensor:
-    call, fields = sums.call, current.scratch
-    current.load(call, sums.ticket, x, sums.background, tangent=True)
-    transfer.seed(fields, fields.x_dot, x_dot, fields.y_dot, call.y_size if sums.autodiff else 0)
-    if sums.autodiff:
+def _jvp(
+    current: Engine,
+    sums: PixelSums,
+    x: Tensor,
+    texels: Tensor | None,
+    x_dot: Tensor,
+    texels_dot: Tensor | None,
+) -> Tensor:
+    call, fields, autodiff = sums.call, current.scratch, sums.autodiff
+    texture = Texture.of(texels, call, texels_dot, tangent=True, autodiff=autodiff)
+    current.load(call, sums.ticket, x, sums.background, texture, tangent=True)
+    transfer.seed(fields, fields.x_dot, x_dot, fields.y_dot, call.y_size if autodiff else 0)
+    if autodiff:
         transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
         with elementary.native():
             kernels = current.cache.kernels(AccumulateTangent, call.variant)
@@ -122,18 +145,28 @@ def _jvp(current: Engine, sums: PixelSums, x: Tensor, x_dot: Tensor) -> Tensor:
     return y_dot.view(-1, call.batch, call.height, call.width)
 
 
-def _second(current: Engine, sums: PixelSums, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+def _second(
+    current: Engine,
+    sums: PixelSums,
+    x: Tensor,
+    texels: Tensor | None,
+    v: Tensor,
+    x_dot: Tensor,
+    texels_dot: Tensor | None,
+) -> Two:
     """The gradient of v . J(x) x_dot with respect to x."""
-    call, fields = sums.call, current.scratch
-    current.load(call, sums.ticket, x, sums.background, tangent=True)
+    call, fields, autodiff = sums.call, current.scratch, sums.autodiff
+    texture = Texture.of(texels, call, texels_dot, tangent=True, adjoint=True, autodiff=autodiff)
+    current.load(call, sums.ticket, x, sums.background, texture, tangent=True)
     transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
-    if not sums.autodiff:
+    if not autodiff:
         transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
-        return current.vjp(VJPTangent, call, x)
+        return current.vjp(VJPTangent, call, x), current.of_texels(call, texture)
     refuse_what_autodiff_cannot(call, current.on_gpu)
     transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
     transfer.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)
     with elementary.native():
         kernels = current.cache.kernels(AccumulateTangent, call.variant)
         kernels.accumulate.grad(call.runs(current.on_gpu))
-    return transfer.read(fields, fields.x.grad, x, call.x_size)
+    found = transfer.read(fields, fields.x.grad, x, call.x_size)
+    return found, current.of_texels(call, texture)

@@ -42,7 +42,7 @@ def through_softly(
         return through_by_torch(coverage, depth)
     x = torch.cat([coverage.reshape(-1), depth.reshape(-1)])
     layers, pixels = coverage.shape
-    return Evaluate.apply(x, SoftOrder(layers, pixels, counts))[0]
+    return Evaluate.apply(x, None, SoftOrder(layers, pixels, counts))[0]
 
 
 def through_by_torch(
@@ -72,26 +72,28 @@ class SoftOrder:
     def keeping(self, kept: tuple[Tensor, ...]) -> SoftOrder:
         return replace(self, counts=kept[0])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, texels: None) -> tuple[Tensor, Tensor]:
         return on_engine(self._forward, x), x.new_empty(0)
 
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return on_engine(self._vjp, x, v)
+    def vjp(self, x: Tensor, texels: None, v: Tensor) -> tuple[Tensor, None]:
+        return on_engine(self._vjp, x, v), None
 
-    def jvp(self, x: Tensor, x_dot: Tensor) -> Tensor:
+    def jvp(self, x: Tensor, texels: None, x_dot: Tensor, texels_dot: None) -> Tensor:
         return on_engine(self._jvp, x, x_dot)
 
     def renewed(self) -> SoftOrder:
         return self
 
-    def second(self, x: Tensor, v: Tensor, x_dot: Tensor) -> Tensor:
+    def second(
+        self, x: Tensor, texels: None, v: Tensor, x_dot: Tensor, texels_dot: None
+    ) -> tuple[Tensor, None]:
         """In torch: a kernel's quotients would lose digits where a factor is nearly 0."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             coverage, depth = x.view(2, self.layers, self.pixels)
             through = through_by_torch(coverage, depth)
             (first,) = torch.autograd.grad(through, x, v.view_as(through), create_graph=True)
-            return torch.autograd.grad(first, x, x_dot)[0]
+            return torch.autograd.grad(first, x, x_dot)[0], None
 
     @property
     def _size(self) -> int:

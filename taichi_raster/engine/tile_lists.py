@@ -10,7 +10,7 @@ from taichi_raster.runtime.layout import RUNS
 from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 
-NO_DERIVATIVES = (True, False, False)
+NO_DERIVATIVES = (True, False, False, False)
 """`Variant.moves` of kernels that are not differentiated, so that all calls share them."""
 
 

@@ -182,4 +182,6 @@ def into(memory: Memory, part: int, index: Any, amount: Any) -> None:
 
 
 def place_of_adjoint(memory: Memory, part: int, index: Any) -> Any:
+    if part == Part.TEXELS and memory.texture is not None:
+        return element(memory.texture[2], index)
     return element(memory.fields.x.grad, let(memory.dim(Dim.PARTS + part) + index))

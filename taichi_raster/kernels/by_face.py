@@ -5,6 +5,7 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.fragment import Face
+from taichi_raster.kernels.memory import TEXELS
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.runtime.layout import Dim
 
@@ -18,7 +19,17 @@ class FaceKernels(PairKernels):
         raise NotImplementedError
 
     @ti.kernel
-    def run_faces(self, runs: ti.i32, runs_per_item: ti.i32, faces: ti.i32, length: ti.i32):
+    def run_faces(
+        self,
+        runs: ti.i32,
+        runs_per_item: ti.i32,
+        faces: ti.i32,
+        length: ti.i32,
+        texels: TEXELS,
+        tangents: TEXELS,
+        adjoints: TEXELS,
+    ):
+        self.bind(texels, tangents, adjoints)
         self.parallel(runs, length, self.run_of_faces, (runs_per_item, faces))
 
     @ti.func

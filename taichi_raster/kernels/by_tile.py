@@ -10,6 +10,7 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.fragment import Meeting
+from taichi_raster.kernels.memory import TEXELS
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.maths.tracing import traced
 from taichi_raster.runtime.layout import TILE, Dim
@@ -44,7 +45,10 @@ class TileKernels(PairKernels):
         raise NotImplementedError
 
     @ti.kernel
-    def run_tiles(self, tiles: ti.i32, length: ti.i32):
+    def run_tiles(
+        self, tiles: ti.i32, length: ti.i32, texels: TEXELS, tangents: TEXELS, adjoints: TEXELS
+    ):
+        self.bind(texels, tangents, adjoints)
         self.parallel(tiles, length, self.run_tile, ())
 
     @ti.func
@@ -71,7 +75,8 @@ class TileKernels(PairKernels):
         self.release()
 
     @ti.kernel
-    def run_pixels(self, slots: ti.i32):
+    def run_pixels(self, slots: ti.i32, texels: TEXELS, tangents: TEXELS, adjoints: TEXELS):
+        self.bind(texels, tangents, adjoints)
         self.parallel_pixels(slots, self.run_pixel, ())
 
     @ti.func

@@ -12,6 +12,7 @@ import taichi as ti
 from taichi_raster.kernels.adjoints import LANES, Adjoints
 from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
+from taichi_raster.kernels.memory import TEXELS
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.kernels.vjp import VJP, eights
 from taichi_raster.maths.dual import Number, raw
@@ -85,7 +86,8 @@ class FragmentValues(FaceKernels, FragmentKernels):
             self.put(planes, lane, begin + lane)
 
     @ti.kernel
-    def run_fragments(self, fragments: ti.i32):
+    def run_fragments(self, fragments: ti.i32, texels: TEXELS, tangents: TEXELS, adjoints: TEXELS):
+        self.bind(texels, tangents, adjoints)
         for e in range(fragments):
             self.write_values(self.find_entry(e))
 
@@ -152,13 +154,23 @@ class FragmentVJP(VJP, FragmentKernels):
         return self.meet_entry(face, begin + lane), inside, inside
 
     @ti.kernel
-    def vjp_fragments(self, fragments: ti.i32):
+    def vjp_fragments(self, fragments: ti.i32, texels: TEXELS, tangents: TEXELS, adjoints: TEXELS):
+        self.bind(texels, tangents, adjoints)
         for e in range(fragments):
             self.vjp_entry(e)
 
     @ti.kernel
-    def vjp_items(self, items: ti.i32, begin: ti.i32, count: ti.i32):
+    def vjp_items(
+        self,
+        items: ti.i32,
+        begin: ti.i32,
+        count: ti.i32,
+        texels: TEXELS,
+        tangents: TEXELS,
+        adjoints: TEXELS,
+    ):
         """The same in a fixed order: a thread takes `count` pairs of an item, from `begin` on."""
+        self.bind(texels, tangents, adjoints)
         for b in range(items):
             first = self.fields.entry_begin[b] + begin
             for e in range(first, ti.min(first + count, self.fields.entry_begin[b + 1])):
@@ -197,6 +209,11 @@ class FragmentValuesByAutodiff(FragmentValues):
     """What Taichi differentiates instead: the oracle of `FragmentVJP`."""
 
     autodiff = True
+
+    @ti.kernel
+    def accumulate(self, fragments: ti.i32):
+        for e in range(fragments):
+            self.write_values(self.find_entry(e))
 
 
 @ti.data_oriented

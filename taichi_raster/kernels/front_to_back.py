@@ -15,6 +15,7 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
+from taichi_raster.kernels.memory import TEXELS
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.maths.dual import raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
@@ -131,7 +132,7 @@ class FrontToBack(PairKernels):
     @ti.func
     def nearest(self, b, index):
         """No fragment of a face has less depth than this."""
-        near, far = self.depth_bounds(self.face(b, index))
+        near, _far = self.depth_bounds(self.face(b, index))
         return near
 
     @traced
@@ -150,13 +151,22 @@ class FrontToBack(PairKernels):
 
     @ti.kernel
     def run(
-        self, runs: ti.i32, begin: ti.i32, per_item: ti.i32, tiles: ti.i32, room: ti.i32
+        self,
+        runs: ti.i32,
+        begin: ti.i32,
+        per_item: ti.i32,
+        tiles: ti.i32,
+        room: ti.i32,
+        texels: TEXELS,
+        tangents: TEXELS,
+        adjoints: TEXELS,
     ) -> ti.i32:
         """Do `runs` runs from number `begin` on, each of so many tiles of an item.
 
         Returns:
             How many rows a run needs, if `room` for so many is too little; else 0.
         """
+        self.bind(texels, tangents, adjoints)
         needed = 0
         self.parallel(runs, 1, self.run_tiles, (begin, per_item, tiles, room, needed))
         return needed
@@ -300,7 +310,14 @@ class FrontToBack(PairKernels):
         raise NotImplementedError
 
     def use(
-        self, b: Any, first_row: Any, first_column: Any, count: Any, run: Any, pixels: Any, rows: Any
+        self,
+        b: Any,
+        first_row: Any,
+        first_column: Any,
+        count: Any,
+        run: Any,
+        pixels: Any,
+        rows: Any,
     ) -> None:
         """Do something with the rows that have weights; a `ti.func`."""
         raise NotImplementedError

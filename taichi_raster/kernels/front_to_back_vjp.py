@@ -22,7 +22,6 @@ from taichi_raster.kernels.front_to_back import (
     WEIGHT,
     FrontToBack,
     Pixels,
-    Rows,
 )
 from taichi_raster.kernels.vjp import VJP
 from taichi_raster.maths.dual import Number, raw

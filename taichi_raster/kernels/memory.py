@@ -22,6 +22,13 @@ from taichi_raster.runtime.variant import Architecture, Table, Variant
 SPREAD = 512
 
 
+IN_PLACE = ("cpu", "cuda")
+"""Backends whose kernels read torch's memory where it is. Vulkan copies it at each launch."""
+
+TEXELS: Any = ti.types.ndarray(ndim=1)
+"""A kernel's argument: the texture's texels, their tangents, or their adjoints."""
+
+
 def size_of(network: Architecture | Table | None) -> int:
     """How many weights every pair needs; 0 for a table, of which a pair needs four."""
     return network.size if isinstance(network, Architecture) else 0
@@ -39,6 +46,8 @@ class Memory:
         moves: whether a part of x gets a derivative, by part.
         shared_sizes: how many of a batch item's inputs all of its faces share, by part.
         held: what `hold` has loaded: a variable by (field, place) or (part, place).
+        texture: a kernel's arrays of texels, of their tangents and of their adjoints; None where
+            these are behind x.
     """
 
     tangents = False
@@ -50,16 +59,18 @@ class Memory:
         self.dims = scratch.dims
         self.on_cpu = runtime.arch == "cpu"
         self.spread = SPREAD if self.on_cpu else 1
-        vertices, appearance, parameters = variant.moves
+        self.reads_in_place = runtime.arch in IN_PLACE and not self.autodiff
+        vertices, appearance, parameters, texels = variant.moves
         self.moves = {
             Part.VERTICES: vertices,
             Part.CORNERS: appearance,
             Part.UV: appearance,
-            Part.TEXELS: appearance,
             Part.EDGE_WEIGHTS: parameters,
             Part.DEPTH_WEIGHTS: parameters,
             Part.PARAMETERS: parameters,
+            Part.TEXELS: texels,
         }
+        self.texture: tuple[Any, Any, Any] | None = None
         self.shared_sizes = {
             Part.EDGE_WEIGHTS: 0 if variant.edge.network is None else variant.edge.network.size,
             Part.DEPTH_WEIGHTS: size_of(variant.depth.network),
@@ -143,9 +154,18 @@ class Memory:
         return element(field, which) if held is None else held
 
     @traced
+    def bind(self, texels: Any, tangents: Any, adjoints: Any) -> None:
+        """Tell where the texture is: every kernel that samples it begins with this."""
+        self.texture = (texels, tangents, adjoints) if self.reads_in_place else None
+
+    @traced
     def load(self, part: int, index: Any) -> Number:
-        """An element of a part of x, with its tangent."""
+        """An element of a part of x, or a texel, with its tangent."""
         moves = self.moves[part]
+        if part == Part.TEXELS and self.texture is not None:
+            texels, tangents, _ = self.texture
+            tangent = element(tangents, index) if self.tangents and moves else None
+            return Number(element(texels, index), tangent)
         source = self.fields.x if moves or not self.autodiff else self.fields.x_still
         at = let(self.dim(Dim.PARTS + part) + index)
         tangent = element(self.fields.x_dot, at) if self.tangents and moves else None

@@ -18,6 +18,7 @@ from taichi_raster.kernels.adjoints import (
 )
 from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
+from taichi_raster.kernels.memory import TEXELS
 from taichi_raster.kernels.softness import network_vjp
 from taichi_raster.maths import geometry
 from taichi_raster.maths.dual import Jet, Number
@@ -89,8 +90,17 @@ class VJP(FaceKernels):
                 sums.scatter(lane)
 
     @ti.kernel
-    def vjp_pixels(self, runs: ti.i32, begin: ti.i32, count: ti.i32):
+    def vjp_pixels(
+        self,
+        runs: ti.i32,
+        begin: ti.i32,
+        count: ti.i32,
+        texels: TEXELS,
+        tangents: TEXELS,
+        adjoints: TEXELS,
+    ):
         """A thread takes `count` pixels of a run, from number `begin` on."""
+        self.bind(texels, tangents, adjoints)
         for run in range(runs):
             for step in range(begin, begin + count):
                 self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.vjp_pixel, ())

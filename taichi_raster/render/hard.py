@@ -100,7 +100,7 @@ def visible_faces(face_vertices: Float[Tensor, "B F 3 3"], view: View) -> Int[Te
     # The softness does not matter: only faces that contain the centre are used. But the reach must
     # exceed the rounding of distances.
     softness = Softness.none(still, DepthVariant("nearest"), reach=1e-3, cutoff=1e-3)
-    call, x = pack(still, without_attributes(still), view, softness)
+    call, x, _ = pack(still, without_attributes(still), view, softness)
     return nearest_faces(call, x).long()
 
 

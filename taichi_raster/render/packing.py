@@ -113,25 +113,25 @@ class Softness:
 
 def pack(
     vertices: Float[Tensor, "B F 3 3"], shown: Appearance, view: View, softness: Softness
-) -> tuple[Call, Float[Tensor, " X"]]:
-    """The call, and its inputs in one flat vector, in the order of `Part`."""
+) -> tuple[Call, Float[Tensor, " X"], Float[Tensor, " T"] | None]:
+    """The call, its inputs in one flat vector, in the order of `Part`, and its texels, if any."""
     batch, faces = vertices.shape[:2]
     parts = [
         vertices,
         shown.corners,
         shown.uv,
-        shown.texels,
         softness.edge_weights,
         softness.depth_weights,
         softness.parameters,
     ]
+    every = [*parts, shown.texels]
     call = Call(
-        _variant(shown, view, softness, [*map(transforms.has_derivatives, parts)]),
+        _variant(shown, view, softness, [*map(transforms.has_derivatives, every)]),
         batch,
         faces,
         view.height,
         view.width,
-        tuple(part.numel() for part in parts),
+        tuple(part.numel() for part in every),
         view.near,
         view.far,
         softness.threshold,
@@ -141,7 +141,8 @@ def pack(
         (*shown.size, shown.stride),
         softness.hidden,
     )
-    return call, torch.cat([part.reshape(-1) for part in parts if part.numel() > 0])
+    x = torch.cat([part.reshape(-1) for part in parts if part.numel() > 0])
+    return call, x, None if shown.texture == "none" else shown.texels
 
 
 def without_attributes(vertices: Tensor) -> Appearance:
@@ -166,7 +167,8 @@ def _variant(shown: Appearance, view: View, softness: Softness, moves: list[bool
         moves=(
             # A render without derivatives uses the kernels for derivatives in vertices.
             moves[Part.VERTICES] or not any(moves),
-            any(moves[Part.CORNERS : Part.TEXELS + 1]),
-            any(moves[Part.EDGE_WEIGHTS :]),
+            any(moves[Part.CORNERS : Part.EDGE_WEIGHTS]),
+            any(moves[Part.EDGE_WEIGHTS : Part.TEXELS]),
+            moves[Part.TEXELS],
         ),
     )

@@ -260,12 +260,12 @@ class SoftRasterizer(nn.Module):
             summed, sums_shown = softness.of_alpha(), without_attributes(vertices)
         else:
             summed, sums_shown = softness, shown
-        call, x = pack(vertices, sums_shown, self._view(), summed)
+        call, x, texels = pack(vertices, sums_shown, self._view(), summed)
         checks.fits_batch("depth.background_z", depth.background_z, batch)
         floor = parameters.to_like(self.depth.background(depth, batch), vertices)
         self._refuse_mapped(x, depth, floor, by_fragments)
         work = PixelSums(call, engine().ticket(), floor.detach(), by_autodiff())
-        sums = Sums(*Evaluate.apply(x, work))
+        sums = Sums(*Evaluate.apply(x, texels, work))
         total, weight, colours = sums.y.split([1, 1, sums_shown.total])
         alpha = self._resolve(total[0], sums.state, softness.parameters[:, Slot.P])
         if attributes is None:
@@ -343,17 +343,17 @@ class SoftRasterizer(nn.Module):
         depth = self.depth
         assert isinstance(depth, OverDepth)
         # These kernels do not use the T-conorm: all T-conorms share them.
-        call, packed = pack(
+        call, packed, texels = pack(
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
         by_tiles = depth.gamma is None and not engine().on_gpu and not by_autodiff()
         if by_tiles:
-            return mean(Evaluate.apply(packed, Composite(call, sums, x.detach()))[0])
+            return mean(Evaluate.apply(packed, texels, Composite(call, sums, x.detach()))[0])
         # In a soft order no fragment is surely hidden.
         stop = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
         listing = fragment_list(sums, x.detach(), stop)
         measured, _ = Evaluate.apply(
-            packed, FragmentValues(call, listing.entries, listing.begin, by_autodiff())
+            packed, texels, FragmentValues(call, listing.entries, listing.begin, by_autodiff())
         )
         fragments = PixelFragments(measured, listing.slots, listing.depth, call.pixels)
         if depth.gamma is None:

@@ -15,7 +15,7 @@ class Call:
     Attributes:
         variant: which kernels run.
         batch, faces, height, width: B, F, H, W.
-        sizes: the number of elements of each part of x.
+        sizes: the number of elements of each part of x; and of the texels, the last.
         near, far: depth range.
         threshold: a fragment counts if F exceeds it,
         cutoff: and if it is no farther outside than this distance in NDC.
@@ -79,7 +79,17 @@ class Call:
     @property
     def x_size(self) -> int:
         """Elements of x."""
-        return sum(self.sizes)
+        return sum(self.sizes[: Part.TEXELS])
+
+    @property
+    def texels(self) -> int:
+        """Elements of the texture, or of all textures."""
+        return self.sizes[Part.TEXELS]
+
+    @property
+    def moving_texels(self) -> bool:
+        """Whether there are texels that have derivatives."""
+        return self.variant.texels > 0 and self.variant.moves[3]
 
     @property
     def pixels(self) -> int:
@@ -112,7 +122,7 @@ class Call:
         Each run has sums of its own for the parameters that its faces share. All runs add to the
         same texels, so that a fixed order takes a single run.
         """
-        if self.fixed_order and self.variant.moves[1] and self.variant.texels > 0:
+        if self.fixed_order and self.moving_texels:
             return 1, self.faces
         runs = max(1, min(self.faces, RUNS // self.batch))
         length = -(-self.faces // runs)

@@ -5,9 +5,11 @@ x concatenates these parts (see `Part`):
 * face vertices (B, F, 3, 3);
 * attributes at face corners (B, F, 3, D);
 * texture coordinates at face corners (B, F, 3, 2);
-* texels;
 * weights of the edge network (B, P) and of the depth network (B, Q);
 * other parameters (B, Slot.COUNT).
+
+A texture's texels are no part of it, as they may be many: kernels read them where they are. Where
+kernels cannot, on Vulkan and under Taichi's autodiff, a copy of them lies behind x.
 
 Every batch item has parameters of its own. So threads do not contend for them, and a sum over items
 has a fixed order. y is (2 + C, B, H, W): the T-conorm's sum, the colour weight, and the weighted
@@ -34,15 +36,15 @@ class Slot:
 
 
 class Part:
-    """The parts of x, in order."""
+    """The parts of x, in order, and the texels behind it."""
 
     VERTICES = 0
     CORNERS = 1
     UV = 2
-    TEXELS = 3
-    EDGE_WEIGHTS = 4
-    DEPTH_WEIGHTS = 5
-    PARAMETERS = 6
+    EDGE_WEIGHTS = 3
+    DEPTH_WEIGHTS = 4
+    PARAMETERS = 5
+    TEXELS = 6
     COUNT = 7
 
 

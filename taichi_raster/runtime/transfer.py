@@ -57,14 +57,22 @@ def clear(scratch: Scratch, field: Any, n: int) -> None:
         _clear(field, n)
 
 
-def read(scratch: Scratch, field: Any, like: Tensor, n: int) -> Tensor:
-    """Download the first `n` elements of a field to the device of `like`."""
+def put(scratch: Scratch, field: Any, values: Tensor, begin: int) -> None:
+    """Upload a flat tensor to a field, from element `begin` on."""
+    if scratch.views:
+        scratch.views[field][begin : begin + len(values)] = values.numpy()
+    else:
+        _put(field, values, begin, len(values))
+
+
+def read(scratch: Scratch, field: Any, like: Tensor, n: int, begin: int = 0) -> Tensor:
+    """Download `n` elements of a field, from `begin` on, to the device of `like`."""
     integer = field.dtype == ti.i32
     target = torch.empty(n, dtype=torch.int32 if integer else like.dtype, device=like.device)
     if scratch.views:
-        target.numpy()[:] = scratch.views[field][:n]
+        target.numpy()[:] = scratch.views[field][begin : begin + n]
     else:
-        _read(target, field, n)
+        _read(target, field, begin, n)
     return target
 
 
@@ -128,9 +136,15 @@ def _clear(field: ti.template(), n: ti.i32):
 
 
 @ti.kernel
-def _read(target: ti.types.ndarray(), source: ti.template(), n: ti.i32):
+def _put(target: ti.template(), source: ti.types.ndarray(), begin: ti.i32, n: ti.i32):
     for i in range(n):
-        target[i] = source[i]
+        target[begin + i] = source[i]
+
+
+@ti.kernel
+def _read(target: ti.types.ndarray(), source: ti.template(), begin: ti.i32, n: ti.i32):
+    for i in range(n):
+        target[i] = source[begin + i]
 
 
 @ti.kernel

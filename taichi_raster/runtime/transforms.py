@@ -56,5 +56,8 @@ def one_by_one(
         ]
         found.append(function(*entry))
     if isinstance(found[0], tuple):
-        return tuple(torch.stack(part) for part in zip(*found, strict=True)), (0,) * len(found[0])
+        parts = tuple(
+            None if part[0] is None else torch.stack(part) for part in zip(*found, strict=True)
+        )
+        return parts, tuple(None if part is None else 0 for part in parts)
     return torch.stack(found), 0

@@ -145,7 +145,7 @@ class Variant:
         clipped: whether barycentric coordinates are clipped instead of the nearest point's.
         unclipped_alpha: whether alpha keeps what near, far and culling take from colour.
         orthographic: whether depth is linear in the image.
-        moves: which of (vertices, appearance, parameters) get a derivative.
+        moves: which of (vertices, appearance at corners, parameters, texels) get a derivative.
     """
 
     edge: EdgeVariant
@@ -160,7 +160,7 @@ class Variant:
     clipped: bool = False
     unclipped_alpha: bool = False
     orthographic: bool = False
-    moves: tuple[bool, bool, bool] = (True, False, False)
+    moves: tuple[bool, bool, bool, bool] = (True, False, False, False)
 
     @property
     def channels(self) -> int:

@@ -179,9 +179,8 @@ def of_faces(values: Float[Tensor, "B F *rest"], faces: Int[Tensor, " B *n"]) ->
     Where there is none, -1, they are 1, without gradient: corners then have a depth that one can
     divide by, which those of face 0, say, need not have.
     """
-    items = torch.arange(len(faces), device=values.device)
-    items = items.view(-1, *([1] * (faces.ndim - 1)))
-    found = gather.at(values.expand(len(faces), *values.shape[1:]), items, faces.clamp(min=0))
+    spread = values.expand(len(faces), *values.shape[1:])
+    found = gather.at(spread, _items(faces), faces.clamp(min=0))
     there = (faces >= 0).view(*faces.shape, *([1] * (found.ndim - faces.ndim)))
     return torch.where(there, found, torch.ones_like(found))
 
@@ -192,26 +191,34 @@ def _surface_texel(texels: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
     i, j = (w.detach().floor().long().clamp(0, size - 1) for w in (u, v))
     lower = u + v - i - j <= 1 + 1e-4  # as in the kernels: whole on an edge but for rounding
     column, row = torch.where(lower, i, size - 1 - i), torch.where(lower, j, size - 1 - j)
-    items = torch.arange(len(faces), device=texels.device).view(-1, *([1] * (faces.ndim - 1)))
-    texels = texels.expand(len(faces), -1, -1, -1, -1)
-    return gather.at(texels, items, faces.clamp(min=0), row, column)
+    place = (faces.clamp(min=0) * size + row) * size + column
+    if len(texels) > 1:
+        place = place + _items(faces) * texels[0, ..., 0].numel()
+    return gather.rows(texels.reshape(-1, texels.shape[4]), place)
 
 
 def _bilinear(image: Tensor, uv: Tensor, wrap: str) -> Tensor:
     """(B, *n, C) from (B or 1, H, W, C) at uv (B, *n, 2)."""
     height, width = image.shape[1:3]
-    image = image.expand(len(uv), -1, -1, -1)
-    items = torch.arange(len(uv), device=uv.device).view(-1, *([1] * (uv.ndim - 2)))
     (left, right, s), (top, bottom, t) = (
         _between(uv[..., 0], width, wrap),
         _between(1 - uv[..., 1], height, wrap),
     )
+    rows, columns = torch.stack([top, top, bottom, bottom]), torch.stack([left, right, left, right])
+    place = rows * width + columns
+    if len(image) > 1:
+        place = place + _items(uv[..., 0]) * (height * width)
+    a, b, c, d = gather.rows(image.reshape(-1, image.shape[3]), place)
     s, t = s[..., None], t[..., None]
-    upper = (1 - s) * gather.at(image, items, top, left) + s * gather.at(image, items, top, right)
-    lower = (1 - s) * gather.at(image, items, bottom, left) + s * gather.at(
-        image, items, bottom, right
-    )
-    return (1 - t) * upper + t * lower
+    upper, lower = (1 - s) * a + s * b, (1 - s) * c + s * d
+    found: Tensor = (1 - t) * upper + t * lower
+    return found
+
+
+def _items(values: Tensor) -> Tensor:
+    """Each value's batch item, to broadcast with values (B, *n)."""
+    items = torch.arange(len(values), device=values.device)
+    return items.view(-1, *([1] * (values.ndim - 1)))
 
 
 def _between(coordinate: Tensor, size: int, wrap: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
+from taichi_raster.runtime.zeros import sparsely_used
 
 
 def at(values: Tensor, *index: Tensor) -> Tensor:
@@ -33,6 +35,17 @@ def at(values: Tensor, *index: Tensor) -> Tensor:
     order = place.argsort(stable=True)
     counts = torch.bincount(place, minlength=len(flat))
     return _take(flat, place, order, counts).view(*shape, *rest)
+
+
+def rows(values: Float[Tensor, "M D"], place: Int[Tensor, " *n"]) -> Float[Tensor, "*n D"]:
+    """values[place], differentiable as often as wanted, for many values of which few are taken.
+
+    Nothing that it does takes time for those that are not taken, but for the zeros of their
+    gradient.
+    """
+    if runtime().deterministic and transforms.has_derivatives(values):
+        return at(values, place)
+    return _pick(values, place.reshape(-1)).view(*place.shape, -1)
 
 
 class _Sorted(torch.autograd.Function):
@@ -80,5 +93,51 @@ class _Add(_Sorted):
         return _add(dot, *ctx.saved_tensors)
 
 
+class _Pick(_Sorted):
+    """(M, D) values to rows (N, D), in no fixed order."""
+
+    @staticmethod
+    def forward(values: Tensor, place: Tensor) -> Tensor:
+        return values.index_select(0, place)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.many = len(inputs[0])
+        ctx.save_for_backward(inputs[1])
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _drop(grad, *ctx.saved_tensors, ctx.many), None
+
+    @staticmethod
+    def jvp(ctx: Any, dot: Tensor, *rest: None) -> Tensor:
+        return _pick(dot, *ctx.saved_tensors)
+
+
+class _Drop(_Sorted):
+    """Its adjoint: rows (N, D) summed into (many, D)."""
+
+    @staticmethod
+    def forward(rows: Tensor, place: Tensor, many: int) -> Tensor:
+        return sparsely_used((many, rows.shape[1]), rows).index_add_(0, place, rows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.many = inputs[2]
+        ctx.save_for_backward(inputs[1])
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _pick(grad, *ctx.saved_tensors), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dot: Tensor, *rest: None) -> Tensor:
+        return _drop(dot, *ctx.saved_tensors, ctx.many)
+
+
 _take: Callable[..., Tensor] = _Take.apply
 _add: Callable[..., Tensor] = _Add.apply
+_pick: Callable[..., Tensor] = _Pick.apply
+_drop: Callable[..., Tensor] = _Drop.apply

@@ -306,9 +306,9 @@ def test_a_loss_that_is_kept_after_its_backward_keeps_no_fragments(dtype: torch.
     kept: list[Any] = []
     lists = autograd.Evaluate.forward
 
-    def watched(x: torch.Tensor, work: Any) -> Any:
+    def watched(x: torch.Tensor, texels: None, work: Any) -> Any:
         kept.extend(weakref.ref(tensor) for tensor in work.kept)
-        return lists(x, work)
+        return lists(x, texels, work)
 
     vertices = x["vertices"].clone().requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
