@@ -21,6 +21,9 @@ Conventions, for everything in this package:
 from taichi_raster.runtime import fast_import
 
 with fast_import.quickly():
+    from taichi_raster.capture.capture import Capture, Photo
+    from taichi_raster.capture.load import load_camera, load_capture
+    from taichi_raster.capture.save import save_capture
     from taichi_raster.depth.base import DepthSoftness
     from taichi_raster.depth.distribution import DistributionDepth
     from taichi_raster.depth.hard import HardDepth
@@ -46,7 +49,7 @@ with fast_import.quickly():
         voxel_iou,
         voxelise,
     )
-    from taichi_raster.fitting.pyramid import area_average, at_size, coarse_size, proxy_mesh
+    from taichi_raster.fitting.pyramid import at_size, coarse_size, proxy_mesh
     from taichi_raster.fitting.report import ReportView, write_report
     from taichi_raster.fitting.rest import Rest
     from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
@@ -110,7 +113,7 @@ with fast_import.quickly():
         torus_knot,
         uv_sphere,
     )
-    from taichi_raster.scene.resampling import undistort
+    from taichi_raster.scene.resampling import area_average, undistort
     from taichi_raster.softness.conorm import TConorm
     from taichi_raster.softness.edge import Distribution, EdgeSoftness
     from taichi_raster.softness.mlp import MLPSoftness
@@ -122,6 +125,7 @@ __all__ = [
     "AmbientLight",
     "BrownConradyLens",
     "Camera",
+    "Capture",
     "ClippedFaces",
     "Constant",
     "DepthSoftness",
@@ -149,6 +153,7 @@ __all__ = [
     "OrthographicCamera",
     "OverDepth",
     "PerspectiveCamera",
+    "Photo",
     "PictureStart",
     "PinholeCamera",
     "PointLight",
@@ -193,6 +198,8 @@ __all__ = [
     "init",
     "join",
     "lift_triangles",
+    "load_camera",
+    "load_capture",
     "load_mesh",
     "load_softening",
     "load_softness",
@@ -210,6 +217,7 @@ __all__ = [
     "runtime",
     "sample_surface",
     "sampled_picture",
+    "save_capture",
     "save_mesh",
     "save_softening",
     "save_softness",

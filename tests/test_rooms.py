@@ -15,6 +15,7 @@ ORDER = {
         "checks",
         "maths",
         "scene",
+        "capture",
         "softness",
         "depth",
         "kernels",

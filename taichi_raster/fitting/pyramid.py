@@ -25,8 +25,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from taichi_raster import checks
-from taichi_raster.runtime.precision import product
 from taichi_raster.scene.mesh import Mesh
+from taichi_raster.scene.resampling import area_average
 from taichi_raster.softness.schedule import Schedule, as_progress, as_schedule
 
 Renderer = TypeVar("Renderer", bound=nn.Module)
@@ -74,40 +74,6 @@ def coarse_size(
     most = 2 * pixels / float(spread)
     short = full if most >= full else min(full, max(smallest, math.floor(most * (1 + 1e-6))))
     return round(height * short / full), round(width * short / full)
-
-
-def area_average(
-    pictures: Float[Tensor, "B H W *C"], image_size: int | tuple[int, int]
-) -> Float[Tensor, "B h w *C"]:
-    """Pictures in fewer pixels, each the mean over its area of what it covers.
-
-    It is exact also for sizes that do not divide: a pixel that two of the smaller picture share is
-    counted by its parts in each. Means of the whole picture stay as they are. Differentiable.
-
-    Averages are right for coverage, and for colours that are composited already. Where pixels are
-    masked out, average the picture times the mask and the mask, and divide.
-
-    Args:
-        pictures: (B, H, W) masks, or (B, H, W, C) images.
-        image_size: pixels: one number, or (height, width), at most H and W.
-
-    Raises:
-        TypeError, ValueError: naming the argument, for other shapes or types, or a larger size.
-    """
-    if checks.floats("pictures", pictures).ndim not in (3, 4) or pictures.numel() == 0:
-        raise ValueError(
-            f"pictures: must be (B, H, W) or (B, H, W, C), got {tuple(pictures.shape)}"
-        )
-    size = checks.image_size(image_size)
-    full = (pictures.shape[1], pictures.shape[2])
-    if size[0] > full[0] or size[1] > full[1]:
-        raise ValueError(f"image_size: must be at most {full}, that of the pictures, got {size}")
-    if size == full:
-        return pictures
-    rows, columns = (_shares(n, m).to(pictures) for n, m in zip(size, full, strict=True))
-    flat = pictures if pictures.ndim == 3 else pictures.movedim(-1, 1)
-    averaged = product(rows, product(flat, columns.mT))
-    return averaged if pictures.ndim == 3 else averaged.movedim(1, -1)
 
 
 def at_size(renderer: Renderer, image_size: int | tuple[int, int]) -> Renderer:
@@ -235,12 +201,3 @@ def _distinct(faces: Tensor) -> Tensor:
     turned = faces.gather(1, (first + torch.arange(3, device=faces.device)) % 3)
     distinct: Tensor = torch.unique(turned, dim=0)
     return distinct
-
-
-def _shares(size: int, full: int) -> Float[Tensor, "n N"]:
-    """The share of each of `full` pixels in the mean that is each of `size` pixels."""
-    edges = torch.arange(size + 1, dtype=torch.float64) * (full / size)
-    pixel = torch.arange(full, dtype=torch.float64)
-    inner = torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)
-    shares: Tensor = inner.clamp(min=0) * (size / full)
-    return shares

@@ -16,6 +16,7 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.scene.camera import Camera, OrthographicCamera, PerspectiveCamera, PinholeCamera
 from taichi_raster.scene.lenses.base import Lens
+from taichi_raster.scene.projection_matrices import decompose
 from taichi_raster.scene.views import broadcast
 
 _Rows = Sequence[float | Tensor | Sequence[float | Sequence[float]]]
@@ -88,6 +89,34 @@ def from_opencv(
     """
     view = _rigid(rotation, translation, (1.0, -1.0, 1.0))
     return from_intrinsics(view, matrix, image_size, first_centre, lens)
+
+
+def from_projections(
+    matrices: Float[Tensor, "B 3 4"] | np.ndarray | _Rows,
+    image_size: int | tuple[int, int],
+    first_centre: float = 0.0,
+    left_handed: bool | None = None,
+) -> tuple[PinholeCamera, bool]:
+    """Bare projection matrices: (u w, v w, w) = P (x, y, z, 1), u right and v down, in pixels.
+
+    They may have any sign, scale and skew, and their world may be left-handed. The camera is then
+    that of a world in which z has the other sign, right-handed as all are here; and True comes with
+    it. Without `left_handed`, that is found out where several cameras look at one object.
+
+    Args:
+        matrices: (B, 3, 4).
+        image_size, first_centre: as for `from_intrinsics`.
+        left_handed: whether the matrices' world is; None to find out, as told above.
+
+    Raises:
+        ValueError: for another shape, NaN, or a matrix that is of no camera with a centre.
+    """
+    found = checks.array("matrices", matrices)
+    parts = decompose(found[None] if found.ndim == 2 else found, left_handed)
+    camera = from_opencv(
+        parts.rotation, parts.translation, parts.intrinsics, image_size, first_centre
+    )
+    return camera, parts.mirrored
 
 
 def from_opengl(

@@ -1,4 +1,4 @@
-"""Pictures as another lens would have taken them, from the same place."""
+"""Pictures in fewer pixels, and as another lens would have taken them from the same place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,42 @@ from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.runtime.precision import product
 from taichi_raster.scene.camera_base import Camera
+
+
+def area_average(
+    pictures: Float[Tensor, "B H W *C"], image_size: int | tuple[int, int]
+) -> Float[Tensor, "B h w *C"]:
+    """Pictures in fewer pixels, each the mean over its area of what it covers.
+
+    It is exact also for sizes that do not divide: a pixel that two of the smaller picture share is
+    counted by its parts in each. Means of the whole picture stay as they are. Differentiable.
+
+    Averages are right for coverage, and for colours that are composited already. Where pixels are
+    masked out, average the picture times the mask and the mask, and divide.
+
+    Args:
+        pictures: (B, H, W) masks, or (B, H, W, C) images.
+        image_size: pixels: one number, or (height, width), at most H and W.
+
+    Raises:
+        TypeError, ValueError: naming the argument, for other shapes or types, or a larger size.
+    """
+    if checks.floats("pictures", pictures).ndim not in (3, 4) or pictures.numel() == 0:
+        raise ValueError(
+            f"pictures: must be (B, H, W) or (B, H, W, C), got {tuple(pictures.shape)}"
+        )
+    size = checks.image_size(image_size)
+    full = (pictures.shape[1], pictures.shape[2])
+    if size[0] > full[0] or size[1] > full[1]:
+        raise ValueError(f"image_size: must be at most {full}, that of the pictures, got {size}")
+    if size == full:
+        return pictures
+    rows, columns = (_shares(n, m).to(pictures) for n, m in zip(size, full, strict=True))
+    flat = pictures if pictures.ndim == 3 else pictures.movedim(-1, 1)
+    averaged = product(rows, product(flat, columns.mT))
+    return averaged if pictures.ndim == 3 else averaged.movedim(1, -1)
 
 
 def undistort(
@@ -93,3 +128,12 @@ def _sample(picture: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     above = texel(j, i) * (1 - tx) + texel(j, i + 1) * tx
     below = texel(j + 1, i) * (1 - tx) + texel(j + 1, i + 1) * tx
     return above * (1 - ty) + below * ty, inside
+
+
+def _shares(size: int, full: int) -> Float[Tensor, "n N"]:
+    """The share of each of `full` pixels in the mean that is each of `size` pixels."""
+    edges = torch.arange(size + 1, dtype=torch.float64) * (full / size)
+    pixel = torch.arange(full, dtype=torch.float64)
+    inner = torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)
+    shares: Tensor = inner.clamp(min=0) * (size / full)
+    return shares

@@ -332,6 +332,8 @@ def test_what_is_no_path_is_refused_by_name(path: Any) -> None:
         tr.load_mesh,
         tr.load_softness,
         tr.load_softening,
+        tr.load_capture,
+        tr.load_camera,
         lambda p: tr.save_mesh(p, MESH),
         lambda p: tr.save_softness(p, edge),
         lambda p: tr.save_softening(p, tr.Softening(edge)),

@@ -176,6 +176,11 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
             (64, 48),
         )
     ),
+    "from_projections": seen_by(
+        lambda x: tr.conventions.from_projections(
+            torch.cat([x["rotation"], x["translation"][..., None]], dim=-1), 512, left_handed=False
+        )[0]
+    ),
     "from_pytorch3d": seen_by(
         lambda x: tr.conventions.from_pytorch3d(x["rotation"], x["translation"], 40.3)
     ),
@@ -243,6 +248,7 @@ ELSEWHERE = {
 }
 WITHOUT_TENSORS = {
     # of schedules, numbers; of files; of meshes, by NumPy; of booleans
+    "Capture",
     "Geometric",
     "Knots",
     "Rest",
@@ -256,7 +262,11 @@ WITHOUT_TENSORS = {
     "MeshBatch",
     "collate",
     "in_runtime_thread",
+    "load_camera",
+    "load_capture",
     "load_mesh",
+    "Photo",
+    "save_capture",
     "save_mesh",
     "load_softening",
     "load_softness",

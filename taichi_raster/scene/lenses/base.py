@@ -46,7 +46,7 @@ class Lens(Movable):
     @property
     def batch_size(self) -> int:
         """How many lenses these are: 1, or B."""
-        return len(self._rows())
+        return len(self.rows())
 
     @property
     def radius(self) -> Float[Tensor, " B"]:
@@ -55,7 +55,7 @@ class Lens(Movable):
         It is 99% of the way to the nearest fold, where two rays would meet in one point, and at
         most 100. `Camera.project_faces` cuts faces there.
         """
-        rows = self._rows()
+        rows = self.rows()
         found = [min(self._fold(row), WIDEST) for row in rows.detach().cpu().double().numpy()]
         return torch.tensor(found, dtype=rows.dtype, device=rows.device)
 
@@ -112,10 +112,10 @@ class Lens(Movable):
     @torch.no_grad()
     def _solve(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """(solution, whether there is one within the radius), both (B, ..., 2)."""
-        rows = self._rows().to(points.device, torch.float64)
+        rows = self.rows().to(points.device, torch.float64)
         flat = points.double().flatten(1, -2)
         found = [
-            self._of_rows(rows[i if len(rows) > 1 else 0])._solve_one(each)
+            self.of_rows(rows[i if len(rows) > 1 else 0])._solve_one(each)
             for i, each in enumerate(flat)
         ]
         guess, solved = (
@@ -199,14 +199,14 @@ class Lens(Movable):
 
     def _columns(self, points: Tensor) -> list[Tensor]:
         """The coefficients, each to combine with the x of points."""
-        rows = self._rows().to(points)
+        rows = self.rows().to(points)
         return [c.reshape(-1, *[1] * (points.ndim - 2)) for c in rows.unbind(-1)]
 
-    def _rows(self) -> Tensor:
+    def rows(self) -> Tensor:
         """The coefficients, (1, n) or (B, n)."""
         raise NotImplementedError
 
-    def _of_rows(self: _L, rows: Tensor) -> _L:
+    def of_rows(self: _L, rows: Tensor) -> _L:
         """A lens of these coefficients."""
         raise NotImplementedError
 

@@ -42,7 +42,7 @@ class BrownConradyLens(Lens):
     def __post_init__(self) -> None:
         check_coefficients("radial", self.radial, 1, 6)
         check_coefficients("tangential", self.tangential, 2, 2)
-        self._rows()  # of one batch
+        self.rows()  # of one batch
 
     @classmethod
     def from_opencv(cls, coefficients: Any) -> BrownConradyLens:
@@ -70,7 +70,8 @@ class BrownConradyLens(Lens):
         radial = torch.cat([found[..., :2], found[..., 4:8]], dim=-1)
         return cls(radial, found[..., 2:4])
 
-    def _rows(self) -> Tensor:
+    def rows(self) -> Tensor:
+        """k1 to k6, p1, p2."""
         radial = numbers("radial", self.radial)
         radial = torch.nn.functional.pad(radial, (0, 6 - radial.shape[-1]))
         tangential = numbers("tangential", self.tangential).to(radial)
@@ -80,7 +81,8 @@ class BrownConradyLens(Lens):
                 raise ValueError(f"{name}: has batch {len(rows)} where the other has {batch}")
         return torch.cat([radial.expand(batch, 6), tangential.expand(batch, 2)], dim=-1)
 
-    def _of_rows(self, rows: Tensor) -> BrownConradyLens:
+    def of_rows(self, rows: Tensor) -> BrownConradyLens:
+        """A lens of such rows."""
         return BrownConradyLens(rows[..., :6], rows[..., 6:])
 
     def _factor(self, r2: Tensor) -> tuple[Tensor, Tensor]:

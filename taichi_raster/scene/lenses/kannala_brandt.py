@@ -43,11 +43,13 @@ class KannalaBrandtLens(Lens):
     def __post_init__(self) -> None:
         check_coefficients("radial", self.radial, 1, 4)
 
-    def _rows(self) -> Tensor:
+    def rows(self) -> Tensor:
+        """k1 to k4."""
         radial = numbers("radial", self.radial)
         return torch.nn.functional.pad(radial, (0, 4 - radial.shape[-1]))
 
-    def _of_rows(self, rows: Tensor) -> KannalaBrandtLens:
+    def of_rows(self, rows: Tensor) -> KannalaBrandtLens:
+        """A lens of such rows."""
         return KannalaBrandtLens(rows)
 
     def _factor(self, r2: Tensor) -> tuple[Tensor, Tensor]:

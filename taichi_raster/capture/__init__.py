@@ -1,0 +1,1 @@
+"""What a camera brought home: photos, masks, lenses and poses."""

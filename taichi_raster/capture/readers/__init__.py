@@ -1,0 +1,1 @@
+"""Files of cameras, one format a file; each gives a `Reading`."""

@@ -1,0 +1,157 @@
+"""What all readers give, and the checks of what they find: errors name the file and the field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from taichi_raster.scene.files.images import find_beside
+from taichi_raster.scene.lenses.base import Lens
+
+_NOT_ORTHONORMAL = 1e-2
+"""Rotations of files that are off by less are made exact."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm")
+"""The suffixes that photos may have where a file leaves them out, or a folder is gone through."""
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """One camera's.
+
+    Attributes:
+        matrix: (3, 3), [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels, u right and v down.
+        image_size: (height, width), or None if the file does not say.
+        first_centre: u and v of the first pixel's centre.
+        lens: or None.
+    """
+
+    matrix: ndarray
+    image_size: tuple[int, int] | None
+    first_centre: float
+    lens: Lens | None = None
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One photo.
+
+    Attributes:
+        name: as the file has it.
+        field: where the file has it, for errors.
+        intrinsics: of its camera.
+        pose: (4, 4), world to camera, in OpenCV's axes; the world is right-handed.
+        image: the photo, or None if there is none.
+        mask: a file that belongs to it, or None.
+    """
+
+    name: str
+    field: str
+    intrinsics: Intrinsics
+    pose: ndarray
+    image: Path | None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a file says.
+
+    Attributes:
+        path: the file.
+        shots: its photos.
+        mirrored: whether the file's world is left-handed, so that z changed its sign here.
+        points: (P, 3) points of the scene, or None.
+    """
+
+    path: Path
+    shots: Sequence[Shot]
+    mirrored: bool = False
+    points: ndarray | None = None
+
+
+def wrong(path: Path, field: str, message: str) -> ValueError:
+    """An error that names the file and the field."""
+    return ValueError(f"{path}: {field}: {message}" if field else f"{path}: {message}")
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # cut off, or not text
+        raise wrong(path, "", f"cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise wrong(path, "", f"must hold an object, got a {type(found).__name__}")
+    return found
+
+
+def numbers(path: Path, field: str, value: Any, *shapes: tuple[int, ...]) -> ndarray:
+    """Finite numbers of one of these shapes."""
+    try:
+        found = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise wrong(path, field, f"must hold numbers, got {str(value)[:80]}") from error
+    if found.shape not in shapes:
+        allowed = " or ".join(map(str, shapes))
+        raise wrong(path, field, f"must have the shape {allowed}, got {found.shape}")
+    if not np.isfinite(found).all():
+        raise wrong(path, field, "holds NaN or infinite numbers")
+    return found
+
+
+def rigid(path: Path, field: str, rotation: ndarray, translation: ndarray) -> ndarray:
+    """(4, 4) of a rotation (3, 3) and a translation (3,), the rotation made exact."""
+    left, sizes, right = np.linalg.svd(rotation)
+    if np.linalg.det(rotation) < 0:
+        raise wrong(path, field, "mirrors: the determinant of its rotation is negative")
+    if np.abs(sizes - 1).max() > _NOT_ORTHONORMAL:
+        raise wrong(
+            path,
+            field,
+            "is no rotation and translation: the columns of its rotation are not orthonormal "
+            f"(singular values {sizes.round(4).tolist()}, which ought to be 1)",
+        )
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = left @ right, translation
+    return pose
+
+
+def size_in_file(path: Path, field: str, width: Any, height: Any) -> tuple[int, int]:
+    """(height, width) of two numbers, which may be written as 640.0."""
+    found = numbers(path, field, (height, width), (2,))
+    if (found < 1).any() or (found != found.round()).any():
+        raise wrong(path, field, f"must be whole positive pixels, got {width} x {height}")
+    return int(found[0]), int(found[1])
+
+
+def size_of_picture(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture, of which only the head is read."""
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except Exception as error:  # Pillow's readers raise anything
+        raise wrong(path, "", f"cannot be read as a picture: {error}") from error
+
+
+def find_picture(folders: Sequence[Path], name: str) -> Path | None:
+    """A picture that a file names, perhaps without its suffix, in the first folder that has it."""
+    for folder in folders:
+        for tried in (name, *(name + suffix for suffix in PICTURES)):
+            if (folder / tried).is_file():
+                return folder / tried
+    return next((found for folder in folders if (found := find_beside(folder, name))), None)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """All pictures of a folder, in the order of their names."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)

@@ -1,0 +1,1 @@
+"""Files of cameras that other programs read, one format a file."""

@@ -1,0 +1,118 @@
+"""What files of cameras hold: pixels, coefficients, and the photos beside them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+
+from taichi_raster.capture.capture import Photo
+from taichi_raster.capture.readers.reading import PICTURES
+from taichi_raster.scene.files.images import as_bytes
+from taichi_raster.scene.lenses.kannala_brandt import KannalaBrandtLens
+
+_SKEW = 1e-3
+"""In pixels; less is left out."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A camera in pixels, the first one's centre at 0.5.
+
+    Attributes:
+        width, height: of the image.
+        fx, fy, cx, cy: in pixels.
+        fisheye: whether `k` are those of a fisheye.
+        k: k1 to k6, of a fisheye k1 to k4.
+        p: p1 and p2.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    fisheye: bool
+    k: tuple[float, ...]
+    p: tuple[float, float]
+
+
+def parameters_of(photo: Photo, files: str) -> Parameters:
+    """The parameters of a photo's camera.
+
+    Raises:
+        ValueError: for a camera with skew, which the formats do not hold.
+    """
+    height, width = photo.image_size
+    short, camera = min(height, width), photo.camera
+    matrix = [
+        torch.as_tensor(part).detach().double().flatten().tolist()
+        for part in (camera.focal, camera.principal, camera.skew)
+    ]
+    (fx, fy), (px, py), (skew,) = matrix
+    if abs(skew) * short / 2 > _SKEW:
+        raise ValueError(
+            f"{photo.name}: camera.skew: is {-skew * short / 2:.4g} pixels, which {files} does "
+            "not hold; use tr.undistort with a camera without skew as its target"
+        )
+    rows = [0.0] * 8 if camera.lens is None else camera.lens.rows()[0].detach().double().tolist()
+    fisheye = isinstance(camera.lens, KannalaBrandtLens)
+    return Parameters(
+        width,
+        height,
+        fx * short / 2,
+        fy * short / 2,
+        (px * short + width) / 2,
+        (height - py * short) / 2,
+        fisheye,
+        tuple(rows if fisheye else rows[:6]),
+        (0.0, 0.0) if fisheye else (rows[6], rows[7]),
+    )
+
+
+def file_names(photos: Sequence[Photo]) -> list[str]:
+    """Where each photo goes in the folder of photos: its own name, as far as a folder may have it.
+
+    Raises:
+        ValueError: if two come to be the same.
+    """
+    names = []
+    for photo in photos:
+        parts = [
+            p for p in PurePosixPath(photo.name.replace("\\", "/")).parts if p not in ("/", "..")
+        ]
+        inner = parts[1:] if len(parts) > 1 and parts[0] in ("images", "photos") else parts
+        path = PurePosixPath(*inner)
+        own = photo.picture.suffix if isinstance(photo.picture, Path) else ".png"
+        if path.suffix.lower() not in PICTURES:
+            path = path.with_name(path.name + own)
+        elif path.suffix.lower() != own.lower():
+            path = path.with_suffix(own)
+        names.append(str(path))
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"photos: several would be written as {twice[0]}")
+    return names
+
+
+def write_picture(path: Path, photo: Photo) -> None:
+    """The photo: its file copied, or a PNG of 8 bits of its pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(photo.picture, Path):
+        if not (path.exists() and path.samefile(photo.picture)):
+            shutil.copyfile(photo.picture, path)
+    elif photo.picture is not None:
+        Image.fromarray(as_bytes(photo.picture)).save(path)
+
+
+def write_mask(path: Path, photo: Photo) -> None:
+    """The mask as a PNG of 8 bits."""
+    pixels = np.ascontiguousarray(as_bytes(photo.mask()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
