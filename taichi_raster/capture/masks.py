@@ -75,7 +75,7 @@ class ColourKey:
             key = np.array(self.colour) - np.mean(self.colour)
         strength = np.linalg.norm(key)
         if strength > 0.02:
-            score = hue @ (key / strength) / brightness
+            score = (hue * (key / strength)).sum(-1) / brightness
         elif self.colour is None:
             raise ValueError("the border of the photo has no hue to key by; give key a colour")
         else:

@@ -24,6 +24,7 @@ from taichi_raster.capture.readers.reading import (
     size_in_file,
     wrong,
 )
+from taichi_raster.scene.files.matrices_numpy import matrix_of
 
 _MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "dense/sparse", ".")
 
@@ -94,21 +95,11 @@ def _shot(
     length = np.linalg.norm(quaternion)
     if not 0.5 < length < 2:
         raise wrong(path, f"{field}.QW..QZ", f"must be a unit quaternion, has length {length:.3g}")
-    rotation = _rotation(quaternion / length)
+    w, x, y, z = quaternion / length
+    rotation = matrix_of({"rotation": (x, y, z, w)})[:3, :3]
     pose = rigid(path, field, rotation, np.array(image.translation))
     found = find_picture(folders, image.name)
     return Shot(image.name, field, cameras[image.camera], pose, found)
-
-
-def _rotation(quaternion: ndarray) -> ndarray:
-    w, x, y, z = quaternion
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
 
 
 def _picture_folders(model: Path) -> list[Path]:

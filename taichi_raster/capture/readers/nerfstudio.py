@@ -75,7 +75,7 @@ def _shot(path: Path, i: int, data: dict[str, Any], frame: Any) -> Shot:
 def _pose(path: Path, field: str, value: Any) -> ndarray:
     matrix = numbers(path, field, value, (4, 4), (3, 4))
     to_world = rigid(path, field, matrix[:3, :3], matrix[:3, 3])
-    return np.linalg.inv(to_world @ np.diag([1.0, -1.0, -1.0, 1.0]))
+    return np.linalg.inv(to_world * np.array([1.0, -1.0, -1.0, 1.0]))  # the camera's y and z turned
 
 
 def _intrinsics(path: Path, field: str, values: dict[str, Any], image: Path | None) -> Intrinsics:

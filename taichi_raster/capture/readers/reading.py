@@ -13,6 +13,7 @@ from numpy import ndarray
 from PIL import Image
 
 from taichi_raster.scene.files.images import find_beside
+from taichi_raster.scene.files.matrices_numpy import product
 from taichi_raster.scene.lenses.base import Lens
 
 _NOT_ORTHONORMAL = 1e-2
@@ -120,7 +121,7 @@ def rigid(path: Path, field: str, rotation: ndarray, translation: ndarray) -> nd
             f"(singular values {sizes.round(4).tolist()}, which ought to be 1)",
         )
     pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = left @ right, translation
+    pose[:3, :3], pose[:3, 3] = product(left, right), translation
     return pose
 
 
