@@ -33,6 +33,7 @@ with fast_import.quickly():
     from taichi_raster.engine.autodiff import derivatives_by
     from taichi_raster.fitting.deformation import SmoothOffsets, UniformAdam
     from taichi_raster.fitting.descent import Descent, Step
+    from taichi_raster.fitting.hull import simplified, visual_hull
     from taichi_raster.fitting.losses import (
         EdgeLengthLoss,
         FlatteningLoss,
@@ -52,8 +53,10 @@ with fast_import.quickly():
     from taichi_raster.fitting.pyramid import at_size, coarse_size, proxy_mesh
     from taichi_raster.fitting.report import ReportView, write_report
     from taichi_raster.fitting.rest import Rest
+    from taichi_raster.fitting.shape import ShapeFit, fit_mesh, outline_iou
     from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
     from taichi_raster.fitting.steps import ImageSteps, image_steps
+    from taichi_raster.fitting.texture import TextureFit, fit_texture, texture_from_photos
     from taichi_raster.fitting.unwrapping import unwrap
     from taichi_raster.presets import published
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
@@ -163,6 +166,7 @@ __all__ = [
     "Rest",
     "Runtime",
     "Schedule",
+    "ShapeFit",
     "SharpRasterizer",
     "SmoothOffsets",
     "SoftRasterizer",
@@ -172,6 +176,7 @@ __all__ = [
     "SurfaceTexture",
     "TConorm",
     "TabulatedSoftness",
+    "TextureFit",
     "UVTexture",
     "UniformAdam",
     "area_average",
@@ -189,6 +194,8 @@ __all__ = [
     "cylinder",
     "derivatives_by",
     "face_normals",
+    "fit_mesh",
+    "fit_texture",
     "gather_faces",
     "hard_buffers",
     "icosphere",
@@ -208,6 +215,7 @@ __all__ = [
     "normalise",
     "orbit",
     "outline_distance",
+    "outline_iou",
     "picture_start",
     "plane",
     "pretrained",
@@ -225,18 +233,21 @@ __all__ = [
     "shade_gouraud",
     "shade_image",
     "silhouette_iou_loss",
+    "simplified",
     "star",
     "subdivide",
     "superquadric",
     "surface_attributes",
     "surface_distance",
     "tabulate",
+    "texture_from_photos",
     "torus",
     "torus_knot",
     "undistort",
     "unwrap",
     "uv_sphere",
     "vertex_normals",
+    "visual_hull",
     "volume",
     "voxel_iou",
     "voxelise",

@@ -15,6 +15,7 @@ from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.capture.capture import Capture
 from taichi_raster.fitting.texture_pixels import Pixels, photo_pixels, texture_size
 from taichi_raster.fitting.unwrapping import unwrap
 from taichi_raster.scene.camera import Camera
@@ -31,7 +32,7 @@ BLOCKS = 64
 
 @dataclass(frozen=True, eq=False)
 class TextureFit:
-    """The result of `texture_from_photos`.
+    """The result of `fit_texture` and `texture_from_photos`.
 
     Attributes:
         mesh: with the texture, (S, S, 3) in [0, 1], and its texture coordinates.
@@ -45,6 +46,44 @@ class TextureFit:
     exposure: Float[Tensor, "N 3"]
     seen: Bool[Tensor, "S S"]
     residual: float
+
+
+def fit_texture(
+    mesh: Mesh,
+    capture: Capture,
+    size: int | None = None,
+    smoothness: float = 0.02,
+    margin: int = 2,
+    done: Callable[[str], None] | None = None,
+) -> TextureFit:
+    """Find the texture that a capture's photos show of a mesh; see `texture_from_photos`.
+
+    Args:
+        mesh: in the capture's world.
+        capture: photos, with masks if it has them: then only what they show of the object counts.
+        size, smoothness, margin, done: as for `texture_from_photos`.
+
+    Raises:
+        TypeError, ValueError, ImportError: as `texture_from_photos`.
+
+    Example:
+        >>> capture = tr.load_capture("dino")
+        >>> shape = tr.fit_mesh(capture)
+        >>> fit = tr.fit_texture(shape.mesh, capture)
+        >>> tr.save_mesh("dino.glb", capture.given_world(fit.mesh))
+    """
+    checks.instance("capture", capture, Capture)
+    masks = [photo.mask() for photo in capture] if capture.has_masks else None
+    return texture_from_photos(
+        mesh,
+        [photo.image() for photo in capture],
+        [photo.camera for photo in capture],
+        masks,
+        size,
+        smoothness,
+        margin,
+        done=done,
+    )
 
 
 def texture_from_photos(

@@ -100,7 +100,7 @@ def photo_pixels(
     facing = values[:, 2] > 0.1
     mixing = _bilinear(values[facing, :2], size)
     colour = np.asarray(photo.detach().cpu().double())[row, column][facing]
-    return PhotoPixels(mixing, colour, values[facing, 2] ** 2)
+    return PhotoPixels(mixing, colour, values[facing, 2])
 
 
 def _barycentrics(corners: Array, row: Whole, column: Whole, height: int, width: int) -> Array:

@@ -253,6 +253,14 @@ WITHOUT_TENSORS = {
     "Knots",
     "Rest",
     "ReportView",
+    "ShapeFit",
+    "TextureFit",
+    "fit_mesh",
+    "fit_texture",
+    "outline_iou",
+    "simplified",
+    "texture_from_photos",
+    "visual_hull",
     "write_report",
     "unwrap",
     "UniformAdam",  # without products of matrices
@@ -378,6 +386,7 @@ def test_matrices_are_multiplied_by_product_alone() -> None:
         "conv2d",
     }
     numpy = {"procedural.py", "network_numpy.py", "matrices_numpy.py"}
+    numpy |= {"hull.py", "texture.py"}
     for path in PACKAGE.rglob("*.py"):
         if path.name in {"precision.py", *numpy} or "kernels" in path.parts:
             continue
