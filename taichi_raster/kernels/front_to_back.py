@@ -199,7 +199,7 @@ class FrontToBack(PairKernels):
             count = ti.min(CHUNK, ti.min(room - kept, last - k))
             if count > 0:
                 for i in range(count):
-                    self.measure(b, first_row, first_column, k + i, kept + i, rows)
+                    self.measure(b, first_row, first_column, k + i, kept + i, pixels, rows)
                 k += count
                 count += kept
                 high = NOWHERE
@@ -221,7 +221,7 @@ class FrontToBack(PairKernels):
     # --- rows -------------------------------------------------------------------------------------
 
     @ti.func
-    def measure(self, b, first_row, first_column, k, row, rows):
+    def measure(self, b, first_row, first_column, k, row, pixels, rows):
         """Measure all pixels of a face; it becomes a row."""
         index = self.fields.tile_faces[k]
         face = self.face(b, index)
@@ -236,12 +236,17 @@ class FrontToBack(PairKernels):
                     self.note(m, found, lane)
             else:
                 self.note(m, found, lane)
+        self.value_lanes(face, first_row, first_column, begin, end, found, pixels)
         for lane in range(AREA):
             self.put(found, lane, row * AREA + lane, rows)
         self.fields.rows[rows.far + row] = self.farthest(face)
         self.fields.row_lists[rows.faces + row] = index
         self.fields.row_lists[rows.order + row] = row
         self.fields.row_lists[rows.seen + row] = 0
+
+    @ti.func
+    def value_lanes(self, face, first_row, first_column, begin, end, found, pixels):
+        """Measure what else is asked of a face's pixels."""
 
     @ti.func
     def compose(self, count, low, high, pixels, rows):
@@ -355,13 +360,6 @@ class FrontToBack(PairKernels):
         f = self.weigh(m)
         found.lanes[COVERAGE].at(lane).set(raw(f.edge.f))
         found.lanes[DEPTH].at(lane).set(ti.select(f.counts, self.order(m, f), NOWHERE))
-        if VALUE in found.lanes:
-            found.lanes[VALUE].at(lane).set(self.value(m, f))
-
-    @traced
-    def value(self, m: Meeting, f: Fragment) -> Any:
-        """What a fragment is worth to the loss, for each unit of its weight."""
-        raise NotImplementedError
 
     @traced
     def put(self, found: Row, lane: Any, at: Any, rows: Rows) -> None:

@@ -22,11 +22,30 @@ from taichi_raster.kernels.front_to_back import (
     WEIGHT,
     FrontToBack,
     Pixels,
+    Row,
 )
 from taichi_raster.kernels.vjp import VJP
 from taichi_raster.maths.dual import Number, raw
 from taichi_raster.maths.tracing import element, let, traced
+from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import Limit
+
+
+class Worth(Pixels):
+    """What is known of the pixels of a tile.
+
+    Attributes:
+        behind: what all fragments still to come are worth to the loss.
+        bars: the adjoints of the pixel's sums, plane by plane: with an array for each plane, LLVM
+            would not vectorise the loops that read them.
+    """
+
+    def __init__(self, planes: int) -> None:
+        super().__init__(0)
+        self.behind, self.bars = Lanes(AREA), Lanes(planes * AREA)
+
+    def bar(self, plane: int, lane: Any) -> Any:
+        return self.bars.at(plane * AREA + lane).value
 
 
 @ti.data_oriented
@@ -36,28 +55,41 @@ class CompositeVJP(FrontToBack, VJP):
     planes = (COVERAGE, DEPTH, WEIGHT, VALUE)  # at last `VALUE` has the adjoint of the coverage
 
     @traced
-    def pixels_of_tile(self) -> Pixels:
-        return Pixels(1)  # what those behind are worth to the loss, in sum
+    def pixels_of_tile(self) -> Worth:
+        return Worth(1 + self.channels)
 
     @traced
-    def start(self, q: Any, lane: Any, pixels: Pixels) -> None:
+    def start(self, q: Any, lane: Any, pixels: Worth) -> None:
         pixels.through.at(lane).set(1.0)
         worth = 0.0
         for plane in range(1 + self.channels):
             at = self.place(plane, q)
-            worth = worth + element(self.fields.y, at) * element(self.fields.y.grad, at)
-        pixels.sums[0].at(lane).set(worth)
+            bar = let(element(self.fields.y.grad, at))
+            pixels.bars.at(plane * AREA + lane).set(bar)
+            worth = worth + element(self.fields.y, at) * bar
+        pixels.behind.at(lane).set(worth)
+
+    @ti.func
+    def value_lanes(self, face, first_row, first_column, begin, end, found, pixels):
+        for lane in range(begin, end):
+            m = self.meet_in_tile(face, first_row, first_column, lane)
+            self.note_value(m, found, lane, pixels)
 
     @traced
-    def value(self, m: Meeting, f: Fragment) -> Any:
-        total = element(self.fields.y.grad, m.q)
+    def note_value(self, m: Meeting, found: Row, lane: Any, pixels: Worth) -> None:
+        found.lanes[VALUE].at(lane).set(self.value(m, self.weigh(m), lane, pixels))
+
+    @traced
+    def value(self, m: Meeting, f: Fragment, lane: Any, pixels: Worth) -> Any:
+        """What a fragment is worth to the loss, for each unit of its weight."""
+        total = pixels.bar(0, lane)
         for c, colour in enumerate(self.colours(m, f.mixing)):
-            total = total + raw(colour) * element(self.fields.y.grad, self.place(1 + c, m.q))
+            total = total + raw(colour) * pixels.bar(1 + c, lane)
         return let(total)
 
     @ti.func
     def compose_pixel(self, lane, found, high, pixels, rows):
-        through, worth, i = pixels.through.at(lane).value, pixels.sums[0].at(lane).value, 0
+        through, worth, i = pixels.through.at(lane).value, pixels.behind.at(lane).value, 0
         while i < found and through > self.fields.limits[Limit.HIDDEN]:
             row = self.fields.row_lists[rows.fragments + i]
             cover = self.fields.rows[rows.planes[COVERAGE] + row * AREA + lane]
@@ -67,7 +99,7 @@ class CompositeVJP(FrontToBack, VJP):
             through *= 1.0 - cover
             i += 1
         pixels.through.at(lane).set(through)
-        pixels.sums[0].at(lane).set(worth)
+        pixels.behind.at(lane).set(worth)
         behind = 0.0
         if through > self.fields.limits[Limit.HIDDEN] and high < NOWHERE:
             behind = worth / through
@@ -90,7 +122,7 @@ class CompositeVJP(FrontToBack, VJP):
                 begin, end = self.lanes_of_tile(face, first_row, first_column)
                 for block in range(begin // LANES, (end + LANES - 1) // LANES):
                     first = block * LANES
-                    where = (first_row, first_column, first, row * AREA + first, rows)
+                    where = (first_row, first_column, first, row * AREA + first, pixels, rows)
                     self.vjp_lanes(
                         face, ti.max(begin - first, 0), ti.min(end - first, LANES), where, sums
                     )
@@ -100,10 +132,11 @@ class CompositeVJP(FrontToBack, VJP):
 
     @traced
     def meet_lane(self, face: Face, lane: Any, where: tuple[Any, ...]) -> tuple[Meeting, Any, Any]:
-        first_row, first_column, first, at, rows = where
+        first_row, first_column, first, at, pixels, rows = where
         m = self.meet_in_tile(face, first_row, first_column, first + lane)
         self.weight = let(self.number(WEIGHT, at + lane, rows))
         self.cover_bar = let(self.number(VALUE, at + lane, rows))
+        self.bars = [pixels.bar(1 + c, first + lane) for c in range(self.channels)]
         seen = let(self.weight > 0.0)
         return m, seen, seen
 
@@ -114,10 +147,7 @@ class CompositeVJP(FrontToBack, VJP):
     @traced
     def vjp_fragment(self, m: Meeting, f: Fragment, adjoints: Adjoints) -> None:
         f_bar = Number(self.cover_bar)
-        bars = [
-            Number(let(self.weight * element(self.fields.y.grad, self.place(1 + c, m.q))))
-            for c in range(self.channels)
-        ]
+        bars = [Number(self.weight * bar) for bar in self.bars]
         k_bar = None if f.edge.f_k is None else f.edge.f_k * f_bar
         d_bar = self.vjp_edge(f, f.edge.f_u * f_bar, k_bar, adjoints)
         mixing_bar = self.sampler.vjp(self, m, f.mixing, bars, adjoints)
