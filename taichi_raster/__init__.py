@@ -111,6 +111,7 @@ with fast_import.quickly():
         uv_sphere,
     )
     from taichi_raster.scene.resampling import undistort
+    from taichi_raster.scene.texels import mipmaps
     from taichi_raster.softness.conorm import TConorm
     from taichi_raster.softness.edge import Distribution, EdgeSoftness
     from taichi_raster.softness.mlp import MLPSoftness
@@ -197,6 +198,7 @@ __all__ = [
     "load_softening",
     "load_softness",
     "look_at",
+    "mipmaps",
     "mse",
     "normalise",
     "orbit",

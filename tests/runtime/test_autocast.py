@@ -17,7 +17,7 @@ from torch import Tensor
 import taichi_raster as tr
 from paths import ROOT
 from taichi_raster.runtime.precision import product
-from taichi_raster.scene.attributes import sample
+from taichi_raster.scene.sampling import sample
 
 pytestmark = pytest.mark.runs_on(arch=("cpu", "cuda"), precision="f32")
 
