@@ -95,6 +95,7 @@ with fast_import.quickly():
     from taichi_raster.scene.mesh import Mesh, normalise, subdivide
     from taichi_raster.scene.mesh_files import load_mesh, save_mesh
     from taichi_raster.scene.normals import face_normals, vertex_normals
+    from taichi_raster.scene.padding import nearest_texels, pad_texture
     from taichi_raster.scene.pose import Pose, centre_and_size
     from taichi_raster.scene.procedural import (
         blob,
@@ -200,9 +201,11 @@ __all__ = [
     "look_at",
     "mipmaps",
     "mse",
+    "nearest_texels",
     "normalise",
     "orbit",
     "outline_distance",
+    "pad_texture",
     "picture_start",
     "plane",
     "pretrained",

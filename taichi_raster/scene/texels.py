@@ -70,12 +70,14 @@ def _halved(image: Tensor, dim: int) -> Tensor:
     half = size // 2
     first, second = image.narrow(dim, 0, 2 * half).unflatten(dim, (half, 2)).unbind(dim + 1)
     if size % 2 == 0:
-        return (first + second) * 0.5
+        mean: Tensor = (first + second) * 0.5
+        return mean
     third = image.narrow(dim, 1, 2 * half).unflatten(dim, (half, 2)).unbind(dim + 1)[1]
     # A texel of the result covers size / half texels: parts of its first and third one.
     shape = (half,) + (1,) * (image.ndim - 1 - dim)
     at = torch.arange(half, dtype=image.dtype, device=image.device).view(shape)
-    return ((half - at) * first + half * second + (at + 1) * third) / size
+    covered: Tensor = (half - at) * first + half * second + (at + 1) * third
+    return covered / size
 
 
 def levels_of_detail(
@@ -108,7 +110,8 @@ def levels_of_detail(
         size = torch.tensor([texture[1], texture[0]]).to(uv) * (2 / min(picture))
         away = (uv - (weights[..., None] * uv).sum(-2, keepdim=True)) * share[..., None] * size
         spans = [((step[..., None] * away).sum(-2)).square().sum(-1) for step in (across, down)]
-        return 0.5 * torch.maximum(*spans).clamp(min=torch.finfo(uv.dtype).tiny).log2()
+        longer: Tensor = torch.maximum(*spans).clamp(min=torch.finfo(uv.dtype).tiny)
+        return 0.5 * longer.log2()
 
 
 def bilinear(

@@ -87,7 +87,8 @@ def level_of_detail(
     top = slopes[:, None, None, ..., :2] * bottom - number * slopes[:, None, None, ..., 2:]
     size = torch.tensor([texture[1], texture[0]]).to(uv)
     steps = pixel * size * top / bottom.square()
-    return steps.norm(dim=-1).amax(-1).log2()
+    spans: Tensor = steps.norm(dim=-1).amax(-1)
+    return spans.log2()
 
 
 def _hat(coordinate: Tensor, size: int, wrap: str) -> Tensor:
