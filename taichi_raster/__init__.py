@@ -101,6 +101,7 @@ with fast_import.quickly():
     from taichi_raster.scene.mesh import Mesh, normalise, subdivide
     from taichi_raster.scene.mesh_files import load_mesh, save_mesh
     from taichi_raster.scene.normals import face_normals, vertex_normals
+    from taichi_raster.scene.padding import nearest_texels, pad_texture
     from taichi_raster.scene.pose import Pose, centre_and_size
     from taichi_raster.scene.procedural import (
         blob,
@@ -117,6 +118,7 @@ with fast_import.quickly():
         uv_sphere,
     )
     from taichi_raster.scene.resampling import area_average, undistort
+    from taichi_raster.scene.texels import mipmaps
     from taichi_raster.softness.conorm import TConorm
     from taichi_raster.softness.edge import Distribution, EdgeSoftness
     from taichi_raster.softness.mlp import MLPSoftness
@@ -211,11 +213,14 @@ __all__ = [
     "load_softening",
     "load_softness",
     "look_at",
+    "mipmaps",
     "mse",
+    "nearest_texels",
     "normalise",
     "orbit",
     "outline_distance",
     "outline_iou",
+    "pad_texture",
     "picture_start",
     "plane",
     "pretrained",

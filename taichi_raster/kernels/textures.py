@@ -5,6 +5,8 @@ Each sampler gives a fragment's channels, textured ones first, and their vector-
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import taichi as ti
@@ -12,9 +14,9 @@ import taichi as ti
 from taichi_raster.kernels.adjoints import Adjoints
 from taichi_raster.kernels.fragment import AtCorners, Meeting
 from taichi_raster.kernels.memory import Memory
-from taichi_raster.maths.arithmetic import clamp
-from taichi_raster.maths.dual import Number, raw, select
-from taichi_raster.maths.tracing import let
+from taichi_raster.maths.arithmetic import clamp, frozen, maximum
+from taichi_raster.maths.dual import Number, log, raw, select
+from taichi_raster.maths.tracing import element, let
 from taichi_raster.maths.vector import Vector, total
 from taichi_raster.runtime.layout import Dim, Part
 from taichi_raster.runtime.variant import Variant
@@ -95,11 +97,29 @@ class Surface:
         return self.corners.vjp(memory, m, mixing, bars[self.channels :], adjoints)
 
 
-class Image:
-    """An image over texture coordinates, bilinearly; then attributes at corners."""
+@dataclass(frozen=True)
+class Level:
+    """An image, or one of its mipmaps.
 
-    def __init__(self, channels: int, repeat: bool, corners: Corners) -> None:
-        self.channels, self.repeat, self.corners = channels, repeat, corners
+    Attributes:
+        height, width: in texels.
+        start: where the batch item's begins.
+        share: what it is weighted with; None for 1.
+    """
+
+    height: Any
+    width: Any
+    start: Any
+    share: Any = None
+
+
+class Image:
+    """An image over texture coordinates, bilinearly or trilinearly; then attributes at corners."""
+
+    def __init__(self, variant: Variant, corners: Corners) -> None:
+        self.channels, self.corners = variant.texels, corners
+        self.repeat, self.mipmapped = variant.texture == "repeat", variant.mipmapped
+        self.perspective = variant.perspective and not variant.orthographic
 
     def at_corners(self, memory: Memory, at: Any) -> AtCorners:
         values = [memory.load(Part.UV, at * 6 + i) for i in range(6)]
@@ -111,11 +131,53 @@ class Image:
         assert m.face.attributes is not None
         return m.face.attributes.uv
 
-    def place(self, memory: Memory, m: Meeting, mixing: Vector) -> list[tuple[Any, Any, Any]]:
+    def levels(self, memory: Memory, m: Meeting, mixing: Vector) -> list[Level]:
+        """The image; or the two of its mipmaps that are blended."""
+        height, width = memory.dim(Dim.TEXTURE_HEIGHT), memory.dim(Dim.TEXTURE_WIDTH)
+        start = let(m.b * memory.dim(Dim.TEXTURE_STRIDE))
+        if not self.mipmapped:
+            return [Level(height, width, start)]
+        last = memory.dim(Dim.LAST_LEVEL)
+        level = clamp(self.level_of_detail(memory, m, mixing), 0.0, ti.cast(last, ti.f32))
+        if memory.autodiff:
+            level = let(frozen(level))
+        lower = let(ti.cast(level, ti.i32))
+        share = let(level - lower)
+        return [
+            Level(
+                let(ti.max(height >> i, 1)),
+                let(ti.max(width >> i, 1)),
+                let(start + element(memory.dims, let(Dim.LEVELS + i)) * self.channels),
+                part,
+            )
+            for i, part in ((lower, 1.0 - share), (let(ti.min(lower + 1, last)), share))
+        ]
+
+    def level_of_detail(self, memory: Memory, m: Meeting, mixing: Vector) -> Any:
+        """log2 of how many texels a pixel spans; see `scene.texels.levels_of_detail`."""
+        triangle, weights = m.face.triangle, mixing.each(raw)
+        z = weights.dot(triangle.z.each(raw))
+        shares = [let(z * raw(i)) if self.perspective else 1.0 for i in triangle.inverse_z]
+        pixel = 2.0 / ti.cast(ti.min(memory.dim(Dim.WIDTH), memory.dim(Dim.HEIGHT)), ti.f32)
+        across: Any = 0.0
+        down: Any = 0.0
+        for coordinate, which in zip(
+            self.coordinates(m), (Dim.TEXTURE_WIDTH, Dim.TEXTURE_HEIGHT), strict=True
+        ):
+            values = coordinate.each(raw)
+            size = raw(triangle.inverse_area) * (pixel * ti.cast(memory.dim(which), ti.f32))
+            middle = let(weights.dot(values))
+            away = [let((value - middle) * i) for value, i in zip(values, shares, strict=True)]
+            edges = [triangle.edges[(i + 1) % 3].each(raw) for i in range(3)]
+            x = let(total(e[1] * a for e, a in zip(edges, away, strict=True)) * size)
+            y = let(total(e[0] * a for e, a in zip(edges, away, strict=True)) * size)
+            across, down = across + x * x, down + y * y
+        return let(log(maximum(maximum(across, down), 1e-30)) * (0.5 / math.log(2.0)))
+
+    def place(self, m: Meeting, mixing: Vector, level: Level) -> list[tuple[Any, Any, Any]]:
         """(lower texel, upper texel, fraction between) along u, then along v."""
         u, v = (mixing.dot(corner) for corner in self.coordinates(m))
-        sizes = memory.dim(Dim.TEXTURE_WIDTH), memory.dim(Dim.TEXTURE_HEIGHT)
-        return [self._between(u, sizes[0]), self._between(1.0 - v, sizes[1])]
+        return [self._between(u, level.width), self._between(1.0 - v, level.height)]
 
     def _between(self, coordinate: Number, size: Any) -> tuple[Any, Any, Any]:
         length = ti.cast(size, ti.f32)
@@ -132,16 +194,12 @@ class Image:
         first = let(clamp(index, 0, size - 1))
         return first, let(clamp(index + 1, 0, size - 1)), fraction
 
-    def texels(
-        self, memory: Memory, m: Meeting, place: list[tuple[Any, Any, Any]]
-    ) -> list[tuple[Any, Any]]:
+    def texels(self, level: Level, place: list[tuple[Any, Any, Any]]) -> list[tuple[Any, Any]]:
         """(where a texel begins, its weight), four of them, row by row."""
         (left, right, s), (top, bottom, t) = place
-        width = memory.dim(Dim.TEXTURE_WIDTH)
-        start = let(m.b * memory.dim(Dim.TEXTURE_STRIDE))
 
         def at(row: Any, column: Any) -> Any:
-            return let(start + (row * width + column) * self.channels)
+            return let(level.start + (row * level.width + column) * self.channels)
 
         return [
             (at(top, left), (1.0 - s) * (1.0 - t)),
@@ -151,30 +209,36 @@ class Image:
         ]
 
     def sample(self, memory: Memory, m: Meeting, mixing: Vector) -> list[Any]:
-        texels = self.texels(memory, m, self.place(memory, m, mixing))
-        textured = [
-            total(memory.load(Part.TEXELS, at + c) * weight for at, weight in texels)
-            for c in range(self.channels)
-        ]
+        textured: list[Any] = [0.0] * self.channels
+        for level in self.levels(memory, m, mixing):
+            texels = self.texels(level, self.place(m, mixing, level))
+            for c in range(self.channels):
+                found = total(memory.load(Part.TEXELS, at + c) * weight for at, weight in texels)
+                if level.share is not None:
+                    found = found * level.share
+                textured[c] = textured[c] + found
         return textured + self.corners.sample(memory, m, mixing)
 
     def vjp(
         self, memory: Memory, m: Meeting, mixing: Vector, bars: list[Any], adjoints: Adjoints
     ) -> Vector:
-        place = self.place(memory, m, mixing)
-        s, t = place[0][2], place[1][2]
-        texels = self.texels(memory, m, place)
-        s_bar: Any = 0.0
-        t_bar: Any = 0.0
-        for c in range(self.channels):
-            bar = bars[c]
-            for at, weight in texels:
-                adjoints.texel(at + c, bar * weight)
-            a, b, d, e = (memory.load(Part.TEXELS, at + c) for at, _ in texels)
-            s_bar = s_bar + bar * ((b - a) * (1.0 - t) + (e - d) * t)
-            t_bar = t_bar + bar * ((d - a) * (1.0 - s) + (e - b) * s)
-        u_bar = s_bar * ti.cast(memory.dim(Dim.TEXTURE_WIDTH), ti.f32)
-        v_bar = t_bar * -ti.cast(memory.dim(Dim.TEXTURE_HEIGHT), ti.f32)
+        u_bar: Any = 0.0
+        v_bar: Any = 0.0
+        for level in self.levels(memory, m, mixing):
+            place = self.place(m, mixing, level)
+            s, t = place[0][2], place[1][2]
+            texels = self.texels(level, place)
+            s_bar: Any = 0.0
+            t_bar: Any = 0.0
+            for c in range(self.channels):
+                bar = bars[c] if level.share is None else bars[c] * level.share
+                for at, weight in texels:
+                    adjoints.texel(at + c, bar * weight)
+                a, b, d, e = (memory.load(Part.TEXELS, at + c) for at, _ in texels)
+                s_bar = s_bar + bar * ((b - a) * (1.0 - t) + (e - d) * t)
+                t_bar = t_bar + bar * ((d - a) * (1.0 - s) + (e - b) * s)
+            u_bar = u_bar + s_bar * ti.cast(level.width, ti.f32)
+            v_bar = v_bar + t_bar * -ti.cast(level.height, ti.f32)
         mixing_bar = self.corners.vjp(memory, m, mixing, bars[self.channels :], adjoints)
         for j, (corner, bar) in enumerate(zip(self.coordinates(m), (u_bar, v_bar), strict=True)):
             mixing_bar = mixing_bar + corner * bar
@@ -195,4 +259,4 @@ def sampler(variant: Variant) -> Corners | Surface | Image:
         return corners
     if variant.texture == "surface":
         return Surface(variant.texels, corners)
-    return Image(variant.texels, variant.texture == "repeat", corners)
+    return Image(variant, corners)

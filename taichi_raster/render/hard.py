@@ -15,8 +15,8 @@ from taichi_raster.render.packing import Softness, View, pack, without_attribute
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes
 from taichi_raster.runtime.variant import DepthVariant
-from taichi_raster.scene.attributes import of_faces
 from taichi_raster.scene.movable import Movable
+from taichi_raster.scene.sampling import of_faces
 
 
 @dataclass(frozen=True, eq=False)

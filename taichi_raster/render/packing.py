@@ -17,6 +17,7 @@ from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.layout import Part, Slot
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
+from taichi_raster.scene import texels
 from taichi_raster.scene.attributes import Appearance, appearance
 from taichi_raster.softness import parameters
 from taichi_raster.softness.edge import EdgeState
@@ -125,6 +126,7 @@ def pack(
         softness.parameters,
     ]
     every = [*parts, shown.texels]
+    levels = texels.starts(*shown.size)[:-1] if shown.mipmapped else []
     call = Call(
         _variant(shown, view, softness, [*map(transforms.has_derivatives, every)]),
         batch,
@@ -139,6 +141,7 @@ def pack(
         softness.reach,
         runtime().deterministic,
         (*shown.size, shown.stride),
+        tuple(levels),
         softness.hidden,
     )
     x = torch.cat([part.reshape(-1) for part in parts if part.numel() > 0])
@@ -158,6 +161,7 @@ def _variant(shown: Appearance, view: View, softness: Softness, moves: list[bool
         corners=shown.corners.shape[3],
         texture=shown.texture,
         texels=shown.channels,
+        mipmapped=shown.mipmapped,
         perspective=view.perspective_correct,
         cull=view.cull_backfaces,
         clockwise=view.front == "cw",

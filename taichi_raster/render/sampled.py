@@ -24,8 +24,8 @@ from taichi_raster.scene.attributes import (
     UVTexture,
     appearance,
     check_attributes,
-    sample,
 )
+from taichi_raster.scene.sampling import Seen, sample
 
 _Attributes: TypeAlias = Tensor | SurfaceTexture | UVTexture | None
 
@@ -53,6 +53,8 @@ def sampled_picture(
     background. The pixel is their mean: the box-filtered picture, up to 1 / samples of a pixel
     along each edge. Where two faces have one depth, as at the silhouette of a closed surface, the
     one that shows its front is seen.
+
+    Mipmaps of trilinear textures have the level of such a square, not of a pixel.
 
     It renders a part of the picture at a time. Memory does not grow with `samples`.
 
@@ -137,10 +139,12 @@ def _block(
     seen = (face >= 0).to(vertices)[..., None]
     if attributes is not None:
         weights, z = at_centres(vertices, face)
-        if view.perspective_correct and not view.orthographic:
+        perspective = view.perspective_correct and not view.orthographic
+        if perspective:
             weights = weights / z
             weights = weights / weights.sum(-1, keepdim=True)
-        seen = torch.cat([sample(attributes, face, weights), seen], dim=-1)
+        picture = Seen(vertices, (height, width), perspective)
+        seen = torch.cat([sample(attributes, face, weights, picture), seen], dim=-1)
     return nn.functional.avg_pool2d(seen.movedim(-1, 1), samples).movedim(1, -1)
 
 

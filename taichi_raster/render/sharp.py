@@ -19,8 +19,8 @@ from taichi_raster.scene.attributes import (
     SurfaceTexture,
     UVTexture,
     check_attributes,
-    sample,
 )
+from taichi_raster.scene.sampling import Seen, sample
 from taichi_raster.softness.schedule import register_tensor
 
 
@@ -141,7 +141,10 @@ class SharpRasterizer(nn.Module):
         most = int(many.max()) if len(item) else 0
         listed = faces.new_zeros(batch, most).index_put(place, faces - item * count)
         mixed = shares.new_full((batch, most, 3), 1 / 3).index_put(place, shares)
-        colour = sample(attributes, listed, mixed)[place]
+        seen_in = Seen(
+            vertices, self.image_size, self.perspective_correct and not self.orthographic
+        )
+        colour = sample(attributes, listed, mixed, seen_in)[place]
         values = torch.cat([area[:, None] * colour, area[:, None]], dim=-1)
         image = values.new_zeros(batch * height * width, values.shape[1])
         image = image.index_add(0, pixels, values).view(batch, height, width, -1)

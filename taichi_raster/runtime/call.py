@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taichi_raster.runtime.layout import GROUP, RUNS, TILE, Dim, Part
+from taichi_raster.runtime.layout import GROUP, MIPMAPS, RUNS, TILE, Dim, Part
 from taichi_raster.runtime.variant import Variant
 
 
@@ -22,6 +22,7 @@ class Call:
         reach: distance in NDC beyond which no fragment counts, for binning.
         fixed_order: whether sums are taken in a fixed order, one thread per batch item.
         texture: height and width of the texture, and its stride between batch items.
+        levels: where each level of its mipmaps begins, in texels.
         hidden: where fragments are composed, those that this much light reaches, or less, are not
             seen.
     """
@@ -39,6 +40,7 @@ class Call:
     reach: float
     fixed_order: bool
     texture: tuple[int, int, int] = (0, 0, 0)
+    levels: tuple[int, ...] = ()
     hidden: float = 0.0
 
     @property
@@ -145,8 +147,10 @@ class Call:
             Dim.GROUPS: self.groups,
             Dim.GROUPS_X: self.groups_x,
             Dim.PIXELS: self.pixels if pixels is None else pixels,
+            Dim.LAST_LEVEL: max(len(self.levels) - 1, 0),
         }
-        return [*(own[i] for i in range(Dim.PARTS)), *starts]
+        levels = [*self.levels, *[0] * (MIPMAPS - len(self.levels))]
+        return [*(own[i] for i in range(Dim.PARTS)), *starts, *levels]
 
     def limits(self) -> list[float]:
         """The floating-point field, in the order of `Limit`."""

@@ -20,6 +20,7 @@ SHIFT = 3
 TILE = 1 << SHIFT  # pixels on a side
 RUNS = 64  # runs of a parallel loop on a CPU; at least one for each batch item
 GROUP = 8  # tiles on a side of a group
+MIPMAPS = 17  # levels at most: a texture has up to 2^16 texels on a side
 
 
 class Slot:
@@ -64,7 +65,10 @@ class Dim:
     GROUPS = 10  # in one image
     GROUPS_X = 11
     PIXELS = 12  # in the whole batch
-    PARTS = 13  # where the parts of x begin
+    LAST_LEVEL = 13  # of mipmaps, the first being 0
+    PARTS = 14  # where the parts of x begin
+    LEVELS = PARTS + Part.COUNT  # where each level of mipmaps begins, in texels
+    COUNT = LEVELS + MIPMAPS
 
 
 class State:

@@ -45,7 +45,7 @@ _INITIAL = {  # elements of each group of fields at first
     "row_lists": 1 << 16,
 }
 
-DIMS = 32  # elements of the integer field of a call; see layout.Dim
+DIMS = 64  # elements of the integer field of a call; see layout.Dim
 
 _NUMBERS: dict[Any, Any] = {ti.i32: ctypes.c_int32, ti.f32: ctypes.c_float, ti.f64: ctypes.c_double}
 

@@ -13,7 +13,7 @@ import taichi as ti
 import torch
 from torch import Tensor
 
-from taichi_raster.runtime.layout import Dim, Limit, Part
+from taichi_raster.runtime.layout import Dim, Limit
 from taichi_raster.runtime.scratch import Scratch
 
 
@@ -89,7 +89,7 @@ def read_both(
 
 # Sizes and limits are passed as a kernel's arguments. As tensors they would be copied to a GPU and
 # back at each call, and the host would wait for that.
-_Sizes: Any = ti.types.vector(Dim.PARTS + Part.COUNT, ti.i32)
+_Sizes: Any = ti.types.vector(Dim.COUNT, ti.i32)
 
 
 @ti.kernel

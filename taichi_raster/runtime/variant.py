@@ -139,6 +139,7 @@ class Variant:
         corners: D, the number of attribute channels at corners.
         texture: ``"none"``, ``"surface"``, or the wrap mode of an image: ``"clamp"``, ``"repeat"``.
         texels: the number of texture channels; C is texels + corners.
+        mipmapped: whether an image has mipmaps.
         perspective: whether attributes are interpolated perspective-correctly.
         cull: whether back faces are dropped.
         clockwise: whether clockwise faces show their front.
@@ -154,6 +155,7 @@ class Variant:
     corners: int = 1
     texture: str = "none"
     texels: int = 0
+    mipmapped: bool = False
     perspective: bool = True
     cull: bool = False
     clockwise: bool = False

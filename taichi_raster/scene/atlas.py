@@ -3,7 +3,8 @@
 Of each texture, the atlas holds the rectangle of texels that its faces sample, with one more around
 it; a texture that goes on beyond [0, 1] is laid out as often as it is used there. Texels keep their
 size, so that colours are the same up to the rounding of texture coordinates. Only where the atlas
-would get too large, the largest rectangles are laid out from smaller images.
+would get too large, the largest rectangles are laid out from smaller images. Between rectangles are
+the texels that are nearest, so that mipmaps do not bleed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
+
+from taichi_raster.scene import gather
+from taichi_raster.scene.padding import nearest_of
 
 MOST = 8192
 """Texels on a side of an atlas, at most: what graphics hardware of any age takes."""
@@ -99,6 +103,7 @@ def atlas(pictures: Sequence[Picture]) -> Atlas:
     height, width = size
     channels = shifted[0].image.shape[2]
     image = shifted[0].image.new_zeros(height, width, channels)
+    laid_out = np.zeros((height, width), dtype=bool)
     coordinates = []
     for picture, area, (row, column) in zip(shifted, areas, corners, strict=True):
         rows = _wrapped(area.top, area.height, picture.image.shape[0], picture.wrap[1])
@@ -108,9 +113,13 @@ def atlas(pictures: Sequence[Picture]) -> Atlas:
             :, torch.tensor(columns, device=device)
         ]
         image[row : row + area.height, column : column + area.width] = laid
+        laid_out[row : row + area.height, column : column + area.width] = True
         x = picture.uv[:, 0] * picture.image.shape[1] + (column - area.left)
         y = (1 - picture.uv[:, 1]) * picture.image.shape[0] + (row - area.top)
         coordinates.append((torch.stack([x / width, 1 - y / height], dim=1), picture.uv_faces))
+    if not laid_out.all():
+        nearest = torch.from_numpy(nearest_of(laid_out)).to(image.device)
+        image = gather.rows(image.flatten(0, 1), nearest)
     return Atlas(image, coordinates, min(shares))
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.extremes import Extremes
-from taichi_raster.scene import gather
+from taichi_raster.scene import texels
 from taichi_raster.scene.movable import Movable
 
 
@@ -44,34 +43,80 @@ class SurfaceTexture(Movable):
 
 @dataclass(frozen=True, eq=False)
 class UVTexture(Movable):
-    """An image over texture coordinates, sampled bilinearly.
+    """An image over texture coordinates.
 
     u points right and v up, each in [0, 1] over the image: v = 1 is its top row, as in OBJ files.
     The centre of texel (row j, column i) is at u = (i + 1/2) / W, v = 1 - (j + 1/2) / H.
+
+    Kernels read a contiguous image where it is: a large one costs no more than a small one. It must
+    not change between a render and its backward.
+
+    A bilinear texture takes the four texels around a point. Where the picture shows it smaller than
+    it is, it skips the others: the picture is aliased, and most texels have no gradient. A
+    trilinear one blends the two levels of its mipmaps (see `mipmaps`) whose texels are about as
+    large as a pixel there. With s the steps along x and y from a pixel to the next, the level is
+
+        log2 max_s |(W du/ds, H dv/ds)|,  within [0, the last level]
+
+    (OpenGL 4.6, section 8.14.1; nvdiffrast's "linear-mipmap-linear"). It is isotropic: texels are
+    as large as the longer of the two steps. It is that of the face's plane at the point, also for
+    pixels beyond the face's edge, and of the larger picture under antialiasing. Derivatives with
+    respect to vertices and uv take the level as given. Those with respect to the image are exact.
 
     Attributes:
         uv: (B, F, 3, 2) at face corners, or (1, F, 3, 2).
         image: (B, H, W, C), or (1, H, W, C), which all batch items share.
         wrap: beyond [0, 1], ``"clamp"`` to the edge or ``"repeat"``.
         corners: (B, F, 3, D) further channels, given at corners, that follow the texture's.
+        filter: ``"bilinear"`` or ``"trilinear"``.
+        mipmaps: (B, M, C) or (1, M, C), of `mipmaps(image)`, for a trilinear texture. By default
+            each render makes them.
 
     Raises:
-        TypeError, ValueError: for other shapes or an unknown wrap; the message names the argument.
+        TypeError, ValueError: for other shapes, or an unknown wrap or filter; the message names the
+            argument.
     """
 
     uv: Float[Tensor, "B F 3 2"]
     image: Float[Tensor, "B H W C"]
     wrap: str = "clamp"
     corners: Float[Tensor, "B F 3 D"] | None = None
+    filter: str = "bilinear"
+    mipmaps: Float[Tensor, "B M C"] | None = None
 
     def __post_init__(self) -> None:
         _check_tensor("uv", self.uv, 4, "(B, F, 3, 2)")
         if self.uv.shape[2:] != (3, 2):
             raise ValueError(f"uv: expected shape (B, F, 3, 2), got {tuple(self.uv.shape)}")
         _check_tensor("image", self.image, 4, "(B, H, W, C)")
-        if self.wrap not in ("clamp", "repeat"):
-            raise ValueError(f"wrap: unknown {self.wrap!r}; known: clamp, repeat")
+        checks.choice("wrap", self.wrap, "clamp", "repeat")
+        checks.choice("filter", self.filter, "bilinear", "trilinear")
         _check_corners(self.corners)
+        if self.mipmaps is not None:
+            self._check_mipmaps(self.mipmaps)
+
+    @property
+    def mipmapped(self) -> bool:
+        """Whether it is trilinear."""
+        return self.filter == "trilinear"
+
+    def levels(self) -> Float[Tensor, "B M C"]:
+        """The texels that a render samples: those of the image, or of all levels."""
+        if not self.mipmapped:
+            return self.image.flatten(1, 2)
+        return texels.mipmaps(self.image) if self.mipmaps is None else self.mipmaps
+
+    def _check_mipmaps(self, mipmaps: Tensor) -> None:
+        if not self.mipmapped:
+            raise ValueError("mipmaps: only for filter='trilinear'")
+        _check_tensor("mipmaps", mipmaps, 3, "(B, M, C)")
+        batch, height, width, channels = self.image.shape
+        expected = batch, texels.starts(height, width)[-1], channels
+        if mipmaps.shape != expected:
+            raise ValueError(
+                f"mipmaps: expected {expected} for this image, got {tuple(mipmaps.shape)}; make "
+                "them with taichi_raster.mipmaps(image)"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,6 +129,7 @@ class Appearance:
         channels: of the texture; 0 without one.
         size: of the texture, (height, width).
         stride: elements from one batch item's texture to the next, 0 if they share it.
+        mipmapped: whether the texels are those of all levels of an image.
     """
 
     corners: Tensor
@@ -93,6 +139,7 @@ class Appearance:
     channels: int = 0
     size: tuple[int, int] = (0, 0)
     stride: int = 0
+    mipmapped: bool = False
 
     @property
     def total(self) -> int:
@@ -118,119 +165,31 @@ def appearance(
     if corners is None:
         corners = vertices.new_empty(batch, faces, 3, 0)
     if isinstance(attributes, SurfaceTexture):
-        texels = attributes.texels
-        _check_lead("texels", texels, batch, faces)
-        shared = _shared(texels, batch, fixed_order)
-        size = (texels.shape[2], texels.shape[3])
-        texels = shared.reshape(-1)
+        flat = attributes.texels
+        _check_lead("texels", flat, batch, faces)
+        shared = _shared(flat, batch, fixed_order)
+        size = (flat.shape[2], flat.shape[3])
         stride = 0 if len(shared) == 1 else shared[0].numel()
-        return Appearance(corners, nothing, texels, "surface", shared.shape[-1], size, stride)
+        kind, channels = "surface", shared.shape[-1]
+        return Appearance(corners, nothing, shared.reshape(-1), kind, channels, size, stride)
     _check_lead("uv", attributes.uv, batch, faces)
     image = attributes.image
     if len(image) not in (1, batch):
         raise ValueError(f"image: expected a batch of 1 or {batch}, got {len(image)}")
-    shared = _shared(image, batch, fixed_order)
+    shared = _shared(attributes.levels(), batch, fixed_order)
     stride = 0 if len(shared) == 1 else shared[0].numel()
     uv = attributes.uv.expand(batch, -1, -1, -1)
     size = (image.shape[1], image.shape[2])
     return Appearance(
-        corners, uv, shared.reshape(-1), attributes.wrap, image.shape[3], size, stride
+        corners,
+        uv,
+        shared.reshape(-1),
+        attributes.wrap,
+        image.shape[3],
+        size,
+        stride,
+        attributes.mipmapped,
     )
-
-
-def sample(
-    attributes: Tensor | SurfaceTexture | UVTexture,
-    faces: Int[Tensor, "B H W *K"],
-    weights: Float[Tensor, "B H W *K 3"],
-) -> Float[Tensor, "B H W *K C"]:
-    """Attributes at points given by face and barycentric weights, in torch.
-
-    For the few points that `hard_buffers` finds, say.
-
-    Args:
-        faces: (B, H, W) or (B, H, W, K) face indices; where one is -1, there is no face, and the
-            attributes are 0, whatever the weights.
-        weights: the same with a last axis of 3: what to mix the corners' values with.
-    """
-    there = (faces >= 0)[..., None]
-    found = _sample(attributes, faces, torch.where(there, weights, torch.zeros_like(weights)))
-    return torch.where(there, found, torch.zeros_like(found))
-
-
-def _sample(
-    attributes: Tensor | SurfaceTexture | UVTexture, faces: Tensor, weights: Tensor
-) -> Tensor:
-    if isinstance(attributes, Tensor):
-        return (weights[..., None] * of_faces(attributes, faces)).sum(-2)
-    if isinstance(attributes, SurfaceTexture):
-        channels = _surface_texel(attributes.texels, faces, weights)
-    else:
-        uv = attributes.uv.expand(len(faces), -1, -1, -1)
-        at = (weights[..., None] * of_faces(uv, faces)).sum(-2)
-        channels = _bilinear(attributes.image, at, attributes.wrap)
-    if attributes.corners is None:
-        return channels
-    return torch.cat([channels, _sample(attributes.corners, faces, weights)], dim=-1)
-
-
-def of_faces(values: Float[Tensor, "B F *rest"], faces: Int[Tensor, " B *n"]) -> Tensor:
-    """The values of each listed face, (B, *n, *rest).
-
-    Where there is none, -1, they are 1, without gradient: corners then have a depth that one can
-    divide by, which those of face 0, say, need not have.
-    """
-    spread = values.expand(len(faces), *values.shape[1:])
-    found = gather.at(spread, _items(faces), faces.clamp(min=0))
-    there = (faces >= 0).view(*faces.shape, *([1] * (found.ndim - faces.ndim)))
-    return torch.where(there, found, torch.ones_like(found))
-
-
-def _surface_texel(texels: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
-    size = texels.shape[2]
-    u, v = weights[..., 0] * size, weights[..., 1] * size
-    i, j = (w.detach().floor().long().clamp(0, size - 1) for w in (u, v))
-    lower = u + v - i - j <= 1 + 1e-4  # as in the kernels: whole on an edge but for rounding
-    column, row = torch.where(lower, i, size - 1 - i), torch.where(lower, j, size - 1 - j)
-    place = (faces.clamp(min=0) * size + row) * size + column
-    if len(texels) > 1:
-        place = place + _items(faces) * texels[0, ..., 0].numel()
-    return gather.rows(texels.reshape(-1, texels.shape[4]), place)
-
-
-def _bilinear(image: Tensor, uv: Tensor, wrap: str) -> Tensor:
-    """(B, *n, C) from (B or 1, H, W, C) at uv (B, *n, 2)."""
-    height, width = image.shape[1:3]
-    (left, right, s), (top, bottom, t) = (
-        _between(uv[..., 0], width, wrap),
-        _between(1 - uv[..., 1], height, wrap),
-    )
-    rows, columns = torch.stack([top, top, bottom, bottom]), torch.stack([left, right, left, right])
-    place = rows * width + columns
-    if len(image) > 1:
-        place = place + _items(uv[..., 0]) * (height * width)
-    a, b, c, d = gather.rows(image.reshape(-1, image.shape[3]), place)
-    s, t = s[..., None], t[..., None]
-    upper, lower = (1 - s) * a + s * b, (1 - s) * c + s * d
-    found: Tensor = (1 - t) * upper + t * lower
-    return found
-
-
-def _items(values: Tensor) -> Tensor:
-    """Each value's batch item, to broadcast with values (B, *n)."""
-    items = torch.arange(len(values), device=values.device)
-    return items.view(-1, *([1] * (values.ndim - 1)))
-
-
-def _between(coordinate: Tensor, size: int, wrap: str) -> tuple[Tensor, Tensor, Tensor]:
-    """(lower texel, upper texel, fraction between)."""
-    if wrap == "repeat":
-        coordinate = coordinate - coordinate.detach().floor()
-    at = coordinate * size - 0.5
-    low = at.detach().clamp(-1, size).floor()
-    index = low.long()
-    if wrap == "repeat":
-        return index % size, (index + 1) % size, at - low
-    return index.clamp(0, size - 1), (index + 1).clamp(0, size - 1), (at - low).clamp(0, 1)
 
 
 def _shared(texture: Tensor, batch: int, fixed_order: bool) -> Tensor:
@@ -269,6 +228,8 @@ def tensors(attributes: Tensor | SurfaceTexture | UVTexture | None) -> dict[str,
     )
     if attributes.corners is not None:
         named["corners"] = attributes.corners
+    if isinstance(attributes, UVTexture) and attributes.mipmaps is not None:
+        named["mipmaps"] = attributes.mipmaps
     return named
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.scene.atlas import with_channels
-from taichi_raster.scene.attributes import UVTexture, sample
+from taichi_raster.scene.attributes import UVTexture
 from taichi_raster.scene.faces import as_indices, check_faces, gather_faces
 from taichi_raster.scene.movable import Movable
+from taichi_raster.scene.sampling import sample
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 import taichi_raster as tr
 from paths import ROOT
 from taichi_raster.runtime.precision import product
-from taichi_raster.scene.attributes import sample
+from taichi_raster.scene.sampling import sample
 
 pytestmark = pytest.mark.runs_on(arch=("cpu", "cuda"), precision="f32")
 
@@ -111,6 +111,12 @@ def textured(x: Scene) -> Tensor:
     return flat + draw(faces, tr.UVTexture(x["uv"], x["image"]))
 
 
+def rendered_trilinearly(x: Scene) -> Tensor:
+    kept = tr.mipmaps(x["image"])
+    shown = tr.UVTexture(x["uv"], x["image"], filter="trilinear", mipmaps=kept)
+    return tr.SoftRasterizer(6)(faces_of(x), shown)
+
+
 def by_network(edge: tr.EdgeSoftness, name: str) -> Callable[[Scene], Tensor]:
     def render(x: Scene) -> Tensor:
         draw = tr.SoftRasterizer(6, edge)
@@ -165,6 +171,8 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "TabulatedSoftness": by_network(tr.tabulate(tr.MLPSoftness((2, 2))), "edge.edge.weights"),
     "area_average": lambda x: tr.area_average(x["image"], (3, 4)),
     "at_size": lambda x: tr.at_size(tr.SoftRasterizer((7, 9)), (5, 6))(faces_of(x), x["colours"]),
+    "mipmaps": rendered_trilinearly,
+    "pad_texture": lambda x: tr.pad_texture(x["image"], x["uv"]),
     "chamfer_distance": lambda x: tr.chamfer_distance(x["points"], x["vertices"]),
     "clip_near": lambda x: tr.clip_near(tr.gather_faces(x["vertices"], FACES), (), 0.1).corners,
     "face_normals": lambda x: tr.face_normals(tr.gather_faces(x["vertices"], FACES)),
@@ -241,6 +249,7 @@ ELSEWHERE = {
     "conventions": "from_opencv",
     "gather_faces": "SoftRasterizer",
     "illuminate": "shade_flat",
+    "nearest_texels": "pad_texture",
     "look_at": "PerspectiveCamera",
     "outline_distance": "picture_start",
     "surface_attributes": "shade_image",

@@ -17,7 +17,8 @@ import trimesh
 
 import taichi_raster as tr
 from gltf_files import Gltf
-from taichi_raster.scene.attributes import UVTexture, sample
+from taichi_raster.scene.attributes import UVTexture
+from taichi_raster.scene.sampling import sample
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64

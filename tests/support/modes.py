@@ -167,6 +167,12 @@ TEXTURES = {
     "repeat": Mode(
         attributes=lambda x: tr.UVTexture(x["uv"], x["image"], "repeat"), tensors=("uv", "image")
     ),
+    "trilinear": Mode(
+        attributes=lambda x: tr.UVTexture(
+            x["uv"], x["image"], "repeat", x["colours"], filter="trilinear"
+        ),
+        tensors=("uv", "image", "colours"),
+    ),
     "screen": Mode(
         attributes=lambda x: tr.UVTexture(x["uv"], x["image"], "clamp"),
         tensors=("uv", "image"),
@@ -234,6 +240,8 @@ PAIRS = {
     "over, uniform": paired(distribution("uniform"), DEPTHS["over"]),
     "over softly, gamma": paired(distribution("gamma"), DEPTHS["over softly"]),
     "over softly, table": paired(TABLE, DEPTHS["over softly"]),
+    "over, trilinear": paired(TEXTURES["trilinear"], DEPTHS["over"]),
+    "orthographic, trilinear": paired(OPTIONS["orthographic"], TEXTURES["trilinear"]),
     "over, image, frank": paired(paired(TEXTURES["clamp"], DEPTHS["over"]), conorm("frank", 4.0)),
     "over softly, orthographic": paired(OPTIONS["orthographic"], DEPTHS["over softly"]),
     "over, picture behind": paired(OPTIONS["picture behind"], DEPTHS["over"]),

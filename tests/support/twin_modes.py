@@ -177,7 +177,8 @@ def channels(
 ) -> Tensor:
     """(B,H,W,F,C) at each fragment."""
     weights = x.weights
-    if o.perspective_correct and not o.orthographic:
+    perspective = o.perspective_correct and not o.orthographic
+    if perspective:
         weights = weights / vertices[:, None, None, :, :, 2].clamp_min(1e-30) * x.z[..., None]
 
     def mixed(corners: Tensor) -> Tensor:
@@ -189,8 +190,14 @@ def channels(
     assert attributes is not None
     if isinstance(attributes, tr.SurfaceTexture):
         found = twin_textures.surface(attributes.texels, weights)
-    else:
+    elif attributes.filter == "bilinear":
         found = twin_textures.bilinear(attributes.image, mixed(attributes.uv), attributes.wrap)
+    else:
+        size = attributes.image.shape[1], attributes.image.shape[2]
+        uv = attributes.uv.expand(len(vertices), -1, -1, -1)
+        pixel = 2 / (min(o.image_size) * o.antialias)
+        level = twin_textures.level_of_detail(vertices, uv, x.weights, size, pixel, perspective)
+        found = twin_textures.trilinear(attributes.image, mixed(uv), level, attributes.wrap)
     if attributes.corners is None:
         return found
     return torch.cat([found, mixed(attributes.corners)], -1)

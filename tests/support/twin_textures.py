@@ -35,6 +35,62 @@ def bilinear(image: Tensor, uv: Tensor, wrap: str) -> Tensor:
     return torch.einsum("bhwfi,bhwfj,bijc->bhwfc", down, across, image)
 
 
+def trilinear(image: Tensor, uv: Tensor, level: Tensor, wrap: str) -> Tensor:
+    """The same from mipmaps at levels (B,H,W,F): level i weighs max(0, 1 - |level - i|)."""
+    pictures = levels(image)
+    level = level.clamp(0, len(pictures) - 1)
+    found = [
+        (1 - (level - i).abs()).clamp_min(0)[..., None] * bilinear(picture, uv, wrap)
+        for i, picture in enumerate(pictures)
+    ]
+    return torch.stack(found).sum(0)
+
+
+def levels(image: Tensor) -> list[Tensor]:
+    """(B,h,w,C) each: sides halved, rounded down; a texel is the mean over what it covers."""
+    found = [image]
+    while max(found[-1].shape[1:3]) > 1:
+        last = found[-1]
+        rows, columns = (_cover(size, max(1, size // 2)).to(image) for size in last.shape[1:3])
+        found.append(torch.einsum("ij,kl,bjlc->bikc", rows, columns, last))
+    return found
+
+
+def _cover(size: int, count: int) -> Tensor:
+    """(count, size): how much of each of `count` equal intervals each of `size` ones covers."""
+    edges, ends = torch.arange(size + 1).double() / size, torch.arange(count + 1).double() / count
+    low = torch.maximum(edges[None, :-1], ends[:-1, None])
+    high = torch.minimum(edges[None, 1:], ends[1:, None])
+    return (high - low).clamp_min(0) * count
+
+
+def level_of_detail(
+    vertices: Tensor,
+    uv: Tensor,
+    weights: Tensor,
+    texture: tuple[int, int],
+    pixel: float,
+    perspective: bool,
+) -> Tensor:
+    """(B,H,W,F): log2 of how many texels a pixel spans, along x or y, whichever is more.
+
+    With (x, y, 1) = sum_i w_i (x_i, y_i, 1), u = N / D is the quotient of two linear functions of
+    x and y, N = sum_i w_i u_i / z_i and D = sum_i w_i / z_i.
+    """
+    x, y, z = vertices.detach().unbind(-1)
+    inverse = torch.linalg.inv(torch.stack([x, y, torch.ones_like(x)], -2))  # (B,F,3,3)
+    over = 1 / z if perspective else torch.ones_like(z)
+    functions = torch.cat([uv.detach() * over[..., None], over[..., None]], -1)  # (B,F,3,3)
+    slopes = torch.einsum("bfin,bfic->bfcn", functions, inverse)[:, :, :2]  # along x, then y
+    at = torch.einsum("bhwfi,bfin->bhwfn", weights.detach(), functions)
+    number, bottom = at[..., None, :2], at[..., None, 2:]
+    top = slopes[:, None, None, ..., :2] * bottom - number * slopes[:, None, None, ..., 2:]
+    size = torch.tensor([texture[1], texture[0]]).to(uv)
+    steps = pixel * size * top / bottom.square()
+    spans: Tensor = steps.norm(dim=-1).amax(-1)
+    return spans.log2()
+
+
 def _hat(coordinate: Tensor, size: int, wrap: str) -> Tensor:
     """(..., size) weights of the texels at a coordinate in [0, 1]."""
     x = coordinate * size - 0.5
