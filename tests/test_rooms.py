@@ -23,6 +23,7 @@ ORDER = {
         "render",
         "fitting",
         "presets",
+        "commands",
         "__init__",
         "__main__",
         # The packages above, under longer names.

@@ -5,17 +5,17 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import trimesh
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -23,6 +23,7 @@ from trimesh.viewer.notebook import scene_to_html
 
 from taichi_raster import checks
 from taichi_raster.fitting.report_page import FIGURE, PAGE, ROW, SECTION, VIEWER
+from taichi_raster.runtime.precision import product
 from taichi_raster.scene.files import images
 from taichi_raster.scene.files.writing import write_together
 from taichi_raster.scene.mesh import Mesh
@@ -69,6 +70,8 @@ def write_report(
     settings: Mapping[str, Any] | None = None,
     text: str = "",
     quality: int = 88,
+    up: Float[Tensor, " 3"] | None = None,
+    eye: Float[Tensor, " 3"] | None = None,
 ) -> None:
     """Write a fit's report as one HTML file, with everything in it.
 
@@ -84,6 +87,8 @@ def write_report(
         settings: the same, folded away.
         text: a paragraph below the heading.
         quality: of the pictures, as JPEG, 1 to 95. Pictures with alpha are PNG.
+        up, eye: (3,) what is up in the mesh's world, +y by default, and from where it is seen at
+            first, +z.
 
     Raises:
         TypeError, ValueError: for other arguments; the message names the argument.
@@ -108,7 +113,10 @@ def write_report(
         parts.append(SECTION.substitute(name="Photos and renders", body=f"<div>{figures}</div>"))
     if mesh is not None:
         checks.instance("mesh", mesh, Mesh)
-        parts.append(SECTION.substitute(name="The result, to turn", body=_viewer(mesh)))
+        above, seen_from = _direction("up", up, 1), _direction("eye", eye, 2)
+        parts.append(
+            SECTION.substitute(name="The result, to turn", body=_viewer(mesh, above, seen_from))
+        )
     if numbers:
         parts.append(SECTION.substitute(name="Numbers", body=_table(numbers)))
     if settings:
@@ -121,6 +129,15 @@ def write_report(
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_together({target: page.encode()})
+
+
+def _direction(name: str, value: Tensor | None, axis: int) -> Float[Tensor, " 3"]:
+    if value is None:
+        return torch.eye(3, dtype=torch.float64)[axis]
+    found = checks.floats(name, value)
+    if found.shape != (3,) or not bool(torch.isfinite(found).all()) or not bool(found.any()):
+        raise ValueError(f"{name}: must be three finite numbers, not all 0, got {value}")
+    return found.detach().cpu()
 
 
 def _figure(view: ReportView, quality: int) -> str:
@@ -149,13 +166,64 @@ def _embedded(picture: Tensor, quality: int) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def _viewer(mesh: Mesh) -> str:
+def _viewer(mesh: Mesh, up: Float[Tensor, " 3"], eye: Float[Tensor, " 3"]) -> str:
     """The mesh in trimesh's viewer, a page of its own within this one."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "mesh.glb"
-        save_mesh(path, mesh)
-        page = scene_to_html(trimesh.load(path, force="scene"))
-    return VIEWER.substitute(page=html.escape(page, quote=True))
+    model = _Model(_standing(mesh, up, eye))
+    return VIEWER.substitute(page=html.escape(scene_to_html(model), quote=True))
+
+
+def _standing(mesh: Mesh, up: Float[Tensor, " 3"], eye: Float[Tensor, " 3"]) -> Mesh:
+    """The mesh about the origin, half as large as 1, `up` along y, seen from `eye` along z."""
+    y = torch.nn.functional.normalize(up.double(), dim=0)
+    x = torch.linalg.cross(y, eye.double())
+    if float(x.norm()) < 1e-6 * float(eye.double().norm()):  # seen from above
+        x = torch.linalg.cross(y, torch.eye(3, dtype=torch.float64)[int(y.abs().argmin())])
+    x = torch.nn.functional.normalize(x, dim=0)
+    axes = torch.stack([x, y, torch.linalg.cross(x, y)])
+    corners = mesh.vertices.detach().cpu().double()
+    low, high = corners.amin(0), corners.amax(0)
+    local = (corners - (low + high) / 2) / (float((high - low).norm()) or 1.0)
+    return replace(mesh, vertices=product(local, axes.mT).to(mesh.vertices))
+
+
+class _Model:
+    """A mesh as a file of glTF with a camera: what `scene_to_html` asks a scene for.
+
+    A texture that came from photos holds their light, so that the viewer adds none. It also shows
+    linear light as it is, so that the texture is lightened for it.
+    """
+
+    camera = None
+
+    def __init__(self, mesh: Mesh) -> None:
+        lightened = mesh.texture
+        if lightened is not None:
+            lightened = ((lightened.clamp(0, 1) ** (1 / 2.2)) * 255).round() / 255
+        self._mesh = replace(mesh, texture=lightened)
+
+    def export(self, file_type: str) -> bytes:
+        """The bytes of the .glb."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "mesh.glb"
+            save_mesh(path, self._mesh)
+            data = path.read_bytes()
+        length = int.from_bytes(data[12:16], "little")
+        top, rest = json.loads(data[20 : 20 + length]), data[20 + length :]
+        lens = {"yfov": 0.7, "znear": 0.01, "zfar": 100.0, "aspectRatio": 1.5}
+        top["cameras"] = [{"type": "perspective", "perspective": lens}]
+        tilt = 0.12  # radians; the camera looks down a little
+        turn = [-math.sin(tilt / 2), 0.0, 0.0, math.cos(tilt / 2)]
+        place = [0.0, 1.7 * math.sin(tilt), 1.7 * math.cos(tilt)]
+        top["nodes"].append({"camera": 0, "translation": place, "rotation": turn})
+        top["scenes"][0]["nodes"].append(len(top["nodes"]) - 1)
+        if self._mesh.texture is not None and "materials" in top:
+            top["extensionsUsed"] = ["KHR_materials_unlit"]
+            for material in top["materials"]:
+                material["extensions"] = {"KHR_materials_unlit": {}}
+        head = json.dumps(top).encode()
+        head += b" " * (-len(head) % 4)
+        chunks = len(head).to_bytes(4, "little") + b"JSON" + head + rest
+        return data[:8] + (12 + len(chunks)).to_bytes(4, "little") + chunks
 
 
 def _table(values: Mapping[str, Any]) -> str:

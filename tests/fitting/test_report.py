@@ -18,6 +18,7 @@ import trimesh
 from PIL import Image
 
 import taichi_raster as tr
+from taichi_raster.fitting.report import _standing
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
@@ -77,7 +78,20 @@ def test_the_mesh_is_in_the_viewer(tmp_path: Path) -> None:
     assert len(models) == 1
     shown: Any = trimesh.load(io.BytesIO(models[0]), file_type="glb", force="mesh")
     assert len(shown.faces) == len(mesh.faces)
-    assert np.allclose(shown.bounds[1], mesh.vertices.max(0).values.numpy())
+    # Moved to the origin, its diagonal 1.
+    size = mesh.vertices.max(0).values - mesh.vertices.min(0).values
+    assert np.allclose(shown.bounds[1], (0.5 * size / size.norm()).numpy(), atol=1e-6)
+
+
+def test_the_mesh_stands_upright_and_faces_the_viewer() -> None:
+    corners = torch.tensor([[0.0, 0, 2], [1, 0, 0], [0, 1, 0], [0, 0, 0]])  # tall along z
+    mesh = tr.Mesh(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]))
+    up, eye = torch.tensor([0.0, 0, 1]), torch.tensor([5.0, 0, 1])
+    standing = _standing(mesh, up, eye).vertices
+    assert int(standing[:, 1].argmax()) == 0 and int(standing[:, 2].argmax()) == 1
+    assert abs(float((standing.amax(0) - standing.amin(0)).norm()) - 1) < 1e-6
+    above = _standing(mesh, up, up)  # from above: any turn will do
+    assert bool(torch.isfinite(above.vertices).all())
 
 
 def test_names_and_numbers_are_shown_as_text(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taichi_raster import __main__ as report
+from taichi_raster.commands import backends as report
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 

@@ -1,0 +1,1 @@
+"""The command line: `taichi-raster`, one command a file."""

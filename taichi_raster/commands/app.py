@@ -1,0 +1,42 @@
+"""``taichi-raster COMMAND``: meshes and textures from photos, pictures of meshes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from taichi_raster.commands.backends import Backends
+from taichi_raster.commands.fit import Fit
+from taichi_raster.commands.render import Render
+from taichi_raster.commands.texture import Texture
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "fit": Fit,
+    "texture": Texture,
+    "render": Render,
+    "backends": Backends,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if it did what it is for. What is wrong is said in one line."""
+    logging.basicConfig(format="%(message)s")
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="taichi-raster", description=__doc__, args=arguments
+    )
+    try:
+        return int(command.run() or 0)
+    except KeyboardInterrupt:
+        print("taichi-raster: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        print(f"taichi-raster: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""``taichi-raster fit``: a mesh with its texture from a folder of photos."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from tyro.conf import Positional
+
+from taichi_raster.capture.capture import Capture, Photo
+from taichi_raster.capture.load import load_capture
+from taichi_raster.commands import views
+from taichi_raster.fitting.progress import progress_bar
+from taichi_raster.fitting.report import ReportView, write_report
+from taichi_raster.fitting.shape import fit_mesh, outline_iou
+from taichi_raster.fitting.texture import fit_texture
+from taichi_raster.runtime.device import init
+from taichi_raster.scene.files.writing import write_together
+from taichi_raster.scene.mesh import Mesh
+from taichi_raster.scene.mesh_files import load_mesh, save_mesh
+
+SHOWN = 8
+"""Photos in the report, held-out ones first."""
+
+LONGEST = 720
+"""Of the report's pictures, in pixels."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Find a mesh with its texture from photos whose cameras are known.
+
+    OUT gets mesh.glb and mesh.obj, in the world of the cameras as they were given; report.html,
+    which shows the photos beside the result; turntable.gif; and numbers.json.
+    """
+
+    folder: Positional[Path]
+    """Photos with cameras: COLMAP, transforms.json, BOP, OpenCV, or cameras.json of matrices."""
+    out: Path
+    """Folder of the results."""
+    hold_out: tuple[int, ...] = ()
+    """Photos that the fit does not see, by number from 0: they judge it."""
+    masks: str | None = None
+    """A folder of masks, or "alpha"; by default those that the capture has."""
+    key: str | None = None
+    """The background's colour, to make masks by: "auto", or a name or #rrggbb."""
+    face_count: int = 10_000
+    """Faces of the mesh, at most."""
+    steps: int = 120
+    """Of the fit of silhouettes."""
+    cells: int = 128
+    """Of the visual hull, along its longest side."""
+    texture: bool = True
+    """Find the texture, too."""
+    texture_size: int | None = None
+    """Texels on a side; by default about one for each pixel of the best photo."""
+    misses: int = 0
+    """How many masks may be wrong about a point of the hull."""
+    seed: int = 0
+    """Of the order of the photos."""
+    resume: bool = False
+    """Take the shape from OUT if an earlier run has left it there."""
+
+    def run(self) -> None:
+        """Do it."""
+        console = Console()
+        capture = load_capture(self.folder, self.masks, self.key)
+        held, training = self._split(capture)
+        if not training.has_masks:
+            raise ValueError(
+                f"{self.folder}: the photos have no masks; give --masks, or --key and the colour "
+                "behind the object"
+            )
+        for photo in capture:
+            photo.mask()  # what is wrong with any of them is said before the long part
+        self.out.mkdir(parents=True, exist_ok=True)
+        init("cpu")
+        torch.set_num_threads(1)  # torch's idle threads would take the cores from the kernels
+        text = f"{len(training)} photos" + (f", {len(held)} held out" if held else "")
+        console.print(f"{self.folder}: {text}")
+        clock = _Clock()
+        mesh = self._shape(training, console, clock)
+        if self.texture:
+            with clock.part("texture"), console.status("texture") as status:
+                fit = fit_texture(mesh, training, self.texture_size, done=status.update)
+            assert fit.mesh.texture is not None
+            mesh = replace(fit.mesh, texture=(fit.mesh.texture * 255).round() / 255)  # as in files
+            clock.numbers["texels on a side"] = len(fit.seen)
+            clock.numbers["texels seen"] = float(fit.seen.float().mean())
+        with clock.part("pictures"), console.status("pictures and report"):
+            numbers = self._judged(mesh, training, held) | clock.numbers
+            self._write(mesh, capture, numbers, clock)
+        for name, value in numbers.items():
+            console.print(f"{name}: {value:.4g}", highlight=False)
+        console.print(f"results in {self.out}/: mesh.glb, mesh.obj, report.html, turntable.gif")
+
+    def _split(self, capture: Capture) -> tuple[list[Photo], Capture]:
+        wrong = [i for i in self.hold_out if not 0 <= i < len(capture)]
+        if wrong:
+            raise ValueError(
+                f"--hold-out: there is no photo {wrong[0]}; they are 0 to {len(capture) - 1}"
+            )
+        if len(set(self.hold_out)) > len(capture) - 2:
+            raise ValueError("--hold-out: leaves fewer than two photos to fit to")
+        return [capture[i] for i in sorted(set(self.hold_out))], capture.without(self.hold_out)
+
+    def _shape(self, training: Capture, console: Console, clock: _Clock) -> Mesh:
+        """The fit's shape, from an earlier run of the same settings if asked for."""
+        kept, settings = self.out / "shape.ply", self.out / "shape.json"
+        mine = {k: v for k, v in _plain(self).items() if not k.startswith("texture")}
+        mine = {k: v for k, v in mine.items() if k not in ("out", "resume")}
+        if self.resume and kept.is_file() and settings.is_file():
+            if json.loads(settings.read_text()) == json.loads(json.dumps(mine)):
+                console.print(f"shape: from {kept}")
+                return load_mesh(kept, merge=False)
+            console.print(f"shape: {kept} is of other settings; found anew")
+        with clock.part("shape"), progress_bar(console) as bar:
+            task = bar.add_task("shape", total=max(self.steps, 1), note="visual hull")
+
+            def done(step: int, _steps: int, loss: float) -> None:
+                bar.update(task, completed=step, note=f"loss {loss:.4f}")
+
+            fit = fit_mesh(
+                training,
+                self.face_count,
+                self.steps,
+                self.cells,
+                misses=self.misses,
+                seed=self.seed,
+                done=done,
+            )
+        save_mesh(kept, fit.mesh)
+        write_together({settings: json.dumps(mine, indent=2).encode()})
+        return fit.mesh
+
+    def _judged(self, mesh: Mesh, training: Capture, held: list[Photo]) -> dict[str, float]:
+        numbers: dict[str, float] = {"faces": len(mesh.faces)}
+        for name, photos in (("held-out", held), ("training", list(training))):
+            if not photos:
+                continue
+            half = [_half(photo) for photo in photos]
+            numbers[f"{name} IoU, half size"] = _mean(
+                outline_iou(mesh, p.camera, p.mask(size))
+                for p, size in zip(photos, half, strict=True)
+            )
+            if self.texture and name == "held-out":
+                for where, sizes in (("half", half), ("full", [p.image_size for p in photos])):
+                    numbers[f"{name} PSNR within the mask, {where} size, dB"] = _mean(
+                        views.psnr(mesh, p, size) for p, size in zip(photos, sizes, strict=True)
+                    )
+        return numbers
+
+    def _write(
+        self, mesh: Mesh, capture: Capture, numbers: dict[str, float], clock: _Clock
+    ) -> None:
+        chosen = [i for i in range(len(capture)) if i in self.hold_out]
+        rest = [i for i in range(len(capture)) if i not in self.hold_out]
+        count = max(SHOWN - len(chosen), 0)
+        chosen += [rest[len(rest) * k // count] for k in range(min(count, len(rest)))]
+        shown = []
+        for i in chosen[:SHOWN]:
+            photo, size = capture[i], _at_most(capture[i], LONGEST)
+            iou = outline_iou(mesh, photo.camera, photo.mask(_half(photo)))
+            note = f"IoU {iou:.3f}" + (", held out" if i in self.hold_out else "")
+            image = views.picture(mesh, photo.camera, size, background=0.93)[..., :3]
+            shown.append(ReportView(photo.name, photo.image(size), image, note))
+        up = views.up_of(capture)
+        views.turntable(mesh, up, self.out / "turntable.gif")
+        given = capture.given_world(mesh)
+        save_mesh(self.out / "mesh.obj", given)
+        save_mesh(self.out / "mesh.glb", given)
+        write_together(
+            {self.out / "numbers.json": json.dumps(numbers | clock.seconds, indent=2).encode()}
+        )
+        write_report(
+            self.out / "report.html",
+            f"{self.folder.resolve().name}: a mesh from photos",
+            shown,
+            mesh,
+            {**numbers, **clock.seconds},
+            _plain(self),
+            "Drag across a picture to go from the photo to the result.",
+            up=up,
+            eye=capture[chosen[0]].camera.eye[0] - mesh.vertices.double().mean(0),
+        )
+
+
+class _Clock:
+    """How long the parts of a run took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.numbers: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Times what is within."""
+        begin = time.perf_counter()
+        yield
+        self.seconds[f"{name}, s"] = time.perf_counter() - begin
+
+
+def _half(photo: Photo) -> tuple[int, int]:
+    return max(photo.image_size[0] // 2, 1), max(photo.image_size[1] // 2, 1)
+
+
+def _at_most(photo: Photo, longest: int) -> tuple[int, int]:
+    shrink = min(1.0, longest / max(photo.image_size))
+    return round(photo.image_size[0] * shrink), round(photo.image_size[1] * shrink)
+
+
+def _mean(values: Iterator[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Settings as JSON has them."""
+    shown: Callable[[Any], Any] = lambda v: str(v) if isinstance(v, Path) else v  # noqa: E731
+    return {name: shown(value) for name, value in asdict(settings).items()}

@@ -1,0 +1,128 @@
+"""`taichi-raster fit`, `texture` and `render`: what they write, and what they say is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import taichi_raster as tr
+from paths import ROOT
+from taichi_raster.commands.app import main
+from turntables import ALL_ROUND, capture_of
+
+pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
+
+
+def folder_of(path: Path, mesh: tr.Mesh | None = None) -> Path:
+    """A folder with photos, masks and a transforms.json."""
+    mesh = tr.icosphere(2, 0.5) if mesh is None else mesh
+    tr.save_capture(path, capture_of(mesh, ALL_ROUND[::2]), "nerfstudio")
+    return path
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as Taichi is begun in it."""
+    return subprocess.run(
+        [sys.executable, "-m", "taichi_raster", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_a_folder_becomes_a_mesh_a_report_and_a_turntable(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    pytest.importorskip("fast_simplification")
+    pytest.importorskip("xatlas")
+    blob = tr.blob(seed=1)
+    blob = tr.Mesh(0.5 * blob.vertices / blob.vertices.abs().max(), blob.faces)
+    folder, out = folder_of(tmp_path / "blob", blob), tmp_path / "out"
+    few = ("--steps", 4, "--cells", 16, "--face-count", 300, "--texture-size", 64)
+    done = run("fit", folder, "--out", out, "--hold-out", 1, 4, *few)
+    assert done.returncode == 0, done.stderr
+    mesh = tr.load_mesh(out / "mesh.glb")
+    assert len(mesh.faces) <= 300 and mesh.texture is not None
+    assert float((mesh.vertices.amax(0) - blob.vertices.amax(0)).abs().max()) < 0.1
+    assert len(tr.load_mesh(out / "mesh.obj").faces) == len(mesh.faces)
+    numbers = json.loads((out / "numbers.json").read_text())
+    assert numbers["held-out IoU, half size"] > 0.9
+    with Image.open(out / "turntable.gif") as gif:
+        assert getattr(gif, "n_frames", 1) == 36
+    assert "held out" in (out / "report.html").read_text()
+    again = run("fit", folder, "--out", out, "--hold-out", 1, 4, *few, "--resume")
+    assert again.returncode == 0 and "shape: from" in again.stdout
+    other = run("texture", out / "mesh.obj", folder, "--out", tmp_path / "new.glb", "--size", 64)
+    assert other.returncode == 0, other.stderr
+    assert tr.load_mesh(tmp_path / "new.glb").texture is not None
+    drawn = run("render", out / "mesh.glb", "--out", tmp_path / "mesh.png", "--size", 64)
+    assert drawn.returncode == 0, drawn.stderr
+    with Image.open(tmp_path / "mesh.png") as image:
+        assert image.size == (64, 64) and image.convert("L").getextrema()[0] < 200
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (["--hold-out", "9"], "--hold-out: there is no photo 9; they are 0 to 8"),
+        (["--hold-out", *"01234567"], "--hold-out: leaves fewer than two photos"),
+        (["--masks", "nowhere"], "nowhere"),
+        (["--key", "no colour"], "unknown colour 'no colour'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    change: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = folder_of(tmp_path / "ball"), tmp_path / "out"
+    assert main(["fit", str(folder), "--out", str(out), *change]) == 1
+    error = capsys.readouterr().err
+    assert text in error and error.startswith("taichi-raster: ") and error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_folder_without_cameras_or_masks_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["fit", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 1
+    assert f"{tmp_path / 'empty'}: has no cameras" in capsys.readouterr().err
+    capture = capture_of(tr.icosphere(1, 0.5), ALL_ROUND[:3])
+    bare = tr.Capture(tuple(tr.Photo(p.name, p.camera, p.image_size, p.picture) for p in capture))
+    tr.save_capture(tmp_path / "bare", bare, "nerfstudio")
+    assert main(["fit", str(tmp_path / "bare"), "--out", str(tmp_path / "out")]) == 1
+    assert "the photos have no masks; give --masks, or --key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["render", "none.obj", "--out", "a.png"], "none.obj: there is no such mesh file"),
+        (["render", "none.obj", "--out", "a.bmp"], "--out: must end in .png or .gif"),
+        (["texture", "none.obj", ".", "--out", "a.stl"], "--out: must end in .glb, .obj or .ply"),
+    ],
+)
+def test_other_commands_name_the_argument_or_the_file(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert text in capsys.readouterr().err
+
+
+def test_the_textured_views_of_a_mesh_are_its_own_colours() -> None:
+    from taichi_raster.commands.views import picture
+
+    mesh = tr.uv_sphere(12, 24, radius=0.5)
+    assert mesh.uv is not None
+    red = torch.tensor([0.8, 0.2, 0.1]).expand(4, 4, 3)
+    coloured = tr.Mesh(mesh.vertices, mesh.faces, mesh.uv, mesh.uv_faces, red)
+    camera = tr.PerspectiveCamera(tr.orbit(2.0, 0.0, 0.0))
+    middle = picture(coloured, camera, (16, 16))[8, 8]
+    torch.testing.assert_close(middle, torch.tensor([0.8, 0.2, 0.1, 1.0]), atol=1e-5, rtol=0)
