@@ -22,6 +22,7 @@ from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
 from taichi_raster.kernels.front_to_back import AREA, CHUNK, INTEGERS, NUMBERS, FrontToBack
 from taichi_raster.kernels.front_to_back import Composite as Forward
 from taichi_raster.kernels.front_to_back_vjp import CompositeVJP
+from taichi_raster.kernels.tile_order import TileOrder
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import RUNS, EarlyStop
@@ -211,7 +212,7 @@ def _sort(current: Engine, call: Call, x: Tensor) -> None:
     fields, faces = current.scratch, call.batch * call.faces
     fields.reserve(layer_depths=faces, entry_begin=2 * faces)
     launch = current.cache.launch
-    launch(FrontToBack, variant, "bound_depths", faces, items_per_run(faces))
+    launch(TileOrder, variant, "bound_depths", faces, items_per_run(faces))
     nearest = transfer.read(fields, fields.layer_depths, x, faces).view(call.batch, call.faces)
     order = nearest.argsort(dim=1, stable=True)
     rank = torch.empty_like(order)
@@ -219,7 +220,7 @@ def _sort(current: Engine, call: Call, x: Tensor) -> None:
     both = torch.cat([rank, order]).int()
     transfer.seed(fields, fields.entry_begin, both, fields.entry_begin, 0)
     tiles = call.batch * call.tiles
-    launch(FrontToBack, variant, "sort_tiles", tiles, items_per_run(tiles))
+    launch(TileOrder, variant, "sort_tiles", tiles, items_per_run(tiles))
 
 
 def _runs(call: Call, fixed_order: bool) -> tuple[int, int]:

@@ -16,7 +16,8 @@ import taichi as ti
 
 from taichi_raster.kernels.fragment import Face, Meeting
 from taichi_raster.kernels.memory import TEXELS
-from taichi_raster.kernels.pairs import PairKernels
+from taichi_raster.kernels.tile_order import TileOrder
+from taichi_raster.maths.arithmetic import minimum
 from taichi_raster.maths.dual import raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
 from taichi_raster.maths.variables import Lanes
@@ -24,8 +25,10 @@ from taichi_raster.runtime.layout import SHIFT, TILE, Dim, Limit
 
 AREA = TILE * TILE
 CHUNK = 256  # faces that are measured before they are composed
+MANY = 128  # faces of a tile, from which on faint fragments are dropped
+TALLIES = 6
 COVERAGE, DEPTH, WEIGHT, VALUE = range(4)  # planes of the rows
-NUMBERS, INTEGERS = 2, 5  # lists with an entry for each row
+NUMBERS, INTEGERS = 2, 7  # lists with an entry for each row
 NOWHERE = 1e30  # the depth where there is no fragment
 
 
@@ -35,7 +38,8 @@ class Rows:
     Attributes:
         planes: where each plane begins; a row has a number for each pixel of the tile.
         far: the largest depth of each row; depths: those of a pixel's fragments.
-        faces: of each row; seen: whether any of its fragments has a weight.
+        faces: of each row; begins, ends: the pixels that it reaches.
+        seen: whether any of its fragments has a weight.
         order: all rows, as the last pixel had them.
         fragments: a pixel's, as rows, nearest first; places: where in `order` they were.
     """
@@ -49,7 +53,8 @@ class Rows:
         self.far, self.depths = (let(start + size * planes + room * i) for i in range(NUMBERS))
         start = let(slot * (room * INTEGERS))
         lists = [let(start + room * i) for i in range(INTEGERS)]
-        self.faces, self.seen, self.order, self.fragments, self.places = lists
+        self.faces, self.seen, self.begins, self.ends = lists[:4]
+        self.order, self.fragments, self.places = lists[4:]
 
 
 class Pixels:
@@ -76,76 +81,31 @@ class Row:
         self.lanes = {plane: Lanes(AREA) for plane in planes}
 
 
+class Faint:
+    """Which fragments of a pixel are dropped, in a chunk of rows.
+
+    Attributes:
+        total: the sum of coverages, and then what may be dropped of it.
+        sums: of those below a half, a quarter, ... of that.
+        least: what a coverage has to be.
+    """
+
+    _data_oriented = True
+
+    def __init__(self) -> None:
+        self.total, self.least = Lanes(AREA), Lanes(AREA)
+        self.sums = [Lanes(AREA) for _ in range(TALLIES)]
+
+
 @ti.data_oriented
-class FrontToBack(PairKernels):
+class FrontToBack(TileOrder):
     """What the forward pass and its adjoint share.
 
     Attributes:
         planes: of the rows.
     """
 
-    in_order = True
     planes: tuple[int, ...] = (COVERAGE, DEPTH, WEIGHT)
-
-    # --- the order of the faces -------------------------------------------------------------------
-
-    @ti.kernel
-    def bound_depths(self, faces: ti.i32, length: ti.i32):
-        """Write the least depth of each face in the whole batch."""
-        self.parallel(faces, length, self.bound_depth, ())
-
-    @ti.func
-    def bound_depth(self, at):
-        b = at // self.dims[Dim.FACES]
-        self.fields.layer_depths[at] = self.nearest(b, at - b * self.dims[Dim.FACES])
-
-    @ti.kernel
-    def sort_tiles(self, tiles: ti.i32, length: ti.i32):
-        """Sort the faces of each tile; `entry_begin` has the rank of each, then the face of each
-        rank."""
-        self.parallel(tiles, length, self.sort_tile, ())
-
-    @ti.func
-    def sort_tile(self, tile):
-        first, last = self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]
-        ranks = tile // self.dims[Dim.TILES] * self.dims[Dim.FACES]
-        faces = ranks + self.dims[Dim.BATCH] * self.dims[Dim.FACES]
-        for k in range(first, last):
-            self.fields.tile_faces[k] = self.fields.entry_begin[ranks + self.fields.tile_faces[k]]
-        gap = 1
-        while gap < (last - first) // 3:
-            gap = 3 * gap + 1
-        while gap > 0:  # Shell's sort
-            for i in range(first + gap, last):
-                rank, at, before = self.fields.tile_faces[i], i, True
-                while at >= first + gap and before:
-                    other = self.fields.tile_faces[at - gap]
-                    before = rank < other
-                    if before:
-                        self.fields.tile_faces[at] = other
-                        at -= gap
-                self.fields.tile_faces[at] = rank
-            gap //= 3
-        for k in range(first, last):
-            self.fields.tile_faces[k] = self.fields.entry_begin[faces + self.fields.tile_faces[k]]
-
-    @ti.func
-    def nearest(self, b, index):
-        """No fragment of a face has less depth than this."""
-        near, _far = self.depth_bounds(self.face(b, index))
-        return near
-
-    @traced
-    def depth_bounds(self, face: Face) -> tuple[Any, Any]:
-        """Bounds of `PairKernels.order`, with its shifts and with rounding."""
-        z = face.triangle.z.each(raw)
-        near, far = let(ti.min(*z)), let(ti.max(*z))
-        size = 1.0 + ti.sqrt(ti.max(*(raw(e.dot(e)) for e in face.triangle.edges)))
-        steep = let(ti.max(*face.slopes) * size)
-        if not self.variant.orthographic:
-            steep = let(steep * far * far)
-        error = let(20.0 * self.rounding * (steep + ti.abs(far)))
-        return let(near - error), let(far + error)
 
     # --- tiles ------------------------------------------------------------------------------------
 
@@ -194,14 +154,17 @@ class FrontToBack(PairKernels):
                 self.start(self.pixel_index(b, row, column), lane, pixels)
         k, last = self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]
         low, kept, needed = -NOWHERE, 0, 0
-        light = k < last
+        light, many = k < last, last - k > MANY
         while light:
             count = ti.min(CHUNK, ti.min(room - kept, last - k))
             if count > 0:
                 for i in range(count):
-                    self.measure(b, first_row, first_column, k + i, kept + i, pixels, rows)
+                    self.measure(b, first_row, first_column, k + i, kept + i, rows)
                 k += count
-                count += kept
+                begin, count = kept, kept + count
+                if many and self.fields.limits[Limit.HIDDEN] > 0.0:
+                    self.drop_faint(begin, count, rows)
+                self.value(b, first_row, first_column, begin, count, pixels, rows)
                 high = NOWHERE
                 if k < last:
                     high = self.nearest(b, self.fields.tile_faces[k])
@@ -221,7 +184,7 @@ class FrontToBack(PairKernels):
     # --- rows -------------------------------------------------------------------------------------
 
     @ti.func
-    def measure(self, b, first_row, first_column, k, row, pixels, rows):
+    def measure(self, b, first_row, first_column, k, row, rows):
         """Measure all pixels of a face; it becomes a row."""
         index = self.fields.tile_faces[k]
         face = self.face(b, index)
@@ -236,25 +199,58 @@ class FrontToBack(PairKernels):
                     self.note(m, found, lane)
             else:
                 self.note(m, found, lane)
-        self.value_lanes(face, first_row, first_column, begin, end, found, pixels)
         for lane in range(AREA):
             self.put(found, lane, row * AREA + lane, rows)
+        self.fields.row_lists[rows.begins + row] = begin
+        self.fields.row_lists[rows.ends + row] = end
         self.fields.rows[rows.far + row] = self.farthest(face)
         self.fields.row_lists[rows.faces + row] = index
-        self.fields.row_lists[rows.order + row] = row
         self.fields.row_lists[rows.seen + row] = 0
 
     @ti.func
-    def value_lanes(self, face, first_row, first_column, begin, end, found, pixels):
-        """Measure what else is asked of a face's pixels."""
+    def drop_faint(self, begin, count, rows):
+        """Drop each pixel's faintest fragments of the rows from `begin` on.
+
+        Their coverages add up to at most hidden / 2 times min(1, the sum of all).
+        """
+        faint = self.faint_pixels()
+        for row in range(begin, count):
+            for lane in range(AREA):
+                self.add_up(faint, row * AREA + lane, lane, rows)
+        for lane in range(AREA):
+            self.set_unit(faint, lane)
+        for row in range(begin, count):
+            for lane in range(AREA):
+                self.tally(faint, row * AREA + lane, lane, rows)
+        for lane in range(AREA):
+            self.set_least(faint, lane)
+        for row in range(begin, count):
+            found = self.empty_row()
+            for lane in range(AREA):
+                self.drop(faint, found, row * AREA + lane, lane, rows)
+            first, last = AREA, 0
+            for lane in range(AREA):
+                if self.put_depth(found, lane, row * AREA + lane, rows):
+                    first = ti.min(first, lane // TILE * TILE)
+                    last = lane // TILE * TILE + TILE
+            self.fields.row_lists[rows.begins + row] = ti.min(first, last)
+            self.fields.row_lists[rows.ends + row] = last
+
+    @ti.func
+    def value(self, b, first_row, first_column, begin, count, pixels, rows):
+        """Measure what else is asked of the rows from `begin` on."""
 
     @ti.func
     def compose(self, count, low, high, pixels, rows):
         """Give each pixel's fragments between two depths their weights; is there light left?"""
-        light = False
+        light, reach = False, 0
+        for row in range(count):
+            if self.fields.row_lists[rows.ends + row] > 0:
+                self.fields.row_lists[rows.order + reach] = row
+                reach += 1
         for lane in range(AREA):
             if pixels.through.at(lane).value > self.fields.limits[Limit.HIDDEN]:
-                found = self.sort_pixel(lane, count, low, high, rows)
+                found = self.sort_pixel(lane, reach, low, high, rows)
                 self.compose_pixel(lane, found, high, pixels, rows)
                 if pixels.through.at(lane).value > self.fields.limits[Limit.HIDDEN]:
                     light = True
@@ -300,12 +296,14 @@ class FrontToBack(PairKernels):
         """Keep the rows that reach behind a depth; how many they are."""
         kept = 0
         for row in range(count):
-            if self.fields.rows[rows.far + row] >= high:
+            end = self.fields.row_lists[rows.ends + row]
+            if end > 0 and self.fields.rows[rows.far + row] >= high:
                 for lane in range(AREA):
                     self.move(row * AREA + lane, kept * AREA + lane, rows)
                 self.fields.rows[rows.far + kept] = self.fields.rows[rows.far + row]
                 self.fields.row_lists[rows.faces + kept] = self.fields.row_lists[rows.faces + row]
-                self.fields.row_lists[rows.order + kept] = kept
+                self.fields.row_lists[rows.begins + kept] = self.fields.row_lists[rows.begins + row]
+                self.fields.row_lists[rows.ends + kept] = end
                 self.fields.row_lists[rows.seen + kept] = 0
                 kept += 1
         return kept
@@ -345,7 +343,7 @@ class FrontToBack(PairKernels):
 
     @traced
     def empty_row(self) -> Row:
-        return Row([plane for plane in self.planes if plane != WEIGHT])
+        return Row([COVERAGE, DEPTH])
 
     @traced
     def clear(self, found: Row, lane: Any) -> None:
@@ -358,12 +356,51 @@ class FrontToBack(PairKernels):
     @traced
     def note(self, m: Meeting, found: Row, lane: Any) -> None:
         f = self.weigh(m)
-        found.lanes[COVERAGE].at(lane).set(raw(f.edge.f))
+        found.lanes[COVERAGE].at(lane).set(ti.select(f.counts, raw(f.edge.f), 0.0))
         found.lanes[DEPTH].at(lane).set(ti.select(f.counts, self.order(m, f), NOWHERE))
 
     @traced
+    def faint_pixels(self) -> Faint:
+        return Faint()
+
+    @traced
+    def add_up(self, faint: Faint, at: Any, lane: Any, rows: Rows) -> None:
+        faint.total.at(lane).add(let(self.number(COVERAGE, at, rows)))
+
+    @traced
+    def set_unit(self, faint: Faint, lane: Any) -> None:
+        total = minimum(faint.total.at(lane).value, 1.0)
+        faint.total.at(lane).set(let(0.5 * self.limit(Limit.HIDDEN) * total))
+
+    @traced
+    def tally(self, faint: Faint, at: Any, lane: Any, rows: Rows) -> None:
+        cover, most = let(self.number(COVERAGE, at, rows)), faint.total.at(lane).value
+        for i, sums in enumerate(faint.sums):
+            sums.at(lane).add(ti.select(cover < most * 0.5 ** (i + 1), cover, 0.0))
+
+    @traced
+    def set_least(self, faint: Faint, lane: Any) -> None:
+        most, least = faint.total.at(lane).value, 0.0
+        for i in reversed(range(TALLIES)):
+            few = faint.sums[i].at(lane).value <= most
+            least = let(ti.select(few, most * 0.5 ** (i + 1), least))
+        faint.least.at(lane).set(least)
+
+    @traced
+    def drop(self, faint: Faint, found: Row, at: Any, lane: Any, rows: Rows) -> None:
+        stays = self.number(COVERAGE, at, rows) >= faint.least.at(lane).value
+        z = let(self.number(DEPTH, at, rows))
+        found.lanes[DEPTH].at(lane).set(ti.select(stays, z, NOWHERE))
+
+    @traced
+    def put_depth(self, found: Row, lane: Any, at: Any, rows: Rows) -> Any:
+        z = found.lanes[DEPTH].at(lane).value
+        set_to(self.number(DEPTH, at, rows), z)
+        return let(z < NOWHERE)
+
+    @traced
     def put(self, found: Row, lane: Any, at: Any, rows: Rows) -> None:
-        for plane in self.planes:
+        for plane in (COVERAGE, DEPTH, WEIGHT):
             value = 0.0 if plane == WEIGHT else found.lanes[plane].at(lane).value
             set_to(self.number(plane, at, rows), value)
 
@@ -400,8 +437,8 @@ class Composite(FrontToBack):
         for row in range(count):
             if self.fields.row_lists[rows.seen + row] != 0:
                 face = self.face(b, self.fields.row_lists[rows.faces + row])
-                begin, end = self.lanes_of_tile(face, first_row, first_column)
-                for lane in range(begin, end):
+                begin = self.fields.row_lists[rows.begins + row]
+                for lane in range(begin, self.fields.row_lists[rows.ends + row]):
                     m = self.meet_in_tile(face, first_row, first_column, lane)
                     self.add(m, row * AREA + lane, lane, pixels, rows)
 

@@ -23,10 +23,11 @@ from taichi_raster.kernels.front_to_back import (
     FrontToBack,
     Pixels,
     Row,
+    Rows,
 )
 from taichi_raster.kernels.vjp import VJP
 from taichi_raster.maths.dual import Number, raw
-from taichi_raster.maths.tracing import element, let, traced
+from taichi_raster.maths.tracing import element, let, set_to, traced
 from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import Limit
 
@@ -70,22 +71,33 @@ class CompositeVJP(FrontToBack, VJP):
         pixels.behind.at(lane).set(worth)
 
     @ti.func
-    def value_lanes(self, face, first_row, first_column, begin, end, found, pixels):
-        for lane in range(begin, end):
-            m = self.meet_in_tile(face, first_row, first_column, lane)
-            self.note_value(m, found, lane, pixels)
+    def value(self, b, first_row, first_column, begin, count, pixels, rows):
+        for row in range(begin, count):
+            face = self.face(b, self.fields.row_lists[rows.faces + row])
+            first = self.fields.row_lists[rows.begins + row]
+            last = self.fields.row_lists[rows.ends + row]
+            found = self.values_of_row()
+            for lane in range(first, last):
+                m = self.meet_in_tile(face, first_row, first_column, lane)
+                self.note_value(m, found, lane, pixels)
+            for lane in range(first, last):
+                self.put_value(found, row * AREA + lane, lane, rows)
+
+    @traced
+    def values_of_row(self) -> Row:
+        return Row([VALUE])
 
     @traced
     def note_value(self, m: Meeting, found: Row, lane: Any, pixels: Worth) -> None:
-        found.lanes[VALUE].at(lane).set(self.value(m, self.weigh(m), lane, pixels))
-
-    @traced
-    def value(self, m: Meeting, f: Fragment, lane: Any, pixels: Worth) -> Any:
         """What a fragment is worth to the loss, for each unit of its weight."""
         total = pixels.bar(0, lane)
-        for c, colour in enumerate(self.colours(m, f.mixing)):
+        for c, colour in enumerate(self.colours(m, self.weigh(m).mixing)):
             total = total + raw(colour) * pixels.bar(1 + c, lane)
-        return let(total)
+        found.lanes[VALUE].at(lane).set(total)
+
+    @traced
+    def put_value(self, found: Row, at: Any, lane: Any, rows: Rows) -> None:
+        set_to(self.number(VALUE, at, rows), found.lanes[VALUE].at(lane).value)
 
     @ti.func
     def compose_pixel(self, lane, found, high, pixels, rows):
@@ -119,7 +131,8 @@ class CompositeVJP(FrontToBack, VJP):
             if self.fields.row_lists[rows.seen + row] != 0:
                 face = self.face(b, self.fields.row_lists[rows.faces + row])
                 sums = self.face_sums(face, run)
-                begin, end = self.lanes_of_tile(face, first_row, first_column)
+                begin = self.fields.row_lists[rows.begins + row]
+                end = self.fields.row_lists[rows.ends + row]
                 for block in range(begin // LANES, (end + LANES - 1) // LANES):
                     first = block * LANES
                     where = (first_row, first_column, first, row * AREA + first, pixels, rows)
