@@ -14,7 +14,7 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.fragment import Face, Fragment, Meeting
+from taichi_raster.kernels.fragment import Face, Meeting
 from taichi_raster.kernels.memory import TEXELS
 from taichi_raster.kernels.pairs import PairKernels
 from taichi_raster.maths.dual import raw
