@@ -50,6 +50,7 @@ with fast_import.quickly():
         voxel_iou,
         voxelise,
     )
+    from taichi_raster.fitting.outline import OutlineStep, outline_step, signed_distance
     from taichi_raster.fitting.pyramid import at_size, coarse_size, proxy_mesh
     from taichi_raster.fitting.report import ReportView, write_report
     from taichi_raster.fitting.rest import Rest
@@ -156,6 +157,7 @@ __all__ = [
     "MeshBatch",
     "NormalConsistencyLoss",
     "OrthographicCamera",
+    "OutlineStep",
     "OverDepth",
     "PerspectiveCamera",
     "Photo",
@@ -220,6 +222,7 @@ __all__ = [
     "orbit",
     "outline_distance",
     "outline_iou",
+    "outline_step",
     "pad_texture",
     "picture_start",
     "plane",
@@ -237,6 +240,7 @@ __all__ = [
     "shade_flat",
     "shade_gouraud",
     "shade_image",
+    "signed_distance",
     "silhouette_iou_loss",
     "simplified",
     "star",

@@ -97,6 +97,20 @@ def stepped(x: Scene) -> Tensor:
     return tr.image_steps(seen, [vertices], [vertices.sin()], 0.023, 0.31, depth_unit=1.7)[0]
 
 
+def outlined(x: Scene) -> Tensor:
+    eye = tr.PerspectiveCamera(tr.look_at(x["eye"][:1]), 41.3)
+
+    def points(moves: Tensor) -> Tensor:
+        return eye.project(x["vertices"][:1] + product(moves[:, None], x["rotation"][:1]))
+
+    def draw(points: Tensor) -> Tensor:
+        return tr.SharpRasterizer((5, 6))(tr.gather_faces(points, FACES), None)[..., 0]
+
+    target = x["image"][..., 0]
+    unknowns = torch.zeros_like(target[:, 0, :3])
+    return tr.outline_step(points, unknowns, draw, target, tr.signed_distance(target)).step
+
+
 def rendered(**parts: object) -> Callable[[Scene], Tensor]:
     def render(x: Scene) -> Tensor:
         return tr.SoftRasterizer(6, **parts)(faces_of(x), x["colours"])  # type: ignore[arg-type]
@@ -202,6 +216,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "mse": lambda x: tr.mse(x["points"], x["points"].flip(1)),
     "normalise": lambda x: tr.normalise(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "orbit": seen_by(lambda x: tr.PerspectiveCamera(tr.orbit(x["numbers"], 20.3, 31.7))),
+    "outline_step": outlined,
     "picture_start": lambda x: (
         tr.picture_start(x["colours"][:1, ..., 0], x["colours"][1:, ..., 0], 7).distance
     ),
@@ -251,7 +266,9 @@ ELSEWHERE = {
     "illuminate": "shade_flat",
     "nearest_texels": "pad_texture",
     "look_at": "PerspectiveCamera",
+    "OutlineStep": "outline_step",
     "outline_distance": "picture_start",
+    "signed_distance": "outline_step",
     "surface_attributes": "shade_image",
     "tabulate": "TabulatedSoftness",
 }

@@ -1,0 +1,266 @@
+"""The pose of a mesh from one silhouette: outline steps without tuning, beside DEODR with tuning.
+
+    python benchmarks/pose_beside_deodr.py MESH
+    python benchmarks/pose_beside_deodr.py MESH --angles 60 --poses 20
+
+Rotation and place are unknown, and camera, mesh and starts are those of `pose_fit.py`. Targets are
+sampled (`tr.sampled_picture`), so that neither renderer judges itself. Both are timed in turn, pose
+by pose, in one process; what both need before (the mesh, its neighbours, its coarse stand-in) is
+made once.
+
+    ours    `tr.outline_fit` by its defaults, first of a coarse stand-in in 64 x 64 pixels, then of
+            the mesh in all. If the picture then does not fit, it begins again from eight more turns
+    DEODR   Adam on the squared difference of the pictures; the rate and the number of steps that do
+            best on six other poses, for each angle anew (pip install '.[peers]')
+
+`apart` starts show no pixel in common with their target: the place, too, has to be found from afar.
+Solved means less than 1 degree off in the end. Time to solution is that until the last step that is
+not; it knows the truth, and so favours neither's way to stop. Without the mesh's file, or DEODR, it
+says so and leaves it out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pose_fit
+import torch
+import tyro
+from deodr_silhouettes import DeodrSilhouettes, installed
+from pose_fit import DISTANCE, NEAR, Pose, Problem, made, rotation
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from tyro.conf import Positional
+
+import taichi_raster as tr
+
+FAR = 2 * DISTANCE + 3
+COARSE, CELL = 64, 0.08  # pixels, and cubes of the stand-in: about two pixels of those
+FITS = 0.02  # mismatch of a silhouette
+TURNS, TURN = 8, 0.8  # more starts, and how far from the first, in radians
+RATES, STEPS = (0.04, 0.08, 0.16), (30, 60, 120)  # of DEODR's Adam
+SOLVED = 1.0  # degrees
+AWAY = 2.3  # between start and target, of a mesh of radius 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """See the top of the file.
+
+    Args:
+        mesh: any closed mesh file; it is scaled to radius 1.
+        angles: in degrees, from the truth to the start.
+        poses: for each angle.
+        size: pixels on a side.
+        apart: how many starts that do not overlap with their target; turned by the first angle.
+        seed: of poses and starts.
+    """
+
+    mesh: Positional[Path]
+    angles: tuple[float, ...] = (20.0, 40.0, 60.0)
+    poses: int = 20
+    size: int = 256
+    apart: int = 20
+    seed: int = 0
+
+
+@dataclass
+class Track:
+    """Degrees off after each step, and the seconds until then; looking at them takes none."""
+
+    problem: Problem
+    seconds: list[float] = field(default_factory=lambda: [0.0])
+    degrees: list[float] = field(default_factory=list)
+    begin: float = field(default_factory=time.perf_counter)
+
+    def note(self, turn: Tensor) -> None:
+        now = time.perf_counter()
+        self.degrees.append(off(self.problem, turn))
+        self.seconds.append(now - self.begin)
+        self.begin += time.perf_counter() - now
+
+    @property
+    def solution(self) -> float | None:
+        """Seconds until it is solved for good."""
+        good = len(list(itertools.takewhile(lambda d: d < SOLVED, reversed(self.degrees))))
+        return self.seconds[len(self.degrees) - good + 1] if good else None
+
+
+def off(problem: Problem, turn: Tensor) -> float:
+    """Degrees from the truth, also of a thousandth (an arc cosine has none of those)."""
+    found = rotation(turn.double()) @ problem.start.double()
+    chord = float((found - problem.truth.double()).norm()) / math.sqrt(8)
+    return math.degrees(2 * math.asin(min(1.0, chord)))
+
+
+class Outlines:
+    """The pose by steps of its outline, coarse to fine; everything here is the same for all."""
+
+    name = "ours"
+
+    def __init__(self, mesh: tr.Mesh, size: int) -> None:
+        self.levels = [(tr.proxy_mesh(mesh, CELL), COARSE, 20), (mesh, size, 6)]
+
+    def __call__(self, problem: Problem) -> Track:
+        track = Track(problem)
+        coarse, fine = ([*level, *seen(problem, level[1])] for level in self.levels)
+        pose, mismatch = self.fitted(problem, track, torch.zeros(1, 6), *coarse)
+        pose, mismatch = self.fitted(problem, track, pose, *fine)
+        if mismatch > FITS:
+            many = torch.cat([pose, torch.cat([turns(), torch.zeros(TURNS, 3)], dim=1)])
+            other, _ = self.fitted(problem, track, many, *coarse)
+            other, least = self.fitted(problem, track, other, *fine)
+            if least > mismatch:
+                track.note(pose[:, :3])
+        return track
+
+    def fitted(
+        self,
+        problem: Problem,
+        track: Track,
+        poses: Tensor,
+        mesh: tr.Mesh,
+        size: int,
+        steps: int,
+        target: Tensor,
+        distance: Tensor,
+    ) -> tuple[Tensor, float]:
+        """The best of some starts (N, 6), and how badly it fits."""
+        sharp = tr.SharpRasterizer(size, near=NEAR, far=FAR, cull_backfaces=True)
+
+        def points(poses: Tensor) -> Tensor:
+            turned = rotation(poses[:, :3]) @ problem.start
+            return pose_fit.projected(mesh, turned, problem.shifted + poses[:, 3:])
+
+        def draw(points: Tensor) -> Tensor:
+            return sharp(tr.gather_faces(points, mesh.faces), None)[..., 0]
+
+        for _ in range(steps):
+            found = tr.outline_step(points, poses, draw, target, distance)
+            poses = poses + found.step
+            best = int(found.mismatch.argmin())
+            track.note(poses[best, None, :3])
+            if float(found.motion.max()) < 0.1 * 2 / size:
+                break
+        return poses[best, None], float(found.mismatch[best])
+
+
+def seen(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
+    target = tr.area_average(problem.target, size)
+    return target, tr.signed_distance(target)
+
+
+def turns() -> Tensor:
+    """(TURNS, 3): about axes in all directions."""
+    axes = torch.randn(TURNS, 3, generator=torch.Generator().manual_seed(0))
+    return TURN * torch.nn.functional.normalize(axes, dim=1)
+
+
+class Peer:
+    """DEODR and Adam, by a rate and a number of steps."""
+
+    def __init__(self, mesh: tr.Mesh, size: int) -> None:
+        self.mesh, self.draw = mesh, DeodrSilhouettes(mesh.faces, size)
+        self.rate, self.steps = RATES[0], STEPS[0]
+
+    @property
+    def name(self) -> str:
+        return f"DEODR, rate {self.rate}, {self.steps} steps"
+
+    def tune(self, problems: Sequence[Problem]) -> None:
+        """Most solved first, then soonest."""
+        found = []
+        for self.rate, self.steps in itertools.product(RATES, STEPS):
+            times = [t for t in (self(problem).solution for problem in problems) if t is not None]
+            found.append((-len(times), sum(times), self.rate, self.steps))
+        self.rate, self.steps = min(found)[2:]
+
+    def __call__(self, problem: Problem) -> Track:
+        track, pose = Track(problem), Pose(problem)
+        adam = torch.optim.Adam([pose.turn, pose.move], betas=(0.5, 0.9))
+        for i in range(self.steps):
+            drawn = self.draw(pose.points(self.mesh, pose.turn, pose.move))
+            adam.param_groups[0]["lr"] = self.rate * 0.1 ** (i / self.steps)
+            adam.zero_grad()
+            (drawn - problem.target).square().sum().backward()
+            adam.step()
+            track.note(pose.turn.detach())
+        return track
+
+
+def main(options: Options) -> None:
+    console = Console()
+    if not options.mesh.is_file():
+        console.print(f"skipped: there is no {options.mesh}")
+        return
+    torch.set_num_threads(1)
+    tr.init(arch="cpu")
+    mesh = tr.normalise(tr.load_mesh(options.mesh), radius=1.0)
+    ours = Outlines(mesh, options.size)
+    peer = Peer(mesh, options.size) if installed() else None
+    if peer is None:
+        console.print("DEODR is left out: it is not installed")
+    setting = pose_fit.Options(options.mesh, size=options.size, seed=options.seed)
+    title = f"{len(mesh.faces)} faces, {options.size} x {options.size} pixels"
+    table = Table("", "", "solved", "median off", "to solution, s", "whole, s", title=title)
+    for angle in options.angles:
+        problems = [made(mesh, angle, i, setting) for i in range(options.poses)]
+        if peer is not None:
+            peer.tune([made(mesh, angle, -1 - i, setting) for i in range(6)])
+        show(table, f"from {angle:g}°", [ours] if peer is None else [ours, peer], problems)
+    if options.apart:
+        problems = [apart(mesh, options.angles[0], i, setting) for i in range(options.apart)]
+        show(table, "apart", [ours], problems)
+    console.print(table)
+
+
+def apart(mesh: tr.Mesh, angle: float, index: int, options: pose_fit.Options) -> Problem:
+    """Like `made`, but farther from the camera, and with the start beside the target."""
+    problem = made(mesh, angle, index, options)
+    rng = torch.Generator().manual_seed(index)
+    where = 2 * math.pi * torch.rand((), generator=rng)
+    half = AWAY / 2 * torch.stack([where.cos(), where.sin(), torch.zeros(())])[None]
+    deeper = torch.tensor([[0.0, 0.0, -DISTANCE]])
+    place, start = deeper + half, deeper - half
+    truth, first = (
+        tr.gather_faces(pose_fit.projected(mesh, turned, where), mesh.faces)
+        for turned, where in ((problem.truth, place), (problem.start, start))
+    )
+    target, drawn = (
+        tr.sampled_picture(faces, None, options.size)[..., -1] for faces in (truth, first)
+    )
+    if bool((target * drawn).any()):
+        raise ValueError("the start overlaps with its target")
+    return Problem(problem.truth, place, problem.start, start, target)
+
+
+def show(
+    table: Table, where: str, methods: Sequence[Outlines | Peer], problems: Sequence[Problem]
+) -> None:
+    tracks: list[list[Track]] = [[] for _ in methods]
+    for method in methods:
+        method(problems[0])  # compiles, and grows what memory it takes
+    for problem in problems:
+        for found, method in zip(tracks, methods, strict=True):
+            found.append(method(problem))
+    for method, found in zip(methods, tracks, strict=True):
+        solved = [t for t in (track.solution for track in found) if t is not None]
+        table.add_row(
+            where,
+            method.name,
+            f"{len(solved)} of {len(found)}",
+            f"{statistics.median(t.degrees[-1] for t in found):.3f}°",
+            f"{statistics.median(solved):.3f}" if solved else "",
+            f"{statistics.median(t.seconds[-1] for t in found):.3f}",
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
