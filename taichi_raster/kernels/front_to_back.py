@@ -326,7 +326,7 @@ class FrontToBack(TileOrder):
         raise NotImplementedError
 
     @traced
-    def start(self, q: Any, lane: Any, pixels: Pixels) -> None:
+    def start(self, q: Any, lane: Any, pixels: Any) -> None:
         pixels.through.at(lane).set(1.0)
 
     @traced
