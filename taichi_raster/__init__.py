@@ -51,6 +51,7 @@ with fast_import.quickly():
         voxelise,
     )
     from taichi_raster.fitting.outline import OutlineStep, outline_step, signed_distance
+    from taichi_raster.fitting.pose import PoseFit, fit_pose
     from taichi_raster.fitting.pyramid import at_size, coarse_size, proxy_mesh
     from taichi_raster.fitting.report import ReportView, write_report
     from taichi_raster.fitting.rest import Rest
@@ -165,6 +166,7 @@ __all__ = [
     "PinholeCamera",
     "PointLight",
     "Pose",
+    "PoseFit",
     "ProjectedFaces",
     "ReportView",
     "Rest",
@@ -199,6 +201,7 @@ __all__ = [
     "derivatives_by",
     "face_normals",
     "fit_mesh",
+    "fit_pose",
     "fit_texture",
     "gather_faces",
     "hard_buffers",

@@ -11,12 +11,14 @@ import tyro
 
 from taichi_raster.commands.backends import Backends
 from taichi_raster.commands.fit import Fit
+from taichi_raster.commands.pose import Pose
 from taichi_raster.commands.render import Render
 from taichi_raster.commands.texture import Texture
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "fit": Fit,
     "texture": Texture,
+    "pose": Pose,
     "render": Render,
     "backends": Backends,
 }

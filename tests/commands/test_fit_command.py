@@ -15,7 +15,7 @@ from PIL import Image
 import taichi_raster as tr
 from paths import ROOT
 from taichi_raster.commands.app import main
-from turntables import ALL_ROUND, capture_of
+from turntables import ALL_ROUND, capture_of, mask_of
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
@@ -101,9 +101,42 @@ def test_a_folder_without_cameras_or_masks_is_named(
     assert "the photos have no masks; give --masks, or --key" in capsys.readouterr().err
 
 
+def test_a_pose_is_written_for_other_programs(tmp_path: Path) -> None:
+    """Of a wedge seen through a calibration of OpenCV's, without a guess; its mask by colour."""
+    corners = [[0, 0, 0], [1, 0, 0], [0, 0.7, 0], [0, 0, 0.4], [1, 0, 0.4], [0, 0.7, 0.4]]
+    sides = [[0, 2, 1], [3, 4, 5], [0, 1, 4], [0, 4, 3], [1, 2, 5], [1, 5, 4], [2, 0, 3], [2, 3, 5]]
+    mesh = tr.Mesh(torch.tensor(corners), torch.tensor(sides))
+    tr.save_mesh(tmp_path / "wedge.obj", mesh)
+    placed = tr.Pose.from_rotation_vector([0.7, -0.4, 0.3], [-0.3, -0.2, 3.5])
+    camera = tr.conventions.from_opencv(
+        placed.rotation,
+        placed.translation,
+        torch.tensor([[150.0, 0, 60.0], [0, 152.0, 50.0], [0, 0, 1.0]]),
+        (96, 128),
+    )
+    mask = mask_of(mesh, camera, (96, 128), 8)[..., None]
+    photo = mask * torch.tensor([0.9, 0.6, 0.2]) + (1 - mask) * torch.tensor([0.1, 0.2, 0.8])
+    Image.fromarray((photo * 255).round().byte().numpy()).save(tmp_path / "photo.png")
+    (tmp_path / "camera.json").write_text(
+        '{"camera_matrix": [[150, 0, 60], [0, 152, 50], [0, 0, 1]], "image_width": 128, '
+        '"image_height": 96, "distortion_coefficients": [0, 0, 0, 0, 0]}'
+    )
+    out = tmp_path / "out"
+    given = (tmp_path / "wedge.obj", tmp_path / "photo.png", "--camera", tmp_path / "camera.json")
+    done = run("pose", *given, "--key", "auto", "--out", out)
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = json.loads((out / "pose.json").read_text())
+    pose = tr.Pose(torch.tensor(found["rotation"]), torch.tensor(found["translation"]))
+    assert float(pose.angle_to(placed)) < 1.0 and found["converged"]
+    assert float((pose.translation - placed.translation).norm()) < 0.05
+    assert torch.tensor(found["covariance"]).shape == (6, 6)
+    assert (out / "report.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["pose", "none.obj", "a.png", "--out", "b"], "none.obj: there is no such mesh file"),
         (["render", "none.obj", "--out", "a.png"], "none.obj: there is no such mesh file"),
         (["render", "none.obj", "--out", "a.bmp"], "--out: must end in .png or .gif"),
         (["texture", "none.obj", ".", "--out", "a.stl"], "--out: must end in .glb, .obj or .ply"),

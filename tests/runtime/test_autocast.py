@@ -279,6 +279,8 @@ WITHOUT_TENSORS = {
     "Knots",
     "Rest",
     "ReportView",
+    "PoseFit",
+    "fit_pose",
     "ShapeFit",
     "TextureFit",
     "fit_mesh",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 import taichi_raster as tr
@@ -28,17 +29,16 @@ def capture_of(
     size: tuple[int, int] = (72, 96),
     scale: float = 1.0,
 ) -> tr.Capture:
-    """Photos (grey) and masks from these (elevation, azimuth); the world in other units."""
+    """Photos (brown on black) and masks from (elevation, azimuth); the world in other units."""
     photos = []
+    colour = torch.tensor([0.8, 0.5, 0.3])
     for i, (elevation, azimuth) in enumerate(angles):
         eye = camera(elevation, azimuth)
         mask = mask_of(mesh, eye, size)
         view = eye.view.clone()
         view[:, :3, 3] *= scale
         photos.append(
-            tr.Photo(
-                f"{i:02d}", replace(eye, view=view), size, mask[..., None].expand(-1, -1, 3), mask
-            )
+            tr.Photo(f"{i:02d}", replace(eye, view=view), size, mask[..., None] * colour, mask)
         )
     return tr.Capture(tuple(photos))
 

@@ -1,0 +1,116 @@
+"""The pose of an object from its mask: whatever the start, the units and the frame."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import taichi_raster as tr
+
+pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
+
+SIZE = (96, 128)
+
+
+def body(scale: float = 1.0, shift: float = 0.0) -> tr.Mesh:
+    """Two boxes of different sizes: no turn maps it onto itself."""
+    one, two = tr.box(0.8, 0.5, 0.35), tr.box(0.3, 0.25, 0.5)
+    vertices = torch.cat([one.vertices, two.vertices + torch.tensor([0.35, 0.3, 0.2])])
+    faces = torch.cat([one.faces, two.faces + len(one.vertices)])
+    return tr.Mesh((vertices * scale + shift).float(), faces)
+
+
+def camera() -> tr.PinholeCamera:
+    view = torch.eye(4, dtype=torch.float64)[None]
+    return tr.PinholeCamera(view, focal=(2.6, 2.5), principal=(0.1, -0.05))
+
+
+def truth(scale: float = 1.0, shift: float = 0.0) -> tr.Pose:
+    rotation = tr.Pose.from_rotation_vector([0.9, -0.6, 0.4], [0.0, 0.0, 0.0]).rotation[0].double()
+    place = scale * torch.tensor([0.15, -0.1, 3.0]).double()
+    origin = torch.full((3,), shift, dtype=torch.float64)
+    return tr.Pose(rotation, place - rotation @ origin)
+
+
+def mask_of(mesh: tr.Mesh, pose: tr.Pose) -> Tensor:
+    seen = replace(camera(), view=pose.view.double()).project(mesh.vertices[None].double())
+    unit = float(seen[..., 2].median())
+    seen = torch.cat([seen[..., :2], seen[..., 2:] / unit], dim=-1).float()
+    faces = tr.gather_faces(seen, mesh.faces)
+    return tr.sampled_picture(faces, None, SIZE, 8, near=0.1, far=10.0)[0, ..., 0]
+
+
+def off(fit: tr.PoseFit, pose: tr.Pose, mesh: tr.Mesh) -> tuple[float, float]:
+    """(degrees, distance of the centres as a share of that from the eye)."""
+    centre = tr.centre_and_size(mesh.vertices.double())[0][0]
+    one, two = (
+        p.rotation[0].double() @ centre + p.translation[0].double() for p in (fit.pose, pose)
+    )
+    return float(fit.pose.angle_to(pose)), float((one - two).norm() / two.norm())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_start_thirty_degrees_away_finds_the_pose(seed: int) -> None:
+    mesh, pose = body(), truth()
+    generator = torch.Generator().manual_seed(seed)
+    turn = torch.nn.functional.normalize(torch.randn(3, generator=generator), dim=0)
+    shift = torch.tensor([0.5, -0.4, 0.15])
+    unknowns = torch.cat([math.radians(30) * turn, shift])[None].double()
+    start = pose.moved(unknowns, *tr.centre_and_size(mesh.vertices.double()))
+    fit = tr.fit_pose(mesh, camera(), mask_of(mesh, pose), start)
+    degrees, distance = off(fit, pose, mesh)
+    assert fit.converged and fit.mismatch < 0.01
+    assert degrees < 0.3 and distance < 0.003
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1000.0, 250.0)])
+def test_no_start_is_needed_and_units_do_not_matter(scale: float, shift: float) -> None:
+    mesh, pose = body(scale, shift), truth(scale, shift)
+    lines: list[str] = []
+    fit = tr.fit_pose(mesh, camera(), mask_of(mesh, pose), done=lines.append)
+    degrees, distance = off(fit, pose, mesh)
+    assert fit.converged and degrees < 0.3 and distance < 0.003
+    assert lines and len(fit.others) > 0 and float(fit.others.min()) >= 0
+
+
+def test_the_covariance_is_that_of_many_fits_to_noise() -> None:
+    """Poses fitted to masks with noise spread by as much as each fit says, within a factor of 2."""
+    mesh, pose = body(), truth()
+    clean = mask_of(mesh, pose)
+    generator = torch.Generator().manual_seed(0)
+    found, said = [], []
+    frame = tr.centre_and_size(mesh.vertices.double())
+    for _ in range(12):
+        noisy = clean + 0.25 * torch.randn(SIZE, generator=generator)
+        fit = tr.fit_pose(mesh, camera(), noisy.clamp(-1, 2), pose, starts=1)
+        unknowns = pose.unknowns_to(fit.pose, *frame)[0]
+        found.append(unknowns[:3])
+        said.append(fit.covariance.diagonal()[:3])
+    spread = torch.stack(found).square().mean(0).sqrt()
+    expected = torch.stack(said).mean(0).sqrt()
+    assert bool((spread / expected > 0.5).all()) and bool((spread / expected < 2).all())
+
+
+def test_a_mask_of_something_else_is_not_found() -> None:
+    mask = torch.zeros(SIZE)
+    mask[10:86, 60:66] = 1  # a thin pole
+    assert not tr.fit_pose(body(), camera(), mask, starts=8).converged
+
+
+def test_bad_masks_are_named() -> None:
+    mesh = body()
+    for mask, text in (
+        (torch.zeros(SIZE), "mask: is empty"),
+        (torch.ones(SIZE), "mask: is 1 along the border; it may be inverted"),
+        (torch.ones(8, 8), r"mask: must be \(H, W\), 16 or more each, got \(8, 8\)"),
+        (torch.full(SIZE, torch.nan), "mask: must be finite"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            tr.fit_pose(mesh, camera(), mask)
+    two = tr.Pose(torch.eye(3).expand(2, 3, 3), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="start: expected one pose, got 2"):
+        tr.fit_pose(mesh, camera(), mask_of(mesh, truth()), two)
