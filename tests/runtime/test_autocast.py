@@ -325,6 +325,7 @@ WITHOUT_TENSORS = {
     "torus",
     "torus_knot",
     "uv_sphere",
+    "visual_hull",
     "voxel_iou",
 }
 
