@@ -176,6 +176,17 @@ def test_bop_scenes(objects: tuple[int, ...], tmp_path: Path) -> None:
             tr.load_capture(tmp_path)
 
 
+def test_bop_scenes_without_objects_are_in_the_frame_of_the_scene(tmp_path: Path) -> None:
+    bop(tmp_path)
+    (tmp_path / "scene_gt.json").unlink()
+    cameras = json.loads((tmp_path / "scene_camera.json").read_text())
+    for camera, view in zip(cameras.values(), captures.views(), strict=True):
+        camera |= {"cam_R_w2c": view.rotation.flatten().tolist()}
+        camera |= {"cam_t_w2c": view.translation.tolist()}
+    write_json(tmp_path / "scene_camera.json", cameras)
+    same(tr.load_capture(tmp_path))
+
+
 # OpenCV -------------------------------------------------------------------------------------------
 
 
