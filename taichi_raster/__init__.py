@@ -22,6 +22,7 @@ from taichi_raster.runtime import fast_import
 
 with fast_import.quickly():
     from taichi_raster.capture.capture import Capture, Photo
+    from taichi_raster.capture.hull import visual_hull
     from taichi_raster.capture.load import load_camera, load_capture
     from taichi_raster.capture.save import save_capture
     from taichi_raster.depth.base import DepthSoftness

@@ -90,7 +90,7 @@ def undistort(
             f"picture, camera, target: must agree in batch, or have 1, got {sorted(batches)}"
         )
     height, width = checks.image_size(image_size or tuple(picture.shape[1:3]))
-    pixels = _pixel_centres(height, width, picture).expand(max(batches), -1, -1)
+    pixels = pixel_centres(height, width, picture).expand(max(batches), -1, -1)
     rays = target.from_image(pixels)
     shown = rays.isfinite().all(-1) & camera.shows(rays)
     seen = camera.to_image(torch.where(shown[..., None], rays, torch.ones_like(rays)))
@@ -99,7 +99,7 @@ def undistort(
     return filled.reshape(-1, height, width, picture.shape[3])
 
 
-def _pixel_centres(height: int, width: int, like: Tensor) -> Tensor:
+def pixel_centres(height: int, width: int, like: Tensor) -> Tensor:
     """(1, H W, 3): in NDC, z = 1."""
     short = min(height, width)
     x = (2 * torch.arange(width, dtype=like.dtype, device=like.device) + 1 - width) / short

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,17 @@ def test_bop_scenes(objects: tuple[int, ...], tmp_path: Path) -> None:
     if len(objects) > 1:
         with pytest.raises(ValueError, match=r"scene_gt.json: obj_id: the scene has several.*3, 5"):
             tr.load_capture(tmp_path)
+
+
+def test_bop_scenes_without_objects_are_in_the_frame_of_the_scene(tmp_path: Path) -> None:
+    bop(tmp_path)
+    (tmp_path / "scene_gt.json").unlink()
+    cameras = json.loads((tmp_path / "scene_camera.json").read_text())
+    for camera, view in zip(cameras.values(), captures.views(), strict=True):
+        camera |= {"cam_R_w2c": view.rotation.flatten().tolist()}
+        camera |= {"cam_t_w2c": view.translation.tolist()}
+    write_json(tmp_path / "scene_camera.json", cameras)
+    np.testing.assert_allclose(seen(tr.load_capture(tmp_path)), expected(), atol=1e-6)
 
 
 # OpenCV -------------------------------------------------------------------------------------------

@@ -327,6 +327,7 @@ WITHOUT_TENSORS = {
     "torus",
     "torus_knot",
     "uv_sphere",
+    "visual_hull",
     "voxel_iou",
 }
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
-from taichi_raster.scene.resampling import _pixel_centres
+from taichi_raster.scene.resampling import pixel_centres
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64
@@ -24,7 +24,7 @@ LENSES: dict[str, tr.Lens] = {
 
 def photo(camera: tr.Camera, size: tuple[int, int] = SIZE) -> Tensor:
     """What a camera sees of a wall with a smooth pattern on it, (1, H, W, 2)."""
-    rays = camera.from_image(_pixel_centres(*size, torch.zeros((), dtype=F64)))
+    rays = camera.from_image(pixel_centres(*size, torch.zeros((), dtype=F64)))
     x, y, _ = rays.unbind(-1)
     pattern = torch.stack([(3 * x + y).sin(), (2 * y - x).cos()], dim=-1)
     return pattern.nan_to_num().unflatten(1, size)

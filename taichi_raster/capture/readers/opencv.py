@@ -79,7 +79,7 @@ def read(path: Path) -> Reading:
     """
     values = opencv_storage.read(path)
     camera = _intrinsics(path, values)
-    name, rows = _named(values, _POSES)
+    name, rows = _matrix(path, values, _POSES)
     if rows is None:
         raise wrong(
             path,
@@ -107,8 +107,14 @@ def _named(values: dict[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
     return next(((name, values[name]) for name in names if name in values), (names[0], None))
 
 
+def _matrix(path: Path, values: dict[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
+    """As `_named`, matrices as arrays."""
+    name, value = _named(values, names)
+    return name, opencv_storage.matrix(path, name, value)
+
+
 def _intrinsics(path: Path, values: dict[str, Any]) -> Intrinsics:
-    name, matrix = _named(values, _MATRIX)
+    name, matrix = _matrix(path, values, _MATRIX)
     if matrix is None:
         raise wrong(path, name, "is missing: the file is no calibration of OpenCV's")
     matrix = numbers(
@@ -125,7 +131,7 @@ def _intrinsics(path: Path, values: dict[str, Any]) -> Intrinsics:
 
 
 def _lens(path: Path, values: dict[str, Any]) -> Lens | None:
-    name, given = _named(values, _LENS)
+    name, given = _matrix(path, values, _LENS)
     if given is None:
         return None
     found = numbers(path, name, np.ravel(given), (np.size(given),))

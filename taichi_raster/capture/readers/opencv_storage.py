@@ -15,7 +15,7 @@ SUFFIXES = (".yml", ".yaml", ".xml", ".json")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The top level of a file: names to numbers, texts, lists, dicts, and arrays of matrices.
+    """The top level of a file: names to numbers, texts, lists and mappings.
 
     Files of ROS, whose matrices are mappings with rows, cols and data, are read, too.
 
@@ -31,16 +31,20 @@ def read(path: Path) -> dict[str, Any]:
         found = _yaml(path)
     if not isinstance(found, dict):
         raise wrong(path, "", "must hold names and values, as OpenCV's FileStorage writes them")
-    return {name: _matrix(path, str(name), value) for name, value in found.items()}
+    return {str(name): value for name, value in found.items()}
 
 
-def _matrix(path: Path, field: str, value: Any) -> Any:
-    """An array, if this is a matrix."""
+def matrix(path: Path, field: str, value: Any) -> Any:
+    """A value as an array, if it is a matrix; else as it is.
+
+    Raises:
+        ValueError: naming the file and the field, for a matrix without all of its numbers.
+    """
     if not (isinstance(value, dict) and {"rows", "cols", "data"} <= set(value)):
         return value
     try:
         data = np.array([float(number) for number in value["data"]], dtype=np.float64)
-        return data.reshape(int(value["rows"]), int(value["cols"]), -1).squeeze(-1)
+        return data.reshape(int(value["rows"]), int(value["cols"]))
     except (TypeError, ValueError) as error:
         size = f"{value['rows']} x {value['cols']}"
         raise wrong(path, field, f"is no matrix of {size} numbers: {error}") from error

@@ -35,8 +35,9 @@ def write(folder: Path, capture: Capture, binary: bool) -> None:
             write_mask(folder / "masks" / f"{name}.png", photo)
     model = folder / "sparse" / "0"
     model.mkdir(parents=True, exist_ok=True)
-    for stem in ("cameras", "images", "points3D"):  # the other kind would be read instead
-        (model / f"{stem}{'.txt' if binary else '.bin'}").unlink(missing_ok=True)
+    for stem in ("cameras", "images", "points3D", "rigs", "frames"):  # of another model
+        for suffix in (".bin", ".txt"):
+            (model / f"{stem}{suffix}").unlink(missing_ok=True)
     (_write_binary if binary else _write_text)(model, cameras, images, points)
 
 
