@@ -1,21 +1,23 @@
-"""Fit a sphere to the silhouettes of any mesh.
+"""Fit a mesh to the silhouettes of any mesh.
 
     python examples/fit_mesh.py                       # a random body made here; about a minute
     python examples/fit_mesh.py bunny.obj             # any mesh file that trimesh reads
-    python examples/fit_mesh.py bunny.obj --softness learned.safetensors --arch vulkan
+    python examples/fit_mesh.py bunny.obj --views 12 --steps 300
 
-The mesh's sharp silhouettes from `--views` directions around it are
-the targets; 8 more directions in between are held out. A sphere is deformed by gradient descent
-until its *soft* silhouettes match: where an edge is soft, a pixel near it tells the edge which way
-to move. The softness shrinks as the fit proceeds (or is a learned one, `--softness`). A Laplacian
-and a flattening term keep the surface smooth where no silhouette says anything.
+The mesh's silhouettes from `--views` directions around it are the targets; 8 more directions in
+between are held out. `tr.fit_mesh` does the rest: it starts at the visual hull, the largest body
+that has these silhouettes, and moves its surface by the exact derivatives of sharp pictures. Where
+no silhouette says anything, smooth steps and two priors keep the surface smooth. The same function
+takes photos with masks (`tr.load_capture`); here, the capture is made of pictures of the mesh.
+
+All silhouettes are sampled (`tr.sampled_picture`), so that no renderer judges itself.
 
 What comes out, in `out/fit_mesh/`:
 
-    fitted.obj        the deformed sphere
+    fitted.obj        the fitted mesh
     turntable.gif     the mesh (left) and the fit (right), turning
     silhouettes.png   target, fit and difference in some training and held-out views
-    metrics.json      intersection over union (IoU) of the sharp silhouettes in every view
+    metrics.json      intersection over union (IoU) of the silhouettes in every view
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
@@ -47,34 +49,20 @@ HELD_OUT = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """Fit a sphere to the silhouettes of any mesh; see the head of this file."""
+    """Fit a mesh to the silhouettes of any mesh; see the head of this file."""
 
     mesh: Positional[Path | None] = None
     """The target: any mesh file that trimesh reads; without it, a random body."""
     out: Path = Path("out/fit_mesh")
     """Folder that the results go to; it is made if missing."""
-    softness: Path | None = None
-    """A learned softness (.safetensors); without it, a logistic edge whose scale is annealed."""
     views: int = 24
-    """Number of training views, spread evenly over the sphere of directions."""
-    image_size: int = 64
+    """Number of training views, spread evenly over the sphere of directions; at least 2."""
+    image_size: int = 128
     """Side of the silhouettes, in pixels."""
-    iterations: int = 240
-    """Steps of Adam."""
-    batch: int = 8
-    """Training views that each step looks at."""
-    subdivisions: int = 4
-    """Of the sphere at the end: 3 is 642 vertices, 4 is 2562. It starts two levels coarser."""
-    radius: float = 0.6
-    """Of the sphere at the start; the target has radius 1."""
-    learning_rate: float = 0.3
-    """Of Adam, at the start; it falls to a tenth."""
-    laplacian: float = 0.003
-    """Weight of the Laplacian term."""
-    flattening: float = 0.0003
-    """Weight of the flattening term."""
-    smoothing: float = 4.0
-    """How far the pull on one vertex spreads to its neighbours; 0 moves each on its own."""
+    steps: int = 120
+    """Of the descent; each looks at some of the views."""
+    faces: int = 10_000
+    """Of the fitted mesh, at most."""
     frames: int = 36
     """Of the turntable."""
     seed: int = 0
@@ -90,21 +78,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, low in (
-            ("views", 1),
+            ("views", 2),
             ("image_size", 16),
-            ("iterations", 1),
-            ("batch", 1),
+            ("steps", 0),
+            ("faces", 4),
             ("frames", 1),
         ):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name.replace('_', '-')}: must be at least {low}")
-        if not 1 <= self.subdivisions <= 6:
-            raise ValueError("--subdivisions: must be 1 to 6")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError("--learning-rate: must be positive")
-        for name in ("laplacian", "flattening", "smoothing"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"--{name}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -121,37 +102,35 @@ class Views:
 
 def main(settings: Settings) -> dict[str, Any]:
     """Run the whole example; returns what `metrics.json` holds."""
-    return run(settings, *prepare(settings))
+    return run(settings, prepare(settings))
 
 
-def prepare(settings: Settings) -> tuple[tr.Mesh, tr.EdgeSoftness]:
-    """Everything that can be wrong with what the user gave goes wrong here."""
+def prepare(settings: Settings) -> tr.Mesh:
+    """The target. Everything that can be wrong with what the user gave goes wrong here."""
     target = tr.blob(seed=1) if settings.mesh is None else tr.load_mesh(settings.mesh)
     target = tr.normalise(target, radius=1.0)
     try:
         tr.init(arch=settings.arch, deterministic=settings.deterministic)
     except RuntimeError as error:
         raise ValueError(f"--arch: {error}") from error
-    edge = default_softness() if settings.softness is None else tr.load_softness(settings.softness)
     settings.out.mkdir(parents=True, exist_ok=True)
-    return target, edge
+    return target
 
 
-def run(settings: Settings, target: tr.Mesh, edge: tr.EdgeSoftness) -> dict[str, Any]:
+def run(settings: Settings, target: tr.Mesh) -> dict[str, Any]:
     console = Console()
     cameras = view_matrices(settings.views)
-    silhouettes = sharp_silhouettes(target, cameras, settings.image_size)
-    views = Views(cameras, silhouettes, settings.views)
+    views = Views(cameras, silhouettes(target, cameras, settings.image_size), settings.views)
     console.print(
         f"{settings.name}: {len(target.faces)} faces; {settings.views} training and "
         f"{HELD_OUT} held-out views of {settings.image_size} x {settings.image_size} pixels"
     )
 
     start = time.perf_counter()
-    fitted = fit(views, edge, settings, console)
+    fitted = fit(views, settings, console)
     seconds = time.perf_counter() - start
-    fitted_silhouettes = sharp_silhouettes(fitted, cameras, settings.image_size)
-    ious = compare(fitted_silhouettes, views)
+    shown = silhouettes(fitted, cameras, settings.image_size)
+    ious = compare(shown, views)
     metrics = {
         **{name: float(np.mean(values)) for name, values in ious.items()},
         "per_view": ious,
@@ -161,7 +140,7 @@ def run(settings: Settings, target: tr.Mesh, edge: tr.EdgeSoftness) -> dict[str,
 
     tr.save_mesh(settings.out / "fitted.obj", fitted)
     (settings.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    draw_silhouettes(settings.out / "silhouettes.png", fitted_silhouettes, views, ious)
+    draw_silhouettes(settings.out / "silhouettes.png", shown, views, ious)
     with console.status("turntable"):
         draw_turntable(settings.out / "turntable.gif", [target, fitted], settings.frames)
     for kind in ("training", "held_out"):
@@ -173,73 +152,32 @@ def run(settings: Settings, target: tr.Mesh, edge: tr.EdgeSoftness) -> dict[str,
     return metrics
 
 
-def default_softness() -> tr.EdgeSoftness:
-    """From reaching over a tenth of the image down to less than a pixel."""
-    return tr.Distribution("logistic", scale=tr.Geometric(0.03, 0.005))
+def fit(views: Views, settings: Settings, console: Console) -> tr.Mesh:
+    """The mesh that has the training views' silhouettes."""
+    with console.status("the visual hull") as status:
+        return tr.fit_mesh(
+            capture(views),
+            settings.faces,
+            settings.steps,
+            seed=settings.seed,
+            done=lambda i, n, loss: status.update(f"step {i} of {n}: loss {loss:.4f}"),
+        ).mesh
 
 
-# The fit ----------------------------------------------------------------------------------------
-
-
-def fit(views: Views, edge: tr.EdgeSoftness, settings: Settings, console: Console) -> tr.Mesh:
-    """Deform a sphere until its soft silhouettes match; a coarse sphere first, then a finer one."""
-    # The deformed sphere is closed: its front faces alone show its silhouette, at half the price.
-    renderer = tr.SoftRasterizer(
-        settings.image_size, edge=edge, depth=tr.HardDepth(), cull_backfaces=True, threshold=1e-3
-    )
-    generator = torch.Generator().manual_seed(settings.seed)
-    levels = range(max(1, settings.subdivisions - 2), settings.subdivisions + 1)
-    falling = tr.Geometric(settings.learning_rate, 0.1 * settings.learning_rate)
-    mesh = tr.icosphere(levels[0], radius=settings.radius)
-    for i in range(len(levels)):
-        mesh = tr.subdivide(mesh) if i > 0 else mesh
-        surface, priors = tr.SmoothOffsets(mesh, settings.smoothing), Priors(mesh, settings)
-        start, end = (settings.iterations * k // len(levels) for k in (i, i + 1))
-        descent = tr.Descent(
-            tr.UniformAdam([surface.offsets]),
-            end - start,
-            lr=falling,
-            between=(start / settings.iterations, end / settings.iterations),
-            title=f"fitting {len(mesh.faces)} faces",
-            console=console,
-        )
-        for step in descent:
-            chosen = torch.randperm(views.training, generator=generator)[: settings.batch]
-            vertices = surface()[None]
-            rendered = soft_silhouettes(
-                renderer, vertices, mesh.faces, views.cameras[chosen], step.progress
+def capture(views: Views) -> tr.Capture:
+    """The training views as photos: here, of masks alone."""
+    focal = 1 / math.tan(math.radians(FOV / 2))
+    return tr.Capture(
+        tuple(
+            tr.Photo(
+                name=f"view {i}",
+                camera=tr.PinholeCamera(views.cameras[i, None], (focal, focal), (0.0, 0.0)),
+                image_size=(mask.shape[0], mask.shape[1]),
+                silhouette=mask,
             )
-            match = tr.silhouette_iou_loss(rendered, views.silhouettes[chosen]).mean()
-            step.descend(match + priors(vertices))
-        mesh = tr.Mesh(surface().detach(), mesh.faces)
-    return mesh
-
-
-class Priors:
-    """What keeps the surface smooth where no silhouette says anything."""
-
-    def __init__(self, mesh: tr.Mesh, settings: Settings) -> None:
-        count = len(mesh.vertices)
-        self.terms = [
-            (settings.laplacian, tr.LaplacianLoss(mesh.faces, count)),
-            (settings.flattening, tr.FlatteningLoss(mesh.faces, count)),
-        ]
-
-    def __call__(self, vertices: Float[Tensor, "1 V 3"]) -> Float[Tensor, ""]:
-        return torch.stack([weight * loss(vertices).sum() for weight, loss in self.terms]).sum()
-
-
-def soft_silhouettes(
-    renderer: tr.SoftRasterizer,
-    vertices: Float[Tensor, "1 V 3"],
-    faces: Int[Tensor, "F 3"],
-    cameras: Float[Tensor, "B 4 4"],
-    progress: float,
-) -> Float[Tensor, "B H W"]:
-    face_vertices = tr.gather_faces(tr.PerspectiveCamera(cameras, FOV).project(vertices), faces)
-    ones = torch.ones_like(face_vertices[..., :1])
-    images: Tensor = renderer(face_vertices, ones, progress=progress)
-    return images[..., -1]
+            for i, mask in enumerate(views.silhouettes[: views.training])
+        )
+    )
 
 
 # Views, targets and judgement -------------------------------------------------------------------
@@ -267,16 +205,15 @@ def spiral(count: int) -> Float[Tensor, "K 3"]:
 
 
 @torch.no_grad()
-def sharp_silhouettes(
+def silhouettes(
     mesh: tr.Mesh, cameras: Float[Tensor, "K 4 4"], size: int
 ) -> Float[Tensor, "K H W"]:
-    """Sharp coverage; both sides of a face count, so that winding does not matter."""
-    sharp = tr.SharpRasterizer(size)
+    """Coverage by 8 x 8 samples; both sides of a face count, so that winding does not matter."""
     images = []
-    for chunk in cameras.split(8):
-        projected = tr.PerspectiveCamera(chunk, FOV).project(mesh.vertices[None])
-        face_vertices = tr.gather_faces(projected, mesh.faces)
-        images.append(sharp(face_vertices, torch.ones_like(face_vertices[..., :1]))[..., -1])
+    for view in cameras.split(1):
+        projected = tr.PerspectiveCamera(view, FOV).project(mesh.vertices[None])
+        faces = tr.gather_faces(projected, mesh.faces)
+        images.append(tr.sampled_picture(faces, None, size, samples=8)[..., -1])
     return torch.cat(images)
 
 
@@ -370,10 +307,13 @@ def command_line() -> None:
     """A bad argument or file ends in one line, not in a traceback."""
     try:
         settings = tyro.cli(Settings)
-        inputs = prepare(settings)
+        target = prepare(settings)
     except (ValueError, OSError) as error:
         sys.exit(f"fit_mesh: {error}")
-    run(settings, *inputs)
+    try:
+        run(settings, target)
+    except ImportError as error:  # of scikit-image, say: it tells how to install it
+        sys.exit(f"fit_mesh: {error}")
 
 
 if __name__ == "__main__":
