@@ -15,7 +15,7 @@ forward mode through the projection; nothing is rendered for it.
     def geometry(rotation, translation):
         return tr.gather_faces(camera.project(posed(rotation, translation)), faces)
 
-    steps = tr.ImageSteps(torch.optim.Adam(unknowns), geometry)
+    steps = tr.ImageSteps(unknowns, geometry)
     for i in range(100):
         image = renderer(geometry(*unknowns), colours, progress=i / 100)
         steps.zero_grad()
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -123,7 +123,9 @@ class ImageSteps:
 
     Args:
         optimiser: any optimiser whose `step` needs no closure, without weight decay, which would be
-            in the units of the unknowns.
+            in the units of the unknowns; or the unknowns themselves, a list of tensors, for an Adam
+            with `BETAS`. Much momentum does harm: a step is as long as any other, so that it goes
+            on where it should turn round.
         geometry: as for `image_steps`, a function of the optimiser's parameters, group by group.
         eta: displacement in NDC: a number, a tensor (B,), or a schedule; or a list of them, one for
             each parameter group. By default 0.02, which falls to 0.002 over the last 15% of the
@@ -137,15 +139,17 @@ class ImageSteps:
         TypeError, ValueError: naming the argument, for another optimiser or values out of range.
 
     Example:
-        >>> adam = torch.optim.Adam([pose])
-        >>> steps = ImageSteps(adam, lambda pose: camera(pose).project(vertices))
+        >>> steps = ImageSteps([pose], lambda pose: camera(pose).project(vertices))
         >>> loss.sum().backward()
         >>> steps.step(progress=0.3)
     """
 
+    BETAS: ClassVar[tuple[float, float]] = (0.3, 0.9)
+    """Of an Adam whose steps are measured in the picture."""
+
     def __init__(
         self,
-        optimiser: torch.optim.Optimizer,
+        optimiser: torch.optim.Optimizer | Sequence[Tensor],
         geometry: Geometry,
         eta: Eta | Sequence[Eta] | None = None,
         appearance_eta: Eta | Sequence[Eta] | None = None,
@@ -153,6 +157,10 @@ class ImageSteps:
         depth_unit: float | None = None,
         per_item: bool | Sequence[bool] = True,
     ) -> None:
+        if isinstance(optimiser, list | tuple):
+            for i, x in enumerate(optimiser):
+                checks.floats(f"optimiser[{i}]", x)
+            optimiser = torch.optim.Adam(list(optimiser), betas=self.BETAS)
         checks.instance("optimiser", optimiser, torch.optim.Optimizer)
         if isinstance(optimiser, torch.optim.LBFGS):
             raise TypeError("optimiser: LBFGS searches along its own lines; take another one")
