@@ -32,8 +32,10 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from taichi_raster import checks
+from taichi_raster.runtime import transforms
 from taichi_raster.softness.schedule import Knots, Schedule, as_progress, as_schedule
 
 Seen: TypeAlias = "Tensor | tuple[Tensor, Tensor | None]"
@@ -357,9 +359,7 @@ def _motions(
     def seen(x: Tensor) -> tuple[Tensor, ...]:
         return _parts(geometry(*unknowns[:which], x, *unknowns[which + 1 :]), batch)
 
-    values, tangents = torch.func.jvp(seen, (unknowns[which],), (direction.to(unknowns[which]),))[
-        :2
-    ]
+    values, tangents = _pushed(seen, unknowns[which], direction.to(unknowns[which]))
     corners, moves = (part.reshape(batch, -1, part.shape[-1]) for part in (values[0], tangents[0]))
     counted = torch.ones_like(corners[..., 0], dtype=torch.bool)
     floor = moves.new_zeros(batch)
@@ -376,6 +376,27 @@ def _motions(
     changes = tangents[1].reshape(batch, -1, 1)
     everywhere = torch.ones_like(changes[..., 0], dtype=torch.bool)
     return moved, _root_mean_square(changes, everywhere, changes.new_zeros(batch)).to(moved)
+
+
+def _pushed(
+    function: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, direction: Tensor
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Values and tangents of a function's results; as `torch.func.jvp`, which takes far longer.
+
+    Below its transforms, operations and custom functions are interpreted in Python.
+    """
+    if transforms.is_active() or forward_ad._current_level >= 0:  # levels do not nest
+        values, tangents = torch.func.jvp(function, (x,), (direction,))[:2]
+        return values, tangents
+    with forward_ad.dual_level():
+        duals = [forward_ad.unpack_dual(y) for y in function(forward_ad.make_dual(x, direction))]
+    return (
+        tuple(dual.primal for dual in duals),
+        tuple(
+            torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent
+            for dual in duals
+        ),
+    )
 
 
 def _parts(found: Any, batch: int) -> tuple[Tensor, ...]:

@@ -27,8 +27,8 @@ from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.edge import Distribution
 from taichi_raster.softness.schedule import Geometric, Schedule
 
-_REACH = 0.15  # the first scale of a Gaussian, as a share of the distance
-_WIDEST = 0.15  # NDC: softer than this, pictures say too little
+_REACH = 0.3  # the first scale of a Gaussian, as a share of the distance
+_WIDEST = 0.12  # NDC: softer than this, pictures say too little
 _SHARPEST = 0.18  # pixels: the last scale
 _HELD = 0.85  # of the progress: up to there, a step is as long as the scale
 _FALL = 0.1  # the last step, as a share of the last scale
