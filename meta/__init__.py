@@ -28,7 +28,14 @@ from meta.evaluation.stats import (
     summarise,
 )
 from meta.inner.method import Method
-from meta.inner.protocol import MeasuredBatch, StudyBatch, StudyFamily, TaskBatch, TaskFamily
+from meta.inner.protocol import (
+    MeasuredBatch,
+    OutlinedBatch,
+    StudyBatch,
+    StudyFamily,
+    TaskBatch,
+    TaskFamily,
+)
 from meta.inner.unroll import InnerRun, batch_parameters, trajectory, unroll
 from meta.inner.updates import SGD, Adam, ImageSteps, Momentum, UpdateRule
 from meta.outer.checkpoint import CheckpointError
@@ -66,6 +73,7 @@ __all__ = [
     "OuterGradient",
     "OuterLoss",
     "OuterTrainer",
+    "OutlinedBatch",
     "Problem",
     "Rung",
     "Shard",

@@ -65,6 +65,7 @@ with fast_import.quickly():
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
     from taichi_raster.presets.softening import Softening
+    from taichi_raster.presets.untuned import untuned_softening
     from taichi_raster.render.hard import HardBuffers, hard_buffers
     from taichi_raster.render.sampled import sampled_picture
     from taichi_raster.render.sharp import SharpRasterizer
@@ -257,6 +258,7 @@ __all__ = [
     "torus",
     "torus_knot",
     "undistort",
+    "untuned_softening",
     "unwrap",
     "uv_sphere",
     "vertex_normals",

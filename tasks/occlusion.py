@@ -265,6 +265,12 @@ class OcclusionBatch:
         present = (self.owner >= 0)[..., None, None]
         return torch.cat([corners[..., :2], torch.where(present, depth, 0.0)], dim=-1)
 
+    def outlines(
+        self, params: Float[Tensor, "B K ..."]
+    ) -> tuple[Float[Tensor, "B H W"], Float[Tensor, "B H W"]]:
+        """What a start is measured by: coverage of `params`, and of the target."""
+        return self.sharp_image(params)[..., -1], self.target[..., -1]
+
     def sharp_image(self, params: Float[Tensor, "B K ..."]) -> Float[Tensor, "B H W 4"]:
         """Sharp RGBA picture of the shapes at `params`."""
         return self.family.sharp_renderer()(*self._faces(params))

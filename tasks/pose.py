@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from tasks.copies import repeater
-from tasks.pose_meshes import is_closed, lit_colours, random_body
+from tasks.pose_meshes import is_closed, lit_colours, lit_coverage, random_body
 from tasks.streams import Stream, instance_generators
 
 # Ranges of the true and starting distances, uniform; those of "any" overlap are published. With
@@ -396,6 +396,18 @@ class PoseBatch:
         """What steps are measured by: corners, z as a share of the depth range."""
         corners = self._faces(params)[0]
         return torch.cat([corners[..., :2], corners[..., 2:] / (FAR - NEAR)], dim=-1)
+
+    def outlines(
+        self, params: Float[Tensor, "B K"]
+    ) -> tuple[Float[Tensor, "B H W"], Float[Tensor, "B H W"]]:
+        """What a start is measured by: coverage of `params`, and of the target.
+
+        If shaded, as far as it shows in colours alone.
+        """
+        drawn, target = self.sharp_image(params), self.target
+        if self.colours is None:
+            return drawn[..., 0], target[..., 0]
+        return lit_coverage(drawn[..., :3]), lit_coverage(target[..., :3])
 
     def sharp_image(self, params: Float[Tensor, "B K"]) -> Float[Tensor, "B H W C"]:
         """Sharp picture from the cameras at `params`."""

@@ -26,8 +26,9 @@ FACES = 160
 RADIUS = 0.85
 """Distance from the origin to a body's farthest vertex: it fits a picture from 2.5 away."""
 
+AMBIENT = 0.15
 LIGHTS = (
-    tr.AmbientLight(0.15),
+    tr.AmbientLight(AMBIENT),
     tr.DirectionalLight((1.0, 0.3, 0.2), (0.8, 0.25, 0.1)),
     tr.DirectionalLight((-0.5, 1.0, 0.3), (0.1, 0.6, 0.25)),
     tr.DirectionalLight((-0.3, -0.4, 1.0), (0.1, 0.2, 0.7)),
@@ -52,6 +53,14 @@ def lit_colours(corners: Float[Tensor, "B F 3 3"]) -> Float[Tensor, "B F 3 3"]:
     """RGB at the corners of matt white faces, flat-shaded under `LIGHTS`; no view changes them."""
     normals = tr.face_normals(corners)[:, :, None].expand_as(corners)
     return tr.illuminate(torch.ones_like(corners), normals, corners, LIGHTS)
+
+
+def lit_coverage(image: Float[Tensor, "... 3"]) -> Float[Tensor, "..."]:
+    """Coverage, in [0, 1], of what has such colours and is drawn over black; at least the true one.
+
+    No colour is darker than `AMBIENT`, so that a pixel which is half covered has half of it.
+    """
+    return (image.amax(dim=-1) / AMBIENT).clamp(max=1.0)
 
 
 def is_closed(mesh: tr.Mesh) -> bool:

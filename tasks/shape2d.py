@@ -229,6 +229,12 @@ class Shape2DBatch:
         depth = self.present.to(params)[..., None, None].expand(*params.shape[:3], 1)
         return torch.cat([params, depth], dim=-1)
 
+    def outlines(
+        self, params: Float[Tensor, "B K 3 2"]
+    ) -> tuple[Float[Tensor, "B H W"], Float[Tensor, "B H W"]]:
+        """What a start is measured by: coverage of `params`, and of the target."""
+        return self.sharp_image(params)[..., -1], self.target[..., -1]
+
     def sharp_image(self, params: Float[Tensor, "B K 3 2"]) -> Float[Tensor, "B H W 4"]:
         """Sharp RGBA picture of the triangles at `params`."""
         return self.family.sharp_renderer()(*self._faces(turned_to_front(params)))

@@ -29,7 +29,7 @@ from taichi_raster.fitting.metrics import (
 )
 from tasks import sphere
 from tasks.copies import repeater
-from tasks.pose_meshes import lit_colours
+from tasks.pose_meshes import lit_colours, lit_coverage
 from tasks.silhouettes import FAR, NEAR, coloured, coverage, mean_iou, side_by_side
 from tasks.solids import random_solid
 from tasks.streams import Stream, instance_generators
@@ -390,6 +390,19 @@ class Shape3DBatch:
             self.deformed(params).repeat_interleave(self.family.views, dim=0)
         )
         return torch.cat([seen[..., :2], seen[..., 2:] / (FAR - NEAR)], dim=-1)
+
+    def outlines(
+        self, params: Float[Tensor, "B V 3"]
+    ) -> tuple[Float[Tensor, "BK H W"], Float[Tensor, "BK H W"]]:
+        """What a start is measured by: coverage of the fit, and of the target, in all views.
+
+        If shaded, as far as it shows in colours alone.
+        """
+        if self.family.image == "shaded":
+            drawn = lit_coverage(self._coloured(*self._fit(params)))
+            return drawn.flatten(0, 1), lit_coverage(self.pictures).flatten(0, 1)
+        drawn = self._shown(coverage, *self._fit(params))
+        return drawn.flatten(0, 1), self.silhouettes.flatten(0, 1)
 
     def sharp_image(self, params: Float[Tensor, "B V 3"]) -> Float[Tensor, "B H KW C"]:
         """Pictures of the fit, side by side as in `target`; no gradient."""

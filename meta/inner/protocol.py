@@ -79,6 +79,21 @@ class MeasuredBatch(TaskBatch, Protocol):
 
 
 @runtime_checkable
+class OutlinedBatch(MeasuredBatch, Protocol):
+    """A batch whose start can be measured in the picture, too: how far outlines are apart."""
+
+    def outlines(
+        self, params: Float[Tensor, "B ..."]
+    ) -> tuple[Float[Tensor, "R H W"], Float[Tensor, "R H W"]]:
+        """Coverage of each pixel in [0, 1], sharp: that of `params`, and that of the target.
+
+        It must show no more than the loss does. R is a multiple of B, and rows of one instance
+        (its views) are next to each other.
+        """
+        ...
+
+
+@runtime_checkable
 class TaskFamily(Protocol):
     """A distribution over tasks, with three disjoint streams of them."""
 

@@ -72,8 +72,7 @@ def picture_start(
         TypeError, ValueError: naming the argument; see `outline_distance`.
     """
     steps = checks.whole("steps", steps, 1)
-    distance = outline_distance(drawn, target)
-    distance = distance.reshape(checks.scenes(len(distance), views), -1).mean(dim=1)
+    distance = scene_distance(drawn, target, views)
     pixel = 2 / min(drawn.shape[1:])
     scale = (_REACH * distance).clamp(min=pixel, max=max(pixel, _WIDEST))
     eta = (_PATH / steps * distance).clamp(min=pixel / 10, max=max(pixel / 10, _LARGEST))
@@ -98,6 +97,14 @@ class _HeldThenFalling(Schedule):
     def extra_repr(self) -> str:
         """What `repr` shows."""
         return f"first={self.first.tolist()}"
+
+
+def scene_distance(
+    drawn: Float[Tensor, "R H W"], target: Float[Tensor, "R H W"], views: int
+) -> Float[Tensor, " B"]:
+    """`outline_distance`, averaged over the `views` of each scene, which are next to each other."""
+    distance = outline_distance(drawn, target)
+    return distance.reshape(checks.scenes(len(distance), views), -1).mean(dim=1)
 
 
 def outline_distance(

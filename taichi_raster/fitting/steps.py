@@ -15,7 +15,7 @@ forward mode through the projection; nothing is rendered for it.
     def geometry(rotation, translation):
         return tr.gather_faces(camera.project(posed(rotation, translation)), faces)
 
-    steps = tr.ImageSteps(torch.optim.Adam(unknowns), geometry)
+    steps = tr.ImageSteps(unknowns, geometry)
     for i in range(100):
         image = renderer(geometry(*unknowns), colours, progress=i / 100)
         steps.zero_grad()
@@ -27,13 +27,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from taichi_raster import checks
+from taichi_raster.runtime import transforms
 from taichi_raster.softness.schedule import Knots, Schedule, as_progress, as_schedule
 
 Seen: TypeAlias = "Tensor | tuple[Tensor, Tensor | None]"
@@ -123,7 +125,9 @@ class ImageSteps:
 
     Args:
         optimiser: any optimiser whose `step` needs no closure, without weight decay, which would be
-            in the units of the unknowns.
+            in the units of the unknowns; or the unknowns themselves, a list of tensors, for an Adam
+            with `BETAS`. Much momentum does harm: a step is as long as any other, so that it goes
+            on where it should turn round.
         geometry: as for `image_steps`, a function of the optimiser's parameters, group by group.
         eta: displacement in NDC: a number, a tensor (B,), or a schedule; or a list of them, one for
             each parameter group. By default 0.02, which falls to 0.002 over the last 15% of the
@@ -137,15 +141,17 @@ class ImageSteps:
         TypeError, ValueError: naming the argument, for another optimiser or values out of range.
 
     Example:
-        >>> adam = torch.optim.Adam([pose])
-        >>> steps = ImageSteps(adam, lambda pose: camera(pose).project(vertices))
+        >>> steps = ImageSteps([pose], lambda pose: camera(pose).project(vertices))
         >>> loss.sum().backward()
         >>> steps.step(progress=0.3)
     """
 
+    BETAS: ClassVar[tuple[float, float]] = (0.3, 0.9)
+    """Of an Adam whose steps are measured in the picture."""
+
     def __init__(
         self,
-        optimiser: torch.optim.Optimizer,
+        optimiser: torch.optim.Optimizer | Sequence[Tensor],
         geometry: Geometry,
         eta: Eta | Sequence[Eta] | None = None,
         appearance_eta: Eta | Sequence[Eta] | None = None,
@@ -153,6 +159,10 @@ class ImageSteps:
         depth_unit: float | None = None,
         per_item: bool | Sequence[bool] = True,
     ) -> None:
+        if isinstance(optimiser, list | tuple):
+            for i, x in enumerate(optimiser):
+                checks.floats(f"optimiser[{i}]", x)
+            optimiser = torch.optim.Adam(list(optimiser), betas=self.BETAS)
         checks.instance("optimiser", optimiser, torch.optim.Optimizer)
         if isinstance(optimiser, torch.optim.LBFGS):
             raise TypeError("optimiser: LBFGS searches along its own lines; take another one")
@@ -349,9 +359,7 @@ def _motions(
     def seen(x: Tensor) -> tuple[Tensor, ...]:
         return _parts(geometry(*unknowns[:which], x, *unknowns[which + 1 :]), batch)
 
-    values, tangents = torch.func.jvp(seen, (unknowns[which],), (direction.to(unknowns[which]),))[
-        :2
-    ]
+    values, tangents = _pushed(seen, unknowns[which], direction.to(unknowns[which]))
     corners, moves = (part.reshape(batch, -1, part.shape[-1]) for part in (values[0], tangents[0]))
     counted = torch.ones_like(corners[..., 0], dtype=torch.bool)
     floor = moves.new_zeros(batch)
@@ -368,6 +376,27 @@ def _motions(
     changes = tangents[1].reshape(batch, -1, 1)
     everywhere = torch.ones_like(changes[..., 0], dtype=torch.bool)
     return moved, _root_mean_square(changes, everywhere, changes.new_zeros(batch)).to(moved)
+
+
+def _pushed(
+    function: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, direction: Tensor
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Values and tangents of a function's results; as `torch.func.jvp`, which takes far longer.
+
+    Below its transforms, operations and custom functions are interpreted in Python.
+    """
+    if transforms.is_active() or forward_ad._current_level >= 0:  # levels do not nest
+        values, tangents = torch.func.jvp(function, (x,), (direction,))[:2]
+        return values, tangents
+    with forward_ad.dual_level():
+        duals = [forward_ad.unpack_dual(y) for y in function(forward_ad.make_dual(x, direction))]
+    return (
+        tuple(dual.primal for dual in duals),
+        tuple(
+            torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent
+            for dual in duals
+        ),
+    )
 
 
 def _parts(found: Any, batch: int) -> tuple[Tensor, ...]:

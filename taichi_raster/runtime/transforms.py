@@ -40,6 +40,11 @@ def is_vmapped(value: Tensor) -> bool:
     return False
 
 
+def is_active() -> bool:
+    """Whether this runs inside a transform of `torch.func`."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def _wrapped(value: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(value)
 

@@ -234,6 +234,9 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "subdivide": lambda x: tr.subdivide(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "surface_distance": lambda x: tr.surface_distance(x["points"], x["vertices"], FACES),
     "undistort": lambda x: tr.undistort(x["image"], through(tr.BrownConradyLens)(x)),
+    "untuned_softening": lambda x: tr.untuned_softening(
+        x["colours"][:1, ..., 0], x["colours"][1:, ..., 0]
+    ).edge.scale(torch.tensor(0.5)),
     "vertex_normals": lambda x: tr.vertex_normals(x["vertices"], FACES, "angle"),
     "volume": lambda x: tr.volume(x["vertices"], FACES),
     "voxelise": lambda x: tr.voxelise(x["vertices"], FACES, 8).float(),

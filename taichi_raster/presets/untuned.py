@@ -1,0 +1,89 @@
+"""One softening, and how far to step with it, for problems that nobody has tuned anything for.
+
+    start = tr.untuned_softening(sharp(geometry(*unknowns), None)[..., -1], target)
+    renderer = start.renderer(64, near=1.0, far=5.0)
+    steps = tr.ImageSteps(unknowns, geometry, start.lr)
+    for step in tr.Descent(steps, 60):
+        image = renderer(geometry(*unknowns), colours, step.progress)
+        step.descend(tr.mse(image, target_image))
+
+All of it is in units of the picture. The scale of the softness begins at a share of the distance
+that outlines have to travel, and ends at a fraction of a pixel. Each step moves the scene by one
+scale. It was found on six kinds of problems, and is judged by `benchmarks/untuned.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from taichi_raster.depth.over import OverDepth
+from taichi_raster.fitting.start import scene_distance
+from taichi_raster.presets.softening import Softening
+from taichi_raster.softness.conorm import TConorm
+from taichi_raster.softness.edge import Distribution
+from taichi_raster.softness.schedule import Geometric, Schedule
+
+_REACH = 0.3  # the first scale of a Gaussian, as a share of the distance
+_WIDEST = 0.12  # NDC: softer than this, pictures say too little
+_SHARPEST = 0.18  # pixels: the last scale
+_HELD = 0.85  # of the progress: up to there, a step is as long as the scale
+_FALL = 0.1  # the last step, as a share of the last scale
+_GAMMA = (0.3, 0.045)  # of the order in depth, in units of the depth range
+
+
+def untuned_softening(
+    drawn: Float[Tensor, "R H W"], target: Float[Tensor, "R H W"], views: int = 1
+) -> Softening:
+    """A softening for a problem that is known by its picture alone.
+
+    A Gaussian, `OverDepth` in a soft order, and the Lukasiewicz T-conorm, by which coverages add
+    up. Its `lr` is the `eta` of `ImageSteps`. Meant for runs of 40 to 100 steps.
+
+    Args:
+        drawn, target: (R, H, W) coverage in [0, 1], as sharp as there is, of the start and of what
+            it is fitted to; H and W are those of the pictures that are going to be rendered.
+        views: rows that show one scene, next to each other.
+
+    Returns:
+        A softening whose schedules have one value for each scene, (R / views,).
+
+    Raises:
+        TypeError, ValueError: naming the argument; see `outline_distance`.
+
+    Example:
+        >>> start = untuned_softening(mask, target)
+        >>> steps = ImageSteps([pose], geometry, start.lr)
+        >>> renderer = start.renderer(64, near=1.0, far=5.0)
+    """
+    distance = scene_distance(drawn, target, views).double()
+    pixel = 2 / min(drawn.shape[1:])
+    first = (_REACH * distance).clamp(min=pixel, max=max(pixel, _WIDEST))
+    scale = Geometric(first, torch.full_like(first, _SHARPEST * pixel))
+    return Softening(
+        Distribution("gaussian", scale),
+        OverDepth(Geometric(*_GAMMA)),
+        TConorm("yager", 1.0),
+        _ScaleSteps(scale),
+    )
+
+
+class _ScaleSteps(Schedule):
+    """A step as long as a softness's scale; over the last 15% of the progress it falls tenfold.
+
+    Args:
+        scale: the schedule of the scale, in NDC.
+    """
+
+    def __init__(self, scale: Schedule) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, u: Tensor) -> Tensor:
+        """The step at progress `u`."""
+        share = ((u - _HELD) / (1 - _HELD)).clamp(0, 1)
+        found = self.scale(u)
+        return found * torch.exp(math.log(_FALL) * share).to(found)
