@@ -23,7 +23,8 @@ def place(scratch: Scratch, x: Tensor, sizes: Tensor, limits: Tensor, background
     if not scratch.views:
         fields = scratch.x, scratch.dims, scratch.limits
         tensors = values.contiguous(), rest.to(values).contiguous()
-        counts = len(values), len(rest), _Sizes(sizes.tolist())
+        dims = sizes.tolist()
+        counts = len(values), len(rest), _Sizes(dims[: Dim.LEVELS]), _Levels(dims[Dim.LEVELS :])
         _place(*fields, *tensors, *counts, *limits.tolist())
         return
     n = len(limits)
@@ -89,7 +90,8 @@ def read_both(
 
 # Sizes and limits are passed as a kernel's arguments. As tensors they would be copied to a GPU and
 # back at each call, and the host would wait for that.
-_Sizes: Any = ti.types.vector(Dim.COUNT, ti.i32)
+_Sizes: Any = ti.types.vector(Dim.LEVELS, ti.i32)
+_Levels: Any = ti.types.vector(Dim.COUNT - Dim.LEVELS, ti.i32)
 
 
 @ti.kernel
@@ -102,6 +104,7 @@ def _place(
     n: ti.i32,
     m: ti.i32,
     sizes: _Sizes,
+    levels: _Levels,
     near: float,
     far: float,
     threshold: float,
@@ -111,6 +114,8 @@ def _place(
 ):
     for i in ti.static(range(_Sizes.n)):
         dims[i] = sizes[i]
+    for i in ti.static(range(_Levels.n)):
+        dims[_Sizes.n + i] = levels[i]
     for i, limit in ti.static(enumerate((near, far, threshold, cutoff, reach, hidden))):
         limits[i] = limit
     for i in range(n):

@@ -70,7 +70,7 @@ def _halved(image: Tensor, dim: int) -> Tensor:
     half = size // 2
     first, second = image.narrow(dim, 0, 2 * half).unflatten(dim, (half, 2)).unbind(dim + 1)
     if size % 2 == 0:
-        mean: Tensor = (first + second) * 0.5
+        mean: Tensor = (first + second).mul_(0.5)  # in place, for large images' sake
         return mean
     third = image.narrow(dim, 1, 2 * half).unflatten(dim, (half, 2)).unbind(dim + 1)[1]
     # A texel of the result covers size / half texels: parts of its first and third one.
