@@ -34,7 +34,6 @@ with fast_import.quickly():
     from taichi_raster.engine.autodiff import derivatives_by
     from taichi_raster.fitting.deformation import SmoothOffsets, UniformAdam
     from taichi_raster.fitting.descent import Descent, Step
-    from taichi_raster.fitting.hull import simplified, visual_hull
     from taichi_raster.fitting.losses import (
         EdgeLengthLoss,
         FlatteningLoss,
@@ -57,6 +56,7 @@ with fast_import.quickly():
     from taichi_raster.fitting.report import ReportView, write_report
     from taichi_raster.fitting.rest import Rest
     from taichi_raster.fitting.shape import ShapeFit, fit_mesh, outline_iou
+    from taichi_raster.fitting.simplification import simplified
     from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
     from taichi_raster.fitting.steps import ImageSteps, image_steps
     from taichi_raster.fitting.texture import TextureFit, fit_texture, texture_from_photos

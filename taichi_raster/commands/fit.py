@@ -61,8 +61,6 @@ class Fit:
     """Find the texture, too."""
     texture_size: int | None = None
     """Texels on a side; by default about one for each pixel of the best photo."""
-    misses: int = 0
-    """How many masks may be wrong about a point of the hull."""
     seed: int = 0
     """Of the order of the photos."""
     resume: bool = False
@@ -132,7 +130,6 @@ class Fit:
                 self.face_count,
                 self.steps,
                 self.cells,
-                misses=self.misses,
                 seed=self.seed,
                 done=done,
             )

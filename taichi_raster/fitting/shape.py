@@ -11,9 +11,10 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.capture.capture import Capture
+from taichi_raster.capture.hull import visual_hull
 from taichi_raster.fitting.deformation import SmoothOffsets, UniformAdam
-from taichi_raster.fitting.hull import simplified, visual_hull
 from taichi_raster.fitting.losses import LaplacianLoss, NormalConsistencyLoss
+from taichi_raster.fitting.simplification import simplified
 from taichi_raster.render.sampled import sampled_picture
 from taichi_raster.render.sharp import SharpRasterizer
 from taichi_raster.scene.camera import Camera
@@ -55,7 +56,6 @@ def fit_mesh(
     cells: int = 128,
     image_size: int | None = None,
     start: Mesh | None = None,
-    misses: int = 0,
     seed: int = 0,
     done: Callable[[int, int, float], None] | None = None,
 ) -> ShapeFit:
@@ -74,7 +74,6 @@ def fit_mesh(
         image_size: the longer side of the silhouettes, in pixels; by default that of the photos, at
             most 360.
         start: a closed mesh in the capture's world to start with, instead of the hull.
-        misses: how many masks may disagree about a point of the hull.
         seed: of the order of the photos.
         done: called after each step with its number from 1, how many there are, and its loss.
 
@@ -94,7 +93,7 @@ def fit_mesh(
         raise ValueError(f"steps: expected a whole number from 0 on, got {steps!r}")
     if len(capture) < 2:
         raise ValueError("capture: a shape needs two photos or more")
-    hull = visual_hull(capture, cells, misses=misses) if start is None else start
+    hull = visual_hull(capture, cells) if start is None else start
     mesh = simplified(hull, face_count)
     targets = _targets(capture, 360 if image_size is None else image_size)
     local = _Local.of(mesh, [photo.camera for photo in capture])

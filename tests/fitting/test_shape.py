@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
@@ -24,61 +23,6 @@ def held_out(mesh: tr.Mesh, truth: tr.Mesh, size: tuple[int, int] = (144, 192)) 
         eye = camera(elevation, azimuth)
         found.append(tr.outline_iou(mesh, eye, mask_of(truth, eye, size)))
     return sum(found) / len(found)
-
-
-def test_a_hull_has_the_place_the_size_and_the_holes_of_the_object() -> None:
-    torus = tr.torus(0.45, 0.16)
-    hull = tr.visual_hull(capture_of(torus, ALL_ROUND), cells=64)
-    for side in ("amin", "amax"):
-        one, two = getattr(hull.vertices, side)(0), getattr(torus.vertices.double(), side)(0)
-        assert float((one - two).abs().max()) < 0.05
-    assert held_out(hull, torus) > 0.95
-    # Of a torus: V - E + F = 0. It is closed, and larger than the object.
-    edges = torch.cat([hull.faces[:, [i, (i + 1) % 3]] for i in range(3)]).sort(1).values
-    unique, counts = edges.unique(dim=0, return_counts=True)
-    assert bool((counts == 2).all())
-    assert len(hull.vertices) - len(unique) + len(hull.faces) == 0
-    true = torus.vertices[None].double()
-    assert tr.volume(hull.vertices[None], hull.faces) > 0.98 * tr.volume(true, torus.faces)
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1000.0])
-def test_a_hull_does_not_depend_on_units(scale: float) -> None:
-    ball = tr.icosphere(2, 0.5)
-    plain = tr.visual_hull(capture_of(ball, ALL_ROUND[:6]), cells=24)
-    scaled = tr.visual_hull(capture_of(ball, ALL_ROUND[:6], scale=scale), cells=24)
-    assert len(plain.vertices) == len(scaled.vertices)
-    torch.testing.assert_close(scaled.vertices / scale, plain.vertices, atol=1e-4, rtol=0)
-
-
-def test_a_wrong_mask_can_be_outvoted() -> None:
-    ball = tr.icosphere(2, 0.5)
-    capture = capture_of(ball, ALL_ROUND)
-    photos = list(capture)
-    half = photos[3].mask().clone()
-    half[:, :48] = 0
-    photos[3] = replace(photos[3], silhouette=half)
-    wrong = tr.Capture(tuple(photos))
-    assert held_out(tr.visual_hull(wrong, cells=32), ball) < 0.9
-    assert held_out(tr.visual_hull(wrong, cells=32, misses=1), ball) > 0.93
-
-
-def test_cameras_of_another_convention_are_named_as_the_likely_cause() -> None:
-    capture = capture_of(tr.icosphere(2, 0.5), ALL_ROUND)
-    turned = tr.Capture(
-        tuple(
-            replace(photo, camera=replace(photo.camera, view=torch.linalg.inv(photo.camera.view)))
-            for photo in capture
-        )
-    )
-    with pytest.raises(ValueError, match="the hull is empty: the cameras may be in another conven"):
-        tr.visual_hull(turned, cells=16)
-
-
-def test_photos_from_one_side_alone_leave_a_direction_open() -> None:
-    capture = capture_of(tr.icosphere(2, 0.5), [(0.0, 0.0)])
-    with pytest.raises(ValueError, match="photos from more sides are needed"):
-        tr.visual_hull(capture, cells=16)
 
 
 def test_a_fit_is_nearer_to_the_object_than_its_hull() -> None:
@@ -111,12 +55,6 @@ def test_no_steps_give_the_hull() -> None:
 
 def test_bad_arguments_are_named() -> None:
     capture = capture_of(tr.icosphere(1, 0.5), ALL_ROUND[:3])
-    for text, arguments in (
-        ("cells: expected 8 to 512, got 4", {"cells": 4}),
-        ("misses: expected 0 to 2, got 3", {"misses": 3}),
-    ):
-        with pytest.raises(ValueError, match=text):
-            tr.visual_hull(capture, **arguments)
     with pytest.raises(ValueError, match="steps: expected a whole number from 0 on, got -1"):
         tr.fit_mesh(capture, steps=-1)
     with pytest.raises(ValueError, match="needs two photos"):
@@ -126,11 +64,7 @@ def test_bad_arguments_are_named() -> None:
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    capture = capture_of(tr.icosphere(1, 0.5), ALL_ROUND[:3])
-    monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setitem(sys.modules, "fast_simplification", None)
-    with pytest.raises(ImportError, match=r"scikit-image: pip install 'taichi-raster\[photos\]'"):
-        tr.visual_hull(capture)
     with pytest.raises(ImportError, match=r"fast-simplification: pip install"):
         tr.simplified(tr.icosphere(2), 10)
 

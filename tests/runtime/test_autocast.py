@@ -330,7 +330,6 @@ WITHOUT_TENSORS = {
     "torus",
     "torus_knot",
     "uv_sphere",
-    "visual_hull",
     "voxel_iou",
 }
 
@@ -418,7 +417,7 @@ def test_matrices_are_multiplied_by_product_alone() -> None:
         "conv2d",
     }
     numpy = {"procedural.py", "network_numpy.py", "matrices_numpy.py"}
-    numpy |= {"hull.py", "texture.py"}
+    numpy |= {"texture.py"}
     for path in PACKAGE.rglob("*.py"):
         if path.name in {"precision.py", *numpy} or "kernels" in path.parts:
             continue
