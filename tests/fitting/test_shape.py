@@ -78,4 +78,4 @@ def test_the_toy_dinosaurs_hull_fits_photos_that_were_held_out(key: str | None) 
     hull = tr.visual_hull(tr.load_capture(folder, key=key).without(held), cells=96)
     truth = tr.load_capture(folder).only(held)
     ious = [tr.outline_iou(hull, p.camera, p.mask((288, 360))) for p in truth]
-    assert sum(ious) / 4 > (0.96 if key is None else 0.95)
+    assert sum(ious) / 4 > (0.95 if key is None else 0.94)
