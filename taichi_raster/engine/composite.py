@@ -19,9 +19,10 @@ from taichi_raster.engine.fragment_values import FragmentValues
 from taichi_raster.engine.pixel_sums import PixelSums
 from taichi_raster.engine.texture import Texture
 from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
-from taichi_raster.kernels.front_to_back import AREA, CHUNK, INTEGERS, NUMBERS, FrontToBack
+from taichi_raster.kernels.front_to_back import CHUNK, FrontToBack
 from taichi_raster.kernels.front_to_back import Composite as Forward
 from taichi_raster.kernels.front_to_back_vjp import CompositeVJP
+from taichi_raster.kernels.rows import AREA, INTEGERS, NUMBERS
 from taichi_raster.kernels.tile_order import TileOrder
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call

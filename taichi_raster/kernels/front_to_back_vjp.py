@@ -13,15 +13,14 @@ import taichi as ti
 
 from taichi_raster.kernels.adjoints import LANES, Adjoints, FaceAdjoints, into
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
-from taichi_raster.kernels.front_to_back import (
+from taichi_raster.kernels.front_to_back import FrontToBack, Pixels
+from taichi_raster.kernels.rows import (
     AREA,
     COVERAGE,
     DEPTH,
     NOWHERE,
     VALUE,
     WEIGHT,
-    FrontToBack,
-    Pixels,
     Row,
     Rows,
 )
@@ -60,7 +59,7 @@ class CompositeVJP(FrontToBack, VJP):
         return Worth(1 + self.channels)
 
     @traced
-    def start(self, q: Any, lane: Any, pixels: Worth) -> None:
+    def start(self, q: Any, lane: Any, pixels: Any) -> None:
         pixels.through.at(lane).set(1.0)
         worth = 0.0
         for plane in range(1 + self.channels):

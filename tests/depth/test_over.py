@@ -112,26 +112,44 @@ def test_what_is_hidden_has_no_gradient() -> None:
     assert reached.tolist() == [True, False, True]
 
 
+def crowd(faces: int) -> list[Tensor]:
+    """Faces all over the picture, some of them as deep as the scene, and their colours."""
+    g = torch.Generator().manual_seed(11)
+    xy = torch.rand(1, faces, 3, 2, generator=g, dtype=torch.float64) * 2 - 1
+    z = 1 + 3 * torch.rand(1, faces, 1, generator=g, dtype=torch.float64)
+    z = z + 3 * torch.rand(1, faces, 3, generator=g, dtype=torch.float64) ** 8
+    colours = torch.rand(1, faces, 3, 2, generator=g, dtype=torch.float64)
+    leaves = [torch.cat([xy, z[..., None]], -1), colours]
+    return [leaf.to(tr.runtime().dtype).requires_grad_() for leaf in leaves]
+
+
 @F64
 @pytest.mark.parametrize("orthographic", [False, True])
 def test_many_faces_at_all_depths_are_composed_in_order(orthographic: bool) -> None:
-    """More than are composed at a time, some as deep as the scene: as the lists say."""
-    g = torch.Generator().manual_seed(11)
-    xy = torch.rand(1, 900, 3, 2, generator=g, dtype=torch.float64) * 2 - 1
-    z = 1 + 3 * torch.rand(1, 900, 1, generator=g, dtype=torch.float64)
-    z = z + torch.rand(1, 900, 3, generator=g, dtype=torch.float64) ** 8 * 3
-    leaves = [torch.cat([xy, z[..., None]], -1), torch.rand(1, 900, 3, 2, generator=g)]
-    leaves = [leaf.double().requires_grad_() for leaf in leaves]
-    edge = tr.Distribution("uniform", 0.1, shift=-0.98)  # faint
-    renderer = tr.SoftRasterizer((13, 21), edge, tr.OverDepth(), orthographic=orthographic)
+    """More than are composed at a time: the same as by lists, but for rounding."""
+    leaves = crowd(600)
+    edge = tr.Distribution("uniform", 0.1, shift=-0.98)  # covers a hundredth at most
+    renderer = tr.SoftRasterizer((9, 13), edge, tr.OverDepth(hidden=0.0), orthographic=orthographic)
     found = []
     for method in ("closed_forms", "autodiff"):
         with tr.derivatives_by(method):
             image = renderer(*leaves)
-            found.append([image, *torch.autograd.grad(image.square().sum(), leaves)])
+            slopes = torch.autograd.grad(image.square().sum(), leaves)
+            found.append([image.detach(), *slopes])
     for one, other in zip(*found, strict=True):
         size = float(other.abs().max())
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11 * size)
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.3])
+def test_of_many_faces_the_faintest_change_colours_by_no_more_than_they_may(scale: float) -> None:
+    leaves = [leaf.detach() for leaf in crowd(400)]
+    leaves[0][..., :2] *= 0.3  # half of the picture sees them from afar
+    edge = tr.Distribution("logistic", scale)
+    every, most = (
+        tr.SoftRasterizer(16, edge, tr.OverDepth(hidden=least))(*leaves) for least in (0.0, 1e-2)
+    )
+    assert 1e-5 < float((most - every).abs().max()) <= 2e-2
 
 
 def test_a_near_shape_does_not_grow() -> None:
