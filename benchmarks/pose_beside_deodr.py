@@ -8,15 +8,15 @@ sampled (`tr.sampled_picture`), so that neither renderer judges itself. Both are
 by pose, in one process; what both need before (the mesh, its neighbours, its coarse stand-in) is
 made once.
 
-    ours    `tr.outline_fit` by its defaults, first of a coarse stand-in in 64 x 64 pixels, then of
+    ours    `tr.outline_step` by its defaults, first of a coarse stand-in in 64 x 64 pixels, then of
             the mesh in all. If the picture then does not fit, it begins again from eight more turns
     DEODR   Adam on the squared difference of the pictures; the rate and the number of steps that do
             best on six other poses, for each angle anew (pip install '.[peers]')
 
 `apart` starts show no pixel in common with their target: the place, too, has to be found from afar.
 Solved means less than 1 degree off in the end. Time to solution is that until the last step that is
-not; it knows the truth, and so favours neither's way to stop. Without the mesh's file, or DEODR, it
-says so and leaves it out.
+not; it knows the truth, and so favours neither's way to stop. Processor time, of all threads, is in
+parentheses. Without the mesh's file, or DEODR, it says so and leaves it out.
 """
 
 from __future__ import annotations
@@ -71,26 +71,38 @@ class Options:
     seed: int = 0
 
 
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
 @dataclass
 class Track:
-    """Degrees off after each step, and the seconds until then; looking at them takes none."""
+    """Degrees off after each step, and the time until then; looking at them takes none.
+
+    Attributes:
+        spent: seconds, and those of the processor in all threads.
+    """
 
     problem: Problem
-    seconds: list[float] = field(default_factory=lambda: [0.0])
     degrees: list[float] = field(default_factory=list)
-    begin: float = field(default_factory=time.perf_counter)
+    spent: list[tuple[float, float]] = field(default_factory=list)
+    begin: tuple[float, float] = field(default_factory=now)
 
     def note(self, turn: Tensor) -> None:
-        now = time.perf_counter()
+        at = now()
         self.degrees.append(off(self.problem, turn))
-        self.seconds.append(now - self.begin)
-        self.begin += time.perf_counter() - now
+        self.spent.append((at[0] - self.begin[0], at[1] - self.begin[1]))
+        looked = now()
+        self.begin = (
+            self.begin[0] + looked[0] - at[0],
+            self.begin[1] + looked[1] - at[1],
+        )
 
     @property
-    def solution(self) -> float | None:
-        """Seconds until it is solved for good."""
+    def solution(self) -> tuple[float, float] | None:
+        """What was spent until it is solved for good."""
         good = len(list(itertools.takewhile(lambda d: d < SOLVED, reversed(self.degrees))))
-        return self.seconds[len(self.degrees) - good + 1] if good else None
+        return self.spent[-good] if good else None
 
 
 def off(problem: Problem, turn: Tensor) -> float:
@@ -179,7 +191,7 @@ class Peer:
         found = []
         for self.rate, self.steps in itertools.product(RATES, STEPS):
             times = [t for t in (self(problem).solution for problem in problems) if t is not None]
-            found.append((-len(times), sum(times), self.rate, self.steps))
+            found.append((-len(times), sum(t for t, _ in times), self.rate, self.steps))
         self.rate, self.steps = min(found)[2:]
 
     def __call__(self, problem: Problem) -> Track:
@@ -257,9 +269,14 @@ def show(
             method.name,
             f"{len(solved)} of {len(found)}",
             f"{statistics.median(t.degrees[-1] for t in found):.3f}°",
-            f"{statistics.median(solved):.3f}" if solved else "",
-            f"{statistics.median(t.seconds[-1] for t in found):.3f}",
+            medians(solved) if solved else "",
+            medians([track.spent[-1] for track in found]),
         )
+
+
+def medians(times: Sequence[tuple[float, float]]) -> str:
+    wall, processor = (statistics.median(column) for column in zip(*times, strict=True))
+    return f"{wall:.3f} ({processor:.3f})"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python benchmarks/pose_fit.py MESH
     python benchmarks/pose_fit.py MESH --angles 20 60 --poses 20 --size 128
+    python benchmarks/pose_fit.py MESH --finer 1 --first 0.1 --angles 40 --only coarse "in all"
 
 Rotation and place are unknown. The start is turned about a random axis by 20, 40 or 60 degrees, and
 shifted by up to a tenth of the radius. Targets are supersampled (`tr.sampled_picture`), so that no
@@ -49,6 +50,8 @@ class Options:
         poses: for each angle.
         size: pixels on a side.
         steps: of each fit.
+        finer: how often each face is cut into four.
+        first: the scale to begin with, in NDC, instead of that measured in the picture.
         pixels: what the softness may span, for `coarse_size`.
         only: some of the methods, by the beginnings of their names.
         seed: of poses and starts.
@@ -59,6 +62,8 @@ class Options:
     poses: int = 10
     size: int = 256
     steps: int = 60
+    finer: int = 0
+    first: float | None = None
     pixels: float = 2.0
     only: tuple[str, ...] = ("coarse", "in all", "constant")
     seed: int = 0
@@ -158,7 +163,10 @@ def coarse_to_fine(problem: Problem, proxies: Proxies, options: Options, coarse:
     with torch.no_grad():
         drawn = sharp(pose.corners(proxies.mesh), None)[..., -1]
     begin = tr.picture_start(drawn, problem.target, options.steps)
-    renderer = soft(tr.Distribution("gaussian", begin.scale), options.size)
+    falling = begin.scale
+    if options.first is not None:
+        falling = tr.Geometric(options.first, 0.5 / options.size)  # a quarter of a pixel
+    renderer = soft(tr.Distribution("gaussian", falling), options.size)
     rough = proxies.made[-1][1]  # enough to measure steps by
     steps = tr.ImageSteps(
         torch.optim.Adam([pose.turn, pose.move], betas=(0.5, 0.9)),
@@ -167,7 +175,7 @@ def coarse_to_fine(problem: Problem, proxies: Proxies, options: Options, coarse:
     )
     mesh, size = proxies.mesh, (options.size, options.size)
     for step in tr.Descent(steps, options.steps):
-        scale = float(begin.scale(torch.tensor(step.progress)))
+        scale = float(falling(torch.tensor(step.progress)))
         if coarse:
             mesh, size = (
                 proxies.at(scale),
@@ -196,6 +204,8 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     tr.init(arch="cpu")
     mesh = tr.normalise(tr.load_mesh(options.mesh), radius=1.0)
+    for _ in range(options.finer):
+        mesh = tr.subdivide(mesh)
     begin = time.perf_counter()
     proxies = Proxies(mesh)
     counts = [len(proxy.faces) for _, proxy in proxies.made]
@@ -211,11 +221,17 @@ def main(options: Options) -> None:
     }
     for angle in options.angles:
         problems = [made(mesh, angle, i, options) for i in range(options.poses)]
+        found: list[Tensor] = []
         for name, method in methods.items():
             if not name.startswith(options.only):
                 continue
             method(problems[0])  # compiles, and grows what memory it takes
-            console.print(f"from {angle:g}°  {name:20s} {judged(method, problems)}")
+            said, off = judged(method, problems)
+            console.print(f"from {angle:g}°  {name:20s} {said}")
+            found.append(off)
+            if len(found) > 1:
+                ratio = (found[0] / off).log().mean().exp()
+                console.print(f"    the first's error over this one's, paired: {ratio:.2f}")
 
 
 def tuned(mesh: tr.Mesh, proxies: Proxies, options: Options) -> float:
@@ -224,17 +240,19 @@ def tuned(mesh: tr.Mesh, proxies: Proxies, options: Options) -> float:
     return min(RATES, key=lambda rate: sum(constant(p, proxies, options, rate) for p in others))
 
 
-def judged(method: Callable[[Problem], float], problems: list[Problem]) -> str:
+def judged(method: Callable[[Problem], float], problems: list[Problem]) -> tuple[str, Tensor]:
+    """What to print, and the degrees off, (N,)."""
     rows = []
     for problem in problems:
         begin = time.perf_counter(), time.process_time()
         off = method(problem)
         rows.append((off, time.perf_counter() - begin[0], time.process_time() - begin[1]))
     off, wall, cpu = torch.tensor(rows, dtype=torch.float64).unbind(1)
-    return (
+    said = (
         f"{int((off < 1).sum())} of {len(rows)} solved, median {off.median():.2f}° off; "
         f"{wall.median():.2f} s, processor time {cpu.median():.2f} s"
     )
+    return said, off
 
 
 if __name__ == "__main__":
