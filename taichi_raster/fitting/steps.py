@@ -385,10 +385,11 @@ def _pushed(
 
     Below its transforms, operations and custom functions are interpreted in Python.
     """
-    if transforms.is_active() or forward_ad._current_level >= 0:  # levels do not nest
+    if transforms.is_active():  # whose levels do not nest with the others
         values, tangents = torch.func.jvp(function, (x,), (direction,))[:2]
         return values, tangents
-    with forward_ad.dual_level():
+    # Within a custom function's forward and backward, forward mode is switched off.
+    with forward_ad._set_fwd_grad_enabled(True), forward_ad.dual_level():
         duals = [forward_ad.unpack_dual(y) for y in function(forward_ad.make_dual(x, direction))]
     return (
         tuple(dual.primal for dual in duals),

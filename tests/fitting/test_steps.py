@@ -48,6 +48,35 @@ def moved(before: Tensor, after: Tensor) -> Tensor:
     return (after - before)[..., :2].square().sum(-1).flatten(1).mean(1).sqrt()
 
 
+def test_tensors_alone_get_an_adam_of_little_momentum() -> None:
+    found = []
+    for own in (True, False):
+        x = (0.3 * noise(2, 3)).requires_grad_()
+        adam = torch.optim.Adam([x], betas=tr.ImageSteps.BETAS)
+        steps = tr.ImageSteps(adam if own else [x], lambda x: posed(x, torch.zeros_like(x)))
+        for i in range(4):
+            steps.zero_grad()
+            posed(x, torch.zeros_like(x))[..., 0].square().sum().backward()
+            steps.step(i / 4)
+        found.append(x.detach())
+    assert torch.equal(*found)
+
+
+def test_within_a_transform_it_is_the_same() -> None:
+    """The product in forward mode takes another way there."""
+    x, direction = 0.3 * noise(2, 3), noise(2, 3, seed=1)
+
+    def length(x: Tensor) -> Tensor:
+        (step,) = tr.image_steps(
+            lambda r: posed(r, torch.zeros_like(r)), [x], [direction], 0.02, depth_unit=1.0
+        )
+        return step.square().sum()
+
+    y = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(length(y), y)
+    torch.testing.assert_close(torch.func.grad(length)(x), expected)
+
+
 # How far ------------------------------------------------------------------------------------------
 
 
@@ -467,6 +496,7 @@ def leaf(*shape: int) -> Tensor:
     [
         (lambda x: tr.ImageSteps(x, same), TypeError, "^optimiser: expected a Optimizer"),
         (lambda x: tr.ImageSteps(torch.optim.LBFGS([x]), same), TypeError, "^optimiser: LBFGS"),
+        (lambda x: tr.ImageSteps([x, 1.0], same), TypeError, r"^optimiser\[1\]: expected a torch"),
         (lambda x: tr.ImageSteps(torch.optim.AdamW([x]), same), ValueError, "weight decay"),
         (lambda x: tr.ImageSteps(torch.optim.SGD([x], lr=0.0), same), ValueError, "learning rate"),
         (lambda x: tr.ImageSteps(torch.optim.SGD([x]), x), TypeError, "^geometry: expected a func"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import taichi_raster as tr
-from meta import MeasuredBatch, Method, unroll
+from meta import MeasuredBatch, Method, OutlinedBatch, unroll
 from meta.estimators import es_gradient, exact_gradient, learn_online
 from meta.inner.updates import SGD, Adam, ImageSteps, Momentum, UpdateRule
 from meta.outer.loss import OuterLoss
@@ -101,6 +101,43 @@ def test_families_can_be_measured(family, eta: float) -> None:
     least = 0.0 if isinstance(task.geometry(task.start()), tuple) else 0.6
     assert bool((size < 1.4 * eta).all() and (size > least * eta).all())
     assert bool(torch.isfinite(run.params).all())
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        Shape2D(triangles=2, image_size=12),
+        Occlusion(shapes=(2, 3), image_size=12, positions=True),
+        Pose(image_size=16),
+        Pose(image="shaded", image_size=16),
+        dataclasses.replace(Shape3D.coarse(), views=4, image_size=16),
+        dataclasses.replace(Shape3D.coarse(image="shaded"), views=4, image_size=16),
+    ],
+    ids=["shape2d", "occlusion", "pose", "shaded", "shape3d", "solid"],
+)
+def test_families_show_how_far_outlines_are_apart(family) -> None:
+    task = family.sample(2, "tune", 0)
+    assert isinstance(task, OutlinedBatch)
+    drawn, target = task.outlines(task.start())
+    assert drawn.shape == target.shape and drawn.ndim == 3 and len(drawn) % 2 == 0
+    assert float(target.min()) >= 0 and 0.9 < float(target.max()) <= 1
+    assert float(tr.outline_distance(drawn, target).max()) > 0
+    if not isinstance(family, Shape3D):
+        hidden = task.solution if isinstance(family, Occlusion) else task.hidden
+        there, same = task.outlines(hidden)
+        torch.testing.assert_close(there, same)
+
+
+def test_colours_over_black_show_coverage() -> None:
+    for image in ("silhouette", "shaded"):
+        task = Pose(image=image, image_size=24).sample(3, "tune", 0)
+        target = task.outlines(task.start())[1]
+        if image == "silhouette":
+            coverage = target
+    assert bool((target >= coverage - 1e-6).all())
+    # Elsewhere than at edges it is the same.
+    plain = (coverage < 1e-6) | (coverage > 1 - 1e-6)
+    torch.testing.assert_close(target[plain], coverage[plain])
 
 
 def test_a_task_without_geometry_and_a_rule_without_a_task_are_refused() -> None:
