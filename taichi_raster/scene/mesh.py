@@ -109,14 +109,22 @@ class Mesh(Movable):
             raise ValueError("mesh: has no texture coordinates")
         return gather_faces(self.uv[None], self.faces if self.uv_faces is None else self.uv_faces)
 
-    def uv_texture(self, wrap: str | None = None) -> UVTexture:
-        """The mesh's texture as the renderer takes it; by default, with the mesh's own wrap.
+    def uv_texture(
+        self,
+        wrap: str | None = None,
+        filter: str = "bilinear",  # noqa: A002 - as in UVTexture
+    ) -> UVTexture:
+        """The mesh's texture as the renderer takes it.
 
         Colours that are the same at all corners are multiplied in. Others are not part of it, which
         a warning says: render them as further channels, and multiply the two.
 
+        Args:
+            wrap: beyond [0, 1], see `UVTexture`; by default, the mesh's own.
+            filter: ``"bilinear"``, or ``"trilinear"`` for mipmaps.
+
         Raises:
-            ValueError: if the mesh has no texture.
+            ValueError: if the mesh has no texture, or for an unknown wrap or filter.
 
         Example:
             >>> both = replace(mesh.uv_texture(), corners=mesh.corner_colours())
@@ -132,7 +140,7 @@ class Mesh(Movable):
                     "mesh: its colours multiply its texture, and are not part of uv_texture(); "
                     "see Mesh.uv_texture"
                 )
-        return UVTexture(self.corner_uv(), image[None], wrap or self.wrap)
+        return UVTexture(self.corner_uv(), image[None], wrap or self.wrap, filter=filter)
 
     def corner_colours(self) -> Float[Tensor, "1 F 3 C"]:
         """Colours at face corners, without the texture's.

@@ -218,6 +218,13 @@ def test_mipmaps_that_are_handed_over_are_used() -> None:
     assert float((RENDERERS["sharp"]()(tilted(), own) - found[1]).abs().max()) > 0.1
 
 
+def test_a_meshs_texture_may_be_trilinear() -> None:
+    mesh = tr.Mesh(triangle()[0, 0], torch.tensor([[0, 1, 2]]), uv(1)[0, 0], None, noise(9, 8, 3))
+    shown = mesh.uv_texture("repeat", filter="trilinear")
+    assert (shown.wrap, shown.filter) == ("repeat", "trilinear")
+    assert mesh.uv_texture().filter == "bilinear"
+
+
 @pytest.mark.parametrize(
     ("call", "name"),
     [
