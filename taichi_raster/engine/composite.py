@@ -30,6 +30,9 @@ from taichi_raster.runtime.layout import RUNS, EarlyStop
 from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.variant import Variant
 
+STRIPS = 8
+"""Runs of the adjoint, of one batch item."""
+
 BUDGET = 1 << 22
 """Numbers of rows at a time; more only where a single run needs more."""
 
@@ -187,12 +190,17 @@ def _vjp(current: Engine, work: Composite, x: Tensor, texels: Tensor | None, v: 
     _place(current, work, x, texture)
     transfer.seed(fields, fields.y, work.found.sums, fields.x.grad, call.x_size)
     transfer.seed(fields, fields.y.grad, v, fields.y, 0)
-    runs, _ = _runs(call, call.fixed_order)
+    runs, _ = _runs(call, CompositeVJP)
+    total = runs * call.x_size
+    fields.reserve(strips=total)
+    transfer.clear(fields, fields.strips, total)
 
     def launch() -> None:
         _run(current, CompositeVJP, call, call.variant, work.found.room)
 
     found = current.with_shared_sums(CompositeVJP, call, x, runs, launch)
+    of_faces = fields.views[fields.strips][:total].reshape(runs, call.x_size)
+    found.numpy()[:] += of_faces.sum(axis=0)  # over runs, in a fixed order
     return found, current.of_texels(call, texture)
 
 
@@ -211,7 +219,8 @@ def _sort(current: Engine, call: Call, x: Tensor) -> None:
     """Sort each tile's faces by the least depth that they have anywhere."""
     variant = replace(call.variant, conorm="probabilistic", moves=NO_DERIVATIVES)
     fields, faces = current.scratch, call.batch * call.faces
-    fields.reserve(layer_depths=faces, entry_begin=2 * faces)
+    entries = fields.capacity("tile_faces")
+    fields.reserve(layer_depths=faces, entry_begin=2 * faces, tile_order=entries)
     launch = current.cache.launch
     launch(TileOrder, variant, "bound_depths", faces, items_per_run(faces))
     nearest = transfer.read(fields, fields.layer_depths, x, faces).view(call.batch, call.faces)
@@ -224,16 +233,23 @@ def _sort(current: Engine, call: Call, x: Tensor) -> None:
     launch(TileOrder, variant, "sort_tiles", tiles, items_per_run(tiles))
 
 
-def _runs(call: Call, fixed_order: bool) -> tuple[int, int]:
-    """(runs per batch item, tiles per run)."""
-    runs = 1 if fixed_order else max(1, min(call.tiles, RUNS // call.batch))
+def _runs(call: Call, kind: type[FrontToBack]) -> tuple[int, int]:
+    """(runs per batch item, tiles per run).
+
+    Each run of the adjoint has sums of its own, so that there are few. All add to the same texels,
+    so that a fixed order takes a single one.
+    """
+    most = RUNS
+    if kind is CompositeVJP:
+        most = 1 if call.fixed_order and call.moving_texels else STRIPS
+    runs = max(1, min(call.tiles, most // call.batch))
     length = -(-call.tiles // runs)
     return -(-call.tiles // length), length
 
 
 def _run(current: Engine, kind: type[FrontToBack], call: Call, variant: Variant, room: int) -> int:
     """Run a kernel; how many rows a run needs, if there is too little room, else 0 or less."""
-    per_item, tiles = _runs(call, kind is CompositeVJP and call.fixed_order)
+    per_item, tiles = _runs(call, kind)
     stride = room * (AREA * len(kind.planes) + NUMBERS)
     count = max(1, BUDGET // stride)
     current.scratch.reserve(
@@ -241,7 +257,7 @@ def _run(current: Engine, kind: type[FrontToBack], call: Call, variant: Variant,
     )
     needed = 0
     for begin, size in _portions(call.batch * per_item, count):
-        sizes = size, begin, per_item, tiles, room
+        sizes = size, begin, per_item, tiles, room, call.x_size
         found = current.cache.launch(kind, variant, "run", *sizes, *current.texture)
         needed = max(needed, found)
     return needed

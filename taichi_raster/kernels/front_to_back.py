@@ -54,34 +54,38 @@ class FrontToBack(FaintKernels):
         per_item: ti.i32,
         tiles: ti.i32,
         room: ti.i32,
+        inputs: ti.i32,
         texels: TEXELS,
         tangents: TEXELS,
         adjoints: TEXELS,
     ) -> ti.i32:
         """Do `runs` runs from number `begin` on, each of so many tiles of an item.
 
+        `inputs` is how many elements x has: each of an item's runs has adjoints of its own for it.
+
         Returns:
             How many rows a run needs, if `room` for so many is too little; else 0.
         """
         self.bind(texels, tangents, adjoints)
         needed = 0
-        self.parallel(runs, 1, self.run_tiles, (begin, per_item, tiles, room, needed))
+        self.parallel(runs, 1, self.run_tiles, (begin, per_item, tiles, room, inputs, needed))
         return needed
 
     @ti.func
-    def run_tiles(self, slot, begin, per_item, tiles, room, needed: ti.template()):
+    def run_tiles(self, slot, begin, per_item, tiles, room, inputs, needed: ti.template()):
         run = begin + slot
         b = run // per_item
         first = (run - b * per_item) * tiles
         rows = self.rows_of_run(slot, room)
         most = 0
         for tile in range(first, ti.min(first + tiles, self.dims[Dim.TILES])):
-            found = self.run_tile(b * self.dims[Dim.TILES] + tile, run, rows, room)
+            base = (run - b * per_item) * inputs
+            found = self.run_tile(b * self.dims[Dim.TILES] + tile, run, base, rows, room)
             most = ti.max(most, found)
         ti.atomic_max(needed, most)
 
     @ti.func
-    def run_tile(self, tile, run, rows, room):
+    def run_tile(self, tile, run, base, rows, room):
         b, first_row, first_column = self.tile_at(tile)
         self.hold(b)
         pixels = self.pixels_of_tile()
@@ -104,9 +108,9 @@ class FrontToBack(FaintKernels):
                 self.value(b, first_row, first_column, begin, count, pixels, rows)
                 high = NOWHERE
                 if k < last:
-                    high = self.nearest(b, self.fields.tile_faces[k])
+                    high = self.nearest(b, self.fields.tile_order[k])
                 light = self.compose(count, low, high, pixels, rows) and k < last
-                self.use(b, first_row, first_column, count, run, pixels, rows)
+                self.use(b, first_row, first_column, count, run, base, pixels, rows)
                 kept = self.keep(count, high, rows)
                 low = high
             else:
@@ -184,6 +188,7 @@ class FrontToBack(FaintKernels):
         first_column: Any,
         count: Any,
         run: Any,
+        base: Any,
         pixels: Any,
         rows: Any,
     ) -> None:
@@ -220,7 +225,7 @@ class Composite(FrontToBack):
         pixels.through.at(lane).set(through)
 
     @ti.func
-    def use(self, b, first_row, first_column, count, run, pixels, rows):
+    def use(self, b, first_row, first_column, count, run, base, pixels, rows):
         for row in range(count):
             if self.fields.row_lists[rows.seen + row] != 0:
                 face = self.face(b, self.fields.row_lists[rows.faces + row])

@@ -11,7 +11,7 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.adjoints import LANES, Adjoints, FaceAdjoints, into
+from taichi_raster.kernels.adjoints import LANES, Adjoints, FaceAdjoints
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.front_to_back import FrontToBack, Pixels
 from taichi_raster.kernels.rows import (
@@ -28,7 +28,7 @@ from taichi_raster.kernels.vjp import VJP
 from taichi_raster.maths.dual import Number, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
 from taichi_raster.maths.variables import Lanes
-from taichi_raster.runtime.layout import Limit
+from taichi_raster.runtime.layout import Dim, Limit
 
 
 class Worth(Pixels):
@@ -125,7 +125,7 @@ class CompositeVJP(FrontToBack, VJP):
             behind += cover * (value - behind)
 
     @ti.func
-    def use(self, b, first_row, first_column, count, run, pixels, rows):
+    def use(self, b, first_row, first_column, count, run, base, pixels, rows):
         for row in range(count):
             if self.fields.row_lists[rows.seen + row] != 0:
                 face = self.face(b, self.fields.row_lists[rows.faces + row])
@@ -140,7 +140,7 @@ class CompositeVJP(FrontToBack, VJP):
                     )
                 for lane in range(1, LANES):
                     sums.fold(lane)
-                self.spill(sums)
+                self.spill(sums, base)
 
     @traced
     def meet_lane(self, face: Face, lane: Any, where: tuple[Any, ...]) -> tuple[Meeting, Any, Any]:
@@ -166,11 +166,12 @@ class CompositeVJP(FrontToBack, VJP):
         self.vjp_surface(m, f, d_bar, *self.vjp_mixing(m, f, mixing_bar, 0.0), adjoints)
 
     @traced
-    def spill(self, sums: FaceAdjoints) -> None:
-        """Add a face's adjoints in place; other threads may do so, too."""
+    def spill(self, sums: FaceAdjoints, base: Any) -> None:
+        """Add a face's adjoints to those of the run, which no other thread adds to."""
         for (part, offset), lanes in sums.sums.items():
             if part in sums.starts:
                 sums.share(sums.starts[part] + offset, lanes.at(0).value)
             else:
                 at = let(sums.face.at * sums.sizes[part] + offset)
-                into(self, part, at, lanes.at(0).value)
+                place = element(self.fields.strips, let(base + self.dim(Dim.PARTS + part) + at))
+                set_to(place, place + lanes.at(0).value)

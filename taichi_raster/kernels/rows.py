@@ -68,7 +68,7 @@ class RowKernels(TileOrder):
     @ti.func
     def measure(self, b, first_row, first_column, k, row, rows):
         """Measure all pixels of a face; it becomes a row."""
-        index = self.fields.tile_faces[k]
+        index = self.fields.tile_order[k]
         face = self.face(b, index)
         begin, end = self.lanes_of_tile(face, first_row, first_column)
         found = self.empty_row()

@@ -29,8 +29,10 @@ class TileOrder(PairKernels):
 
     @ti.kernel
     def sort_tiles(self, tiles: ti.i32, length: ti.i32):
-        """Sort the faces of each tile; `entry_begin` has the rank of each, then the face of each
-        rank."""
+        """Write each tile's faces to `tile_order`, sorted.
+
+        `entry_begin` has the rank of each face, then the face of each rank.
+        """
         self.parallel(tiles, length, self.sort_tile, ())
 
     @ti.func
@@ -39,23 +41,23 @@ class TileOrder(PairKernels):
         ranks = tile // self.dims[Dim.TILES] * self.dims[Dim.FACES]
         faces = ranks + self.dims[Dim.BATCH] * self.dims[Dim.FACES]
         for k in range(first, last):
-            self.fields.tile_faces[k] = self.fields.entry_begin[ranks + self.fields.tile_faces[k]]
+            self.fields.tile_order[k] = self.fields.entry_begin[ranks + self.fields.tile_faces[k]]
         gap = 1
         while gap < (last - first) // 3:
             gap = 3 * gap + 1
         while gap > 0:  # Shell's sort
             for i in range(first + gap, last):
-                rank, at, before = self.fields.tile_faces[i], i, True
+                rank, at, before = self.fields.tile_order[i], i, True
                 while at >= first + gap and before:
-                    other = self.fields.tile_faces[at - gap]
+                    other = self.fields.tile_order[at - gap]
                     before = rank < other
                     if before:
-                        self.fields.tile_faces[at] = other
+                        self.fields.tile_order[at] = other
                         at -= gap
-                self.fields.tile_faces[at] = rank
+                self.fields.tile_order[at] = rank
             gap //= 3
         for k in range(first, last):
-            self.fields.tile_faces[k] = self.fields.entry_begin[faces + self.fields.tile_faces[k]]
+            self.fields.tile_order[k] = self.fields.entry_begin[faces + self.fields.tile_order[k]]
 
     @ti.func
     def nearest(self, b, index):

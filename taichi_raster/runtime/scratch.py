@@ -29,6 +29,7 @@ _INITIAL = {  # elements of each group of fields at first
     "y_dot": 1 << 21,
     "tile_begin": 1 << 16,
     "tile_faces": 1 << 21,
+    "tile_order": 1 << 18,
     "group_begin": 1 << 12,
     "group_faces": 1 << 18,
     "limits": 1 << 10,
@@ -38,6 +39,7 @@ _INITIAL = {  # elements of each group of fields at first
     "layer_depths": 1 << 20,
     "layer_covers": 1 << 20,
     "partials": 1 << 18,
+    "strips": 1 << 18,
     "entries": 1 << 21,
     "entry_begin": 1 << 16,
     "cells": 1 << 12,
@@ -75,6 +77,7 @@ class Scratch:
         x: inputs, flat, with adjoints; x_still: a copy without adjoints; x_dot: their tangents.
         y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
         tile_begin, tile_faces: the faces of each tile, and where each tile's list begins.
+        tile_order: on a CPU, the same faces, sorted by depth.
         group_begin, group_faces: the same for groups of tiles.
         state: values of each pixel that have no derivative (see layout.State).
         nearest, top: faces of each pixel.
@@ -83,6 +86,7 @@ class Scratch:
         layers, layer_depths, layer_covers: the faces of each pixel, nearest first, with their
             depths and coverages.
         entries, entry_begin: listed fragments (see layout.Entry), and where each face's begin.
+        strips: on a CPU, adjoints of the faces' inputs, one set for each run of tiles.
         rows, row_lists: on a CPU, the faces that a thread composes (see kernels/front_to_back.py).
         views: on a CPU, the memory of each field and adjoint as a NumPy array; empty on a GPU.
         version: rises whenever a field is replaced, so that kernels compile anew.
@@ -95,6 +99,7 @@ class Scratch:
     y_dot: Any
     tile_begin: Any
     tile_faces: Any
+    tile_order: Any
     group_begin: Any
     group_faces: Any
     limits: Any
@@ -109,6 +114,7 @@ class Scratch:
     rows: Any
     row_lists: Any
     partials: Any
+    strips: Any
     cells: list[Any]
 
     def __init__(self, runtime: Runtime) -> None:
