@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from taichi_raster.depth import over
 from taichi_raster.engine.fragment_lists import FragmentList, fragment_list
 from taichi_raster.render import packing, soft
 from taichi_raster.scene import gather
@@ -388,6 +390,20 @@ def test_autodiff_says_what_it_cannot_follow(depth: tr.DepthSoftness) -> None:
         image = tr.SoftRasterizer(8, edge, depth)(vertices.requires_grad_(), colours)
         with tr.derivatives_by("autodiff"), pytest.raises(NotImplementedError, match=said):
             image.square().sum().backward()
+
+
+@F64
+def test_a_soft_order_says_what_it_will_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four sheets in 64 pixels: 256 fragments, each compared with 4."""
+    level = sheets([1.0, 2.0, 3.0, 4.0], [0.5] * 4, torch.float64)
+    renderer = tr.SoftRasterizer(8, depth=tr.OverDepth(0.1), near=NEAR, far=FAR)
+    monkeypatch.setattr(over, "MANY_PAIRS", 1025)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        renderer(*level)
+    monkeypatch.setattr(over, "MANY_PAIRS", 1024)
+    with pytest.warns(UserWarning, match=r"256 fragments, up to 4 in a pixel.*1\.0e\+03.*cutoff"):
+        renderer(*level)
 
 
 def test_at_a_silhouette_the_front_is_before_the_back(dtype: torch.dtype) -> None:
