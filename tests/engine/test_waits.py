@@ -17,6 +17,7 @@ from scenes import random_faces
 from taichi_raster.engine import tile_lists
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.extremes import Extremes, extremes
+from taichi_raster.runtime.layout import Dim
 from taichi_raster.softness import parameters
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
@@ -163,11 +164,11 @@ def test_kernels_get_a_calls_sizes_as_arguments(monkeypatch: pytest.MonkeyPatch)
     taken: list[Any] = []
     monkeypatch.setattr(transfer, "_place", lambda *arguments: taken.extend(arguments))
     scratch: Any = SimpleNamespace(views={}, x=None, dims=None, limits=None)
-    sizes, limits = torch.arange(20, dtype=torch.int32), torch.rand(5)
+    sizes, limits = torch.arange(Dim.COUNT, dtype=torch.int32), torch.rand(5)
     x, background = torch.empty(7, device=AWAY), torch.empty(2, device=AWAY)
     transfer.place(scratch, x, sizes, limits, background)
     assert {value.device for value in taken if isinstance(value, Tensor)} == {AWAY}
-    assert list(taken[7]) == sizes.tolist() and taken[8:] == limits.tolist()
+    assert [*taken[7], *taken[8]] == sizes.tolist() and taken[9:] == limits.tolist()
 
 
 @pytest.mark.parametrize(("faces", "waits"), [(20, False), (21, True)])
