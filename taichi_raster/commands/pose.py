@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Pose:
     """An image that is white on the object; without, give --key, or a photo with alpha."""
     key: str | None = None
     """The background's colour, to make the mask by."""
+    texture: bool = False
+    """Go by the mesh's texture, too; with --start, a mask is then not needed."""
     start: Path | None = None
     """A pose.json to start at."""
     starts: int | None = None
@@ -64,23 +67,26 @@ class Pose:
         pixels = torch.from_numpy(read_photo(self.photo))
         size = int(pixels.shape[0]), int(pixels.shape[1])
         camera = self._camera(size)
-        rule: Path | AlphaChannel | ColourKey = AlphaChannel()
+        rule: Path | AlphaChannel | ColourKey | None = None
         if self.mask is not None:
             rule = self.mask
         elif self.key is not None:
             rule = ColourKey.of(self.key)
-        elif pixels.shape[2] < 4:
+        elif pixels.shape[2] == 4:
+            rule = AlphaChannel()
+        elif not (self.texture and self.start is not None):
             raise ValueError(f"{self.photo}: has no alpha channel; give --mask, or --key")
-        mask = Photo(str(self.photo), camera, size, self.photo, rule).mask()
+        shot = Photo(str(self.photo), camera, size, self.photo, rule)
+        mask = None if rule is None else shot.mask()
         start = None if self.start is None else read_pose(self.start)
         self.out.mkdir(parents=True, exist_ok=True)
         init("cpu")
         torch.set_num_threads(1)
         with console.status("pose") as status:
-            fit = fit_pose(mesh, camera, mask, start, self.starts, self.seed, status.update)
+            fit = fit_pose(mesh, camera, mask, start, self.starts, self.seed, done=status.update)
         self._write(mesh, camera, pixels, fit)
         console.print(
-            f"{'found' if fit.converged else 'not found'}: mismatch {fit.mismatch:.4f}; "
+            f"{'found' if fit.converged else 'not found'}: {_said(fit)}; "
             f"{self.out}/pose.json, {self.out}/report.html"
         )
         return 0 if fit.converged else 2
@@ -102,7 +108,8 @@ class Pose:
             "translation": fit.pose.translation[0].tolist(),
             "covariance": fit.covariance.tolist(),
             "converged": fit.converged,
-            "mismatch": fit.mismatch,
+            "mismatch": _number(fit.mismatch),
+            "correlation": _number(fit.correlation),
             "frame": "OpenCV: x right, y down, z forward; camera = rotation * object + translation",
         }
         write_together({self.out / "pose.json": (json.dumps(found, indent=2) + "\n").encode()})
@@ -111,22 +118,31 @@ class Pose:
         shown = views.picture(mesh, seen, size, background=0.93)[..., :3]
         turn, shift = fit.covariance.diagonal().sqrt().split(3)
         numbers: dict[str, Any] = {
-            "mismatch": fit.mismatch,
+            "mismatch of the silhouette": fit.mismatch,
+            "correlation of the texture": fit.correlation,
             "converged": fit.converged,
             "standard deviation of the turn, degrees": float(torch.rad2deg(turn.norm())),
             "standard deviation of the place, the mesh's units": float(shift.norm()),
             "translation": [round(v, 5) for v in fit.pose.translation[0].tolist()],
         }
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
-        note = f"mismatch {fit.mismatch:.4f}"
         write_report(
             self.out / "report.html",
             f"{self.mesh.stem} in {self.photo.name}",
-            [ReportView(self.photo.name, pixels[..., :3], shown, note)],
+            [ReportView(self.photo.name, pixels[..., :3], shown, _said(fit))],
             numbers=numbers,
             settings=settings,
             text="Drag across the picture to go from the photo to the mesh in its pose.",
         )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no NaN
+
+
+def _said(fit: PoseFit) -> str:
+    parts = {"mismatch": fit.mismatch, "correlation": fit.correlation}
+    return ", ".join(f"{name} {v:.4f}" for name, v in parts.items() if math.isfinite(v))
 
 
 def read_pose(path: Path) -> Placed:

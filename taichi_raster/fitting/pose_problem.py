@@ -66,11 +66,13 @@ class Problem:
 
     # Poses are those of the mesh in its own frame; `_local` is that of the mesh here.
 
-    def _local(self, pose: Pose) -> Pose:
+    def local(self, pose: Pose) -> Pose:
+        """Of the mesh in units of its size, about its centre."""
         turned = product(pose.rotation, self.centre[:, None])[..., 0]
         return Pose(pose.rotation, (pose.translation + turned) / self.size)
 
-    def _given(self, pose: Pose) -> Pose:
+    def given(self, pose: Pose) -> Pose:
+        """Of the mesh in its own frame and units."""
         turned = product(pose.rotation, self.centre[:, None])[..., 0]
         return Pose(pose.rotation, self.size * pose.translation - turned)
 
@@ -96,7 +98,7 @@ class Problem:
         own = 0.6 * float(self.mesh.vertices.norm(dim=1).mean())
         place = (ray / ray[2]).double() * max(own / radius, 1.05)
         flipped = place * torch.tensor([1.0, -1.0, 1.0])  # y down
-        return self._given(Pose(torch.eye(3, dtype=torch.float64)[None], flipped[None]))
+        return self.given(Pose(torch.eye(3, dtype=torch.float64)[None], flipped[None]))
 
     def turned(self, pose: Pose, count: int, seed: int, most: float) -> Pose:
         """`count` poses: the given one, and turns of it about the object's centre."""
@@ -106,13 +108,13 @@ class Problem:
         turns = torch.nn.functional.normalize(axes, dim=1) * angles
         turns[0] = 0
         unknowns = torch.cat([turns, torch.zeros(count, 3, dtype=torch.float64)], dim=1)
-        local = self._local(pose)
+        local = self.local(pose)
         many = Pose(local.rotation.expand(count, 3, 3), local.translation.expand(count, 3))
-        return self._given(many.moved(unknowns))
+        return self.given(many.moved(unknowns))
 
     def followed(self, poses: Pose, say: Callable[[str], None]) -> list[Followed]:
         """The starts, coarse to fine; the best first."""
-        local = self._local(poses)
+        local = self.local(poses)
         short = min(self.mask.shape)
         sizes = [COARSE, FINE, short] if short > FINE else [min(COARSE, short), short]
         mismatch = motion = torch.zeros(len(poses))
@@ -129,7 +131,7 @@ class Problem:
             say(
                 f"{size} pixels: {len(local)} starts, the best mismatch {float(mismatch.min()):.4f}"
             )
-        given = self._given(local)
+        given = self.given(local)
         found = [
             Followed(
                 Pose(given.rotation[i], given.translation[i]), float(mismatch[i]), float(motion[i])
@@ -154,7 +156,7 @@ class Problem:
     ) -> tuple[Pose, Tensor, Tensor]:
         """(poses, mismatches, last motions in pixels) after some steps at one size."""
         target, distance = self._target(size)
-        near, far = self._range(local)
+        near, far = self.depths(local)
         draw = SharpRasterizer(_size(target), near=near, far=far)
         mismatch, motion = torch.full((len(local),), torch.inf), torch.zeros(len(local))
         best = local
@@ -191,15 +193,16 @@ class Problem:
         target = area_average(self.mask[None], smaller)
         return target, signed_distance(target)
 
-    def _range(self, local: Pose) -> tuple[float, float]:
+    def depths(self, local: Pose) -> tuple[float, float]:
+        """(near, far) for the renderers."""
         z = local.translation[:, 2]
         return max(0.2 * float(z.min() - 1), 1e-3), 5 * float(z.max() + 1)
 
     def polished(self, found: Followed) -> tuple[Followed, Tensor, bool]:
         """Newton's method to the end: (pose, covariance of `PoseFit`, whether a minimum)."""
-        local = self._local(found.pose)
+        local = self.local(found.pose)
         target, _ = self._target(FINE)
-        loss_of = _Loss(self, target[0], self._range(local))
+        loss_of = _Loss(self, target[0], self.depths(local))
         damping, steps = 1e-3, 0
         value, slope, hessian, variance = loss_of(local)
         motion = math.inf
@@ -219,19 +222,22 @@ class Problem:
                     break
         minimum = float(torch.linalg.eigvalsh(hessian)[0]) > 0
         inverse = torch.linalg.inv(_positive(hessian))
-        # From the unknowns of `Pose.moved` to radians and the object's units.
-        change = torch.diag(torch.tensor([1.0, 1.0, 1.0, self.size, self.size, 0.0]).double())
-        change[3:, 5] = self.size * local.translation[0].double()
-        covariance = product(product(change, variance * inverse), change.mT)
+        covariance = self.in_given_units(variance * inverse, local)
         full, _ = self._target(min(self.mask.shape))
-        near, far = self._range(local)
+        near, far = self.depths(local)
         drawn = SharpRasterizer(_size(full), near=near, far=far)(
             gather_faces(self.points(local, self.mesh).float(), self.mesh.faces), None
         )[..., 0]
         mismatch = float((drawn - full).abs().sum() / torch.maximum(drawn, full).sum().clamp(min=1))
-        pose = Pose(*(v.detach() for v in _parts(self._given(local))))
+        pose = Pose(*(v.detach() for v in _parts(self.given(local))))
         settled = motion if math.isfinite(motion) else 0.0 if damping > 1e3 else math.inf
         return Followed(pose, mismatch, settled), covariance, minimum
+
+    def in_given_units(self, covariance: Tensor, local: Pose) -> Tensor:
+        """From that of the unknowns of `Pose.moved` to radians and the object's units."""
+        change = torch.diag(torch.tensor([1.0, 1.0, 1.0, self.size, self.size, 0.0]).double())
+        change[3:, 5] = self.size * local.translation[0].double()
+        return product(product(change, covariance), change.mT)
 
     def _motion(self, one: Pose, two: Pose, size: int) -> float:
         """How far vertices move, root mean square, in pixels."""

@@ -84,7 +84,7 @@ def photo_pixels(
     row, column = np.nonzero(hit)
     found = face[0].cpu()[row, column]
     corners = shown.vertices[0].cpu().double().numpy()[found]  # (n, 3, 3)
-    weights = _barycentrics(corners, row, column, height, width) / corners[..., 2]
+    weights = barycentrics(corners, row, column, height, width) / corners[..., 2]
     depth = np.zeros(hit.shape)
     depth[row, column] = 1 / weights.sum(axis=1)
     usable = _inside(hit, depth, margin)
@@ -103,7 +103,7 @@ def photo_pixels(
     return PhotoPixels(mixing, colour, values[facing, 2])
 
 
-def _barycentrics(corners: Array, row: Whole, column: Whole, height: int, width: int) -> Array:
+def barycentrics(corners: Array, row: Whole, column: Whole, height: int, width: int) -> Array:
     """(n, 3): the coordinates of pixels' centres in triangles (n, 3, 3) in NDC."""
     short = min(height, width)
     x, y = (2 * column + 1 - width) / short, (height - 2 * row - 1) / short

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from paths import ROOT
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
@@ -36,12 +37,12 @@ def truth(scale: float = 1.0, shift: float = 0.0) -> tr.Pose:
     return tr.Pose(rotation, place - rotation @ origin)
 
 
-def mask_of(mesh: tr.Mesh, pose: tr.Pose) -> Tensor:
+def mask_of(mesh: tr.Mesh, pose: tr.Pose, size: tuple[int, int] = SIZE) -> Tensor:
     seen = replace(camera(), view=pose.view.double()).project(mesh.vertices[None].double())
     unit = float(seen[..., 2].median())
     seen = torch.cat([seen[..., :2], seen[..., 2:] / unit], dim=-1).float()
     faces = tr.gather_faces(seen, mesh.faces)
-    return tr.sampled_picture(faces, None, SIZE, 8, near=0.1, far=10.0)[0, ..., 0]
+    return tr.sampled_picture(faces, None, size, 8, near=0.1, far=10.0)[0, ..., 0]
 
 
 def off(fit: tr.PoseFit, pose: tr.Pose, mesh: tr.Mesh) -> tuple[float, float]:
@@ -114,3 +115,86 @@ def test_bad_masks_are_named() -> None:
     two = tr.Pose(torch.eye(3).expand(2, 3, 3), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="start: expected one pose, got 2"):
         tr.fit_pose(mesh, camera(), mask_of(mesh, truth()), two)
+
+
+def painted(mesh: tr.Mesh) -> tr.Mesh:
+    fine = tr.subdivide(tr.subdivide(tr.subdivide(mesh)))
+    p = fine.vertices
+    waves = [torch.sin(9 * p[:, i] + 5 * p[:, (i + 1) % 3]) for i in range(3)]
+    return tr.Mesh(p, fine.faces, colours=0.5 + 0.4 * torch.stack(waves, dim=1))
+
+
+CLOSE = (144, 192)
+"""Pixels of a photo from nearby."""
+
+
+def near_truth() -> tr.Pose:
+    pose = truth()
+    return tr.Pose(pose.rotation, pose.translation - torch.tensor([0.2, -0.1, 1.2]).double())
+
+
+def photo_of(mesh: tr.Mesh, pose: tr.Pose) -> Tensor:
+    """Of another exposure, with noise, and with something before a corner of it."""
+    seen = replace(camera(), view=pose.view.double()).project(mesh.vertices[None].double()).float()
+    assert mesh.colours is not None
+    faces, colours = (tr.gather_faces(x, mesh.faces) for x in (seen, mesh.colours[None]))
+    image = tr.sampled_picture(faces, colours, CLOSE, 8, 0.3, near=0.1, far=10.0)[0, ..., :3]
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    image = 0.1 + 0.7 * image + 0.01 * noise
+    image[60:72, 90:102] = 0.9
+    return image
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_texture_makes_the_pose_exact(masked: bool) -> None:
+    mesh, pose = painted(body()), near_truth()
+    start = pose.moved(torch.tensor([[0.04, -0.05, 0.04, 0.03, -0.03, 0.02]]).double())
+    mask = mask_of(mesh, pose, CLOSE) if masked else None
+    fit = tr.fit_pose(mesh, camera(), mask, start, photo=photo_of(mesh, pose))
+    degrees, distance = off(fit, pose, mesh)
+    assert fit.converged and fit.correlation > 0.95
+    assert degrees < 0.15 and distance < 0.001
+
+
+def test_photos_that_cannot_be_used_are_named() -> None:
+    photo = torch.rand(*SIZE, 3)
+    with pytest.raises(ValueError, match="photo: needs a mesh with a texture or colours"):
+        tr.fit_pose(body(), camera(), start=truth(), photo=photo)
+    with pytest.raises(ValueError, match="mask: give one, or a photo and a start"):
+        tr.fit_pose(painted(body()), camera(), photo=photo)
+    with pytest.raises(ValueError, match="mask: must be as large as the photo"):
+        tr.fit_pose(painted(body()), camera(), torch.ones(20, 20), photo=photo)
+
+
+def chessboard() -> tr.Mesh:
+    """OpenCV's board of 10 x 7 squares of 25 mm, its first inner corner at the origin; a margin."""
+    side, margin, pixels = 0.025, 0.5, 16
+    squares = (torch.arange(7)[:, None] + torch.arange(10)) % 2
+    image = (0.05 + 0.95 * squares).repeat_interleave(pixels, 0).repeat_interleave(pixels, 1)
+    edge = round(margin * pixels)
+    image = torch.nn.functional.pad(image, (edge, edge, edge, edge), value=1.0)
+    x, y = torch.linspace(-1.5, 9.5, 23), torch.linspace(-1.5, 6.5, 17)
+    at = torch.stack(torch.meshgrid(x, y, indexing="ij"), dim=-1).reshape(-1, 2)
+    uv = torch.stack([(at[:, 0] + 1.5) / 11, 1 - (at[:, 1] + 1.5) / 8], dim=1)
+    first = (torch.arange(22)[:, None] * 17 + torch.arange(16)).reshape(-1, 1)
+    faces = torch.cat([first + torch.tensor([0, 17, 18]), first + torch.tensor([0, 18, 1])])
+    corners = torch.nn.functional.pad(side * at, (0, 1))
+    return tr.Mesh(corners, faces, uv, None, image[..., None].expand(-1, -1, 3), wrap="clamp")
+
+
+@pytest.mark.parametrize("photo", [2, 7])
+def test_a_real_chessboard_is_found_through_its_lens(photo: int) -> None:
+    folder = ROOT.parent / "shared" / "data" / "chess"
+    if not folder.exists():
+        pytest.skip(f"{folder} is not there")
+    shot, mesh = tr.load_capture(folder)[photo], chessboard()
+    generator = torch.Generator().manual_seed(photo)
+    turn, shift = torch.nn.functional.normalize(torch.randn(2, 3, generator=generator), dim=1)
+    centre, size = tr.centre_and_size(mesh.vertices.double())
+    turned = shot.pose.moved(
+        torch.cat([math.radians(8) * turn, torch.zeros(3)])[None].double(), centre, size
+    )
+    start = tr.Pose(turned.rotation, turned.translation + 0.012 * shift)
+    fit = tr.fit_pose(mesh, shot.camera, start=start, photo=shot.image())
+    degrees, distance = off(fit, shot.pose, mesh)
+    assert fit.converged and degrees < 0.5 and distance < 0.002
