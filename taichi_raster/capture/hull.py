@@ -32,7 +32,7 @@ _LEAST_PART = 0.01
 
 
 def visual_hull(
-    capture: Capture, cells: int = 128, slack: float = 1.0, dtype: torch.dtype = torch.float32
+    capture: Capture, cells: int = 128, slack: float = 0.5, dtype: torch.dtype = torch.float32
 ) -> Mesh:
     """The largest shape whose outlines lie within the masks of all photos, as a closed mesh.
 
@@ -83,8 +83,24 @@ def visual_hull(
 
 
 def _region(seen: Sequence[Silhouette]) -> tuple[ndarray, ndarray]:
-    """(low, high) around all that lies within the boxes of all masks, by six linear programs."""
-    planes = np.concatenate([each.planes for each in seen])
+    """(low, high) around all that lies within the boxes of all masks.
+
+    What the photos' frames cut off is bounded by other photos, or, if they do not, by the frames.
+    """
+    sure, planes = (np.concatenate([getattr(s, n) for s in seen]) for n in ("sure", "planes"))
+    low, high = _box(seen, planes[sure])
+    if not np.isfinite([low, high]).all():
+        low, high = _box(seen, planes)
+    if not np.isfinite([low, high]).all():
+        raise ValueError(
+            "capture: its photos do not enclose a region: they look the same way, or it is but "
+            "one; photos from more sides are needed"
+        )
+    return low, high
+
+
+def _box(seen: Sequence[Silhouette], planes: ndarray) -> tuple[ndarray, ndarray]:
+    """The ends of what all planes leave, by six linear programs; infinite where it has none."""
     eyes = np.concatenate([each.camera.eye.numpy() for each in seen])
     middle = eyes.mean(0)
     scale = float(np.linalg.norm(eyes - middle, axis=-1).max()) or 1.0
@@ -92,7 +108,7 @@ def _region(seen: Sequence[Silhouette]) -> tuple[ndarray, ndarray]:
     size = np.linalg.norm(planes[:, :3], axis=1)
     normals = planes[:, :3] / size[:, None]
     offsets = ((planes[:, :3] * middle).sum(1) + planes[:, 3]) / size / scale
-    bounds = []
+    ends = []
     for way in (1.0, -1.0):
         for axis in range(3):
             goal = np.zeros(3)
@@ -100,13 +116,9 @@ def _region(seen: Sequence[Silhouette]) -> tuple[ndarray, ndarray]:
             found = linprog(goal, -normals, offsets, bounds=(None, None), method="highs")
             if found.status == 2:
                 raise _empty(seen)
-            if found.status != 0:
-                raise ValueError(
-                    "capture: its photos do not enclose a region: they look the same way, or it is "
-                    "but one; take photos from around the object"
-                )
-            bounds.append(way * found.fun * scale + middle[axis])
-    return np.array(bounds[:3]), np.array(bounds[3:])
+            least = found.fun if found.status == 0 else -np.inf
+            ends.append(way * least * scale + middle[axis])
+    return np.array(ends[:3]), np.array(ends[3:])
 
 
 def _empty(seen: Sequence[Silhouette]) -> ValueError:
@@ -170,7 +182,8 @@ def _field(seen: Sequence[Silhouette], low: ndarray, high: ndarray, side: float)
                 a, b, c = block.shape
                 marked[i : i + a, j : j + b, k : k + c] |= block
     index = marked.nonzero()
-    field[marked] = inside_all(seen, torch.tensor(low) + index * side)
+    exact = inside_all(seen, torch.tensor(low) + index * side)
+    field[marked] = exact.clamp(-100 * wide, 100 * wide)
     return field.numpy()
 
 

@@ -16,6 +16,8 @@ from taichi_raster.capture.capture import Capture, Photo
 from taichi_raster.runtime.precision import product
 from taichi_raster.scene.camera import PinholeCamera
 
+_OPPOSITE = {"left": "right", "right": "left", "bottom": "top", "top": "bottom"}
+
 _PIXELS = 2.0
 """Of a mask for each cell of a grid over the object: more would not show."""
 
@@ -33,7 +35,8 @@ class Silhouette:
         distance: (h, w) to the outline in NDC, positive inside.
         cut_off: whether the mask goes on beyond the photo's border.
         low, high: (3,) in camera space: the box of the rays to the mask, z = 1.
-        planes: (P, 4), (a, b, c, d): what the mask's box may hold has a x + b y + c z + d >= 0.
+        planes: (5, 4), (a, b, c, d): what the mask's box may hold has a x + b y + c z + d >= 0.
+        sure: (5,) which of them hold although the photo's frame cuts the mask off.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Silhouette:
     low: ndarray
     high: ndarray
     planes: ndarray
+    sure: ndarray
 
     def inside(self, points: Tensor) -> Tensor:
         """How far points (P, 3) are inside of the cone, in world units; negative outside.
@@ -75,13 +79,13 @@ def silhouettes_of(capture: Capture, cells: int, slack: float) -> list[Silhouett
 
 
 def inside_all(seen: Sequence[Silhouette], points: Tensor) -> Tensor:
-    """How far points (P, 3) are inside of all cones, (P,)."""
+    """How far points (P, 3) are inside of all cones, (P,); what no photo shows is outside."""
     parts = []
     for chunk in points.split(_AT_ONCE):
         least = seen[0].inside(chunk)
         for each in seen[1:]:
             least = torch.minimum(least, each.inside(chunk))
-        parts.append(least)
+        parts.append(least.masked_fill(least == torch.inf, -torch.inf))
     return torch.cat(parts)
 
 
@@ -97,9 +101,14 @@ def _silhouette(photo: Photo, cells: int, slack: float) -> Silhouette:
     height, width = inside.shape
     short = min(height, width)
     pixels = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
-    # The outline runs between the pixels, half of one from the centres on both sides.
+    # The outline runs between the pixels, half of one from the centres on both sides; or through a
+    # pixel that is covered in part.
+    pixels = pixels - 0.5 * np.sign(pixels)
+    share_covered = mask.numpy()
+    partly = (np.abs(pixels) < 1) & (share_covered > 0) & (share_covered < 1)
+    pixels = np.where(partly, share_covered - 0.5, pixels)
     wider = slack * 2 / min(photo.image_size)
-    distance = (pixels - 0.5 * np.sign(pixels)) * (2 / short) + wider
+    distance = pixels * (2 / short) + wider
     i, j = np.nonzero(inside & ~ndimage.binary_erosion(inside))
     x, y = (2 * j + 1 - width) / short, (height - 1 - 2 * i) / short
     image = np.stack([x, y, np.ones_like(x)], axis=-1)
@@ -109,14 +118,18 @@ def _silhouette(photo: Photo, cells: int, slack: float) -> Silhouette:
         raise ValueError(f"{photo.name}: its mask lies where its lens shows nothing")
     low, high = rays.min(0), rays.max(0)
     pixel = (2 / short + wider) / float(torch.as_tensor(photo.camera.focal).min())
-    sides = [  # left, right, bottom and top; a side on which the mask is cut off bounds nothing
-        (inside[:, 0], [1, 0, pixel - low[0], 0]),
-        (inside[:, -1], [-1, 0, high[0] + pixel, 0]),
-        (inside[-1], [0, 1, pixel - low[1], 0]),
-        (inside[0], [0, -1, high[1] + pixel, 0]),
-    ]
-    cut_off = any(bool(border.any()) for border, _ in sides)
-    planes = [plane for border, plane in sides if not border.any()] + [[0, 0, 1, 0]]
+    sides = {
+        "left": (inside[:, 0], [1, 0, pixel - low[0], 0]),
+        "right": (inside[:, -1], [-1, 0, high[0] + pixel, 0]),
+        "bottom": (inside[-1], [0, 1, pixel - low[1], 0]),
+        "top": (inside[0], [0, -1, high[1] + pixel, 0]),
+    }
+    cut_off = {name for name, (border, _) in sides.items() if border.any()}
+    planes = [plane for _, plane in sides.values()] + [[0, 0, 1, 0]]
+    # What is beyond one side of the frame may reach as far as it likes to the two beside it.
+    sure = [not cut_off - {_OPPOSITE[name]} for name in sides] + [True]
     world = product(torch.tensor(planes, dtype=torch.float64), photo.camera.view[0].double())
     field = torch.tensor(distance)
-    return Silhouette(photo.name, photo.camera, field, cut_off, low, high, world.numpy())
+    return Silhouette(
+        photo.name, photo.camera, field, bool(cut_off), low, high, world.numpy(), np.array(sure)
+    )
