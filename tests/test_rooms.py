@@ -23,8 +23,8 @@ ORDER = {
         "render",
         "fitting",
         "presets",
-        "commands",
         "__init__",
+        "commands",
         "__main__",
         # The packages above, under longer names.
         "meta",
