@@ -33,7 +33,7 @@ import pose_fit
 import torch
 import tyro
 from deodr_silhouettes import DeodrSilhouettes, installed
-from pose_fit import DISTANCE, NEAR, Pose, Problem, made, rotation
+from pose_fit import DISTANCE, Pose, Problem, made, rotation
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -41,7 +41,7 @@ from tyro.conf import Positional
 
 import taichi_raster as tr
 
-FAR = 2 * DISTANCE + 3
+NEAR, FAR = 0.5, 100.0  # whatever a start does on its way
 COARSE, CELL = 64, 0.08  # pixels, and cubes of the stand-in: about two pixels of those
 FITS = 0.02  # mismatch of a silhouette
 TURNS, TURN = 8, 0.8  # more starts, and how far from the first, in radians
