@@ -132,9 +132,24 @@ def methods(study: Study, problem: Problem) -> dict[str, tuple[Made, dict[str, A
         found[name] = (lambda _, method=method: method), settings
     found[UNTUNED] = (
         lambda task: untuned_method(task, problem),
-        {"softness": (ROOT / "taichi_raster" / "presets" / "untuned.py").read_text()},
+        {"softness": identity()},
     )
     return found
+
+
+def identity() -> dict[str, Any]:
+    """What tells one version of the untuned softening from another: its values on some masks."""
+    drawn = torch.zeros(4, 64, 64)
+    for k in range(4):
+        drawn[k, 8:24, 8 + 8 * k : 24 + 8 * k] = 1.0
+    start = tr.untuned_softening(drawn[:1].expand(4, -1, -1), drawn)
+    assert start.lr is not None
+    values = [
+        schedule(torch.tensor(u, dtype=torch.float64)).tolist()
+        for schedule in (start.edge.get_submodule("scale"), start.lr)
+        for u in (0.0, 0.5, 0.9, 1.0)
+    ]
+    return {"parts": repr(start), "values": values, "betas": list(tr.ImageSteps.BETAS)}
 
 
 def untuned_method(task: TaskBatch, problem: Problem) -> Method:

@@ -160,17 +160,18 @@ class ImageSteps:
         per_item: bool | Sequence[bool] = True,
     ) -> None:
         if isinstance(optimiser, list | tuple):
-            for i, x in enumerate(optimiser):
-                checks.floats(f"optimiser[{i}]", x)
-            optimiser = torch.optim.Adam(list(optimiser), betas=self.BETAS)
-        checks.instance("optimiser", optimiser, torch.optim.Optimizer)
-        if isinstance(optimiser, torch.optim.LBFGS):
+            unknowns = [checks.floats(f"optimiser[{i}]", x) for i, x in enumerate(optimiser)]
+            optimiser = torch.optim.Adam(unknowns, betas=self.BETAS)
+        chosen: torch.optim.Optimizer = checks.instance(
+            "optimiser", optimiser, torch.optim.Optimizer
+        )
+        if isinstance(chosen, torch.optim.LBFGS):
             raise TypeError("optimiser: LBFGS searches along its own lines; take another one")
         if not callable(geometry):
             raise TypeError(f"geometry: expected a function, got {type(geometry).__name__}")
-        self.optimiser = optimiser
+        self.optimiser = chosen
         self.geometry = geometry
-        count = len(optimiser.param_groups)
+        count = len(chosen.param_groups)
         default = Knots([0.02, 0.02, 0.002], [0.0, 0.85, 1.0]) if eta is None else eta
         self.eta = _for_groups("eta", default, count)
         self.appearance_eta = (

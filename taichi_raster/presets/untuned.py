@@ -29,9 +29,10 @@ from taichi_raster.softness.schedule import Geometric, Schedule
 
 _REACH = 0.3  # the first scale of a Gaussian, as a share of the distance
 _WIDEST = 0.12  # NDC: softer than this, pictures say too little
-_SHARPEST = 0.18  # pixels: the last scale
+_SHARPEST = 0.15  # pixels: the last scale
 _HELD = 0.85  # of the progress: up to there, a step is as long as the scale
 _FALL = 0.1  # the last step, as a share of the last scale
+_CONORM = 1.2  # p of the Yager T-conorm: between adding coverages up (1) and the probabilistic one
 _GAMMA = (0.3, 0.045)  # of the order in depth, in units of the depth range
 
 
@@ -40,7 +41,7 @@ def untuned_softening(
 ) -> Softening:
     """A softening for a problem that is known by its picture alone.
 
-    A Gaussian, `OverDepth` in a soft order, and the Lukasiewicz T-conorm, by which coverages add
+    A Gaussian, `OverDepth` in a soft order, and a T-conorm by which coverages nearly add
     up. Its `lr` is the `eta` of `ImageSteps`. Meant for runs of 40 to 100 steps.
 
     Args:
@@ -66,7 +67,7 @@ def untuned_softening(
     return Softening(
         Distribution("gaussian", scale),
         OverDepth(Geometric(*_GAMMA)),
-        TConorm("yager", 1.0),
+        TConorm("yager", _CONORM),
         _ScaleSteps(scale),
     )
 
@@ -85,5 +86,5 @@ class _ScaleSteps(Schedule):
     def forward(self, u: Tensor) -> Tensor:
         """The step at progress `u`."""
         share = ((u - _HELD) / (1 - _HELD)).clamp(0, 1)
-        found = self.scale(u)
+        found: Tensor = self.scale(u)
         return found * torch.exp(math.log(_FALL) * share).to(found)

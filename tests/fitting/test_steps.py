@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, cast
 
 import pytest
 import torch
@@ -496,7 +497,11 @@ def leaf(*shape: int) -> Tensor:
     [
         (lambda x: tr.ImageSteps(x, same), TypeError, "^optimiser: expected a Optimizer"),
         (lambda x: tr.ImageSteps(torch.optim.LBFGS([x]), same), TypeError, "^optimiser: LBFGS"),
-        (lambda x: tr.ImageSteps([x, 1.0], same), TypeError, r"^optimiser\[1\]: expected a torch"),
+        (
+            lambda x: tr.ImageSteps([x, cast(Any, 1.0)], same),
+            TypeError,
+            r"^optimiser\[1\]: expected a torch",
+        ),
         (lambda x: tr.ImageSteps(torch.optim.AdamW([x]), same), ValueError, "weight decay"),
         (lambda x: tr.ImageSteps(torch.optim.SGD([x], lr=0.0), same), ValueError, "learning rate"),
         (lambda x: tr.ImageSteps(torch.optim.SGD([x]), x), TypeError, "^geometry: expected a func"),

@@ -27,12 +27,17 @@ def test_scales_are_in_units_of_the_distance_and_of_pixels() -> None:
     target = torch.cat([square(8 + shift) for shift in (0, 8, 32)])  # by 0, 1/4 and 1 NDC
     start = tr.untuned_softening(drawn, target)
     scale = start.edge.scale
-    f64 = {"dtype": torch.float64}
-    torch.testing.assert_close(at(scale, 0.0), torch.tensor([1 / 32, 0.3 / 4, 0.12], **f64))
-    torch.testing.assert_close(at(scale, 1.0), torch.full((3,), 0.18 / 32, **f64))
+    torch.testing.assert_close(
+        at(scale, 0.0), torch.tensor([1 / 32, 0.3 / 4, 0.12], dtype=torch.float64)
+    )
+    torch.testing.assert_close(at(scale, 1.0), torch.full((3,), 0.15 / 32, dtype=torch.float64))
     larger = tr.untuned_softening(square(8, 128), square(16, 128))  # half as far, of half a pixel
-    torch.testing.assert_close(at(larger.edge.scale, 0.0), torch.tensor([0.3 / 8], **f64))
-    torch.testing.assert_close(at(larger.edge.scale, 1.0), torch.tensor([0.18 / 64], **f64))
+    torch.testing.assert_close(
+        at(larger.edge.scale, 0.0), torch.tensor([0.3 / 8], dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        at(larger.edge.scale, 1.0), torch.tensor([0.15 / 64], dtype=torch.float64)
+    )
 
 
 def test_a_step_is_as_long_as_the_scale_and_shrinks_at_the_end() -> None:
