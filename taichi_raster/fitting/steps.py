@@ -169,7 +169,7 @@ class ImageSteps:
             raise TypeError("optimiser: LBFGS searches along its own lines; take another one")
         if not callable(geometry):
             raise TypeError(f"geometry: expected a function, got {type(geometry).__name__}")
-        self.optimiser = chosen
+        self.optimiser: torch.optim.Optimizer = chosen
         self.geometry = geometry
         count = len(chosen.param_groups)
         default = Knots([0.02, 0.02, 0.002], [0.0, 0.85, 1.0]) if eta is None else eta

@@ -87,4 +87,5 @@ class _ScaleSteps(Schedule):
         """The step at progress `u`."""
         share = ((u - _HELD) / (1 - _HELD)).clamp(0, 1)
         found: Tensor = self.scale(u)
-        return found * torch.exp(math.log(_FALL) * share).to(found)
+        step: Tensor = found * torch.exp(math.log(_FALL) * share).to(found)
+        return step
