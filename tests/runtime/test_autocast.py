@@ -360,9 +360,9 @@ def found(name: str, x: Scene, forward: object, backward: object) -> list[Tensor
 
 def assert_same(expected: Tensor, value: Tensor, name: str) -> None:
     """Equal to the last bit, except where threads add in whatever order they get there."""
-    if name == "SurfaceTexture" or expected.is_cuda:
+    if name in ("SurfaceTexture", "mipmaps") or expected.is_cuda:
         size = float(expected.detach().abs().max())
-        torch.testing.assert_close(value, expected, rtol=0, atol=1e-5 * size)
+        torch.testing.assert_close(value, expected, rtol=0, atol=3e-5 * size)
     else:
         assert torch.equal(value, expected)
 
