@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class Fit:
 
     def run(self) -> None:
         """Do it."""
+        _check_packages(self.texture)
         console = Console()
         capture = load_capture(self.folder, self.masks, self.key)
         held, training = self._split(capture)
@@ -186,6 +188,19 @@ class Fit:
             "Drag across a picture to go from the photo to the result.",
             up=up,
             eye=capture[chosen[0]].camera.eye[0] - mesh.vertices.double().mean(0),
+        )
+
+
+def _check_packages(texture: bool) -> None:
+    """What is not installed is said before the long part."""
+    wanted = {"skimage": "scikit-image", "fast_simplification": "fast-simplification"}
+    if texture:
+        wanted["xatlas"] = "xatlas"
+    missing = [name for module, name in wanted.items() if find_spec(module) is None]
+    if missing:
+        raise ImportError(
+            f"fit needs {', '.join(missing)}: pip install 'taichi-raster[photos]'"
+            + ("" if missing != ["xatlas"] else ", or --no-texture")
         )
 
 

@@ -69,6 +69,15 @@ def test_a_folder_becomes_a_mesh_a_report_and_a_turntable(tmp_path: Path) -> Non
         assert image.size == (64, 64) and image.convert("L").getextrema()[0] < 200
 
 
+def test_missing_packages_are_named_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("taichi_raster.commands.fit.find_spec", lambda name: None)
+    assert main(["fit", "nowhere", "--out", "out"]) == 1
+    error = capsys.readouterr().err
+    assert "fit needs scikit-image, fast-simplification, xatlas: pip install" in error
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
