@@ -333,26 +333,6 @@ def test_the_gradient_of_an_area_is_the_shoelace_formula_s() -> None:
     assert relative(found, expected) < 1e-12
 
 
-@pytest.mark.parametrize("half", [0.5, 0.4, 0.45])
-@pytest.mark.parametrize("turned", [False, True])
-def test_an_edge_along_the_border_of_pixels_has_its_gradient(half: float, turned: bool) -> None:
-    """Squares whose sides lie on pixels' borders (0.5, 0.4) and within pixels (0.45), of 40 x 40.
-
-    The area is (40 half)^2 pixels, so that its derivative by a factor of all corners is twice that.
-    """
-    dtype = tr.runtime().dtype
-    corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]], dtype=dtype) * half
-    corners = torch.nn.functional.pad(corners.flip(0) if turned else corners, (0, 1), value=2.0)
-    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
-    factor = torch.ones((), dtype=dtype, requires_grad=True)
-    scaled = torch.cat([factor * corners[:, :2], corners[:, 2:]], dim=1)
-    alpha = tr.SharpRasterizer(40, **OPTIONS)(tr.gather_faces(scaled[None], faces), None)
-    (slope,) = torch.autograd.grad(alpha.sum(), factor)
-    area = (40 * half) ** 2
-    assert abs(float(alpha.sum()) / area - 1) < 1e-5
-    assert abs(float(slope) / (2 * area) - 1) < 1e-4
-
-
 @pytest.mark.runs_on(precision="f64")
 @pytest.mark.parametrize("wrap", ["clamp", "repeat", "surface"])
 def test_textures_have_gradients(wrap: str) -> None:

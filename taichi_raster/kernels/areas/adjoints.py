@@ -156,9 +156,8 @@ class Adjoints(Hiding):
             x0, y0 = m.faces[at + 2 * i] - x, m.faces[at + 2 * i + 1] - y
             x1, y1 = m.faces[at + 2 * j] - x, m.faces[at + 2 * j + 1] - y
             value, reach = self.across(x0, y0, x1, y1)
-            if ti.abs(value) <= reach:
-                half = 0 * x0 + 0.5 * (1 + self.slack)
-                _low, a, b, _high = self.within(x0, y0, x1, y1, half, False)
+            if ti.abs(value) < reach:
+                _low, a, b, _high = self.within(x0, y0, x1, y1, False)
                 dx, dy = x1 - x0, y1 - y0
                 at_a = constant + slope_x * (x0 + a * dx) + slope_y * (y0 + a * dy)
                 at_b = constant + slope_x * (x0 + b * dx) + slope_y * (y0 + b * dy)

@@ -26,7 +26,6 @@ class Footprints:
         tie: by which part of its w a face that shows its front comes before others.
         tiny, full: areas that do not count, and that count as a whole pixel.
         near: by how much polygons may overlap and still count as apart, in pixels.
-        slack: by which part a pixel is widened to have the edges along its border.
         values: how many numbers the attributes of a face are.
         atomic: whether threads share a tile: on a GPU, unless sums are taken in a fixed order.
     """
@@ -42,7 +41,6 @@ class Footprints:
         self.tiny = 1e-14 if double else 1e-8
         self.full = 1 - (1e-12 if double else 2e-6)
         self.near = 1e-12 if double else 1e-6
-        self.slack = 2e-15 if double else 2e-7
         self.least = 1e-30  # instead of a difference of zero
         self.huge = 1e30
 
@@ -329,7 +327,7 @@ class Footprints:
         """(first, last, full, empty) of `count` pixels of a row, the first of them at (x, y).
 
         Those from `first` to before `last` touch the triangle; from `full` to before `empty` it
-        covers them, and none of its edges is along their border: such an edge moves their area.
+        covers them.
         """
         low, high = ti.cast(0, self.real), ti.cast(count, self.real)
         full, empty = low, high
@@ -340,16 +338,16 @@ class Footprints:
             if dy == 0:
                 if outer <= 0:
                     high = low
-                if inner <= 0:
+                if inner < 0:
                     empty = full
             else:
                 outer, inner = outer / dy, inner / dy
                 if dy > 0:
                     high = ti.min(high, ti.ceil(outer))
-                    empty = ti.min(empty, ti.ceil(inner))
+                    empty = ti.min(empty, ti.floor(inner) + 1)
                 else:
                     low = ti.max(low, ti.floor(outer) + 1)
-                    full = ti.max(full, ti.floor(inner) + 1)
+                    full = ti.max(full, ti.ceil(inner))
         return (
             ti.cast(ti.min(low, high), ti.i32),
             ti.cast(high, ti.i32),
@@ -430,7 +428,7 @@ class Footprints:
         for i in ti.static(range(3)):
             value = edges[i, 2] * (y - edges[i, 1]) - edges[i, 3] * (x - edges[i, 0])
             touches = touches and value > -reach[i]
-            covers = covers and value > reach[i]
+            covers = covers and value >= reach[i]
         at = Face.SIZE * f
         covers = covers and m.faces[at + Face.CUT] == 0
         if covers if ti.static(step == 0) else touches:

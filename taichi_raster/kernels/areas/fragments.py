@@ -131,7 +131,7 @@ class Fragments(Footprints):
         for i in ti.static(range(3)):
             j = ti.static((i + 1) % 3)
             value, reach = self.across(xs[i], ys[i], xs[j], ys[j])
-            if sign * value > reach:
+            if sign * value >= reach:
                 inside += 1
             else:
                 edge = i
@@ -176,7 +176,7 @@ class Fragments(Footprints):
 
         `endless`: along its line.
         """
-        low, first, last, high = self.within(x0, y0, x1, y1, 0 * x0 + 0.5, endless)
+        low, first, last, high = self.within(x0, y0, x1, y1, endless)
         dx, dy = self.not_zero(x1 - x0), self.not_zero(y1 - y0)
         before, after = self.clamp(x0 + low * dx), self.clamp(x0 + high * dx)
         xa, xb = self.clamp(x0 + first * dx), self.clamp(x0 + last * dx)
@@ -199,22 +199,20 @@ class Fragments(Footprints):
         return ti.select(ti.abs(difference) < self.least, self.least, difference)
 
     @ti.func
-    def within(self, x0, y0, x1, y1, half, endless: ti.template()):
+    def within(self, x0, y0, x1, y1, endless: ti.template()):
         """Where a segment is within the pixel's rows, and, between those, within the pixel.
-
-        `half` is half of the pixel's width, or a little more, to have edges along its border.
 
         Four parameters, 0 at the start and 1 at the end, in this order: enters the rows, enters the
         pixel, leaves the pixel, leaves the rows. The first two are equal to the last two if it does
         not. They lie in [0, 1] unless the segment is taken as `endless`.
         """
         across, up = 1 / self.not_zero(x1 - x0), 1 / self.not_zero(y1 - y0)
-        a, b = (-half - y0) * up, (half - y0) * up
+        a, b = (-0.5 - y0) * up, (0.5 - y0) * up
         low, high = ti.min(a, b), ti.max(a, b)
         if ti.static(not endless):
             low = ti.min(ti.max(low, 0), 1)
             high = ti.max(ti.min(high, 1), low)
-        c, d = (-half - x0) * across, (half - x0) * across
+        c, d = (-0.5 - x0) * across, (0.5 - x0) * across
         first = ti.min(ti.max(ti.min(c, d), low), high)
         last = ti.min(ti.max(ti.max(c, d), first), high)
         return low, first, last, high
