@@ -64,7 +64,7 @@ class Problem:
         at_origin = replace(camera, view=view.to(camera.view))
         return Problem(local, at_origin, mask.detach().float(), centre[0], float(size))
 
-    # Poses are those of the mesh in its own frame; `_local` is that of the mesh here.
+    # Poses are of the mesh in its own frame, `given`, or of the mesh here, `local`.
 
     def local(self, pose: Pose) -> Pose:
         """Of the mesh in units of its size, about its centre."""

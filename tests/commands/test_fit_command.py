@@ -40,9 +40,6 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_folder_becomes_a_mesh_a_report_and_a_turntable(tmp_path: Path) -> None:
-    pytest.importorskip("skimage")
-    pytest.importorskip("fast_simplification")
-    pytest.importorskip("xatlas")
     blob = tr.blob(seed=1)
     blob = tr.Mesh(0.5 * blob.vertices / blob.vertices.abs().max(), blob.faces)
     folder, out = folder_of(tmp_path / "blob", blob), tmp_path / "out"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from chessboards import away, chessboard
 from paths import ROOT
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
@@ -166,35 +167,13 @@ def test_photos_that_cannot_be_used_are_named() -> None:
         tr.fit_pose(painted(body()), camera(), torch.ones(20, 20), photo=photo)
 
 
-def chessboard() -> tr.Mesh:
-    """OpenCV's board of 10 x 7 squares of 25 mm, its first inner corner at the origin; a margin."""
-    side, margin, pixels = 0.025, 0.5, 16
-    squares = (torch.arange(7)[:, None] + torch.arange(10)) % 2
-    image = (0.05 + 0.95 * squares).repeat_interleave(pixels, 0).repeat_interleave(pixels, 1)
-    edge = round(margin * pixels)
-    image = torch.nn.functional.pad(image, (edge, edge, edge, edge), value=1.0)
-    x, y = torch.linspace(-1.5, 9.5, 23), torch.linspace(-1.5, 6.5, 17)
-    at = torch.stack(torch.meshgrid(x, y, indexing="ij"), dim=-1).reshape(-1, 2)
-    uv = torch.stack([(at[:, 0] + 1.5) / 11, 1 - (at[:, 1] + 1.5) / 8], dim=1)
-    first = (torch.arange(22)[:, None] * 17 + torch.arange(16)).reshape(-1, 1)
-    faces = torch.cat([first + torch.tensor([0, 17, 18]), first + torch.tensor([0, 18, 1])])
-    corners = torch.nn.functional.pad(side * at, (0, 1))
-    return tr.Mesh(corners, faces, uv, None, image[..., None].expand(-1, -1, 3), wrap="clamp")
-
-
 @pytest.mark.parametrize("photo", [2, 7])
 def test_a_real_chessboard_is_found_through_its_lens(photo: int) -> None:
     folder = ROOT.parent / "shared" / "data" / "chess"
     if not folder.exists():
         pytest.skip(f"{folder} is not there")
     shot, mesh = tr.load_capture(folder)[photo], chessboard()
-    generator = torch.Generator().manual_seed(photo)
-    turn, shift = torch.nn.functional.normalize(torch.randn(2, 3, generator=generator), dim=1)
-    centre, size = tr.centre_and_size(mesh.vertices.double())
-    turned = shot.pose.moved(
-        torch.cat([math.radians(8) * turn, torch.zeros(3)])[None].double(), centre, size
-    )
-    start = tr.Pose(turned.rotation, turned.translation + 0.012 * shift)
+    start = away(shot.pose, mesh, photo)
     fit = tr.fit_pose(mesh, shot.camera, start=start, photo=shot.image())
     degrees, distance = off(fit, shot.pose, mesh)
     assert fit.converged and degrees < 0.5 and distance < 0.002

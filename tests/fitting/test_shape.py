@@ -11,8 +11,6 @@ import taichi_raster as tr
 from paths import ROOT
 from turntables import ALL_ROUND, camera, capture_of, mask_of
 
-pytest.importorskip("skimage")
-pytest.importorskip("fast_simplification")
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
 

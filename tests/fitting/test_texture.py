@@ -148,7 +148,6 @@ def test_bad_input_is_named() -> None:
 
 
 def test_a_mesh_without_texture_coordinates_gets_some() -> None:
-    pytest.importorskip("xatlas")
     mesh = tr.icosphere(2, 0.7)
     found = tr.unwrap(tr.Mesh(mesh.vertices, mesh.faces), 256)
     assert found.uv is not None and found.uv_faces is not None
