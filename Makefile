@@ -30,10 +30,11 @@ install: $(INSTALLED_ALL)
 test: $(INSTALLED)
 	$(BIN)/python tests/run_configurations.py $(ARGS)
 
-# Style, layout and types.
+# Style, layout, spelling and types.
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
