@@ -6,11 +6,12 @@ of a pose, with the mean of both pictures' gradients (Benhimane and Malis, IROS 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from taichi_raster.fitting.pose_problem import Problem
@@ -57,29 +58,42 @@ class Aligned:
     motion: float
 
 
-def aligned(problem: Problem, mesh: Mesh, photo: Float[Tensor, "H W 3"], start: Pose) -> Aligned:
+def aligned(
+    problem: Problem,
+    mesh: Mesh,
+    photo: Float[Tensor, "H W 3"],
+    start: Pose,
+    known: Bool[Tensor, "H W"] | None = None,
+    sizes: Sequence[int] = SIZES,
+    steps: int = STEPS,
+) -> Aligned:
     """Align a textured mesh with a photo, from a pose in the problem's units.
 
     Photo and rendering may differ by a gain and an offset of each channel. Pixels that disagree, as
-    where something stands before the object, count less.
+    where something stands before the object, count less; those that are not `known`, not at all.
     """
     short = min(photo.shape[:2])
-    sizes = [size for size in SIZES if size <= short] or [short]
+    sizes = [size for size in sizes if size <= short] or [short]
     found = Aligned(start, torch.eye(6, dtype=torch.float64), 1.0, -1.0, torch.inf)
     for size in sizes:
         shrink = size / short
         smaller = round(photo.shape[0] * shrink), round(photo.shape[1] * shrink)
         level = area_average(photo[None].float(), smaller)[0]
-        found = _at_size(problem, mesh, level, found.pose)
+        told = None
+        if known is not None:
+            told = area_average(known[None].float(), smaller)[0] > 0.99
+        found = _at_size(problem, mesh, level, found.pose, told, steps)
     return found
 
 
-def _at_size(problem: Problem, mesh: Mesh, photo: Tensor, pose: Pose) -> Aligned:
+def _at_size(
+    problem: Problem, mesh: Mesh, photo: Tensor, pose: Pose, known: Tensor | None, steps: int
+) -> Aligned:
     best: Aligned | None = None
     tried, cost, damping = pose, torch.inf, 1e-3
     height, width = photo.shape[:2]
-    for _ in range(STEPS):
-        system = _system(problem, mesh, photo, tried)
+    for _ in range(steps):
+        system = _system(problem, mesh, photo, tried, known)
         if system is None:
             break
         if best is not None and system.cost > cost:
@@ -115,7 +129,9 @@ class _System:
     correlation: float
 
 
-def _system(problem: Problem, mesh: Mesh, photo: Tensor, pose: Pose) -> _System | None:
+def _system(
+    problem: Problem, mesh: Mesh, photo: Tensor, pose: Pose, known: Tensor | None
+) -> _System | None:
     """The normal equations of the pose, exposures eliminated; None if too little is seen."""
     size = photo.shape[0], photo.shape[1]
     points = problem.points(pose, mesh)
@@ -129,6 +145,8 @@ def _system(problem: Problem, mesh: Mesh, photo: Tensor, pose: Pose) -> _System 
     whole = ~torch.nn.functional.max_pool2d((~whole)[None, None].float(), 3, 1, 1)[0, 0].bool()
     seen = visible_faces(corners, View(*size, near, far, False, "ccw", False))[0]
     whole &= seen >= 0
+    if known is not None:
+        whole &= known
     if int(whole.sum()) < LEAST:
         return None
     row, column = whole.nonzero().unbind(1)

@@ -97,10 +97,12 @@ def photo_pixels(
     weights /= weights.sum(axis=1, keepdims=True)  # perspective-correct
     attributes = shown.attributes[0].cpu().double().numpy()[found[used]]
     values = (weights[..., None] * attributes).sum(axis=1)
-    facing = values[:, 2] > 0.1
+    # What is seen is seen from outside, however a file may have wound its faces.
+    cosine = np.abs(values[:, 2])
+    facing = cosine > 0.1
     mixing = _bilinear(values[facing, :2], size)
     colour = np.asarray(photo.detach().cpu().double())[row, column][facing]
-    return PhotoPixels(mixing, colour, values[facing, 2])
+    return PhotoPixels(mixing, colour, cosine[facing])
 
 
 def barycentrics(corners: Array, row: Whole, column: Whole, height: int, width: int) -> Array:

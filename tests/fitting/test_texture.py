@@ -97,6 +97,22 @@ def test_what_stands_before_the_object_in_one_photo_does_not_count() -> None:
     assert float((again - shown[4][0][38:58, 38:58]).abs().mean()) < 0.03
 
 
+def test_faces_that_a_file_winds_the_other_way_round_are_textured_as_well() -> None:
+    truth = painted(sphere())
+    photo, mask = picture(truth, CAMERAS[1])
+    mesh = sphere()
+    assert mesh.uv_faces is not None
+    flipped = [index.clone() for index in (mesh.faces, mesh.uv_faces)]
+    for index in flipped:
+        index[::2] = index[::2].flip(-1)
+    other = replace(mesh, faces=flipped[0], uv_faces=flipped[1])
+    one, two = (
+        texture_from_photos(each, [photo], CAMERAS[1:2], [mask], size=64) for each in (mesh, other)
+    )
+    assert torch.equal(one.seen, two.seen)
+    torch.testing.assert_close(one.mesh.texture, two.mesh.texture, atol=1e-3, rtol=0)
+
+
 def test_a_pixel_is_the_mixture_of_texels_that_the_renderer_takes() -> None:
     """The mixtures of a photo, times the texels, against the renderer's own sample there."""
     truth = painted(sphere(), side=32)
