@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import tyro
 from PIL import Image
 
@@ -13,6 +14,7 @@ import backends
 import compare_softenings
 import fit_picture
 import newton_pose
+import photos_to_mesh
 import render_mesh
 import taichi_raster as tr
 import triangle
@@ -68,6 +70,22 @@ def test_a_mesh_without_texture_coordinates_is_rendered(tmp_path):
     tr.save_mesh(path, tr.box())
     render_mesh.main(render_mesh.Options(path, out=tmp_path / "out", size=16, frames=2))
     check_pictures(tmp_path / "out", "sharp.png soft.png sheet.png turntable.gif")
+
+
+def test_photos_become_a_mesh(tmp_path):
+    options = photos_to_mesh.Options(
+        out=tmp_path, photos=8, size=64, steps=6, face_count=600, cells=32, film=48
+    )
+    assert photos_to_mesh.main(options) > 0.9
+    check_pictures(tmp_path, "fit.gif")
+    found = tr.load_mesh(tmp_path / "mesh.glb")
+    assert (
+        found.texture is not None
+        and found.colour_at(
+            torch.arange(len(found.faces)), torch.full((len(found.faces), 3), 1 / 3)
+        )[:, :3].mean(0)[0]
+        > 0.5
+    )  # a yellow duck
 
 
 def test_a_picture_is_drawn_with_triangles(tmp_path, image):

@@ -7,13 +7,17 @@ after a line `<!-- not run -->` is left out.
 import importlib
 import logging
 import re
+import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import taichi_raster as tr
+import turntables
 from paths import ROOT
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
@@ -22,6 +26,10 @@ BESIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 PAGES = [*(ROOT / page for page in BESIDE), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run -->\s*\n)?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
+
+
+WITH_PHOTOS = ("README.md", "docs/tutorial.md")
+"""Pages that read the folder `toy` of photos, as their readers have one."""
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:
@@ -48,9 +56,25 @@ def same_logs() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photos of two boxes that are one body, with masks and cameras."""
+    folder = tmp_path_factory.mktemp("photos") / "toy"
+    one, two = tr.box(0.8, 0.5, 0.35), tr.box(0.3, 0.25, 0.5)
+    corner = torch.tensor([0.35, 0.3, 0.2])
+    body = tr.join([one, replace(two, vertices=two.vertices + corner)])
+    tr.save_capture(folder, turntables.capture_of(body, turntables.ALL_ROUND[::2], size=(48, 64)))
+    return folder
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
 @pytest.mark.usefixtures("same_logs", "capsys")
-def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch) -> None:
+def test_the_code_of_a_page_runs(page: Path, toy: Path, tmp_path: Path, monkeypatch) -> None:
+    if name(page) in WITH_PHOTOS:
+        shutil.copytree(toy, tmp_path / "toy")
+        quick = {"face_count": 600, "steps": 8, "cells": 32}
+        fit = tr.fit_mesh
+        monkeypatch.setattr(tr, "fit_mesh", lambda capture, **given: fit(capture, **quick | given))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name(page)])
     torch.manual_seed(0)
