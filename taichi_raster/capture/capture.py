@@ -71,11 +71,11 @@ class Photo:
             raise ValueError(f"{self.name}: has no mask; give tr.load_capture masks or a key")
         where = str(rule if isinstance(rule, Path) else self._where())
         if isinstance(rule, Path):
-            found = read_mask(rule)
+            found = read_mask(rule, self.image_size)
         elif isinstance(rule, Tensor):
             found = rule.detach().cpu().numpy()
         elif isinstance(self.picture, Path):
-            found = mask_of(self.picture, rule)
+            found = mask_of(self.picture, rule, self.image_size)
         else:
             found = rule(self._pixels().numpy())
         if found.shape != self.image_size:
@@ -95,7 +95,7 @@ class Photo:
         if isinstance(self.picture, Tensor):
             found = self.picture.detach().float()
         else:
-            found = torch.from_numpy(read_photo(self.picture))
+            found = torch.from_numpy(read_photo(self.picture, self.image_size))
         if tuple(found.shape[:2]) != self.image_size:
             raise ValueError(
                 f"{self._where()}: has {found.shape[0]} x {found.shape[1]} pixels (height x width),"

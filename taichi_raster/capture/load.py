@@ -176,7 +176,8 @@ def _check_photos(reading: Reading) -> None:
         if shot.image in seen:
             raise wrong(reading.path, shot.field, f"is the same photo as {seen[shot.image].field}")
         seen[shot.image] = shot
-        size, wanted = size_of_picture(shot.image), shot.intrinsics.image_size
+        wanted = shot.intrinsics.image_size
+        size = size_of_picture(shot.image, wanted)
         if wanted is not None and size != wanted:
             raise wrong(
                 shot.image,
@@ -215,7 +216,8 @@ def _masks(
                 )
     for shot, mask in zip(reading.shots, found, strict=True):
         assert mask is not None and shot.image is not None
-        size, wanted = size_of_picture(mask), size_of_picture(shot.image)
+        wanted = size_of_picture(shot.image, shot.intrinsics.image_size)
+        size = size_of_picture(mask, wanted)
         if size != wanted:
             raise wrong(
                 mask,

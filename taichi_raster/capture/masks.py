@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageOps
 from scipy import ndimage
 
 from taichi_raster import checks
-from taichi_raster.capture.readers.reading import PICTURES, wrong
+from taichi_raster.capture.readers.reading import PICTURES, to_be_turned, wrong
 from taichi_raster.scene.files import images
 
 _SPECK = 2e-3
@@ -94,12 +94,16 @@ class AlphaChannel:
         return photo[..., 3].astype(np.float32)
 
 
-def read_mask(path: Path) -> ndarray:
-    """A mask (H, W) in [0, 1]: grey values, labels 0 and 1, or an alpha channel."""
+def read_mask(path: Path, image_size: tuple[int, int]) -> ndarray:
+    """A mask (H, W) in [0, 1]: grey values, labels 0 and 1, or an alpha channel.
+
+    `image_size` is the photo's; see `to_be_turned`.
+    """
+    turned = to_be_turned(path, image_size)
     try:
         with Image.open(path) as opened:
             opened.load()
-            picture: Image.Image = opened
+            picture: Image.Image = ImageOps.exif_transpose(opened) if turned else opened
     except Exception as error:  # Pillow's readers raise anything
         raise wrong(path, "", f"cannot be read as a mask: {error}") from error
     if picture.mode == "P" and "transparency" not in picture.info:  # a palette of labels
@@ -117,18 +121,23 @@ def read_mask(path: Path) -> ndarray:
     return found / full
 
 
-def mask_of(path: Path, rule: AlphaChannel | ColourKey) -> ndarray:
+def mask_of(path: Path, rule: AlphaChannel | ColourKey, image_size: tuple[int, int]) -> ndarray:
     """The mask of a photo by a rule; errors name the photo."""
     try:
-        return rule(read_photo(path))
+        return rule(read_photo(path, image_size))
     except ValueError as error:
         raise wrong(path, "", str(error)) from error
 
 
-def read_photo(path: Path) -> ndarray:
-    """(H, W, 3 or 4) in [0, 1], float32."""
+def read_photo(path: Path, image_size: tuple[int, int] | None = None) -> ndarray:
+    """(H, W, 3 or 4) in [0, 1], float32.
+
+    `image_size` is its camera's, which decides about an EXIF orientation; see `to_be_turned`.
+    Without it, the photo is read upright.
+    """
+    turned = image_size is None or to_be_turned(path, image_size)
     try:
-        return images.values(images.decoded(path.read_bytes())).astype(np.float32)
+        return images.values(images.decoded(path.read_bytes(), turned)).astype(np.float32)
     except Exception as error:  # Pillow's readers raise anything
         raise wrong(path, "", f"cannot be read as a picture: {error}") from error
 

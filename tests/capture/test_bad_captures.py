@@ -62,6 +62,42 @@ def test_a_photo_that_is_replaced_later_is_noticed(tmp_path: Path) -> None:
         capture.images()
 
 
+def oriented(path: Path, orientation: int) -> None:
+    """The photo with an EXIF tag that asks viewers to turn it."""
+    with Image.open(path) as opened:
+        opened.load()
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        opened.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_photo_with_an_orientation_is_read_as_its_camera_has_it(
+    turned: bool, tmp_path: Path
+) -> None:
+    """COLMAP takes pixels as stored, OpenCV turns them: the camera's size says which it was."""
+    nerfstudio(tmp_path)
+    plain = tr.load_capture(tmp_path)[2].image()
+    path = tmp_path / "images" / "0002.png"
+    if turned:
+        with Image.open(path) as opened:
+            sideways = opened.transpose(Image.Transpose.ROTATE_90)
+        sideways.save(path)
+    oriented(path, 6)  # to be turned clockwise by 90 degrees
+    assert torch.equal(tr.load_capture(tmp_path)[2].image(), plain)
+
+
+def test_an_orientation_that_says_too_little_is_refused(tmp_path: Path) -> None:
+    nerfstudio(tmp_path)
+    oriented(tmp_path / "images" / "0002.png", 3)  # upside down: of one size in both ways
+    refused(tmp_path, r"0002.png: EXIF orientation: is 3, and nothing says .* turn its pixels")
+    (tmp_path / "bare").mkdir()
+    captures.write_photos(tmp_path / "bare" / "photos")
+    oriented(tmp_path / "bare" / "photos" / "0001.png", 8)
+    write_json(tmp_path / "bare" / "cameras.json", {"P": projections((1,) * 4)})
+    refused(tmp_path / "bare", r"0001.png: EXIF orientation: is 8, and nothing says")
+
+
 def test_one_photo_under_two_names(tmp_path: Path) -> None:
     data = transforms()
     data["frames"][3]["file_path"] = "./images/0000.png"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from taichi_raster.scene.files.images import find_beside
 from taichi_raster.scene.files.matrices_numpy import product
@@ -133,11 +133,45 @@ def size_in_file(path: Path, field: str, width: Any, height: Any) -> tuple[int, 
     return int(found[0]), int(found[1])
 
 
-def size_of_picture(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture, of which only the head is read."""
+def size_of_picture(path: Path, wanted: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) of a picture, of which only the head is read.
+
+    `wanted` is what its camera is for, if that is known; see `to_be_turned`.
+    """
+    size, _ = _head(path)
+    return (size[1], size[0]) if to_be_turned(path, wanted) else size
+
+
+def to_be_turned(path: Path, wanted: tuple[int, int] | None) -> bool:
+    """Whether a photo with an EXIF orientation is meant turned, or as it is stored.
+
+    COLMAP takes pixels as they are stored, and OpenCV turns them. So the size that the camera is
+    for decides.
+
+    Raises:
+        ValueError: naming the photo, if its size does not say.
+    """
+    size, orientation = _head(path)
+    if orientation not in range(2, 9):
+        return False
+    turned = (size[1], size[0]) if orientation >= 5 else size
+    if wanted is None or turned == size:
+        raise wrong(
+            path,
+            "EXIF orientation",
+            f"is {orientation}, and nothing says whether its camera is for the photo as stored, as "
+            "COLMAP takes it, or turned, as OpenCV does; turn its pixels (mogrify -auto-orient), "
+            "or take the tag away (exiftool -Orientation=)",
+        )
+    return wanted == turned
+
+
+def _head(path: Path) -> tuple[tuple[int, int], int]:
+    """(height, width) as stored, and the EXIF orientation."""
     try:
         with Image.open(path) as picture:
-            return picture.height, picture.width
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+            return (picture.height, picture.width), orientation
     except Exception as error:  # Pillow's readers raise anything
         raise wrong(path, "", f"cannot be read as a picture: {error}") from error
 

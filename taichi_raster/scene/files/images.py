@@ -9,21 +9,23 @@ from urllib.parse import unquote
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from taichi_raster.scene.files.soup import Notes
 
 
-def decoded(data: bytes) -> ndarray:
+def decoded(data: bytes, upright: bool = False) -> ndarray:
     """(H, W, 3 or 4): uint8, uint16 or floats in [0, 1]; 4 channels if the image has alpha.
+
+    As stored, or turned as its EXIF orientation asks for.
 
     Raises:
         OSError, ValueError: if Pillow cannot read it.
     """
     with Image.open(io.BytesIO(data)) as opened:
         opened.load()
-        picture: Image.Image = opened
+        picture: Image.Image = ImageOps.exif_transpose(opened) if upright else opened
     if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow may hold in 32
         grey = np.asarray(picture).astype(np.int64).clip(0, 65535).astype(np.uint16)
         return grey[..., None].repeat(3, axis=-1)
