@@ -26,7 +26,7 @@ from taichi_raster.kernels.rows import AREA, INTEGERS, NUMBERS
 from taichi_raster.kernels.tile_order import TileOrder
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
-from taichi_raster.runtime.layout import RUNS, EarlyStop
+from taichi_raster.runtime.layout import RUNS, EarlyStop, Part
 from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.variant import Variant
 
@@ -55,21 +55,20 @@ class Composite:
 
     Attributes:
         call: the call.
-        alpha, alpha_x: the sums for alpha, whose tiles list the same faces, and their inputs.
+        alpha: the sums for alpha, whose tiles list the same faces.
         found: what the forward pass leaves.
     """
 
     call: Call
     alpha: PixelSums
-    alpha_x: Tensor
     found: Found = field(default_factory=Found)
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
-        return (self.alpha_x,)
+        return ()
 
     def keeping(self, kept: tuple[Tensor, ...]) -> Composite:
-        return replace(self, alpha_x=kept[0])
+        return self
 
     def forward(self, x: Tensor, texels: Tensor | None) -> tuple[Tensor, Tensor]:
         return on_engine(_forward, self, x, texels), x.new_empty(0)
@@ -104,10 +103,14 @@ class Composite:
         return first[0] + second[0], of_texels
 
     def renewed(self) -> Composite:
-        raise NotImplementedError(
-            "torch.vmap over the scene is not available for OverDepth: put the mapped axis into "
-            "the batch"
-        )
+        return Composite(self.call, self.alpha.renewed())
+
+    def alpha_x(self, x: Tensor) -> Tensor:
+        """The inputs of the sums for alpha: x without attributes."""
+        sizes = self.call.sizes
+        begin = sizes[Part.VERTICES]
+        end = begin + sizes[Part.CORNERS] + sizes[Part.UV]
+        return torch.cat([x[:begin], x[end : self.call.x_size]])
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -128,7 +131,7 @@ class Listed:
 
     @staticmethod
     def of(work: Composite, x: Tensor, texels: Tensor | None) -> Listed:
-        listing = fragment_list(work.alpha, work.alpha_x, EarlyStop.PRODUCT)
+        listing = fragment_list(work.alpha, work.alpha_x(x), EarlyStop.PRODUCT)
         values = FragmentValues(work.call, listing.entries, listing.begin, by_autodiff())
         return Listed(values, values.forward(x, texels)[0], listing, work.call.pixels)
 
@@ -208,9 +211,10 @@ def _place(current: Engine, work: Composite, x: Tensor, texture: Texture | None)
     """Bring tile lists, sorted by depth, and inputs onto the device."""
     call, fields = work.call, current.scratch
     fields.reserve(y=(1 + call.variant.channels) * call.pixels + MARGIN)
-    current.load(work.alpha.call, work.alpha.ticket, work.alpha_x, work.alpha.background)
+    of_alpha = work.alpha_x(x)
+    current.load(work.alpha.call, work.alpha.ticket, of_alpha, work.alpha.background)
     if current.sorted != work.alpha.ticket:
-        _sort(current, work.alpha.call, work.alpha_x)
+        _sort(current, work.alpha.call, of_alpha)
         current.sorted = work.alpha.ticket
     current.place_inputs(call, x, call.pixels, texture)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from taichi_raster import checks
 from taichi_raster.depth.base import DepthSoftness
-from taichi_raster.depth.softmax import SoftmaxDepth
+from taichi_raster.depth.over import OverDepth
 from taichi_raster.render.soft import SoftRasterizer
 from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.edge import EdgeSoftness
@@ -36,7 +36,7 @@ class Softening(nn.Module):
     Args:
         edge: the edge softness. Of a `TabulatedSoftness`, the original is kept as `edge`, and the
             table's layout as `table`; it renders and is saved by that table.
-        depth: the depth softness; by default `SoftmaxDepth`. Its depths are in units of the
+        depth: the depth softness; by default `OverDepth`. Its depths are in units of the
             renderer's [near, far].
         alpha: the T-conorm; by default the probabilistic one.
         lr: the learning rate that it was learned with: a `Schedule`, a positive number, or None.
@@ -73,7 +73,7 @@ class Softening(nn.Module):
         self.table = edge.table if isinstance(edge, TabulatedSoftness) else None
         self.edge = edge.edge if isinstance(edge, TabulatedSoftness) else edge
         self.depth = checks.instance(
-            "depth", SoftmaxDepth() if depth is None else depth, DepthSoftness
+            "depth", OverDepth() if depth is None else depth, DepthSoftness
         )
         self.alpha = checks.instance("alpha", TConorm() if alpha is None else alpha, TConorm)
         self.lr = None if lr is None else as_schedule("lr", lr)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from taichi_raster import checks
 from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours
 from taichi_raster.depth.over import OverDepth, PixelFragments, mean, weighted_sums
-from taichi_raster.depth.softmax import SoftmaxDepth
 from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.autograd import Evaluate
 from taichi_raster.engine.composite import Composite
@@ -47,17 +46,18 @@ class SoftRasterizer(nn.Module):
     With a_k = F(d_k / scale) the coverage of face k at a pixel and z_k its depth there,
 
         alpha  = 1 - prod_k (1 - a_k)                                      (for the default `alpha`)
-        colour = (sum_k a_k psi_k c_k + psi_b background) / (sum_k a_k psi_k + psi_b)
+        colour = alpha (sum_k a_k psi_k c_k) / (sum_k a_k psi_k) + (1 - alpha) background
 
-    with psi = exp(z_norm / gamma) for `SoftmaxDepth` (Liu et al., ICCV 2019; Wu et al., EGSR 2024).
-    For `OverDepth`, psi_k is the transmittance of the fragments in front of k, and alpha times the
-    mean of the c_k is composited over the background.
+    with psi_k the transmittance of the fragments in front of k, for the default `OverDepth`. For
+    `SoftmaxDepth` (Liu et al., ICCV 2019; Wu et al., EGSR 2024), psi = exp(z_norm / gamma), and
+
+        colour = (sum_k a_k psi_k c_k + psi_b background) / (sum_k a_k psi_k + psi_b)
 
     Args:
         image_size: pixels, positive: one number, or (height, width).
         edge: the edge softness; by default a logistic of scale 0.05.
-        depth: the depth softness: `SoftmaxDepth`, `HardDepth`, `DistributionDepth`, `MLPDepth`,
-            `OverDepth`.
+        depth: the depth softness: `OverDepth` (the default, in a hard order), `SoftmaxDepth`,
+            `HardDepth`, `DistributionDepth`, `MLPDepth`.
         alpha: how coverages combine: a `TConorm`.
         background: a number, C numbers, or a tensor: 0-d, (C,), or an image (H, W, C) or
             (B, H, W, C). A tensor may require grad.
@@ -110,7 +110,7 @@ class SoftRasterizer(nn.Module):
         super().__init__()
         self.image_size = checks.image_size(image_size)
         edge = Distribution("logistic") if edge is None else edge
-        depth = SoftmaxDepth() if depth is None else depth
+        depth = OverDepth() if depth is None else depth
         alpha = TConorm() if alpha is None else alpha
         self.edge = checks.instance("edge", edge, EdgeSoftness)
         self.depth = checks.instance("depth", depth, DepthSoftness)
@@ -311,24 +311,36 @@ class SoftRasterizer(nn.Module):
             return
         name = type(self.depth).__name__
         if self.barycentrics == "clipped":
-            raise ValueError(f"barycentrics: 'clipped' is not for {name}, which knows 'nearest'")
+            raise ValueError(
+                f"barycentrics: 'clipped' is not for {name}, which knows 'nearest'; take another "
+                "depth, such as SoftmaxDepth()"
+            )
         if self.unclipped_alpha:
-            raise ValueError(f"unclipped_alpha: not for {name}, whose colours go by alpha")
+            raise ValueError(
+                f"unclipped_alpha: not for {name}, whose colours go by alpha; take another depth, "
+                "such as SoftmaxDepth()"
+            )
 
     def _refuse_mapped(
         self, x: Tensor, depth: DepthState, floor: Tensor, by_fragments: bool
     ) -> None:
         """Refuse `torch.vmap` where it is not available."""
-        if by_fragments and (transforms.is_vmapped(x) or transforms.is_vmapped(depth.gamma)):
+        listed = by_fragments and not self._by_tiles()
+        if listed and (transforms.is_vmapped(x) or transforms.is_vmapped(depth.gamma)):
             raise NotImplementedError(
-                f"torch.vmap over the scene is not available for {type(self.depth).__name__}: put "
-                "the mapped axis into the batch"
+                f"torch.vmap over the scene is not available for {type(self.depth).__name__} in a "
+                "soft order, nor on a GPU: put the mapped axis into the batch"
             )
         if transforms.is_vmapped(floor):
             raise NotImplementedError(
                 "torch.vmap over the background's depth or weight is not available: put the "
                 "mapped axis into the batch (background_z of shape (B,))"
             )
+
+    def _by_tiles(self) -> bool:
+        """Whether fragments are composed tile by tile, without a list of them."""
+        hard = isinstance(self.depth, OverDepth) and self.depth.gamma is None
+        return hard and not engine().on_gpu and not by_autodiff()
 
     def _of_fragments(
         self,
@@ -346,9 +358,8 @@ class SoftRasterizer(nn.Module):
         call, packed, texels = pack(
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
-        by_tiles = depth.gamma is None and not engine().on_gpu and not by_autodiff()
-        if by_tiles:
-            return mean(Evaluate.apply(packed, texels, Composite(call, sums, x.detach()))[0])
+        if self._by_tiles():
+            return mean(Evaluate.apply(packed, texels, Composite(call, sums))[0])
         # In a soft order no fragment is surely hidden.
         stop = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
         listing = fragment_list(sums, x.detach(), stop)

@@ -258,7 +258,7 @@ def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^unclipped_alpha: .*OverDepth"):
         tr.SoftRasterizer(8, depth=tr.OverDepth(), unclipped_alpha=True)
     for option in ({"barycentrics": "clipped"}, {"unclipped_alpha": True}):
-        renderer = tr.SoftRasterizer(8, **option)
+        renderer = tr.SoftRasterizer(8, depth=tr.SoftmaxDepth(), **option)
         renderer.depth = tr.OverDepth()
         with pytest.raises(ValueError, match=f"^{next(iter(option))}: "):
             renderer(*scene(0))

@@ -18,7 +18,7 @@ CPU = pytest.mark.runs_on(arch="cpu")
 SIZE = 9
 
 RENDERERS: dict[str, Callable[[], Any]] = {
-    "softmax": lambda: tr.SoftRasterizer(SIZE),
+    "softmax": lambda: tr.SoftRasterizer(SIZE, depth=tr.SoftmaxDepth()),
     "over": lambda: tr.SoftRasterizer(SIZE, depth=tr.OverDepth()),
     "soft order": lambda: tr.SoftRasterizer(SIZE, depth=tr.OverDepth(0.1)),
     "sharp": lambda: tr.SharpRasterizer(SIZE),
@@ -134,8 +134,9 @@ def test_textures_of_any_layout_and_of_one_texel_are_right(name: str, dtype: tor
 
 @CPU
 @pytest.mark.runs_on(precision="f64")
-def test_torch_maps_over_textures_one_by_one(dtype: torch.dtype) -> None:
-    renderer = RENDERERS["softmax"]()
+@pytest.mark.parametrize("name", ["softmax", "over"])
+def test_torch_maps_over_textures_one_by_one(name: str, dtype: torch.dtype) -> None:
+    renderer = RENDERERS[name]()
     several = torch.cat([texture(dtype, seed) for seed in range(3)])
     vertices = faces(dtype).requires_grad_()
 

@@ -66,7 +66,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 
 RENDERERS = {
-    "softmax": lambda: tr.SoftRasterizer(16, background=(0.1, 0.2, 0.3)),
+    "softmax": lambda: tr.SoftRasterizer(16, depth=tr.SoftmaxDepth(), background=(0.1, 0.2, 0.3)),
     "in order": lambda: tr.SoftRasterizer(16, depth=tr.OverDepth()),
     "softly in order": lambda: tr.SoftRasterizer(16, depth=tr.OverDepth(0.1)),
     "sharp": lambda: tr.SharpRasterizer(16),

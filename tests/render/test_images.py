@@ -139,12 +139,13 @@ def test_the_defaults_are_those_of_the_docstring(dtype: torch.dtype) -> None:
         attributes,
         edge=twin.logistic,
         scale=0.05,
-        gamma=1e-2,
-        background_z=2e-3,
+        gamma=None,
+        over=True,
         view=twin.View(image_size=(12, 12), near=0.1, far=100.0, threshold=1e-6),
     )
-    # gamma = 0.01 amplifies a rounding of z_norm a hundredfold
-    assert (image.double() - expected).abs().max() < 10 * tolerance(dtype)
+    # What at most a thousandth of the light reaches is left out.
+    assert (image.double() - expected).abs().max() < 1e-3
+    assert (image.double() - expected)[..., -1].abs().max() < 10 * tolerance(dtype)
 
 
 def test_batch_items_do_not_see_each_other(dtype: torch.dtype) -> None:

@@ -19,7 +19,7 @@ SIZE = 12
 HARD = tr.Distribution("uniform", 1e-9)
 
 RENDERERS: dict[str, Callable[..., Any]] = {
-    "softmax": lambda **o: tr.SoftRasterizer(SIZE, HARD, **o),
+    "softmax": lambda **o: tr.SoftRasterizer(SIZE, HARD, tr.SoftmaxDepth(), **o),
     "nearest": lambda **o: tr.SoftRasterizer(SIZE, HARD, tr.HardDepth(), **o),
     "over": lambda **o: tr.SoftRasterizer(SIZE, HARD, tr.OverDepth(), **o),
     "soft order": lambda **o: tr.SoftRasterizer(SIZE, HARD, tr.OverDepth(0.01), **o),

@@ -219,9 +219,10 @@ def render(
     gamma: Tensor | float | None,
     background_z: Tensor | float = 2e-3,
     background: Tensor | float = 0.0,
+    over: bool = False,
     view: View = View(),
 ) -> Tensor:
-    """(B,F,3,3), (B,F,3,C) -> (B,H,W,C+1). ``gamma=None`` is hard depth."""
+    """(B,F,3,3), (B,F,3,C) -> (B,H,W,C+1). ``gamma=None`` is hard depth, or `composited`."""
     if view.antialias > 1:
         n, (height, width) = view.antialias, view.image_size
         finer = View(**{**vars(view), "image_size": (n * height, n * width), "antialias": 1})
@@ -233,6 +234,7 @@ def render(
             gamma=gamma,
             background_z=background_z,
             background=background,
+            over=over,
             view=finer,
         )
         blocks: Tensor = fine.unflatten(2, (width, n)).unflatten(1, (height, n))
@@ -251,7 +253,10 @@ def render(
 
     c = attributes_at(pair, face_vertices, face_attributes, view.perspective_correct)
     background = torch.as_tensor(background, dtype=c.dtype).expand(c.shape[-1])
-    if gamma is None:
+    if over:
+        coverage = torch.where(counts, log_f, -math.inf).exp()
+        colour = composited(pair, coverage, c) + (1 - alpha[..., None]) * background
+    elif gamma is None:
         colour = nearest_inside(pair, counts, c, background)
     else:
         gamma = per_instance(gamma, face_vertices, 3)
@@ -272,3 +277,12 @@ def nearest_inside(pair: Pairs, counts: Tensor, c: Tensor, background: Tensor) -
         -2
     )
     return torch.where(hit.any(-1, keepdim=True), colour, background)
+
+
+def composited(pair: Pairs, coverage: Tensor, c: Tensor) -> Tensor:
+    """Porter and Duff's *over*: (B,H,W,C), front to back in the order of the pixel's depths."""
+    order = pair.z.argsort(-1)
+    a = coverage.gather(-1, order)
+    through = torch.cumprod(1 - a, -1)
+    before = torch.cat([torch.ones_like(a[..., :1]), through[..., :-1]], -1)
+    return ((a * before)[..., None] * c.gather(-2, order[..., None].expand_as(c))).sum(-2)
