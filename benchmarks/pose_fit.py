@@ -64,7 +64,7 @@ class Options:
     steps: int = 60
     finer: int = 0
     first: float | None = None
-    pixels: float = 2.0
+    pixels: float = 1.0
     only: tuple[str, ...] = ("coarse", "in all", "constant")
     seed: int = 0
 

@@ -202,8 +202,11 @@ def _vjp(current: Engine, work: Composite, x: Tensor, texels: Tensor | None, v: 
         _run(current, CompositeVJP, call, call.variant, work.found.room)
 
     found = current.with_shared_sums(CompositeVJP, call, x, runs, launch)
-    of_faces = fields.views[fields.strips][:total].reshape(runs, call.x_size)
-    found.numpy()[:] += of_faces.sum(axis=0)  # over runs, in a fixed order
+    if fields.views:
+        strips = fields.views[fields.strips][:total]
+    else:
+        strips = transfer.read(fields, fields.strips, x, total).numpy()
+    found.numpy()[:] += strips.reshape(runs, call.x_size).sum(axis=0)  # in a fixed order
     return found, current.of_texels(call, texture)
 
 

@@ -38,7 +38,7 @@ def coarse_size(
     image_size: int | tuple[int, int],
     scale: float | Float[Tensor, "*B"] | Schedule,
     progress: float | Float[Tensor, "*B"] | None = None,
-    pixels: float = 2.0,
+    pixels: float = 1.0,
     smallest: int = 16,
 ) -> tuple[int, int]:
     """The size to draw at for a softness of this scale: the largest at which it spans few pixels.
@@ -63,7 +63,7 @@ def coarse_size(
 
     Example:
         >>> coarse_size(256, 0.1)
-        (40, 40)
+        (20, 20)
     """
     height, width = checks.image_size(image_size)
     pixels = checks.positive("pixels", pixels)

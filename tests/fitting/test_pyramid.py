@@ -47,11 +47,11 @@ def test_a_scale_spans_few_pixels_in_the_largest_size_for_which_it_does(
 def test_a_size_follows_a_schedule_and_the_sharpest_of_a_batch() -> None:
     scale = tr.Geometric(0.2, 0.25 / 128)
     sizes = [min(tr.coarse_size((480, 640), scale, i / 10)) for i in range(11)]
-    assert sizes == sorted(sizes) and sizes[0] == 20 and sizes[-1] == 480
+    assert sizes == sorted(sizes) and sizes[0] == 16 and sizes[-1] == 480
     assert tr.coarse_size((480, 640), scale) == (480, 640)  # at the end
-    assert tr.coarse_size(256, torch.tensor([0.1, 0.05])) == tr.coarse_size(256, 0.05) == (80, 80)
+    assert tr.coarse_size(256, torch.tensor([0.1, 0.05])) == tr.coarse_size(256, 0.05) == (40, 40)
     both = tr.Geometric(torch.tensor([0.2, 0.1]), torch.tensor([0.01, 0.01]))
-    assert tr.coarse_size(256, both, torch.tensor([0.0, 0.0])) == (40, 40)
+    assert tr.coarse_size(256, both, torch.tensor([0.0, 0.0])) == (20, 20)
 
 
 # Averages -----------------------------------------------------------------------------------------

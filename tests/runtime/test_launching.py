@@ -54,13 +54,17 @@ def test_a_view_of_a_field_follows_it_when_it_grows() -> None:
     assert len(scratch.views) == sum(map(len, scratch._fields.values())) + 1
 
 
-def gradient_and_image(size: int = 40) -> tuple[Tensor, Tensor]:
+def gradient_and_image(
+    size: int = 40, depth: tr.DepthSoftness | None = None
+) -> tuple[Tensor, Tensor]:
     mesh = tr.icosphere(2, 0.7)
     camera = tr.PerspectiveCamera(tr.orbit(2.7, 20.0, torch.tensor([0.0, 40.0])), fov=42.0)
     faces = tr.gather_faces(camera.project(mesh.vertices[None].float()), mesh.faces)
     faces.requires_grad_()
     colours = torch.rand(faces.shape, generator=torch.Generator().manual_seed(0))
-    renderer = tr.SoftRasterizer(size, tr.Distribution("logistic", 0.02), near=1.0, far=5.0)
+    edge = tr.Distribution("logistic", 0.02)
+    depth = tr.SoftmaxDepth() if depth is None else depth
+    renderer = tr.SoftRasterizer(size, edge, depth, near=1.0, far=5.0)
     image = renderer(faces, colours)
     (gradient,) = torch.autograd.grad(image.square().sum(), faces)
     return gradient, image.detach()
@@ -71,10 +75,13 @@ def assert_same_bits(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tenso
     assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
 
 
-def test_copies_by_kernels_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = gradient_and_image()
+@pytest.mark.parametrize("depth", [tr.SoftmaxDepth(), tr.OverDepth()], ids=["softmax", "over"])
+def test_copies_by_kernels_give_the_same_bits(
+    depth: tr.DepthSoftness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = gradient_and_image(depth=depth)
     monkeypatch.setattr(engine().scratch, "views", {})
-    assert_same_bits(gradient_and_image(), expected)
+    assert_same_bits(gradient_and_image(depth=depth), expected)
 
 
 @pytest.mark.parametrize("bands", [2, 5])
