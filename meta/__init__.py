@@ -27,7 +27,10 @@ from meta.evaluation.stats import (
     rich_table,
     summarise,
 )
+from meta.inner.measures import Measures
 from meta.inner.method import Method
+from meta.inner.mixture import Mixture, MixtureBatch, Part
+from meta.inner.policy_method import PolicyMethod, softening_method
 from meta.inner.protocol import (
     MeasuredBatch,
     OutlinedBatch,
@@ -67,13 +70,18 @@ __all__ = [
     "InnerRun",
     "Learnable",
     "MeasuredBatch",
+    "Measures",
     "Method",
+    "Mixture",
+    "MixtureBatch",
     "Momentum",
     "OnlineRun",
     "OuterGradient",
     "OuterLoss",
     "OuterTrainer",
     "OutlinedBatch",
+    "Part",
+    "PolicyMethod",
     "Problem",
     "Rung",
     "Shard",
@@ -108,6 +116,7 @@ __all__ = [
     "online_gradient",
     "pes_gradient",
     "rich_table",
+    "softening_method",
     "summarise",
     "trajectory",
     "truncated_gradient",

@@ -62,6 +62,7 @@ with fast_import.quickly():
     from taichi_raster.fitting.texture import TextureFit, fit_texture, texture_from_photos
     from taichi_raster.fitting.unwrapping import unwrap
     from taichi_raster.presets import published
+    from taichi_raster.presets.policy import SofteningPolicy, load_policy, save_policy
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
     from taichi_raster.presets.softening import Softening
@@ -179,6 +180,7 @@ __all__ = [
     "SmoothOffsets",
     "SoftRasterizer",
     "Softening",
+    "SofteningPolicy",
     "SoftmaxDepth",
     "Step",
     "SurfaceTexture",
@@ -217,6 +219,7 @@ __all__ = [
     "load_camera",
     "load_capture",
     "load_mesh",
+    "load_policy",
     "load_softening",
     "load_softness",
     "look_at",
@@ -240,6 +243,7 @@ __all__ = [
     "sampled_picture",
     "save_capture",
     "save_mesh",
+    "save_policy",
     "save_softening",
     "save_softness",
     "shade_flat",

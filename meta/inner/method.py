@@ -47,6 +47,10 @@ class Method(nn.Module):
         self.lr = lr
         self.steps = steps
 
+    def begin(self, task: TaskBatch, params: Float[Tensor, "B ..."]) -> Any:
+        """The state before the first step, from the unknowns `params`: the update rule's."""
+        return self.rule.init(params)
+
     def forward(
         self,
         task: TaskBatch,

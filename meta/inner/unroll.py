@@ -34,7 +34,7 @@ class InnerRun:
     """Final unknowns (B, ...), and the loss of each instance before each step, (T, B).
 
     A run can stop early, after `step` of the method's steps; `unroll(after=...)` resumes it.
-    `state` is the update rule's.
+    `state` is the method's (see `Method.begin`).
     """
 
     params: Float[Tensor, "B ..."]
@@ -96,7 +96,7 @@ def unroll(
         raise ValueError(f"until must lie in [{begin + 1}, {method.steps}], got {until}")
     if after is None:
         unknowns = task.start().detach()
-        state = method.rule.init(unknowns)
+        state = method.begin(task, unknowns)
     else:
         unknowns, state = after.params, after.state
         unknowns = unknowns if create_graph and unknowns.requires_grad else unknowns.detach()

@@ -22,18 +22,11 @@ from torch import Tensor
 
 from taichi_raster.depth.over import OverDepth
 from taichi_raster.fitting.start import scene_distance
+from taichi_raster.presets.policy import CONORM, FALL, GAMMA, HELD, REACH, SHARPEST, WIDEST
 from taichi_raster.presets.softening import Softening
 from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.edge import Distribution
 from taichi_raster.softness.schedule import Geometric, Schedule
-
-_REACH = 0.3  # the first scale of a Gaussian, as a share of the distance
-_WIDEST = 0.12  # NDC: softer than this, pictures say too little
-_SHARPEST = 0.15  # pixels: the last scale
-_HELD = 0.85  # of the progress: up to there, a step is as long as the scale
-_FALL = 0.1  # the last step, as a share of the last scale
-_CONORM = 1.2  # p of the Yager T-conorm: between adding coverages up (1) and the probabilistic one
-_GAMMA = (0.3, 0.045)  # of the order in depth, in units of the depth range
 
 
 def untuned_softening(
@@ -62,12 +55,12 @@ def untuned_softening(
     """
     distance = scene_distance(drawn, target, views).double()
     pixel = 2 / min(drawn.shape[1:])
-    first = (_REACH * distance).clamp(min=pixel, max=max(pixel, _WIDEST))
-    scale = Geometric(first, torch.full_like(first, _SHARPEST * pixel))
+    first = (REACH * distance).clamp(min=pixel, max=max(pixel, WIDEST))
+    scale = Geometric(first, torch.full_like(first, SHARPEST * pixel))
     return Softening(
         Distribution("gaussian", scale),
-        OverDepth(Geometric(*_GAMMA)),
-        TConorm("yager", _CONORM),
+        OverDepth(Geometric(*GAMMA)),
+        TConorm("yager", CONORM),
         _ScaleSteps(scale),
     )
 
@@ -85,7 +78,7 @@ class _ScaleSteps(Schedule):
 
     def forward(self, u: Tensor) -> Tensor:
         """The step at progress `u`."""
-        share = ((u - _HELD) / (1 - _HELD)).clamp(0, 1)
+        share = ((u - HELD) / (1 - HELD)).clamp(0, 1)
         found: Tensor = self.scale(u)
-        step: Tensor = found * torch.exp(math.log(_FALL) * share).to(found)
+        step: Tensor = found * torch.exp(math.log(FALL) * share).to(found)
         return step

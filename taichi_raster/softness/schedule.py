@@ -125,19 +125,32 @@ class Knots(Schedule):
         self.register_buffer("positions", places)
 
     def forward(self, u: Tensor) -> Tensor:
-        last = len(self.positions) - 1
-        u = parameters.to_like(u, self.positions)
-        if last == 0:
-            return self.log_values[..., 0].exp()
-        right = torch.searchsorted(self.positions, u.detach().contiguous()).clamp(1, last)
-        left = right - 1
-        before, after = _picked(self.positions, left), _picked(self.positions, right)
-        t = ((u - before) / (after - before)).clamp(0, 1)
-        low, high = _picked(self.log_values, left), _picked(self.log_values, right)
-        return torch.exp(low + (high - low) * t.to(low))
+        return interpolated(self.log_values, self.positions, u).exp()
 
     def extra_repr(self) -> str:
         return f"knots={len(self.positions)}"
+
+
+def interpolated(
+    values: Float[Tensor, "*B K"], positions: Float[Tensor, " K"], u: Float[Tensor, "*B"]
+) -> Float[Tensor, "*B"]:
+    """Linear between knots; constant before the first and behind the last one.
+
+    Args:
+        values: (K,) or (B, K), at the knots.
+        positions: (K,) ascending.
+        u: 0-d or (B,).
+    """
+    last = len(positions) - 1
+    u = parameters.to_like(u, positions)
+    if last == 0:
+        return values[..., 0]
+    right = torch.searchsorted(positions, u.detach().contiguous()).clamp(1, last)
+    left = right - 1
+    before, after = _picked(positions, left), _picked(positions, right)
+    t = ((u - before) / (after - before)).clamp(0, 1)
+    low, high = _picked(values, left), _picked(values, right)
+    return low + (high - low) * t.to(low)
 
 
 def _picked(values: Tensor, index: Tensor) -> Tensor:

@@ -1,0 +1,102 @@
+"""The method that solves any family by a softening policy, with nothing tuned for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+import taichi_raster as tr
+from meta.inner.measures import measured
+from meta.inner.method import Method
+from meta.inner.protocol import Progress, TaskBatch
+from meta.inner.updates import Adam, ImageSteps, UpdateRule, rule_for
+from taichi_raster.presets.policy import SofteningPolicy
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """The update rule's state, and what was measured at the start, (B,) each."""
+
+    rule: Any
+    distance: Tensor
+    pixel: Tensor
+
+
+class PolicyMethod(Method):
+    """A policy chooses softness and step, from what is measured at the start of each instance.
+
+    Its learnable parameters are the policy's, with names that begin with "renderer.".
+
+    Args:
+        policy: chooses; see `tr.SofteningPolicy`.
+        family: what has the renderer of its tasks: any `StudyFamily`, or a `Mixture`.
+        steps: inner steps T, at least 1.
+        rule: an update rule whose steps are measured in the picture.
+    """
+
+    def __init__(
+        self,
+        policy: SofteningPolicy,
+        family: Any,
+        steps: int,
+        rule: UpdateRule | None = None,
+    ) -> None:
+        if not isinstance(policy, SofteningPolicy):
+            raise TypeError(f"policy: expected a SofteningPolicy, got {type(policy).__name__}")
+        if not hasattr(family, "renderer"):
+            raise TypeError(f"family: {type(family).__name__} has no renderer(edge, depth, alpha)")
+        # Steps are the policy's, too: there is no learning rate beside it.
+        rule = rule or ImageSteps(Adam(betas=tr.ImageSteps.BETAS))
+        super().__init__(policy, rule, nn.Identity(), steps)
+        self.family = family
+
+    def begin(self, task: TaskBatch, params: Float[Tensor, "B ..."]) -> PolicyState:
+        """Measure the start."""
+        found = measured(task, params)
+        return PolicyState(self.rule.init(params), found.distance, found.pixel)
+
+    def forward(
+        self,
+        task: TaskBatch,
+        params: Float[Tensor, "B ..."],
+        state: PolicyState,
+        progress: Progress,
+        create_graph: bool = False,
+    ) -> tuple[Float[Tensor, "B ..."], PolicyState, Float[Tensor, " B"]]:
+        """As `Method.forward`."""
+        policy = self.renderer
+        assert isinstance(policy, SofteningPolicy)
+        u = torch.as_tensor(progress, dtype=torch.float64)
+        chosen = policy.at(u, state.distance, state.pixel)
+        renderer = self.family.renderer(
+            tr.Distribution("gaussian", chosen.scale),
+            tr.OverDepth(chosen.gamma),
+            tr.TConorm("yager", chosen.p),
+        )
+        loss = task.loss(params, renderer, progress)
+        (grad,) = torch.autograd.grad(loss.sum(), params, create_graph=create_graph)
+        rule = rule_for(self.rule, task)
+        params, rule_state = rule.step(params, grad, state.rule, chosen.eta)
+        return params, PolicyState(rule_state, state.distance, state.pixel), loss
+
+
+def softening_method(
+    softening: SofteningPolicy, family: Any, steps: int, rule: UpdateRule | None = None
+) -> PolicyMethod:
+    """The method that solves tasks of `family` by one softening for all problems, untuned.
+
+    Args:
+        softening: a policy, as `tr.SofteningPolicy()`.
+        family: any `StudyFamily` whose batches are `OutlinedBatch`, or a `Mixture` of such.
+        steps: inner steps, at least 1.
+        rule: an update rule; by default `ImageSteps` of an Adam with `tr.ImageSteps.BETAS`.
+
+    Example:
+        >>> method = softening_method(tr.SofteningPolicy(), Pose(), steps=60)
+        >>> errors = evaluate(method, Pose(), 64).errors
+    """
+    return PolicyMethod(softening, family, steps, rule)

@@ -1,0 +1,247 @@
+"""A softening that measures its problem, with everything about it a parameter that can be learned.
+
+    policy = SofteningPolicy()                          # all zeros: `untuned_softening`, by hand
+    softening = policy.softening(mask, target_mask)     # measured from two masks
+    step = policy.at(0.3, distance, pixel)              # scale, gamma, p and eta at one progress
+
+All parameters are deviations from the softening that was found by hand. They are logarithms, so
+that 0.1 means ten percent anywhere. What they multiply is in units of the picture: the distance
+that outlines have to travel, and the size of a pixel. So they mean the same in every problem.
+
+With feedback, scale, gamma and eta also depend on what the descent shows, for each item by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from taichi_raster import checks
+from taichi_raster.depth.over import OverDepth
+from taichi_raster.fitting.start import scene_distance
+from taichi_raster.presets.softening import Softening
+from taichi_raster.softness import archive
+from taichi_raster.softness.conorm import TConorm
+from taichi_raster.softness.edge import Distribution
+from taichi_raster.softness.schedule import Schedule, interpolated
+
+REACH = 0.3  # the first scale of a Gaussian, as a share of the distance
+WIDEST = 0.12  # NDC: softer than this, pictures say too little
+SHARPEST = 0.15  # pixels: the last scale
+HELD = 0.85  # of the progress: up to there, a step is as long as the scale
+FALL = 0.1  # the last step, as a share of the last scale
+CONORM = 1.2  # p of the Yager T-conorm: between adding coverages up (1) and the probabilistic one
+GAMMA = (0.3, 0.045)  # of the order in depth, in units of the depth range
+
+SIGNALS = ("remaining", "behind", "mismatch", "loss", "agreement")
+"""What a descent shows, (B, 5), each of order 1; see `meta.inner.signals`."""
+
+_COURSE = 5  # equal parts of the progress, in each of which the scale falls by a share
+_STEPS = (0.0, 0.2, 0.4, 0.6, 0.75, HELD, 1.0)  # knots of the step
+_ORDER = (0.0, 0.5, 1.0)  # knots of gamma
+_ENDS = (0.0, 1.0)  # knots of p
+_UNITS = 6
+_MOST = 1.5  # the logarithm of the largest factor of feedback
+_TYPICAL = 0.05  # NDC: a first scale in the middle of what occurs
+_FORMAT = "taichi_raster.policy/1"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a policy chooses for one step, (B,) each; see `SofteningPolicy.at`."""
+
+    scale: Float[Tensor, " B"]
+    gamma: Float[Tensor, " B"]
+    p: Float[Tensor, " B"]
+    eta: Float[Tensor, " B"]
+
+
+class SofteningPolicy(nn.Module):
+    """Chooses scale, gamma, p and eta at any progress, from what was measured.
+
+    Args:
+        feedback: whether they also depend on `SIGNALS`, by a network of six units. Its output is
+            zero at first, whatever the signals are.
+        seed: of the network's first layer.
+
+    Attributes:
+        start: (5,) of the first scale as a share of the distance, of its least (a pixel) and its
+            largest value, of the last scale, and of how the step depends on the first scale.
+        course: (5,) of the share of the way, in logarithms, that the scale falls in each fifth.
+        steps: (7,) of the step as a multiple of the scale, at knots of the progress.
+        order: (3,) of gamma, at its start, middle and end.
+        join: (2,) of the T-conorm's p, at the start and the end.
+        units, gains: (6, 7) and (3, 6), the network of the feedback.
+        card: how it was learned; empty for one that was not.
+
+    With `torch.func.functional_call` each may have a batch dimension in front, a policy an item.
+
+    Raises:
+        TypeError: unless `feedback` is a bool.
+    """
+
+    def __init__(self, feedback: bool = False, seed: int = 0) -> None:
+        super().__init__()
+        self.start = _zeros(5)
+        self.course = _zeros(_COURSE)
+        self.steps = _zeros(len(_STEPS))
+        self.order = _zeros(len(_ORDER))
+        self.join = _zeros(len(_ENDS))
+        self.card: dict[str, Any] = {}
+        self.has_feedback = checks.flag("feedback", feedback)
+        if self.has_feedback:
+            generator = torch.Generator().manual_seed(seed)
+            inputs = len(SIGNALS) + 2
+            first = torch.randn(_UNITS, inputs, generator=generator, dtype=torch.float64)
+            self.units = nn.Parameter(first / math.sqrt(inputs))
+            self.gains = _zeros(3, _UNITS)
+
+    def at(
+        self,
+        u: Float[Tensor, "*B"],
+        distance: Float[Tensor, " B"],
+        pixel: Float[Tensor, " B"],
+        signals: Float[Tensor, "B S"] | None = None,
+    ) -> Setting:
+        """What to do at progress `u`, differentiable in the parameters.
+
+        Args:
+            u: 0-d or (B,), in [0, 1].
+            distance: (B,) that outlines have to travel at the start, in NDC.
+            pixel: (B,) the size of one, in NDC.
+            signals: (B, 5), the `SIGNALS`; without them there is no feedback.
+        """
+        u = u.to(distance)
+        first, last = self._ends(distance, pixel)
+        way = self.course.softmax(dim=-1).cumsum(dim=-1)
+        way = torch.cat([torch.zeros_like(way[..., :1]), way], dim=-1)
+        scale = first + (last - first) * _between(way, None, u).to(first)
+        ratio = _between(self.steps + _like(_step_ratios(), self.steps), _STEPS, u)
+        ratio = ratio.to(first) + self.start[..., 4].to(first) * (first - math.log(_TYPICAL))
+        gamma = _between(self.order + _like(_gammas(), self.order), _ORDER, u).to(first)
+        p = _between(self.join + math.log(CONORM), _ENDS, u).to(first)
+        if self.has_feedback and signals is not None:
+            factors = self._feedback(u, signals)
+            scale, ratio, gamma = (
+                x + f for x, f in zip((scale, ratio, gamma), factors.unbind(-1), strict=True)
+            )
+        every = (scale, gamma, p, scale + ratio)
+        return Setting(*(x.exp().expand_as(distance) for x in every))
+
+    def softening(
+        self, drawn: Float[Tensor, "R H W"], target: Float[Tensor, "R H W"], views: int = 1
+    ) -> Softening:
+        """The softening for one problem, without feedback; arguments as `untuned_softening`."""
+        distance = scene_distance(drawn, target, views).double()
+        pixel = torch.full_like(distance, 2 / min(drawn.shape[1:]))
+
+        def course(part: str) -> Schedule:
+            return _Course(self, part, distance, pixel)
+
+        return Softening(
+            Distribution("gaussian", course("scale")),
+            OverDepth(course("gamma")),
+            TConorm("yager", course("p")),
+            course("eta"),
+        )
+
+    def _ends(self, distance: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithms of the first and of the last scale, (B,)."""
+        share, least, widest, last = self.start[..., :4].to(distance).exp().unbind(-1)
+        least = least * pixel
+        first = torch.minimum(
+            torch.maximum(REACH * share * distance, least), torch.maximum(WIDEST * widest, least)
+        )
+        return first.log(), (SHARPEST * last * pixel).log()
+
+    def _feedback(self, u: Tensor, signals: Float[Tensor, "B S"]) -> Float[Tensor, "B 3"]:
+        """What is added to the logarithms of scale, eta over scale, and gamma."""
+        signals = signals.to(self.units)
+        along = torch.stack([u.to(signals).expand(len(signals)), signals.new_ones(len(signals))], 1)
+        inputs = torch.cat([signals, along], dim=1)
+        hidden = torch.tanh((self.units * inputs[:, None, :]).sum(dim=-1))
+        found = (self.gains * hidden[:, None, :]).sum(dim=-1)
+        return _MOST * torch.tanh(found / _MOST)
+
+
+class _Course(Schedule):
+    """One part of what a policy chooses, without feedback."""
+
+    distance: Tensor
+    pixel: Tensor
+
+    def __init__(
+        self, policy: SofteningPolicy, part: str, distance: Tensor, pixel: Tensor
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        self.part = part
+        self.register_buffer("distance", distance, persistent=False)
+        self.register_buffer("pixel", pixel, persistent=False)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """The value at progress `u`, (B,)."""
+        value: Tensor = getattr(self.policy.at(u, self.distance, self.pixel), self.part)
+        return value
+
+
+def save_policy(path: str | Path, policy: SofteningPolicy) -> None:
+    """Write a policy, with its card, to one safetensors file, completely or not at all.
+
+    Args:
+        path: the file; its folder must exist.
+        policy: what to save.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: for a number that is not finite, or a card that JSON cannot hold.
+    """
+    description = {"format": _FORMAT, "feedback": policy.has_feedback, "card": policy.card}
+    archive.write(path, description, dict(policy.named_parameters()))
+
+
+def load_policy(path: str | Path) -> SofteningPolicy:
+    """Read what `save_policy` wrote; its parameters do not require grad.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or holds something else; the message names the file.
+    """
+    with archive.reading(path, "policy", _FORMAT) as file:
+        policy = SofteningPolicy(file.get("feedback", bool))
+        for name, value in policy.named_parameters():
+            value.data = file.tensor(name, tuple(value.shape)).detach()
+        policy.card = file.get("card", dict)
+        file.all_taken()
+    return policy.requires_grad_(False)
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(*shape, dtype=torch.float64, device="cpu"))
+
+
+def _step_ratios() -> list[float]:
+    return [0.0] * (len(_STEPS) - 1) + [math.log(FALL)]
+
+
+def _gammas() -> list[float]:
+    first, last = map(math.log, GAMMA)
+    return [first, (first + last) / 2, last]
+
+
+def _like(values: list[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)
+
+
+def _between(values: Tensor, knots: tuple[float, ...] | None, u: Tensor) -> Tensor:
+    """Linear between values (K,) or (B, K) at knots; evenly spaced ones by default."""
+    places = torch.linspace(0, 1, values.shape[-1], dtype=values.dtype, device=values.device)
+    if knots is not None:
+        places = _like(list(knots), values)
+    return interpolated(values, places, u)
