@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def mixed(options: Options, console: Console) -> Mixture:
     parts = []
     for name, (family, share) in chosen.items():
         path = options.out / "references" / f"{name}.json"
-        found = world().from_main(lambda: reference(path, name, family, options.steps))
+        found = world().from_main(partial(reference, path, name, family, options.steps))
         console.print(f"{name}: tuned expert {found:.4g} ({family.error_name})")
         parts.append(Part(family, found, share))
     return Mixture(tuple(parts))

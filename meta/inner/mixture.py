@@ -17,6 +17,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from meta.inner.measures import Measures, measured
-from meta.inner.protocol import Progress, Stream, StudyBatch, StudyFamily
+from meta.inner.protocol import Progress, Stream, StudyFamily
 
 
 @dataclass(frozen=True)
@@ -154,12 +155,15 @@ class MixtureRenderer(nn.Module):
 
     def of(self, part: int, rows: Tensor, total: int) -> nn.Module:
         """The renderer of a part whose instances stand at `rows` of a batch of `total`."""
-        softness = {
+        optional = {"depth": self.depth, "alpha": self.alpha}
+        given = {
             name: _at_rows(module, rows, total)
-            for name, module in (("edge", self.edge), ("depth", self.depth), ("alpha", self.alpha))
+            for name, module in optional.items()
             if module is not None
         }
-        return self.mixture.parts[part].family.renderer(**softness)
+        edge = _at_rows(self.edge, rows, total)
+        drawn: nn.Module = self.mixture.parts[part].family.renderer(edge, **given)
+        return drawn
 
 
 class _Rows(tr.Schedule):
@@ -178,7 +182,7 @@ class _Rows(tr.Schedule):
         return value[self.rows.to(value.device)] if value.shape == (self.total,) else value
 
 
-def _at_rows(module: nn.Module, rows: Tensor, total: int) -> nn.Module:
+def _at_rows(module: nn.Module, rows: Tensor, total: int) -> Any:
     """The same module, which shares its parameters, with schedules for some instances alone."""
     copied = copy.copy(module)
     copied._modules = {
@@ -195,7 +199,7 @@ class Ingredient:
     index: int
     part: Part
     weight: float
-    task: StudyBatch
+    task: Any  # a StudyBatch
     rows: Tensor
 
     def own(self, params: Float[Tensor, "B K"]) -> Tensor:
@@ -296,13 +300,12 @@ class MixtureBatch:
     def measured(self, params: Float[Tensor, "B K"]) -> Measures:
         """What the picture shows of each instance; see `meta.inner.measures`."""
         every = [measured(one.task, one.own(params)) for one in self.ingredients]
-        order = self._order()
-        return Measures(
-            *(
-                torch.cat([getattr(found, name) for found in every])[order.to(every[0].pixel.device)]
-                for name in ("distance", "pixel", "mismatch")
-            )
-        )
+        order = self._order().to(every[0].pixel.device)
+
+        def joined(name: str) -> Tensor:
+            return torch.cat([getattr(found, name) for found in every])[order]
+
+        return Measures(joined("distance"), joined("pixel"), joined("mismatch"))
 
     def repeat(self, copies: int) -> MixtureBatch:
         """The same instances `copies` times over: instance i of copy j stands at j * B + i."""

@@ -12,18 +12,20 @@ from torch import Tensor, nn
 import taichi_raster as tr
 from meta.inner.measures import measured
 from meta.inner.method import Method
-from meta.inner.protocol import Progress, TaskBatch
+from meta.inner.protocol import MeasuredBatch, Progress, TaskBatch
+from meta.inner.signals import Watch
 from meta.inner.updates import Adam, ImageSteps, UpdateRule, rule_for
 from taichi_raster.presets.policy import SofteningPolicy
+
+LOOKS = 8  # times that a run with feedback measures its pictures again
 
 
 @dataclass(frozen=True)
 class PolicyState:
-    """The update rule's state, and what was measured at the start, (B,) each."""
+    """The update rule's state, and what was seen of each instance."""
 
     rule: Any
-    distance: Tensor
-    pixel: Tensor
+    watch: Watch
 
 
 class PolicyMethod(Method):
@@ -56,8 +58,7 @@ class PolicyMethod(Method):
 
     def begin(self, task: TaskBatch, params: Float[Tensor, "B ..."]) -> PolicyState:
         """Measure the start."""
-        found = measured(task, params)
-        return PolicyState(self.rule.init(params), found.distance, found.pixel)
+        return PolicyState(self.rule.init(params), Watch.begin(measured(task, params)))
 
     def forward(
         self,
@@ -67,11 +68,14 @@ class PolicyMethod(Method):
         progress: Progress,
         create_graph: bool = False,
     ) -> tuple[Float[Tensor, "B ..."], PolicyState, Float[Tensor, " B"]]:
-        """As `Method.forward`."""
-        policy = self.renderer
+        """As `Method.forward`. What the feedback is shown counts as constant."""
+        policy, watch = self.renderer, state.watch
         assert isinstance(policy, SofteningPolicy)
         u = torch.as_tensor(progress, dtype=torch.float64)
-        chosen = policy.at(u, state.distance, state.pixel)
+        if policy.has_feedback and self._looks(u):
+            watch = watch.looked(measured(task, params))
+        signals = watch.signals() if policy.has_feedback else None
+        chosen = policy.at(u, watch.first.distance, watch.first.pixel, signals)
         renderer = self.family.renderer(
             tr.Distribution("gaussian", chosen.scale),
             tr.OverDepth(chosen.gamma),
@@ -79,9 +83,25 @@ class PolicyMethod(Method):
         )
         loss = task.loss(params, renderer, progress)
         (grad,) = torch.autograd.grad(loss.sum(), params, create_graph=create_graph)
+        if policy.has_feedback:
+            watch = watch.stepped(loss, corners_of(task, params))
         rule = rule_for(self.rule, task)
         params, rule_state = rule.step(params, grad, state.rule, chosen.eta)
-        return params, PolicyState(rule_state, state.distance, state.pixel), loss
+        return params, PolicyState(rule_state, watch), loss
+
+    def _looks(self, u: Tensor) -> bool:
+        """Whether pictures are measured again at progress `u`: eight times in a run."""
+        step = round(float(u.max()) * self.steps)
+        return step > 0 and step % max(1, self.steps // LOOKS) == 0
+
+
+def corners_of(task: TaskBatch, params: Float[Tensor, "B ..."]) -> Float[Tensor, "B N 3"]:
+    """The corners of each instance, of all its views, as they are seen; no gradient."""
+    assert isinstance(task, MeasuredBatch)
+    with torch.no_grad():
+        found = task.geometry(params)
+    corners = found[0] if isinstance(found, tuple) else found
+    return corners.reshape(task.batch_size, -1, corners.shape[-1])
 
 
 def softening_method(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -39,14 +39,12 @@ FALL = 0.1  # the last step, as a share of the last scale
 CONORM = 1.2  # p of the Yager T-conorm: between adding coverages up (1) and the probabilistic one
 GAMMA = (0.3, 0.045)  # of the order in depth, in units of the depth range
 
-SIGNALS = ("remaining", "behind", "mismatch", "loss", "agreement")
-"""What a descent shows, (B, 5), each of order 1; see `meta.inner.signals`."""
-
 _COURSE = 5  # equal parts of the progress, in each of which the scale falls by a share
 _STEPS = (0.0, 0.2, 0.4, 0.6, 0.75, HELD, 1.0)  # knots of the step
 _ORDER = (0.0, 0.5, 1.0)  # knots of gamma
 _ENDS = (0.0, 1.0)  # knots of p
 _UNITS = 6
+_INPUTS = 7  # of the feedback
 _MOST = 1.5  # the logarithm of the largest factor of feedback
 _TYPICAL = 0.05  # NDC: a first scale in the middle of what occurs
 _FORMAT = "taichi_raster.policy/1"
@@ -66,8 +64,8 @@ class SofteningPolicy(nn.Module):
     """Chooses scale, gamma, p and eta at any progress, from what was measured.
 
     Args:
-        feedback: whether they also depend on `SIGNALS`, by a network of six units. Its output is
-            zero at first, whatever the signals are.
+        feedback: whether they also depend on what the descent shows, by a network of six units.
+            Its output is zero at first, whatever it is shown.
         seed: of the network's first layer.
 
     Attributes:
@@ -80,11 +78,17 @@ class SofteningPolicy(nn.Module):
         units, gains: (6, 7) and (3, 6), the network of the feedback.
         card: how it was learned; empty for one that was not.
 
+    What the descent shows are four `SIGNALS` for each item: the logarithms of the distance that is
+    left (plus half a pixel), of the mismatch and of the loss, both relative to the first one, and
+    how well successive motions agree, from 0 to 1.
+
     With `torch.func.functional_call` each may have a batch dimension in front, a policy an item.
 
     Raises:
         TypeError: unless `feedback` is a bool.
     """
+
+    SIGNALS: ClassVar[tuple[str, ...]] = ("distance", "mismatch", "loss", "agreement")
 
     def __init__(self, feedback: bool = False, seed: int = 0) -> None:
         super().__init__()
@@ -97,9 +101,8 @@ class SofteningPolicy(nn.Module):
         self.has_feedback = checks.flag("feedback", feedback)
         if self.has_feedback:
             generator = torch.Generator().manual_seed(seed)
-            inputs = len(SIGNALS) + 2
-            first = torch.randn(_UNITS, inputs, generator=generator, dtype=torch.float64)
-            self.units = nn.Parameter(first / math.sqrt(inputs))
+            first = torch.randn(_UNITS, _INPUTS, generator=generator, dtype=torch.float64)
+            self.units = nn.Parameter(first / math.sqrt(_INPUTS))
             self.gains = _zeros(3, _UNITS)
 
     def at(
@@ -115,7 +118,7 @@ class SofteningPolicy(nn.Module):
             u: 0-d or (B,), in [0, 1].
             distance: (B,) that outlines have to travel at the start, in NDC.
             pixel: (B,) the size of one, in NDC.
-            signals: (B, 5), the `SIGNALS`; without them there is no feedback.
+            signals: (B, 4), the `SIGNALS`; without them there is no feedback.
         """
         u = u.to(distance)
         first, last = self._ends(distance, pixel)
@@ -127,7 +130,9 @@ class SofteningPolicy(nn.Module):
         gamma = _between(self.order + _like(_gammas(), self.order), _ORDER, u).to(first)
         p = _between(self.join + math.log(CONORM), _ENDS, u).to(first)
         if self.has_feedback and signals is not None:
-            factors = self._feedback(u, signals)
+            half = pixel / 2
+            softness = torch.log(scale.exp() + half)
+            factors = self._feedback(u, signals.to(first), torch.log(distance + half), softness)
             scale, ratio, gamma = (
                 x + f for x, f in zip((scale, ratio, gamma), factors.unbind(-1), strict=True)
             )
@@ -160,13 +165,29 @@ class SofteningPolicy(nn.Module):
         )
         return first.log(), (SHARPEST * last * pixel).log()
 
-    def _feedback(self, u: Tensor, signals: Float[Tensor, "B S"]) -> Float[Tensor, "B 3"]:
-        """What is added to the logarithms of scale, eta over scale, and gamma."""
-        signals = signals.to(self.units)
-        along = torch.stack([u.to(signals).expand(len(signals)), signals.new_ones(len(signals))], 1)
-        inputs = torch.cat([signals, along], dim=1)
-        hidden = torch.tanh((self.units * inputs[:, None, :]).sum(dim=-1))
-        found = (self.gains * hidden[:, None, :]).sum(dim=-1)
+    def _feedback(
+        self,
+        u: Tensor,
+        signals: Float[Tensor, "B 4"],
+        first: Float[Tensor, " B"],
+        softness: Float[Tensor, " B"],
+    ) -> Float[Tensor, "B 3"]:
+        """What is added to the logarithms of scale, eta over scale, and gamma.
+
+        `first` is the distance at the start, `softness` the scale, both as the signals' distance.
+        """
+        distance, mismatch, loss, agreement = signals.unbind(1)
+        inputs = [
+            (distance - first) / 2,
+            (distance - softness) / 2,
+            mismatch / 2,
+            loss / 2,
+            agreement - 0.5,
+            (u - 0.5).expand_as(first),
+            torch.ones_like(first),
+        ]
+        hidden = torch.tanh((self.units.to(first) * torch.stack(inputs, 1)[:, None, :]).sum(dim=-1))
+        found = (self.gains.to(first) * hidden[:, None, :]).sum(dim=-1)
         return _MOST * torch.tanh(found / _MOST)
 
 
@@ -176,9 +197,7 @@ class _Course(Schedule):
     distance: Tensor
     pixel: Tensor
 
-    def __init__(
-        self, policy: SofteningPolicy, part: str, distance: Tensor, pixel: Tensor
-    ) -> None:
+    def __init__(self, policy: SofteningPolicy, part: str, distance: Tensor, pixel: Tensor) -> None:
         super().__init__()
         self.policy = policy
         self.part = part
