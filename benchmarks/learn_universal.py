@@ -99,11 +99,11 @@ def families(seed: int) -> dict[str, tuple[Any, float]]:
     Shares are about in inverse proportion to the root of the time that an instance takes.
     """
     return {
-        "shape2d": (Shape2D(2, image_size=24, seed=seed), 48),
-        "occlusion": (Occlusion((4, 6), True, 24, seed), 24),
-        "pose": (Pose(image_size=32, seed=seed), 24),
-        "shaded": (Pose(image="shaded", image_size=24, seed=seed), 7),
-        "shape3d": (Shape3D.coarse(seed), 9),
+        "shape2d": (Shape2D(2, image_size=24, seed=seed), 64),
+        "occlusion": (Occlusion((4, 6), True, 24, seed), 32),
+        "pose": (Pose(image_size=32, seed=seed), 32),
+        "shaded": (Pose(image="shaded", image_size=24, seed=seed), 10),
+        "shape3d": (Shape3D.coarse(seed), 12),
     }
 
 
@@ -181,7 +181,7 @@ def reference(path: Path, name: str, family: Any, steps: int) -> float:
 
 def made(options: Options, mixture: Mixture) -> Any:
     """The method to learn, at its start."""
-    policy = tr.SofteningPolicy(options.feedback, options.seed)
+    policy = tr.SofteningPolicy(options.feedback)
     if options.start is not None:
         known = dict(tr.load_policy(options.start).named_parameters())
         with torch.no_grad():

@@ -62,7 +62,7 @@ with fast_import.quickly():
     from taichi_raster.fitting.texture import TextureFit, fit_texture, texture_from_photos
     from taichi_raster.fitting.unwrapping import unwrap
     from taichi_raster.presets import published
-    from taichi_raster.presets.policy import SofteningPolicy, load_policy, save_policy
+    from taichi_raster.presets.policy import Setting, SofteningPolicy, load_policy, save_policy
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
     from taichi_raster.presets.softening import Softening
@@ -175,6 +175,7 @@ __all__ = [
     "Rest",
     "Runtime",
     "Schedule",
+    "Setting",
     "ShapeFit",
     "SharpRasterizer",
     "SmoothOffsets",

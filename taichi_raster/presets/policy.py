@@ -43,8 +43,8 @@ _COURSE = 5  # equal parts of the progress, in each of which the scale falls by 
 _STEPS = (0.0, 0.2, 0.4, 0.6, 0.75, HELD, 1.0)  # knots of the step
 _ORDER = (0.0, 0.5, 1.0)  # knots of gamma
 _ENDS = (0.0, 1.0)  # knots of p
-_UNITS = 6
-_INPUTS = 7  # of the feedback
+_SIGNALS = 5  # that the feedback sees; progress and a constant are its other inputs
+_STEEPNESS = 4.0  # of a unit of the feedback, in its signal
 _MOST = 1.5  # the logarithm of the largest factor of feedback
 _TYPICAL = 0.05  # NDC: a first scale in the middle of what occurs
 _FORMAT = "taichi_raster.policy/1"
@@ -64,9 +64,8 @@ class SofteningPolicy(nn.Module):
     """Chooses scale, gamma, p and eta at any progress, from what was measured.
 
     Args:
-        feedback: whether they also depend on what the descent shows, by a network of six units.
-            Its output is zero at first, whatever it is shown.
-        seed: of the network's first layer.
+        feedback: whether they also depend on what the descent shows, by a network of five units.
+            Its output is zero at first, whatever it is shown, and each unit has its own signal.
 
     Attributes:
         start: (5,) of the first scale as a share of the distance, of its least (a pixel) and its
@@ -75,7 +74,7 @@ class SofteningPolicy(nn.Module):
         steps: (7,) of the step as a multiple of the scale, at knots of the progress.
         order: (3,) of gamma, at its start, middle and end.
         join: (2,) of the T-conorm's p, at the start and the end.
-        units, gains: (6, 7) and (3, 6), the network of the feedback.
+        units, gains: (5, 7) and (3, 5), the network of the feedback.
         card: how it was learned; empty for one that was not.
 
     What the descent shows are four `SIGNALS` for each item: the logarithms of the distance that is
@@ -90,7 +89,7 @@ class SofteningPolicy(nn.Module):
 
     SIGNALS: ClassVar[tuple[str, ...]] = ("distance", "mismatch", "loss", "agreement")
 
-    def __init__(self, feedback: bool = False, seed: int = 0) -> None:
+    def __init__(self, feedback: bool = False) -> None:
         super().__init__()
         self.start = _zeros(5)
         self.course = _zeros(_COURSE)
@@ -100,10 +99,9 @@ class SofteningPolicy(nn.Module):
         self.card: dict[str, Any] = {}
         self.has_feedback = checks.flag("feedback", feedback)
         if self.has_feedback:
-            generator = torch.Generator().manual_seed(seed)
-            first = torch.randn(_UNITS, _INPUTS, generator=generator, dtype=torch.float64)
-            self.units = nn.Parameter(first / math.sqrt(_INPUTS))
-            self.gains = _zeros(3, _UNITS)
+            first = torch.eye(_SIGNALS, _SIGNALS + 2, dtype=torch.float64, device="cpu")
+            self.units = nn.Parameter(_STEEPNESS * first)
+            self.gains = _zeros(3, _SIGNALS)
 
     def at(
         self,
@@ -177,13 +175,16 @@ class SofteningPolicy(nn.Module):
         `first` is the distance at the start, `softness` the scale, both as the signals' distance.
         """
         distance, mismatch, loss, agreement = signals.unbind(1)
+        u = u.to(first).expand_as(first)
+        # Relative to what is usual at this progress, so that a usual run is left alone.
+        fallen = 3.4 * u / (u + 0.4)
         inputs = [
-            (distance - first) / 2,
-            (distance - softness) / 2,
-            mismatch / 2,
-            loss / 2,
-            agreement - 0.5,
-            (u - 0.5).expand_as(first),
+            (distance - first + 1.1 * u / (u + 0.15)) / 2,
+            (distance - softness) / 2 - 0.3,
+            (mismatch + fallen) / 2,
+            (loss + fallen) / 2,
+            2 * (agreement - 0.15 - 0.8 * torch.exp(-3 * u)),
+            u - 0.5,
             torch.ones_like(first),
         ]
         hidden = torch.tanh((self.units.to(first) * torch.stack(inputs, 1)[:, None, :]).sum(dim=-1))
@@ -218,9 +219,11 @@ def save_policy(path: str | Path, policy: SofteningPolicy) -> None:
         policy: what to save.
 
     Raises:
+        TypeError: for another policy or path.
         FileNotFoundError: if the folder does not exist.
         ValueError: for a number that is not finite, or a card that JSON cannot hold.
     """
+    checks.instance("policy", policy, SofteningPolicy)
     description = {"format": _FORMAT, "feedback": policy.has_feedback, "card": policy.card}
     archive.write(path, description, dict(policy.named_parameters()))
 

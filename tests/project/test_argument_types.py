@@ -323,6 +323,8 @@ def test_paths_are_texts_or_paths(tmp_path: Path) -> None:
             kind(tmp_path / "g.safetensors"), tr.Softening(tr.Distribution("logistic"))
         )
         tr.load_softening(kind(tmp_path / "g.safetensors"))
+        tr.save_policy(kind(tmp_path / "p.safetensors"), tr.SofteningPolicy())
+        tr.load_policy(kind(tmp_path / "p.safetensors"))
 
 
 @pytest.mark.parametrize("path", [None, 3, ["a"]], ids=repr)
@@ -332,11 +334,13 @@ def test_what_is_no_path_is_refused_by_name(path: Any) -> None:
         tr.load_mesh,
         tr.load_softness,
         tr.load_softening,
+        tr.load_policy,
         tr.load_capture,
         tr.load_camera,
         lambda p: tr.save_mesh(p, MESH),
         lambda p: tr.save_softness(p, edge),
         lambda p: tr.save_softening(p, tr.Softening(edge)),
+        lambda p: tr.save_policy(p, tr.SofteningPolicy()),
     ):
         with pytest.raises(TypeError, match=r"^path: "):
             use(path)

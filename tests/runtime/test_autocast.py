@@ -234,6 +234,11 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "subdivide": lambda x: tr.subdivide(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "surface_distance": lambda x: tr.surface_distance(x["points"], x["vertices"], FACES),
     "undistort": lambda x: tr.undistort(x["image"], through(tr.BrownConradyLens)(x)),
+    "SofteningPolicy": lambda x: (
+        tr.SofteningPolicy()
+        .softening(x["colours"][:1, ..., 0], x["colours"][1:, ..., 0])
+        .edge.scale(torch.tensor(0.5))
+    ),
     "untuned_softening": lambda x: tr.untuned_softening(
         x["colours"][:1, ..., 0], x["colours"][1:, ..., 0]
     ).edge.scale(torch.tensor(0.5)),
@@ -249,6 +254,7 @@ ELSEWHERE = {
     "Constant": "SoftRasterizer",
     "Descent": "image_steps",  # what a step computes is torch's, and the user's
     "Step": "image_steps",
+    "Setting": "SofteningPolicy",
     "DepthSoftness": "SoftRasterizer",
     "DirectionalLight": "shade_flat",
     "Distribution": "SoftRasterizer",
@@ -307,8 +313,10 @@ WITHOUT_TENSORS = {
     "Photo",
     "save_capture",
     "save_mesh",
+    "load_policy",
     "load_softening",
     "load_softness",
+    "save_policy",
     "save_softening",
     "save_softness",
     "pretrained",
