@@ -7,7 +7,7 @@
 pixels; starts 15 to 35, 35 to 55 and 55 to 75 degrees off (Petersen et al., GenDR, CVPR 2022; see
 `tasks.Pose.published`). The unknowns are scaled as the softness was learned with, angles in
 radians and the logarithm of the distance; truths and starts are those of `Pose.published`. What is
-solved is kept: a stopped run goes on where it was. Learning a softness *on* these poses instead is
+solved is kept: a stopped run resumes where it was. Learning a softness *on* these poses instead is
 `python examples/recover_pose.py MESH --online`.
 
 Into `out/published_pose/` go a JSON file for each run, and table.md.

@@ -8,7 +8,7 @@ weights of the regularisers, more views, finer images. Then it moves the same ve
 Chamfer distance itself, which no image shows: so good could a fit be.
 
 `learn` takes the study's start and changes what it is learned by, a lever at a time, and judges
-the best validated iterate on the same unseen tasks. It goes on where it was stopped. Tables go into
+the best validated iterate on the same unseen tasks. It resumes where it was stopped. Tables go into
 `--out`.
 """
 

@@ -15,7 +15,7 @@ and, with --softening, a softness that was learned elsewhere. Scales and distrib
 short trials, with a seed of their own, by the voxel IoU of the validation objects. Then each is
 trained once for each seed, and scored on test objects by `examples/reconstruct.py evaluate`.
 
-Every training is a process with one thread, `--workers` at a time; a stopped run goes on where it
+Every training is a process with one thread, `--workers` at a time; a stopped run resumes where it
 was. Into `--out` go trials.md, the runs, results.md, curves.png and sheet.png.
 """
 

@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib
 import torch
 import tyro
 from PIL import Image, ImageDraw, ImageFont
@@ -35,6 +36,7 @@ WALL = (0.30, 0.48, 0.72)
 PAPER = 0.96  # behind the fit
 YELLOW, ORANGE, DARK = (1.0, 0.82, 0.18), (0.98, 0.5, 0.1), (0.08, 0.08, 0.1)
 COLOURS = 80  # of the film
+FONT = str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")
 RED, WHITE = (0.82, 0.13, 0.16), (0.97, 0.96, 0.93)
 
 
@@ -218,9 +220,9 @@ def beside(left: Tensor, right: Tensor, name: str, text: str) -> Image.Image:
     width, height = picture.size
     sheet = Image.new("RGB", (width, height + 20), "white")
     sheet.paste(picture, (0, 0))
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    pen.text((6, height + 4), f"photo {Path(name).stem}", "black", font)
-    pen.text((width // 2 + 6, height + 4), text, "black", font)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(FONT, 12)
+    pen.text((6, height + 2), f"photo {Path(name).stem}", "black", font)
+    pen.text((width // 2 + 6, height + 2), text, "black", font)
     return sheet
 
 

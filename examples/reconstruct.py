@@ -50,7 +50,7 @@ PRETRAINING = "make-data, then train --preset small"
 
 @dataclass(frozen=True)
 class MakeData:
-    """Write a data set in the published format; the same command goes on where it was stopped.
+    """Write a data set in the published format; the same command resumes where it was stopped.
 
     Args:
         out: its folder.
@@ -100,7 +100,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a network; --resume goes on where a run was stopped, and ends with the same numbers.
+    """Train a network; --resume continues where a run was stopped, and ends with the same numbers.
 
     Args:
         source: the data.

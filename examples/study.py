@@ -492,7 +492,7 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
     except KeyboardInterrupt:
-        print("\nstopped; the same command with --resume goes on from here")
+        print("\nstopped; the same command with --resume continues from here")
         raise SystemExit(130) from None
     except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError) as error:
         raise SystemExit(f"study: {error}") from error

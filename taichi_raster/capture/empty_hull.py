@@ -39,7 +39,7 @@ def why_empty(seen: Sequence[Silhouette]) -> str:
     if _left(_outside(turned)) >= enough:
         return f"the masks of these photos seem to be upside down: {names}"
     return (
-        f"these photos contradict all others, by their masks or their poses: {names}; mend them, "
+        f"these photos contradict all others, by their masks or their poses: {names}; fix them, "
         f"or use capture.without({against})"
     )
 

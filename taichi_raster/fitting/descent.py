@@ -91,7 +91,7 @@ class Descent:
 
     Ctrl-C ends the loop after the step that runs, as if it were the last, and sets `interrupted`;
     pressed once more, it is a KeyboardInterrupt. (So it is in a thread other than the main one, or
-    if the program handles SIGINT itself.) Another `for` over the same descent goes on where it
+    if the program handles SIGINT itself.) Another `for` over the same descent resumes where it
     ended, after a `break`, too.
 
     Args:

@@ -313,7 +313,7 @@ def _work(
             yield
     except BrokenProcessPool as error:
         raise RuntimeError(
-            f"{folder}: a worker process died (out of memory?); the same command goes on from "
+            f"{folder}: a worker process died (out of memory?); the same command resumes from "
             "what is finished"
         ) from error
     finally:
