@@ -88,8 +88,11 @@ class FragmentValues(FaceKernels, FragmentKernels):
     @ti.kernel
     def run_fragments(self, fragments: ti.i32, texels: TEXELS, tangents: TEXELS, adjoints: TEXELS):
         self.bind(texels, tangents, adjoints)
-        for e in range(fragments):
-            self.write_values(self.find_entry(e))
+        self.each(fragments, self.write_entry, ())
+
+    @traced
+    def write_entry(self, e: Any) -> None:
+        self.write_values(self.find_entry(e))
 
     @traced
     def write_values(self, m: Meeting) -> None:
@@ -156,8 +159,7 @@ class FragmentVJP(VJP, FragmentKernels):
     @ti.kernel
     def vjp_fragments(self, fragments: ti.i32, texels: TEXELS, tangents: TEXELS, adjoints: TEXELS):
         self.bind(texels, tangents, adjoints)
-        for e in range(fragments):
-            self.vjp_entry(e)
+        self.each(fragments, self.vjp_entry, ())
 
     @ti.kernel
     def vjp_items(

@@ -22,6 +22,14 @@ from taichi_raster.runtime.variant import Architecture, Table, Variant
 SPREAD = 512
 
 
+THREADS = 1 << 17
+"""How many threads a kernel has on CUDA, each for every 2^17th item.
+
+That is about what a large GPU holds at a time. A loop whose length is known when it is compiled
+takes one launch. Taichi launches two kernels for any other: one that stores its length, and one of
+as many blocks as the GPU could ever hold.
+"""
+
 IN_PLACE = ("cpu", "cuda")
 """Backends whose kernels read torch's memory where it is. Vulkan copies it at each launch."""
 
@@ -45,6 +53,7 @@ class Memory:
         dims: `fields.dims`, the sizes of the call at hand.
         moves: whether a part of x gets a derivative, by part.
         shared_sizes: how many of a batch item's inputs all of its faces share, by part.
+        threads: how many threads share the items of a loop; 0 where each item has its own.
         held: what `hold` has loaded: a variable by (field, place) or (part, place).
         texture: a kernel's arrays of texels, of their tangents and of their adjoints; None where
             these are behind x.
@@ -58,7 +67,7 @@ class Memory:
         self.fields = scratch
         self.dims = scratch.dims
         self.on_cpu = runtime.arch == "cpu"
-        self.spread = SPREAD if self.on_cpu else 1
+        self.threads = THREADS if runtime.arch == "cuda" else 0
         self.reads_in_place = runtime.arch in IN_PLACE and not self.autodiff
         vertices, appearance, parameters, texels = variant.moves
         self.moves = {
@@ -93,17 +102,35 @@ class Memory:
         `body` is a `ti.func` and `extra` a tuple, both inlined. Taichi makes the outermost loops of
         a kernel parallel, so a kernel calls this outside of any loop or branch.
         """
-        for slot in range((count + length - 1) // length * self.spread):
-            if (slot & (self.spread - 1)) == 0:
-                first = slot // self.spread * length
-                for i in range(first, ti.min(first + length, count)):
-                    body(i, *extra)
+        if ti.static(self.on_cpu):
+            for slot in range((count + length - 1) // length * SPREAD):
+                if (slot & (SPREAD - 1)) == 0:
+                    first = slot // SPREAD * length
+                    for i in range(first, ti.min(first + length, count)):
+                        body(i, *extra)
+        else:
+            self.each(count, body, extra)
+
+    @ti.func
+    def each(self, count: ti.template(), body: ti.template(), extra: ti.template()):
+        """Call ``body(i, *extra)`` for each i below `count`, on a GPU."""
+        if ti.static(self.threads > 0):
+            for thread in range(self.threads):
+                for turn in range(self.turns(thread, count)):
+                    body(thread + turn * self.threads, *extra)
+        else:
+            for i in range(count):
+                body(i, *extra)
+
+    @ti.func
+    def turns(self, thread, count):
+        """How many of `count` items a thread has."""
+        return (count - thread + (self.threads - 1)) // self.threads
 
     @ti.func
     def parallel_pixels(self, slots: ti.template(), body: ti.template(), extra: ti.template()):
-        """Call ``body(b, row, column, tile, *extra)`` for each pixel, a thread for each."""
-        for slot in range(slots):
-            self.at_pixel(slot, body, extra)
+        """Call ``body(b, row, column, tile, *extra)`` for each pixel, on a GPU."""
+        self.each(slots, self.at_pixel, (body, extra))
 
     @ti.func
     def at_pixel(self, slot, body: ti.template(), extra: ti.template()):

@@ -101,9 +101,12 @@ class VJP(FaceKernels):
     ):
         """A thread takes `count` pixels of a run, from number `begin` on."""
         self.bind(texels, tangents, adjoints)
-        for run in range(runs):
-            for step in range(begin, begin + count):
-                self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.vjp_pixel, ())
+        self.each(runs, self.vjp_run, (begin, count))
+
+    @ti.func
+    def vjp_run(self, run, begin, count):
+        for step in range(begin, begin + count):
+            self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.vjp_pixel, ())
 
     @ti.func
     def vjp_pixel(self, b, row, column, tile):

@@ -25,7 +25,8 @@ def place(scratch: Scratch, x: Tensor, sizes: Tensor, limits: Tensor, background
         tensors = values.contiguous(), rest.to(values).contiguous()
         dims = sizes.tolist()
         counts = len(values), len(rest), _Sizes(dims[: Dim.LEVELS]), _Levels(dims[Dim.LEVELS :])
-        _place(*fields, *tensors, *counts, *limits.tolist())
+        threads = _threads(len(values))
+        _place(*fields, *tensors, *counts, *limits.tolist(), threads)
         return
     n = len(limits)
     scratch.views[scratch.x][: len(values)] = values.numpy()
@@ -43,7 +44,7 @@ def seed(scratch: Scratch, field: Any, values: Tensor, cleared: Any, n: int) -> 
     """Upload a tensor to the start of a field, and zero the first `n` elements of another."""
     flat = values.detach().reshape(-1)
     if not scratch.views:
-        _seed(field, flat.contiguous(), len(flat), cleared, n)
+        _seed(field, flat.contiguous(), len(flat), cleared, n, _threads(max(len(flat), n)))
         return
     scratch.views[field][: len(flat)] = flat.numpy()
     if n > 0:
@@ -55,7 +56,7 @@ def clear(scratch: Scratch, field: Any, n: int) -> None:
     if scratch.views:
         scratch.views[field][:n] = 0
     else:
-        _clear(field, n)
+        _clear(field, n, _threads(n))
 
 
 def put(scratch: Scratch, field: Any, values: Tensor, begin: int) -> None:
@@ -63,7 +64,7 @@ def put(scratch: Scratch, field: Any, values: Tensor, begin: int) -> None:
     if scratch.views:
         scratch.views[field][begin : begin + len(values)] = values.numpy()
     else:
-        _put(field, values, begin, len(values))
+        _put(field, values, begin, len(values), _threads(len(values)))
 
 
 def read(scratch: Scratch, field: Any, like: Tensor, n: int, begin: int = 0) -> Tensor:
@@ -73,7 +74,7 @@ def read(scratch: Scratch, field: Any, like: Tensor, n: int, begin: int = 0) -> 
     if scratch.views:
         target.numpy()[:] = scratch.views[field][begin : begin + n]
     else:
-        _read(target, field, begin, n)
+        _read(target, field, begin, n, _threads(n))
     return target
 
 
@@ -84,7 +85,7 @@ def read_both(
     if scratch.views:
         return read(scratch, first, like, n), read(scratch, second, like, m)
     one, other = (torch.empty(size, dtype=like.dtype, device=like.device) for size in (n, m))
-    _read_both(one, first, n, other, second, m)
+    _read_both(one, first, n, other, second, m, _threads(n))
     return one, other
 
 
@@ -111,45 +112,69 @@ def _place(
     cutoff: float,
     reach: float,
     hidden: float,
+    threads: ti.template(),
 ):
-    for i in ti.static(range(_Sizes.n)):
-        dims[i] = sizes[i]
-    for i in ti.static(range(_Levels.n)):
-        dims[_Sizes.n + i] = levels[i]
-    for i, limit in ti.static(enumerate((near, far, threshold, cutoff, reach, hidden))):
-        limits[i] = limit
-    for i in range(n):
-        x[i] = numbers[i]
-    for i in range(m):
-        limits[Limit.COUNT + i] = background[i]
+    for thread in range(threads):
+        if thread == 0:
+            for i in ti.static(range(_Sizes.n)):
+                dims[i] = sizes[i]
+            for i in ti.static(range(_Levels.n)):
+                dims[_Sizes.n + i] = levels[i]
+            for i, limit in ti.static(enumerate((near, far, threshold, cutoff, reach, hidden))):
+                limits[i] = limit
+        for turn in range(_turns(thread, n, threads)):
+            x[thread + turn * threads] = numbers[thread + turn * threads]
+        for turn in range(_turns(thread, m, threads)):
+            limits[Limit.COUNT + thread + turn * threads] = background[thread + turn * threads]
 
 
 @ti.kernel
 def _seed(
-    target: ti.template(), source: ti.types.ndarray(), n: ti.i32, zero: ti.template(), m: ti.i32
+    target: ti.template(),
+    source: ti.types.ndarray(),
+    n: ti.i32,
+    zero: ti.template(),
+    m: ti.i32,
+    threads: ti.template(),
 ):
-    for i in range(n):
-        target[i] = source[i]
-    for i in range(m):
-        zero[i] = 0
+    for thread in range(threads):
+        for turn in range(_turns(thread, n, threads)):
+            target[thread + turn * threads] = source[thread + turn * threads]
+        for turn in range(_turns(thread, m, threads)):
+            zero[thread + turn * threads] = 0
 
 
 @ti.kernel
-def _clear(field: ti.template(), n: ti.i32):
-    for i in range(n):
-        field[i] = 0
+def _clear(field: ti.template(), n: ti.i32, threads: ti.template()):
+    for thread in range(threads):
+        for turn in range(_turns(thread, n, threads)):
+            field[thread + turn * threads] = 0
 
 
 @ti.kernel
-def _put(target: ti.template(), source: ti.types.ndarray(), begin: ti.i32, n: ti.i32):
-    for i in range(n):
-        target[begin + i] = source[i]
+def _put(
+    target: ti.template(),
+    source: ti.types.ndarray(),
+    begin: ti.i32,
+    n: ti.i32,
+    threads: ti.template(),
+):
+    for thread in range(threads):
+        for turn in range(_turns(thread, n, threads)):
+            target[begin + thread + turn * threads] = source[thread + turn * threads]
 
 
 @ti.kernel
-def _read(target: ti.types.ndarray(), source: ti.template(), begin: ti.i32, n: ti.i32):
-    for i in range(n):
-        target[i] = source[begin + i]
+def _read(
+    target: ti.types.ndarray(),
+    source: ti.template(),
+    begin: ti.i32,
+    n: ti.i32,
+    threads: ti.template(),
+):
+    for thread in range(threads):
+        for turn in range(_turns(thread, n, threads)):
+            target[thread + turn * threads] = source[begin + thread + turn * threads]
 
 
 @ti.kernel
@@ -160,8 +185,25 @@ def _read_both(
     other: ti.types.ndarray(),
     another: ti.template(),
     m: ti.i32,
+    threads: ti.template(),
 ):
-    for i in range(n):
-        target[i] = source[i]
-    for i in range(m):
-        other[i] = another[i]
+    for thread in range(threads):
+        for turn in range(_turns(thread, n, threads)):
+            target[thread + turn * threads] = source[thread + turn * threads]
+        for turn in range(_turns(thread, m, threads)):
+            other[thread + turn * threads] = another[thread + turn * threads]
+
+
+@ti.func
+def _turns(thread, n, threads: ti.template()):
+    """How many of n elements a thread copies."""
+    return (n - thread + (threads - 1)) // threads
+
+
+def _threads(n: int) -> int:
+    """How many threads copy n elements.
+
+    One of two numbers, because each is a kernel. It is known when the kernel is compiled, so that
+    Taichi launches one kernel, and not another that stores the number.
+    """
+    return 1 << 10 if n <= 1 << 14 else 1 << 17
