@@ -191,8 +191,8 @@ def _vjp(current: Engine, work: Composite, x: Tensor, texels: Tensor | None, v: 
     assert work.found.sums is not None
     texture = Texture.of(texels, call, adjoint=True)
     _place(current, work, x, texture)
-    transfer.seed(fields, fields.y, work.found.sums, fields.x.grad, call.x_size)
-    transfer.seed(fields, fields.y.grad, v, fields.y, 0)
+    copies = (fields.y, work.found.sums), (fields.y.grad, v)
+    transfer.seed(fields, *copies, clear=(fields.x.grad, call.x_size))
     runs, _ = _runs(call, CompositeVJP)
     total = runs * call.x_size
     fields.reserve(strips=total)
@@ -235,7 +235,7 @@ def _sort(current: Engine, call: Call, x: Tensor) -> None:
     rank = torch.empty_like(order)
     rank.scatter_(1, order, torch.arange(call.faces).expand_as(order))
     both = torch.cat([rank, order]).int()
-    transfer.seed(fields, fields.entry_begin, both, fields.entry_begin, 0)
+    transfer.seed(fields, (fields.entry_begin, both))
     tiles = call.batch * call.tiles
     launch(TileOrder, variant, "sort_tiles", tiles, items_per_run(tiles))
 

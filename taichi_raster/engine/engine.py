@@ -125,7 +125,7 @@ class Engine:
             limits=len(call.limits()) + call.batch,
         )
         self._put(call, x, background)
-        list_faces(self.cache, self.scratch, call, self.on_gpu)
+        list_faces(self.cache, self.scratch, call, self.on_gpu, x)
 
     def place_inputs(self, call: Call, x: Tensor, pixels: int, texture: Texture | None) -> None:
         """Upload a call's inputs without tile lists; `pixels` is the number of sums."""

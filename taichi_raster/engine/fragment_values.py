@@ -84,7 +84,7 @@ class FragmentValues:
         texture = Texture.of(texels, self.call, adjoint=True, autodiff=autodiff)
         self._place(current, x, texture)
         fields = current.scratch
-        transfer.seed(fields, fields.y.grad, v, fields.x.grad, self.call.x_size)
+        transfer.seed(fields, (fields.y.grad, v), clear=(fields.x.grad, self.call.x_size))
         if autodiff:
             found = self._by_autodiff(current, kernels.FragmentValuesByAutodiff, x)
         else:
@@ -103,9 +103,9 @@ class FragmentValues:
         texture = Texture.of(texels, self.call, texels_dot, tangent=True, autodiff=autodiff)
         self._place(current, x, texture, tangent=True)
         fields, variant = current.scratch, self.call.variant
-        transfer.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
+        transfer.seed(fields, (fields.x_dot, x_dot))
         if autodiff:
-            transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
+            transfer.seed(fields, (fields.x_still, x))
             with elementary.native():
                 oracle = current.cache.kernels(kernels.FragmentJVPByAutodiff, variant)
                 oracle.accumulate(self._count)
@@ -128,12 +128,12 @@ class FragmentValues:
         )
         self._place(current, x, texture, tangent=True)
         fields = current.scratch
-        transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, self.call.x_size)
+        adjoint = fields.y_dot.grad if autodiff else fields.y.grad
+        clear = fields.x.grad, self.call.x_size
+        transfer.seed(fields, (fields.x_dot, x_dot), (adjoint, v), clear=clear)
         if autodiff:
-            transfer.seed(fields, fields.y_dot.grad, v, fields.x_dot, 0)
             found = self._by_autodiff(current, kernels.FragmentJVPByAutodiff, x)
         else:
-            transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
             found = current.vjp(kernels.FragmentVJPTangent, self.call, x, self._count)
         return found, current.of_texels(self.call, texture)
 
@@ -152,8 +152,7 @@ class FragmentValues:
         if tangent:
             fields.reserve(x_dot=self.call.x_size, y_dot=size)
         current.place_inputs(self.call, x, self._count, texture)
-        transfer.seed(fields, fields.entries, entries, fields.entries, 0)
-        transfer.seed(fields, fields.entry_begin, begin, fields.entry_begin, 0)
+        transfer.seed(fields, (fields.entries, entries), (fields.entry_begin, begin))
 
     def _measure(
         self, current: Engine, kind: type[kernels.FragmentValues], variant: Variant
@@ -173,7 +172,7 @@ class FragmentValues:
         """The adjoint of x by Taichi's reverse mode."""
         refuse_what_autodiff_cannot(self.call, current.on_gpu)
         fields = current.scratch
-        transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
+        transfer.seed(fields, (fields.x_still, x))
         with elementary.native():
             current.cache.kernels(kind, self.call.variant).accumulate.grad(self._count)
         return transfer.read(fields, fields.x.grad, x, self.call.x_size)

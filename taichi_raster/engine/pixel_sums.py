@@ -110,11 +110,11 @@ def _vjp(current: Engine, sums: PixelSums, x: Tensor, texels: Tensor | None, v: 
     call, fields, autodiff = sums.call, current.scratch, sums.autodiff
     texture = Texture.of(texels, call, adjoint=True, autodiff=autodiff)
     current.load(call, sums.ticket, x, sums.background, texture)
-    transfer.seed(fields, fields.y.grad, v, fields.x.grad, call.x_size)
+    transfer.seed(fields, (fields.y.grad, v), clear=(fields.x.grad, call.x_size))
     if not autodiff:
         return current.vjp(VJP, call, x), current.of_texels(call, texture)
     refuse_what_autodiff_cannot(call, current.on_gpu)
-    transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
+    transfer.seed(fields, (fields.x_still, x))
     with elementary.native():
         kernels = current.cache.kernels(Accumulate, call.variant)
         kernels.accumulate.grad(call.runs(current.on_gpu))
@@ -133,9 +133,10 @@ def _jvp(
     call, fields, autodiff = sums.call, current.scratch, sums.autodiff
     texture = Texture.of(texels, call, texels_dot, tangent=True, autodiff=autodiff)
     current.load(call, sums.ticket, x, sums.background, texture, tangent=True)
-    transfer.seed(fields, fields.x_dot, x_dot, fields.y_dot, call.y_size if autodiff else 0)
+    clear = (fields.y_dot, call.y_size) if autodiff else None
+    transfer.seed(fields, (fields.x_dot, x_dot), clear=clear)
     if autodiff:
-        transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
+        transfer.seed(fields, (fields.x_still, x))
         with elementary.native():
             kernels = current.cache.kernels(AccumulateTangent, call.variant)
             kernels.accumulate(call.runs(current.on_gpu))
@@ -158,13 +159,13 @@ def _second(
     call, fields, autodiff = sums.call, current.scratch, sums.autodiff
     texture = Texture.of(texels, call, texels_dot, tangent=True, adjoint=True, autodiff=autodiff)
     current.load(call, sums.ticket, x, sums.background, texture, tangent=True)
-    transfer.seed(fields, fields.x_dot, x_dot, fields.x.grad, call.x_size)
+    adjoint = fields.y_dot.grad if autodiff else fields.y.grad
+    clear = fields.x.grad, call.x_size
+    transfer.seed(fields, (fields.x_dot, x_dot), (adjoint, v), clear=clear)
     if not autodiff:
-        transfer.seed(fields, fields.y.grad, v, fields.x_dot, 0)
         return current.vjp(VJPTangent, call, x), current.of_texels(call, texture)
     refuse_what_autodiff_cannot(call, current.on_gpu)
-    transfer.seed(fields, fields.x_still, x, fields.x_still, 0)
-    transfer.seed(fields, fields.y_dot.grad, v, fields.x_still, 0)
+    transfer.seed(fields, (fields.x_still, x))
     with elementary.native():
         kernels = current.cache.kernels(AccumulateTangent, call.variant)
         kernels.accumulate.grad(call.runs(current.on_gpu))

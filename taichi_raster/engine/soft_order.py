@@ -108,7 +108,7 @@ class SoftOrder:
     def _vjp(self, current: Engine, x: Tensor, v: Tensor) -> Tensor:
         self._place(current, x)
         fields = current.scratch
-        transfer.seed(fields, fields.y.grad, v, fields.y.grad, 0)
+        transfer.seed(fields, (fields.y.grad, v))
         self._run(current, TransmittanceVJP)
         return transfer.read(fields, fields.x.grad, x, 2 * self._size)
 
@@ -125,9 +125,8 @@ class SoftOrder:
         fields.reserve(x=size, y=size, entries=len(self.counts) + MARGIN)
         if x_dot is not None:
             fields.reserve(x_dot=size, y_dot=size)
-            transfer.seed(fields, fields.x_dot, x_dot, fields.x_dot, 0)
-        transfer.seed(fields, fields.x, x, fields.x, 0)
-        transfer.seed(fields, fields.entries, self.counts, fields.entries, 0)
+            transfer.seed(fields, (fields.x_dot, x_dot))
+        transfer.seed(fields, (fields.x, x), (fields.entries, self.counts))
 
     def _run(self, current: Engine, kind: type[SoftOrderKernels]) -> None:
         width = 1 if current.on_gpu else WIDTH

@@ -1,21 +1,33 @@
-"""BinningCPU on the device which faces can reach which tile of pixels (binning)."""
+"""Lists, on the device, which faces can reach which tile of pixels (binning)."""
 
 from __future__ import annotations
+
+import torch
+from torch import Tensor
 
 from taichi_raster.engine.kernel_cache import KernelCache
 from taichi_raster.kernels.binning_cpu import BinningCPU
 from taichi_raster.kernels.binning_gpu import BinningGPU
+from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import RUNS
 from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 
+MARKS = 1 << 20
+"""Up to so many pairs of a tile and a face, a GPU compares all."""
+
+_TOO_MANY = (
+    "tile lists need more than 2^31 entries: render fewer batch items, faces or pixels at a time, "
+    "or raise the threshold"
+)
+
 NO_DERIVATIVES = (True, False, False, False)
 """`Variant.moves` of kernels that are not differentiated, so that all calls share them."""
 
 
-def list_faces(cache: KernelCache, fields: Scratch, call: Call, on_gpu: bool) -> None:
-    """List each tile's faces, for inputs that are on the device."""
+def list_faces(cache: KernelCache, fields: Scratch, call: Call, on_gpu: bool, like: Tensor) -> None:
+    """List each tile's faces, for inputs that are on the device; `like` is on torch's."""
     variant = Variant(
         EdgeVariant("uniform"),
         DepthVariant("none"),
@@ -24,7 +36,11 @@ def list_faces(cache: KernelCache, fields: Scratch, call: Call, on_gpu: bool) ->
         unclipped_alpha=call.variant.unclipped_alpha,
         moves=NO_DERIVATIVES,
     )
-    (_by_tile if on_gpu else _by_face)(cache, fields, call, variant)
+    if not on_gpu:
+        _by_face(cache, fields, call, variant)
+    else:
+        few = call.batch * call.tiles * call.faces <= MARKS
+        (_marked if few else _sorted)(cache, fields, call, variant, like)
 
 
 def items_per_run(count: int) -> int:
@@ -44,45 +60,50 @@ def _by_face(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) 
         fields.reserve(tile_faces=_fitting(total))
 
 
-def _by_tile(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) -> None:
-    """List each tile's faces on a GPU, tile by tile; groups of tiles first, if it pays."""
-    tiles = call.batch * call.tiles
-    if call.grouped:
-        groups = call.batch * call.groups
-        fields.reserve(group_begin=groups + 1)
-        cache.launch(BinningGPU, variant, "count_groups", groups, 1)
-        _scan(cache, fields, variant, "scan_groups", "group_faces", groups, call.faces)
-        cache.launch(BinningGPU, variant, "fill_groups", groups, 1)
-    grouped = int(call.grouped)
-    cache.launch(BinningGPU, variant, "count", tiles, 1, grouped)
-    _scan(cache, fields, variant, "scan", "tile_faces", tiles, call.faces)
-    cache.launch(BinningGPU, variant, "fill", tiles, 1, grouped)
-
-
-def _scan(
-    cache: KernelCache,
-    fields: Scratch,
-    variant: Variant,
-    name: str,
-    target: str,
-    lists: int,
-    faces: int,
+def _marked(
+    cache: KernelCache, fields: Scratch, call: Call, variant: Variant, like: Tensor
 ) -> None:
-    """Turn lengths of lists into beginnings, and make room for the lists.
+    """List each tile's faces on a GPU, where there are few tiles and faces: nothing is waited for.
 
-    The host waits for the total only if the room might not suffice.
+    Every tile is compared with every face.
     """
-    if lists * faces <= fields.capacity(target):
-        cache.launch(BinningGPU, variant, f"{name}_only", lists)
-    else:
-        total = cache.launch(BinningGPU, variant, name, lists)
-        fields.reserve(**{target: _fitting(total)})
+    count = call.batch * call.tiles * call.faces
+    fields.reserve(tile_faces=count)
+    marks = torch.empty(count, dtype=torch.int32, device=like.device)
+    cache.launch(BinningGPU, variant, "mark", count, marks)
+    ends = marks.cumsum(0, dtype=torch.int32)
+    cache.launch(BinningGPU, variant, "fill", count, ends)
+
+
+def _sorted(
+    cache: KernelCache, fields: Scratch, call: Call, variant: Variant, like: Tensor
+) -> None:
+    """List each tile's faces on a GPU: pairs of both, sorted by tile.
+
+    The host waits for the number of pairs.
+    """
+    faces, tiles, device = call.batch * call.faces, call.batch * call.tiles, like.device
+    counts = torch.empty(faces, dtype=torch.int32, device=device)
+    cache.launch(BinningGPU, variant, "count", faces, counts)
+    ends = counts.cumsum(0)
+    total = int(ends[-1])
+    if total >= 1 << 31:
+        raise MemoryError(_TOO_MANY)
+    fields.reserve(tile_faces=total)
+    owners = torch.arange(faces, dtype=torch.int32, device=device).repeat_interleave(
+        counts, output_size=total
+    )
+    tile = torch.empty_like(owners)
+    begins = (ends - counts).int()
+    cache.launch(BinningGPU, variant, "name", total, owners, begins, tile)
+    tile, order = tile.sort(stable=True)  # so that a tile's faces keep their order
+    every = torch.arange(tiles + 1, dtype=torch.int32, device=device)
+    begin = torch.searchsorted(tile, every, out_int32=True)
+    faces_of_tiles = owners[order] % call.faces
+    transfer.seed(fields, (fields.tile_faces, faces_of_tiles), (fields.tile_begin, begin))
 
 
 def _fitting(total: int) -> int:
     if total < 0:
-        raise MemoryError(
-            "tile lists need more than 2^31 entries: render fewer batch items, faces or pixels "
-            "at a time, or raise the threshold"
-        )
+        raise MemoryError(_TOO_MANY)
     return total

@@ -1,18 +1,14 @@
 """Lists the faces that can touch each tile of pixels, face by face. No derivative.
 
 This suits a few threads: each takes a batch item, or a band of its tiles, and enters one face after
-the other into the lists of the tiles that it can touch. `BinningGPU` does the same tile by tile.
+the other into the lists of the tiles that it can touch. `BinningGPU` does the same on a GPU.
 The lists are as long as they need to be.
 """
-
-from typing import Any
 
 import taichi as ti
 
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.maths.dual import raw
-from taichi_raster.maths.tracing import let, traced
-from taichi_raster.runtime.layout import TILE, Dim
+from taichi_raster.runtime.layout import Dim
 
 
 @ti.data_oriented
@@ -51,7 +47,7 @@ class BinningCPU(PairKernels):
                 self.fields.tile_begin[base + tile] = 0
         self.hold(b)
         for face in range(self.dims[Dim.FACES]):
-            top, bottom, left, right = self.tiles_of(b, face)
+            top, bottom, left, right = self.tiles(self.face(b, face))
             for y in range(ti.max(top, first), ti.min(bottom, last)):
                 for tile in range(base + y * across + left, base + y * across + right):
                     at = self.fields.tile_begin[tile]
@@ -80,23 +76,3 @@ class BinningCPU(PairKernels):
         down = self.dims[Dim.TILES] // across
         in_item = band - b * bands
         return b, down * in_item // bands, down * (in_item + 1) // bands, across
-
-    @traced
-    def tiles_of(self, b: Any, index: Any) -> tuple[Any, Any, Any, Any]:
-        """(top, bottom, left, right): the tiles that meet a face's bounding box.
-
-        The box is widened by the reach.
-        """
-        face = self.face(b, index)
-        top, bottom = self.rows(face, 0, self.dim(Dim.HEIGHT))
-        x = [raw(corner[0]) for corner in face.triangle.corners]
-        width = self.dim(Dim.WIDTH)
-        left = self.whole(ti.min(*x) - self.reach(), width, False)
-        right = self.whole(ti.max(*x) + self.reach(), width, True)
-        return *_tiles(top, bottom), *_tiles(left, right)
-
-
-def _tiles(begin: Any, end: Any) -> tuple[Any, Any]:
-    """(first, last): the tiles that hold pixels from `begin` to before `end`."""
-    first, last = let(begin // TILE), let((end + (TILE - 1)) // TILE)
-    return first, let(ti.select(end > begin, last, first))

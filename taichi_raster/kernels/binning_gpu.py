@@ -1,7 +1,9 @@
-"""Lists the faces that can touch each tile of pixels: count, scan, fill. No derivative.
+"""Lists the faces that can touch each tile of pixels, on a GPU. No derivative.
 
-For large images, groups of GROUP x GROUP tiles are listed first, so that a tile only looks through
-its group's faces. The lists are as long as they need to be.
+Torch sorts and adds up in between; see engine/tile_lists.py. Few tiles and faces: a thread for each
+tile and each face marks whether they meet, and the sums of these marks say where the face's entry
+in the tile's list is. Many: each face counts the tiles of its rectangle, and a thread for each such
+pair names the tile, by which torch sorts the pairs.
 """
 
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.pairs import PairKernels
-from taichi_raster.maths.dual import raw
 from taichi_raster.maths.tracing import let, traced
-from taichi_raster.runtime.layout import GROUP, TILE, Dim, Limit
+from taichi_raster.runtime.layout import Dim
+
+NUMBERS: Any = ti.types.ndarray(dtype=ti.i32, ndim=1)
+"""A kernel's argument: whole numbers in torch's memory."""
 
 
 @ti.data_oriented
@@ -19,118 +23,72 @@ class BinningGPU(PairKernels):
     """Lists of faces, tile after tile, in the order of the faces."""
 
     @ti.kernel
-    def count(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
-        self.parallel(tiles, length, self.visit_tile, (grouped, False))
+    def mark(self, count: ti.i32, marks: NUMBERS):
+        """Write 1 for each tile and face that meet, else 0, tile after tile."""
+        self.each(count, self.mark_one, (marks,))
 
     @ti.kernel
-    def fill(self, tiles: ti.i32, length: ti.i32, grouped: ti.i32):
-        self.parallel(tiles, length, self.visit_tile, (grouped, True))
+    def fill(self, count: ti.i32, ends: NUMBERS):
+        """Write the lists, given the sums of the marks up to each and with it."""
+        self.each(count, self.fill_one, (ends,))
 
     @ti.kernel
-    def scan(self, tiles: ti.i32) -> ti.i32:
-        return self.sum_up(self.fields.tile_begin, tiles)
+    def count(self, faces: ti.i32, counts: NUMBERS):
+        """Write how many tiles each face's rectangle has."""
+        self.each(faces, self.count_one, (counts,))
 
     @ti.kernel
-    def scan_only(self, tiles: ti.i32):
-        self.sum_up(self.fields.tile_begin, tiles)
-
-    @ti.kernel
-    def count_groups(self, groups: ti.i32, length: ti.i32):
-        self.parallel(groups, length, self.visit_group, (False,))
-
-    @ti.kernel
-    def fill_groups(self, groups: ti.i32, length: ti.i32):
-        self.parallel(groups, length, self.visit_group, (True,))
-
-    @ti.kernel
-    def scan_groups(self, groups: ti.i32) -> ti.i32:
-        return self.sum_up(self.fields.group_begin, groups)
+    def name(self, pairs: ti.i32, owners: NUMBERS, begins: NUMBERS, tiles: NUMBERS):
+        """Write the tile of each pair, given its face, and where each face's pairs begin."""
+        self.each(pairs, self.name_one, (owners, begins, tiles))
 
     @ti.func
-    def visit_tile(self, tile, grouped, fills: ti.template()):
-        b, row, column = self.tile_at(tile)
-        group = self.group_of(b, row, column)
-        lists = ti.static(self.fields.tile_begin, self.fields.tile_faces)
-        self.visit(tile, b, row, column, TILE, group, grouped, lists, fills)
+    def mark_one(self, i, marks: ti.template()):
+        tile, face = self.tile_and_face(i)
+        b = tile // self.dims[Dim.TILES]
+        in_image = tile - b * self.dims[Dim.TILES]
+        row = in_image // self.dims[Dim.TILES_X]
+        column = in_image - row * self.dims[Dim.TILES_X]
+        top, bottom, left, right = self.tiles(self.face(b, face))
+        meet = (row >= top) & (row < bottom) & (column >= left) & (column < right)
+        marks[i] = ti.select(meet, 1, 0)
 
     @ti.func
-    def visit_group(self, group, fills: ti.template()):
-        b, row, column = self.group_at(group)
-        lists = ti.static(self.fields.group_begin, self.fields.group_faces)
-        self.visit(group, b, row, column, ti.static(GROUP * TILE), 0, 0, lists, fills)
+    def fill_one(self, i, ends: ti.template()):
+        tile, face = self.tile_and_face(i)
+        end = ends[i]
+        begin = 0
+        if i > 0:
+            begin = ends[i - 1]
+        else:
+            self.fields.tile_begin[0] = 0
+        if end > begin:
+            self.fields.tile_faces[begin] = face
+        if face == self.dims[Dim.FACES] - 1:
+            self.fields.tile_begin[tile + 1] = end
 
     @ti.func
-    def visit(
-        self, i, b, row, column, side, group, grouped, lists: ti.template(), fills: ti.template()
-    ):
-        """Count the faces of square number i of pixels, or, where `fills`, list them."""
-        begins, faces = ti.static(lists)
-        self.hold(b)
-        at = begins[i] if ti.static(fills) else 0
-        for k in range(self.begin(group, grouped), self.end(group, grouped)):
-            face = self.candidate(k, grouped)
-            if self.reaches(b, face, row, column, side):
-                if ti.static(fills):
-                    faces[at] = face
-                at += 1
-        if ti.static(not fills):
-            begins[i + 1] = at
-        self.release()
-
-    @ti.kernel
-    def scan_groups_only(self, groups: ti.i32):
-        self.sum_up(self.fields.group_begin, groups)
+    def count_one(self, i, counts: ti.template()):
+        top, bottom, left, right = self.tiles(self.face_of_batch(i))
+        counts[i] = (bottom - top) * (right - left)
 
     @ti.func
-    def sum_up(self, begin: ti.template(), n):
-        """Turn counts into beginnings; returns the total, or -1 if it does not fit in 31 bits."""
-        total = ti.cast(0, ti.i64)
-        ti.loop_config(serialize=True)
-        for i in range(n):
-            total += begin[i + 1]
-            begin[i + 1] = ti.cast(total, ti.i32)
-        begin[0] = 0
-        return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
+    def name_one(self, i, owners: ti.template(), begins: ti.template(), tiles: ti.template()):
+        owner = owners[i]
+        top, bottom, left, right = self.tiles(self.face_of_batch(owner))
+        place = i - begins[owner]
+        down = place // (right - left)
+        row, column = top + down, left + place - down * (right - left)
+        first = owner // self.dims[Dim.FACES] * self.dims[Dim.TILES]
+        tiles[i] = first + row * self.dims[Dim.TILES_X] + column
 
     @ti.func
-    def group_of(self, b, row, column):
-        """The group of the tile that begins at a pixel."""
-        side = ti.static(GROUP * TILE)
-        return b * self.dims[Dim.GROUPS] + row // side * self.dims[Dim.GROUPS_X] + column // side
-
-    @ti.func
-    def group_at(self, group):
-        """(batch item, first row, first column) of a group of tiles."""
-        b = group // self.dims[Dim.GROUPS]
-        in_image = group - b * self.dims[Dim.GROUPS]
-        gy = in_image // self.dims[Dim.GROUPS_X]
-        gx = in_image - gy * self.dims[Dim.GROUPS_X]
-        return b, gy * (GROUP * TILE), gx * (GROUP * TILE)
-
-    @ti.func
-    def begin(self, group, grouped):
-        return ti.select(grouped == 1, self.fields.group_begin[group * grouped], 0)
-
-    @ti.func
-    def end(self, group, grouped):
-        last = self.fields.group_begin[group * grouped + 1]
-        return ti.select(grouped == 1, last, self.dims[Dim.FACES])
-
-    @ti.func
-    def candidate(self, k, grouped):
-        return ti.select(grouped == 1, self.fields.group_faces[k * grouped], k)
+    def tile_and_face(self, i):
+        tile = i // self.dims[Dim.FACES]
+        return tile, i - tile * self.dims[Dim.FACES]
 
     @traced
-    def reaches(self, b: Any, face: Any, row: Any, column: Any, side: Any) -> Any:
-        """Whether a face's bounding box, widened by the reach, meets a square of pixels."""
-        first = self.point(row, column).each(raw)
-        last = self.point(row + (side - 1), column + (side - 1)).each(raw)
-        triangle = self.face(b, face).triangle
-        reach = self.limit(Limit.REACH)
-        low, high = (
-            [let(extreme(*(raw(c[j]) for c in triangle.corners))) for j in range(2)]
-            for extreme in (ti.min, ti.max)
-        )
-        hit = (low[0] - reach <= last[0]) & (high[0] + reach >= first[0])
-        hit = hit & ((low[1] - reach <= first[1]) & (high[1] + reach >= last[1]))
-        return let(hit & self.drawn(triangle))
+    def face_of_batch(self, i: Any) -> Any:
+        """A face by its number in the whole batch."""
+        b = let(i // self.dim(Dim.FACES))
+        return self.face(b, let(i - b * self.dim(Dim.FACES)))

@@ -52,6 +52,19 @@ class Reach(Memory):
         return self.whole(low, width, False), self.whole(high, width, True)
 
     @traced
+    def tiles(self, face: Face) -> tuple[Any, Any, Any, Any]:
+        """(top, bottom, left, right): the tiles that meet a face's bounding box.
+
+        The box is widened by the reach.
+        """
+        top, bottom = self.rows(face, 0, self.dim(Dim.HEIGHT))
+        x = [raw(corner[0]) for corner in face.triangle.corners]
+        width = self.dim(Dim.WIDTH)
+        left = self.whole(ti.min(*x) - self.reach(), width, False)
+        right = self.whole(ti.max(*x) + self.reach(), width, True)
+        return *_tiles(top, bottom), *_tiles(left, right)
+
+    @traced
     def reach(self) -> Any:
         """A little more than the distance at which pairs cease to count."""
         return self.limit(Limit.REACH) * (1.0 + 1e-5)
@@ -108,3 +121,9 @@ class Reach(Memory):
         top = let(ti.max(self.whole(-highest, height, False), first))
         bottom = let(ti.min(self.whole(-lowest, height, True), ti.min(last, height)))
         return top, let(ti.select(self.drawn(face.triangle), bottom, top))
+
+
+def _tiles(begin: Any, end: Any) -> tuple[Any, Any]:
+    """(first, last): the tiles that hold pixels from `begin` to before `end`."""
+    first, last = let(begin // TILE), let((end + (TILE - 1)) // TILE)
+    return first, let(ti.select(end > begin, last, first))

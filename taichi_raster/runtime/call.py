@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taichi_raster.runtime.layout import GROUP, MIPMAPS, RUNS, TILE, Dim, Part
+from taichi_raster.runtime.layout import MIPMAPS, RUNS, TILE, Dim, Part
 from taichi_raster.runtime.variant import Variant
 
 
@@ -52,21 +52,6 @@ class Call:
     def tiles(self) -> int:
         """Tiles of an image."""
         return self.tiles_x * -(-self.height // TILE)
-
-    @property
-    def groups_x(self) -> int:
-        """Groups of tiles in a row of an image."""
-        return -(-self.tiles_x // GROUP)
-
-    @property
-    def groups(self) -> int:
-        """Groups of tiles of an image."""
-        return self.groups_x * -(-self.height // (TILE * GROUP))
-
-    @property
-    def grouped(self) -> bool:
-        """Whether to bin groups of tiles first; it pays for many tiles and faces."""
-        return self.tiles * self.faces > 1 << 17
 
     @property
     def bands(self) -> int:
@@ -144,8 +129,6 @@ class Call:
             Dim.TEXTURE_HEIGHT: self.texture[0],
             Dim.TEXTURE_WIDTH: self.texture[1],
             Dim.TEXTURE_STRIDE: self.texture[2],
-            Dim.GROUPS: self.groups,
-            Dim.GROUPS_X: self.groups_x,
             Dim.PIXELS: self.pixels if pixels is None else pixels,
             Dim.LAST_LEVEL: max(len(self.levels) - 1, 0),
         }

@@ -19,7 +19,6 @@ attributes.
 SHIFT = 3
 TILE = 1 << SHIFT  # pixels on a side
 RUNS = 64  # runs of a parallel loop on a CPU; at least one for each batch item
-GROUP = 8  # tiles on a side of a group
 MIPMAPS = 17  # levels at most: a texture has up to 2^16 texels on a side
 
 
@@ -62,11 +61,9 @@ class Dim:
     TEXTURE_HEIGHT = 7
     TEXTURE_WIDTH = 8
     TEXTURE_STRIDE = 9  # elements from one batch item's texture to the next; 0 if shared
-    GROUPS = 10  # in one image
-    GROUPS_X = 11
-    PIXELS = 12  # in the whole batch
-    LAST_LEVEL = 13  # of mipmaps, the first being 0
-    PARTS = 14  # where the parts of x begin
+    PIXELS = 10  # in the whole batch
+    LAST_LEVEL = 11  # of mipmaps, the first being 0
+    PARTS = 12  # where the parts of x begin
     LEVELS = PARTS + Part.COUNT  # where each level of mipmaps begins, in texels
     COUNT = LEVELS + MIPMAPS
 

@@ -30,8 +30,6 @@ _INITIAL = {  # elements of each group of fields at first
     "tile_begin": 1 << 16,
     "tile_faces": 1 << 21,
     "tile_order": 1 << 18,
-    "group_begin": 1 << 12,
-    "group_faces": 1 << 18,
     "limits": 1 << 10,
     "state": 1 << 20,
     "pixels": 1 << 18,
@@ -78,7 +76,6 @@ class Scratch:
         y, y_dot: per-pixel sums and their tangents, flat, with adjoints.
         tile_begin, tile_faces: the faces of each tile, and where each tile's list begins.
         tile_order: on a CPU, the same faces, sorted by depth.
-        group_begin, group_faces: the same for groups of tiles.
         state: values of each pixel that have no derivative (see layout.State).
         nearest, top: faces of each pixel.
         partials: adjoints of what faces share, one set for each run of faces.
@@ -100,8 +97,6 @@ class Scratch:
     tile_begin: Any
     tile_faces: Any
     tile_order: Any
-    group_begin: Any
-    group_faces: Any
     limits: Any
     state: Any
     nearest: Any
@@ -214,7 +209,7 @@ class Scratch:
             return {"cells": [ti.field(self._float) for _ in range(4)]}
         if name == "pixels":
             return {"nearest": [ti.field(ti.i32)], "top": [ti.field(ti.i32)]}
-        integer = name.startswith(("tile", "group", "entr")) or name in ("layers", "row_lists")
+        integer = name.startswith(("tile", "entr")) or name in ("layers", "row_lists")
         adjoint = name in ("y", "y_dot")
         return {name: [ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)]}
 

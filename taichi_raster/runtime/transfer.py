@@ -40,15 +40,28 @@ def place_cells(scratch: Scratch, weights: Tensor) -> None:
     scratch.views[scratch.cells[0]][: len(weights)] = weights.detach().numpy()
 
 
-def seed(scratch: Scratch, field: Any, values: Tensor, cleared: Any, n: int) -> None:
-    """Upload a tensor to the start of a field, and zero the first `n` elements of another."""
-    flat = values.detach().reshape(-1)
-    if not scratch.views:
-        _seed(field, flat.contiguous(), len(flat), cleared, n, _threads(max(len(flat), n)))
+def seed(
+    scratch: Scratch, *copies: tuple[Any, Tensor], clear: tuple[Any, int] | None = None
+) -> None:
+    """Upload tensors to the starts of fields, and zero the first elements of another.
+
+    Args:
+        scratch: the fields.
+        *copies: a field, and what goes there; two at a time take one launch on a GPU.
+        clear: a field, and how many of its elements are zeroed.
+    """
+    flat = [(field, values.detach().reshape(-1)) for field, values in copies]
+    if scratch.views:
+        for field, values in flat:
+            scratch.views[field][: len(values)] = values.numpy()
+        if clear is not None:
+            scratch.views[clear[0]][: clear[1]] = 0
         return
-    scratch.views[field][: len(flat)] = flat.numpy()
-    if n > 0:
-        scratch.views[cleared][:n] = 0
+    for i in range(0, len(flat), 2):
+        sizes = [(field, values.contiguous(), len(values)) for field, values in flat[i : i + 2]]
+        first, second = sizes[0], sizes[1] if len(sizes) == 2 else (*sizes[0][:2], 0)
+        third = (first[0], 0) if clear is None or i > 0 else clear
+        _seed(*first, *second, *third, _threads(max(first[2], second[2], third[1])))
 
 
 def clear(scratch: Scratch, field: Any, n: int) -> None:
@@ -133,6 +146,9 @@ def _seed(
     target: ti.template(),
     source: ti.types.ndarray(),
     n: ti.i32,
+    other: ti.template(),
+    another: ti.types.ndarray(),
+    k: ti.i32,
     zero: ti.template(),
     m: ti.i32,
     threads: ti.template(),
@@ -140,6 +156,8 @@ def _seed(
     for thread in range(threads):
         for turn in range(_turns(thread, n, threads)):
             target[thread + turn * threads] = source[thread + turn * threads]
+        for turn in range(_turns(thread, k, threads)):
+            other[thread + turn * threads] = another[thread + turn * threads]
         for turn in range(_turns(thread, m, threads)):
             zero[thread + turn * threads] = 0
 

@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 import taichi_raster as tr
 from fake_gpu import AWAY
 from scenes import random_faces
-from taichi_raster.engine import tile_lists
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.extremes import Extremes, extremes
 from taichi_raster.runtime.layout import Dim
@@ -168,21 +167,4 @@ def test_kernels_get_a_calls_sizes_as_arguments(monkeypatch: pytest.MonkeyPatch)
     x, background = torch.empty(7, device=AWAY), torch.empty(2, device=AWAY)
     transfer.place(scratch, x, sizes, limits, background)
     assert {value.device for value in taken if isinstance(value, Tensor)} == {AWAY}
-    assert [*taken[7], *taken[8]] == sizes.tolist() and taken[9:] == limits.tolist()
-
-
-@pytest.mark.parametrize(("faces", "waits"), [(20, False), (21, True)])
-def test_a_total_is_waited_for_only_where_there_might_not_be_room(faces: int, waits: bool) -> None:
-    launched: list[str] = []
-    reserved: dict[str, int] = {}
-    variant: Any = None  # is only handed on
-
-    def launch(_kind: Any, _variant: Any, name: str, _lists: int) -> int:
-        launched.append(name)
-        return 17
-
-    cache: Any = SimpleNamespace(launch=launch)
-    scratch: Any = SimpleNamespace(capacity=lambda name: 200, reserve=reserved.update)
-    tile_lists._scan(cache, scratch, variant, "scan", "tile_faces", 10, faces)
-    assert launched == ["scan" if waits else "scan_only"]
-    assert reserved == ({"tile_faces": 17} if waits else {})
+    assert [*taken[7], *taken[8]] == sizes.tolist() and taken[9:-1] == limits.tolist()

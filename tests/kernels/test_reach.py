@@ -13,7 +13,7 @@ import twin_modes
 from modes import SHAPED, SMOOTH, with_weights
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
-SIZE = (77, 130)  # of 10 x 17 tiles, the last ones cut off, in 2 x 3 groups
+SIZE = (77, 130)  # of 10 x 17 tiles, the last ones cut off
 
 
 def small_faces(seed: int) -> Tensor:
