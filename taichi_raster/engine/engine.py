@@ -21,15 +21,14 @@ from torch import Tensor
 from taichi_raster.engine.kernel_cache import KernelCache
 from taichi_raster.engine.texture import Texture, without_texture
 from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run, list_faces
-from taichi_raster.kernels.adjoints import LANES
 from taichi_raster.kernels.by_tile import TileKernels
 from taichi_raster.kernels.forward import Forward
-from taichi_raster.kernels.memory import IN_PLACE
+from taichi_raster.kernels.memory import IN_PLACE, LANES
 from taichi_raster.kernels.vjp import VJP
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.device import Runtime, runtime
-from taichi_raster.runtime.layout import Part, State
+from taichi_raster.runtime.layout import RUNS, Part, State
 from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.thread import owner
 from taichi_raster.runtime.variant import Table, Variant
@@ -46,6 +45,10 @@ LOOPS = 1 << 13
 Mesa's software driver ends loops after 2^16 turns, and some iterations take three. Long loops also
 trip other drivers' watchdogs.
 """
+
+
+_SHARED_SUMS = 1 << 22
+"""How many sums of what faces share a GPU keeps at most, where they have a fixed order."""
 
 
 class Engine:
@@ -170,15 +173,17 @@ class Engine:
     def vjp(self, kind: type[VJP], call: Call, x: Tensor, pairs: int | None = None) -> Tensor:
         """The adjoint of x, given that of the sums, which is on the device.
 
-        Kernels go face by face on a CPU, which suits few threads. On a GPU they go pixel by pixel,
-        or, given the number of listed `pairs`, pair by pair.
+        Kernels go face by face on a CPU, which suits few threads, and on a GPU where sums must have
+        a fixed order. Else they go pixel by pixel there, or, given the number of listed `pairs`,
+        pair by pair.
         """
-        if self.on_gpu:
+        if self.on_gpu and (call.one_run or not call.fixed_order):
             self._vjp_by_pixels(kind, call, x, pairs)
             return transfer.read(self.scratch, self.scratch.x.grad, x, call.x_size)
-        return self._vjp_by_faces(kind, call, x)
+        return self._vjp_by_faces(kind, call, x, listed=pairs is not None)
 
     def _vjp_by_pixels(self, kind: type[VJP], call: Call, x: Tensor, pairs: int | None) -> None:
+        """On a GPU; in a fixed order a thread takes a batch item."""
         fields, launch = self.scratch, self.cache.launch
         if pairs is not None and not call.fixed_order:
             launch(kind, call.variant, "vjp_fragments", pairs, *self.texture)
@@ -193,13 +198,22 @@ class Engine:
             count = min(portion, total - begin)
             launch(kind, call.variant, name, call.runs(True), begin, count, *self.texture)
 
-    def _vjp_by_faces(self, kind: type[VJP], call: Call, x: Tensor) -> Tensor:
-        runs, length = call.face_runs()
+    def _vjp_by_faces(self, kind: type[VJP], call: Call, x: Tensor, listed: bool) -> Tensor:
+        """With `listed` fragments, or with all pixels of the image's rows."""
+        most, parts, portion = RUNS, call.pixels if listed else call.height, call.pixels
+        if self.on_gpu:
+            shared = sum(self.cache.kernels(kind, call.variant).shared_sizes.values())
+            most = _SHARED_SUMS // shared
+        runs, length = call.face_runs(most)
+        if self.on_gpu:
+            portion = max(LOOPS // (length * (1 if listed else call.width)), 1)
         total = call.batch * runs
+        sizes = total, runs, length, 1 if self.on_gpu else items_per_run(total)
 
         def launch() -> None:
-            sizes = total, runs, length, items_per_run(total)
-            self.cache.launch(kind, call.variant, "run_faces", *sizes, *self.texture)
+            for begin in range(0, parts, portion):
+                part = begin, min(begin + portion, parts)
+                self.cache.launch(kind, call.variant, "run_faces", *sizes, *part, *self.texture)
 
         return self.with_shared_sums(kind, call, x, runs, launch)
 
@@ -207,7 +221,7 @@ class Engine:
         self, kind: type[VJP], call: Call, x: Tensor, runs: int, launch: Callable[[], None]
     ) -> Tensor:
         """The adjoint of x after a launch, in which each of a batch item's runs has sums of its own
-        for what faces share. On a CPU."""
+        for what faces share."""
         fields, variant = self.scratch, call.variant
         sizes = self.cache.kernels(kind, variant).shared_sizes if variant.moves[2] else {}
         total = call.batch * runs * sum(sizes.values())
@@ -217,11 +231,13 @@ class Engine:
         launch()
         found = transfer.read(fields, fields.x.grad, x, call.x_size)
         if total > 0:  # shared by faces: the sum over runs, in a fixed order
-            values, at = found.numpy(), 0
-            parts = fields.views[fields.partials][:total].reshape(call.batch, runs, -1).sum(1)
+            at = 0
+            parts = (
+                transfer.read(fields, fields.partials, x, total).view(call.batch, runs, -1).sum(1)
+            )
             for part, size in sizes.items():
                 begin = sum(call.sizes[:part])
-                values[begin : begin + call.sizes[part]] += parts[:, at : at + size].reshape(-1)
+                found[begin : begin + call.sizes[part]] += parts[:, at : at + size].reshape(-1)
                 at += size
         return found
 

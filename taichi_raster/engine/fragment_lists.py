@@ -61,7 +61,8 @@ def fragment_list(sums: PixelSums, x: Tensor, stop: int) -> FragmentList:
     """The fragments of each pixel, for inputs whose sums are already taken."""
     current = engine()
     layers = on_engine(_layers_after_sums, sums, x, stop)
-    return FragmentList.of(layers, sums.call.faces, by_face=not current.on_gpu)
+    by_face = not current.on_gpu or sums.call.fixed_order
+    return FragmentList.of(layers, sums.call.faces, by_face)
 
 
 def _layers_after_sums(current: Engine, sums: PixelSums, x: Tensor, stop: int) -> Tensor:

@@ -148,6 +148,8 @@ class FragmentValues:
         current.displace()
         fields, size = current.scratch, (2 + self.call.variant.channels) * self._count + MARGIN
         begin, entries = self.begin, self.entries
+        if current.on_gpu and self.call.one_run:
+            begin = begin[:: self.call.faces]  # of batch items
         fields.reserve(y=size, entries=Entry.COUNT * self._count + MARGIN, entry_begin=len(begin))
         if tangent:
             fields.reserve(x_dot=self.call.x_size, y_dot=size)
@@ -163,7 +165,7 @@ class FragmentValues:
         else:
             runs, length = self.call.face_runs()
             total = self.call.batch * runs
-            sizes = total, runs, length, items_per_run(total)
+            sizes = total, runs, length, items_per_run(total), 0, self.call.pixels
             current.cache.launch(kind, variant, "run_faces", *sizes, *current.texture)
 
     def _by_autodiff(

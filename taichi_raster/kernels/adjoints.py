@@ -3,7 +3,8 @@
 Face by face, one thread owns a face's inputs. It keeps their adjoints in local variables, one for
 each pixel that it works on at a time. Faces share parameters and weights, whose adjoints a thread
 sums for its run of faces. Pixel by pixel, adjoints are added atomically in place, as those of
-texels always are. With tangents, the adjoints' tangents are added: the second derivatives.
+texels always are; but a thread sums those of parameters and weights for all of its pairs, and adds
+them once. With tangents, the adjoints' tangents are added: the second derivatives.
 """
 
 from __future__ import annotations
@@ -17,11 +18,9 @@ from taichi_raster.kernels.fragment import Face
 from taichi_raster.kernels.memory import Memory, size_of
 from taichi_raster.maths.dual import Number
 from taichi_raster.maths.tracing import element, let, set_to, traced
-from taichi_raster.maths.variables import Lanes
+from taichi_raster.maths.variables import Lanes, Local
 from taichi_raster.runtime.layout import Dim, Part, Slot
 from taichi_raster.runtime.variant import Table
-
-LANES = 16  # pixels that are worked on together
 
 
 class Adjoints:
@@ -70,12 +69,62 @@ class Adjoints:
         into(self.memory, part, index, amount)
 
 
+class SharedSums:
+    """A thread's sums of the adjoints of parameters and weights, which all pairs share."""
+
+    _data_oriented = True
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        network, depth_network = memory.variant.edge.network, memory.variant.depth.network
+        self.sizes = {
+            Part.EDGE_WEIGHTS: size_of(network),
+            Part.DEPTH_WEIGHTS: size_of(depth_network),
+            Part.PARAMETERS: Slot.COUNT,
+        }
+        self.sums = {
+            (part, offset): Local()
+            for part, size in self.sizes.items()
+            for offset in range(size if memory.moves[part] else 0)
+        }
+        self.used: list[tuple[int, int]] = []
+
+    def add(self, part: int, offset: int, amount: Any) -> None:
+        if (part, offset) not in self.used:
+            self.used.append((part, offset))
+        self.sums[part, offset].add(amount)
+
+    @property
+    def count(self) -> int:
+        """How many of them anything has been added to, in the code so far."""
+        return len(self.used)
+
+    @traced
+    def value(self, i: int) -> Any:
+        return self.sums[self.used[i]].value
+
+    @traced
+    def flush(self, i: int, b: Any) -> None:
+        """Add one of them to the adjoints of batch item b, and start anew."""
+        part, offset = self.used[i]
+        into(self.memory, part, b * self.sizes[part] + offset, self.value(i))
+        self.sums[part, offset].set(0.0)
+
+
 class PixelAdjoints(Adjoints):
-    """Adds each adjoint in place, atomically."""
+    """Adds each adjoint in place, atomically; those that all pairs share go into `sums`."""
+
+    def __init__(self, memory: Memory, face: Face, sums: SharedSums) -> None:
+        super().__init__(memory, face)
+        self.sums = sums
 
     def add(self, part: int, base: tuple[Any, int], offset: int, number: Any) -> None:
         amount = self.amount(part, number)
-        if amount is not None:
+        if amount is None:
+            return
+        if part in self.sums.sizes:
+            self.sums.add(part, offset, amount)
+        else:
             self.into(part, base[0] * base[1] + offset, amount)
 
     def knots(self, first: Any, numbers: list[Number]) -> None:
@@ -97,8 +146,8 @@ class FaceAdjoints:
         self.memory, self.face = memory, face
         network = memory.variant.edge.network
         if isinstance(network, Table) and memory.moves[Part.EDGE_WEIGHTS]:
-            self.first = Lanes(LANES, 0)
-            self.amounts = [Lanes(LANES) for _ in range(4)]
+            self.first = Lanes(memory.lanes, 0)
+            self.amounts = [Lanes(memory.lanes) for _ in range(4)]
         sizes = memory.shared_sizes
         starts = list(itertools.accumulate(sizes.values(), initial=0))
         self.base = let(run * starts[-1])
@@ -112,7 +161,7 @@ class FaceAdjoints:
         }
         self.sizes = {part: size for part, size in sizes.items() if memory.moves[part]}
         self.sums = {
-            (part, offset): Lanes(LANES)
+            (part, offset): Lanes(memory.lanes)
             for part, size in self.sizes.items()
             for offset in range(size)
         }
@@ -143,7 +192,10 @@ class FaceAdjoints:
                 self.share(self.starts[part] + offset, lanes.at(0).value)
             else:
                 at = self.face.at * self.sizes[part] + offset
-                set_to(place_of_adjoint(self.memory, part, at), lanes.at(0).value)
+                place = place_of_adjoint(self.memory, part, at)
+                amount = lanes.at(0).value
+                # A GPU does a band of rows in each launch.
+                set_to(place, amount if self.memory.on_cpu else place + amount)
 
     def share(self, at: Any, amount: Any) -> None:
         """Add to one of the sums of the run."""

@@ -75,7 +75,7 @@ class BinningGPU(PairKernels):
     @ti.func
     def name_one(self, i, owners: ti.template(), begins: ti.template(), tiles: ti.template()):
         owner = owners[i]
-        top, bottom, left, right = self.tiles(self.face_of_batch(owner))
+        top, _, left, right = self.tiles(self.face_of_batch(owner))
         place = i - begins[owner]
         down = place // (right - left)
         row, column = top + down, left + place - down * (right - left)

@@ -1,7 +1,8 @@
 """The values of listed fragments, one number a plane, and their derivatives.
 
 `DepthSort` has found the fragments. On a CPU they are sorted by face: a thread takes a face and
-works on several of its pixels at a time. On a GPU a thread takes a fragment.
+works on several of its pixels at a time. On a GPU a thread takes a fragment, or a face where sums
+must have a fixed order.
 """
 
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.adjoints import LANES, Adjoints
+from taichi_raster.kernels.adjoints import Adjoints, SharedSums
 from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.memory import TEXELS
@@ -43,14 +44,17 @@ class FragmentKernels(PairKernels):
     """
 
     @ti.func
-    def each_chunk(self, face, body: ti.template(), extra: ti.template()):
-        """Call ``body(face, begin, last, *extra)`` for each LANES fragments of a face.
+    def each_chunk(self, face, part: ti.template(), body: ti.template(), extra: ti.template()):
+        """Call ``body(face, begin, last, *extra)`` for each `lanes` fragments of a face.
 
-        `begin` is the first of them, and `last` the one after the face's last.
+        `begin` is the first of them, and `last` the one after the face's last. `part` says which of
+        the face's fragments it is about.
         """
-        first, last = self.fields.entry_begin[face.at], self.fields.entry_begin[face.at + 1]
-        for chunk in range((last - first + LANES - 1) // LANES):
-            body(face, first + chunk * LANES, last, *extra)
+        start = self.fields.entry_begin[face.at]
+        last = start + ti.min(self.fields.entry_begin[face.at + 1] - start, part[1])
+        first = start + part[0]
+        for chunk in range((ti.max(last - first, 0) + self.lanes - 1) // self.lanes):
+            body(face, first + chunk * self.lanes, last, *extra)
 
     @traced
     def find_entry(self, e: Any) -> Meeting:
@@ -75,14 +79,14 @@ class FragmentValues(FaceKernels, FragmentKernels):
     """Coverage, depth and attributes of each fragment."""
 
     @ti.func
-    def run_face(self, face, run):
-        self.each_chunk(face, self.write_chunk, (self.planes(),))
+    def run_face(self, face, run, part: ti.template()):
+        self.each_chunk(face, part, self.write_chunk, (self.planes(),))
 
     @ti.func
     def write_chunk(self, face, begin, last, planes):
-        for lane in range(ti.min(eights(last - begin), LANES)):
+        for lane in range(ti.min(eights(last - begin), self.lanes)):
             self.keep(self.meet_entry(face, begin + lane), planes, lane)
-        for lane in range(ti.min(last - begin, LANES)):
+        for lane in range(ti.min(last - begin, self.lanes)):
             self.put(planes, lane, begin + lane)
 
     @ti.kernel
@@ -113,7 +117,7 @@ class FragmentValues(FaceKernels, FragmentKernels):
 
     @traced
     def planes(self) -> Planes:
-        return Planes([Lanes(LANES) for _ in range(2 + self.channels)])
+        return Planes([Lanes(self.lanes) for _ in range(2 + self.channels)])
 
     @traced
     def keep(self, m: Meeting, planes: Planes, lane: Any) -> None:
@@ -143,12 +147,12 @@ class FragmentVJP(VJP, FragmentKernels):
     """The adjoint of all inputs, given those of `FragmentValues`."""
 
     @ti.func
-    def vjp_face(self, face, sums):
-        self.each_chunk(face, self.vjp_chunk, (sums,))
+    def vjp_face(self, face, part: ti.template(), sums):
+        self.each_chunk(face, part, self.vjp_chunk, (sums,))
 
     @ti.func
     def vjp_chunk(self, face, begin, last, sums):
-        self.vjp_lanes(face, 0, ti.min(eights(last - begin), LANES), (begin, last), sums)
+        self.vjp_lanes(face, 0, ti.min(eights(last - begin), self.lanes), (begin, last), sums)
 
     @traced
     def meet_lane(self, face: Face, lane: Any, where: tuple[Any, ...]) -> tuple[Meeting, Any, Any]:
@@ -159,7 +163,7 @@ class FragmentVJP(VJP, FragmentKernels):
     @ti.kernel
     def vjp_fragments(self, fragments: ti.i32, texels: TEXELS, tangents: TEXELS, adjoints: TEXELS):
         self.bind(texels, tangents, adjoints)
-        self.each(fragments, self.vjp_entry, ())
+        self.each_summed(fragments, self.item_of_entry, self.vjp_entry, ())
 
     @ti.kernel
     def vjp_items(
@@ -174,14 +178,20 @@ class FragmentVJP(VJP, FragmentKernels):
         """The same in a fixed order: a thread takes `count` pairs of an item, from `begin` on."""
         self.bind(texels, tangents, adjoints)
         for b in range(items):
+            sums = self.shared_sums()
             first = self.fields.entry_begin[b] + begin
             for e in range(first, ti.min(first + count, self.fields.entry_begin[b + 1])):
-                self.vjp_entry(e)
+                self.vjp_entry(e, sums)
+            self.flush(sums, b)
 
     @traced
-    def vjp_entry(self, e: Any) -> None:
+    def vjp_entry(self, e: Any, sums: SharedSums) -> None:
         m = self.find_entry(e)
-        self.vjp_fragment(m, self.weigh(m), self.pixel_adjoints(m))
+        self.vjp_fragment(m, self.weigh(m), self.pixel_adjoints(m, sums))
+
+    @traced
+    def item_of_entry(self, e: Any) -> Any:
+        return let(self.entry(Entry.FACE, e) // self.dim(Dim.FACES))
 
     @traced
     def takes_part(self, f: Fragment, in_image: Any) -> Any:

@@ -11,9 +11,10 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.adjoints import LANES, Adjoints, FaceAdjoints
+from taichi_raster.kernels.adjoints import Adjoints, FaceAdjoints
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
 from taichi_raster.kernels.front_to_back import FrontToBack, Pixels
+from taichi_raster.kernels.memory import LANES
 from taichi_raster.kernels.rows import (
     AREA,
     COVERAGE,

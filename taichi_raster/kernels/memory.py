@@ -30,6 +30,9 @@ takes one launch. Taichi launches two kernels for any other: one that stores its
 as many blocks as the GPU could ever hold.
 """
 
+LANES = 16
+"""Pixels that are worked on together on a CPU, by kernels that go face by face."""
+
 IN_PLACE = ("cpu", "cuda")
 """Backends whose kernels read torch's memory where it is. Vulkan copies it at each launch."""
 
@@ -53,6 +56,7 @@ class Memory:
         dims: `fields.dims`, the sizes of the call at hand.
         moves: whether a part of x gets a derivative, by part.
         shared_sizes: how many of a batch item's inputs all of its faces share, by part.
+        lanes: how many pixels are worked on together, face by face.
         threads: how many threads share the items of a loop; 0 where each item has its own.
         held: what `hold` has loaded: a variable by (field, place) or (part, place).
         texture: a kernel's arrays of texels, of their tangents and of their adjoints; None where
@@ -67,6 +71,7 @@ class Memory:
         self.fields = scratch
         self.dims = scratch.dims
         self.on_cpu = runtime.arch == "cpu"
+        self.lanes = LANES if self.on_cpu else 1
         self.threads = THREADS if runtime.arch == "cuda" else 0
         self.reads_in_place = runtime.arch in IN_PLACE and not self.autodiff
         vertices, appearance, parameters, texels = variant.moves
@@ -145,9 +150,12 @@ class Memory:
     def hold(self, b: Any) -> None:
         """Load what is the same for all of a batch item's pairs, once, ahead of the loops.
 
-        LLVM would not move so many loads out of a loop by itself, nor vectorise it then.
+        LLVM would not move so many loads out of a loop by itself, nor vectorise it then. On a GPU
+        registers are scarcer than loads of what neighbouring threads load, too.
         """
         self.held = {}
+        if not self.on_cpu:
+            return
         held: dict[Any, Any] = {}
         held |= {(self.dims, i): let(self.dim(i)) for i in range(Dim.PARTS + Part.COUNT)}
         held |= {(self.fields.limits, i): let(self.limit(i)) for i in range(Limit.COUNT)}

@@ -2,7 +2,8 @@
 
 `VJP` gives J(x)^T v. Its derivative along x_dot is the gradient of v . J(x) x_dot, because second
 derivatives are symmetric. So `VJPTangent` is the same code on numbers with tangents. On a CPU a
-thread takes a face and sums over its pixels, several at a time. On a GPU a thread takes a pixel.
+thread takes a face and sums over its pixels, several at a time. On a GPU a thread takes a pixel,
+or a face where sums must have a fixed order.
 """
 
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.adjoints import (
-    LANES,
     Adjoints,
     FaceAdjoints,
     LaneAdjoints,
     PixelAdjoints,
+    SharedSums,
 )
 from taichi_raster.kernels.by_face import FaceKernels
 from taichi_raster.kernels.fragment import Face, Fragment, Meeting
@@ -24,7 +25,7 @@ from taichi_raster.maths import geometry
 from taichi_raster.maths.dual import Jet, Number
 from taichi_raster.maths.tracing import element, let, traced
 from taichi_raster.maths.vector import Vector, total
-from taichi_raster.runtime.layout import Dim, Part, Slot, State
+from taichi_raster.runtime.layout import TILE, Dim, Part, Slot, State
 from taichi_raster.runtime.variant import Table
 
 
@@ -53,24 +54,25 @@ class VJP(FaceKernels):
         return isinstance(self.variant.edge.network, Table) and self.moves[Part.EDGE_WEIGHTS]
 
     @ti.func
-    def run_face(self, face, run):
+    def run_face(self, face, run, part: ti.template()):
         sums = self.face_sums(face, run)
-        self.vjp_face(face, sums)
-        for lane in range(1, LANES):
-            sums.fold(lane)
+        self.vjp_face(face, part, sums)
+        if ti.static(self.lanes > 1):
+            for lane in range(1, self.lanes):
+                sums.fold(lane)
         sums.flush()
 
     @ti.func
-    def vjp_face(self, face, sums):
-        """Add the adjoints of a face's pairs."""
-        top, bottom = self.rows(face, 0, self.dims[Dim.HEIGHT])
+    def vjp_face(self, face, part: ti.template(), sums):
+        """Add the adjoints of a face's pairs in rows of the image."""
+        top, bottom = self.rows(face, part[0], part[1])
         for row in range(top, bottom):
             left, right = self.columns(face, row)
-            # Lanes are columns modulo LANES, so that sums do not depend on the reach.
-            for chunk in range(left // LANES, (right + LANES - 1) // LANES):
-                first = chunk * LANES
+            # Lanes are columns modulo their number, so that sums do not depend on the reach.
+            for chunk in range(left // self.lanes, (right + self.lanes - 1) // self.lanes):
+                first = chunk * self.lanes
                 begin = ti.max(left - first, 0) // 8 * 8
-                end = ti.min(eights(right - first), LANES)
+                end = ti.min(eights(right - first), self.lanes)
                 self.vjp_lanes(face, begin, end, (row, first, left, right), sums)
 
     @ti.func
@@ -101,21 +103,57 @@ class VJP(FaceKernels):
     ):
         """A thread takes `count` pixels of a run, from number `begin` on."""
         self.bind(texels, tangents, adjoints)
-        self.each(runs, self.vjp_run, (begin, count))
+        self.each_summed(runs, self.item_of_run, self.vjp_run, (begin, count))
 
     @ti.func
-    def vjp_run(self, run, begin, count):
+    def each_summed(
+        self, count: ti.template(), item: ti.template(), body: ti.template(), extra: ti.template()
+    ):
+        """Call ``body(i, sums, *extra)`` for each i below `count`, on a GPU.
+
+        `sums` are the thread's, of batch item ``item(i)``. They are added to the adjoints when the
+        item changes, and at the end.
+        """
+        if ti.static(self.threads > 0):
+            for thread in range(self.threads):
+                sums = self.shared_sums()
+                for turn in range(self.turns(thread, count)):
+                    i = thread + turn * self.threads
+                    body(i, sums, *extra)
+                    following = i + self.threads
+                    b = item(i)
+                    if following >= count or item(ti.min(following, count - 1)) != b:
+                        self.flush(sums, b)
+        else:
+            for i in range(count):
+                sums = self.shared_sums()
+                body(i, sums, *extra)
+                self.flush(sums, item(i))
+
+    @ti.func
+    def flush(self, sums, b):
+        for i in ti.static(range(sums.count)):
+            if sums.value(i) != 0.0:
+                sums.flush(i, b)
+
+    @ti.func
+    def item_of_run(self, run):
+        """The batch item of a run of pixels."""
+        return run * self.dims[Dim.RUN_LENGTH] // (TILE * TILE) // self.dims[Dim.TILES]
+
+    @ti.func
+    def vjp_run(self, run, sums, begin, count):
         for step in range(begin, begin + count):
-            self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.vjp_pixel, ())
+            self.at_pixel(run * self.dims[Dim.RUN_LENGTH] + step, self.vjp_pixel, (sums,))
 
     @ti.func
-    def vjp_pixel(self, b, row, column, tile):
+    def vjp_pixel(self, b, row, column, tile, sums):
         for k in range(self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]):
             m = self.meet(self.face(b, self.fields.tile_faces[k]), row, column)
             if m.near:
                 f = self.weigh(m)
                 if f.counts:
-                    self.vjp_fragment(m, f, self.pixel_adjoints(m))
+                    self.vjp_fragment(m, f, self.pixel_adjoints(m, sums))
 
     @traced
     def face_sums(self, face: Face, run: Any) -> FaceAdjoints:
@@ -143,8 +181,12 @@ class VJP(FaceKernels):
         return let(f.counts & in_image)
 
     @traced
-    def pixel_adjoints(self, m: Meeting) -> PixelAdjoints:
-        return PixelAdjoints(self, m.face)
+    def pixel_adjoints(self, m: Meeting, sums: SharedSums) -> PixelAdjoints:
+        return PixelAdjoints(self, m.face, sums)
+
+    @traced
+    def shared_sums(self) -> SharedSums:
+        return SharedSums(self)
 
     @traced
     def vjp_fragment(self, m: Meeting, f: Fragment, adjoints: Adjoints) -> None:

@@ -35,6 +35,8 @@ class Local:
 class Lanes:
     """A variable for each pixel that is worked on together: an array of the kernel, all zero.
 
+    Of one pixel it is a plain variable.
+
     With other values to start from, LLVM would copy these from memory, and would no longer know
     that no other pointer reaches the array.
     """
@@ -42,12 +44,15 @@ class Lanes:
     _data_oriented = True
 
     def __init__(self, count: int, zero: float = 0.0) -> None:
+        self.alone = Local(zero) if count == 1 else None
+        if self.alone is not None:
+            return
         kind = ti.i32 if isinstance(zero, int) else types.real
         self.array = impl.expr_init(impl.make_matrix([zero] * count, kind))
 
     @traced
-    def at(self, lane: Any) -> Lane:
-        return Lane(self.array, lane)
+    def at(self, lane: Any) -> Local:
+        return self.alone or Lane(self.array, lane)
 
 
 class Lane(Local):

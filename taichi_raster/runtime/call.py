@@ -20,7 +20,7 @@ class Call:
         threshold: a fragment counts if F exceeds it,
         cutoff: and if it is no farther outside than this distance in NDC.
         reach: distance in NDC beyond which no fragment counts, for binning.
-        fixed_order: whether sums are taken in a fixed order, one thread per batch item.
+        fixed_order: whether sums are taken in a fixed order.
         texture: height and width of the texture, and its stride between batch items.
         levels: where each level of its mipmaps begins, in texels.
         hidden: where fragments are composed, those that this much light reaches, or less, are not
@@ -79,6 +79,11 @@ class Call:
         return self.variant.texels > 0 and self.variant.moves[3]
 
     @property
+    def one_run(self) -> bool:
+        """Whether one thread does all of a batch item: all faces add to its texels, in order."""
+        return self.fixed_order and self.moving_texels
+
+    @property
     def pixels(self) -> int:
         """Pixels of the whole batch."""
         return self.batch * self.height * self.width
@@ -93,7 +98,7 @@ class Call:
         return self.batch * self.slots // self.run_length(on_gpu)
 
     def run_length(self, on_gpu: bool) -> int:
-        """How many pixels one thread processes, in order."""
+        """How many pixels one thread processes, in order, by kernels that go pixel by pixel."""
         if self.fixed_order:
             return self.slots
         return 1 if on_gpu else TILE * TILE
@@ -103,15 +108,14 @@ class Call:
         """Pixels of an image's tiles, with those beyond its border."""
         return self.tiles * TILE * TILE
 
-    def face_runs(self) -> tuple[int, int]:
-        """(runs per batch item, faces per run) of kernels that go face by face on a CPU.
+    def face_runs(self, most: int = RUNS) -> tuple[int, int]:
+        """(runs per batch item, faces per run) of kernels that go face by face; `most` runs in all.
 
-        Each run has sums of its own for the parameters that its faces share. All runs add to the
-        same texels, so that a fixed order takes a single run.
+        Each run has sums of its own for the parameters that its faces share.
         """
-        if self.fixed_order and self.moving_texels:
+        if self.one_run:
             return 1, self.faces
-        runs = max(1, min(self.faces, RUNS // self.batch))
+        runs = max(1, min(self.faces, most // self.batch))
         length = -(-self.faces // runs)
         return -(-self.faces // length), length
 
