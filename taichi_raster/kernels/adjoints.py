@@ -94,21 +94,21 @@ class SharedSums:
             self.used.append((part, offset))
         self.sums[part, offset].add(amount)
 
-    @property
-    def count(self) -> int:
-        """How many of them anything has been added to, in the code so far."""
-        return len(self.used)
+    @traced
+    def any(self) -> Any:
+        """Whether any of those that the code so far adds to is not zero."""
+        found: Any = False
+        for place in self.used:
+            found = found | (self.sums[place].value != 0.0)
+        return let(found)
 
     @traced
-    def value(self, i: int) -> Any:
-        return self.sums[self.used[i]].value
-
-    @traced
-    def flush(self, i: int, b: Any) -> None:
-        """Add one of them to the adjoints of batch item b, and start anew."""
-        part, offset = self.used[i]
-        into(self.memory, part, b * self.sizes[part] + offset, self.value(i))
-        self.sums[part, offset].set(0.0)
+    def flush(self, b: Any) -> None:
+        """Add them to the adjoints of batch item b, and start anew."""
+        for part, offset in self.used:
+            local = self.sums[part, offset]
+            into(self.memory, part, b * self.sizes[part] + offset, local.value)
+            local.set(0.0)
 
 
 class PixelAdjoints(Adjoints):

@@ -132,9 +132,9 @@ class VJP(FaceKernels):
 
     @ti.func
     def flush(self, sums, b):
-        for i in ti.static(range(sums.count)):
-            if sums.value(i) != 0.0:
-                sums.flush(i, b)
+        if ti.static(bool(sums.used)):
+            if sums.any():
+                sums.flush(b)
 
     @ti.func
     def item_of_run(self, run):

@@ -68,8 +68,8 @@ def init(arch: str = "auto", precision: str = "f32", deterministic: bool = False
         arch: ``"cpu"``, ``"cuda"``, ``"vulkan"``, or ``"auto"``: CUDA if available, else the CPU.
         precision: ``"f32"``, or ``"f64"`` to check derivatives (CPU and CUDA only).
         deterministic: take every sum in a fixed order, so that equal inputs give equal bits. On a
-            CPU this slows down gradients of textures (one thread per batch item). On a GPU it slows
-            down all gradients.
+            CPU this slows down gradients of textures (one thread per batch item), and on a GPU
+            also all others (one thread per face).
 
     Returns:
         The `Runtime` now in force.
