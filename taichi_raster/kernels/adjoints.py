@@ -10,6 +10,8 @@ them once. With tangents, the adjoints' tangents are added: the second derivativ
 from __future__ import annotations
 
 import itertools
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import taichi as ti
@@ -95,12 +97,10 @@ class SharedSums:
         self.sums[part, offset].add(amount)
 
     @traced
-    def any(self) -> Any:
+    def touched(self) -> Any:
         """Whether any of those that the code so far adds to is not zero."""
-        found: Any = False
-        for place in self.used:
-            found = found | (self.sums[place].value != 0.0)
-        return let(found)
+        found = [self.sums[place].value != 0.0 for place in self.used]
+        return let(reduce(or_, found)) if found else False
 
     @traced
     def flush(self, b: Any) -> None:

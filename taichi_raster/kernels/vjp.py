@@ -132,9 +132,8 @@ class VJP(FaceKernels):
 
     @ti.func
     def flush(self, sums, b):
-        if ti.static(bool(sums.used)):
-            if sums.any():
-                sums.flush(b)
+        if sums.touched():
+            sums.flush(b)
 
     @ti.func
     def item_of_run(self, run):
