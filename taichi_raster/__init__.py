@@ -25,6 +25,7 @@ with fast_import.quickly():
     from taichi_raster.capture.hull import visual_hull
     from taichi_raster.capture.load import load_camera, load_capture
     from taichi_raster.capture.save import save_capture
+    from taichi_raster.capture.video import read_video
     from taichi_raster.depth.base import DepthSoftness
     from taichi_raster.depth.distribution import DistributionDepth
     from taichi_raster.depth.hard import HardDepth
@@ -60,6 +61,7 @@ with fast_import.quickly():
     from taichi_raster.fitting.start import PictureStart, outline_distance, picture_start
     from taichi_raster.fitting.steps import ImageSteps, image_steps
     from taichi_raster.fitting.texture import TextureFit, fit_texture, texture_from_photos
+    from taichi_raster.fitting.tracking import TrackedPose, track_pose
     from taichi_raster.fitting.unwrapping import unwrap
     from taichi_raster.presets import published
     from taichi_raster.presets.policy import Setting, SofteningPolicy, load_policy, save_policy
@@ -188,6 +190,7 @@ __all__ = [
     "TConorm",
     "TabulatedSoftness",
     "TextureFit",
+    "TrackedPose",
     "UVTexture",
     "UniformAdam",
     "area_average",
@@ -239,6 +242,7 @@ __all__ = [
     "pretrained_names",
     "proxy_mesh",
     "published",
+    "read_video",
     "runtime",
     "sample_surface",
     "sampled_picture",
@@ -262,6 +266,7 @@ __all__ = [
     "texture_from_photos",
     "torus",
     "torus_knot",
+    "track_pose",
     "undistort",
     "untuned_softening",
     "unwrap",

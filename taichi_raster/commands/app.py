@@ -14,11 +14,13 @@ from taichi_raster.commands.fit import Fit
 from taichi_raster.commands.pose import Pose
 from taichi_raster.commands.render import Render
 from taichi_raster.commands.texture import Texture
+from taichi_raster.commands.track import Track
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "fit": Fit,
     "texture": Texture,
     "pose": Pose,
+    "track": Track,
     "render": Render,
     "backends": Backends,
 }

@@ -337,6 +337,7 @@ def test_what_is_no_path_is_refused_by_name(path: Any) -> None:
         tr.load_policy,
         tr.load_capture,
         tr.load_camera,
+        tr.read_video,
         lambda p: tr.save_mesh(p, MESH),
         lambda p: tr.save_softness(p, edge),
         lambda p: tr.save_softening(p, tr.Softening(edge)),
