@@ -137,4 +137,4 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
     except (ValueError, OSError) as error:
-        raise SystemExit(f"pose_from_photo.py: {error}") from None
+        raise SystemExit(f"pose_from_photo: {error}") from error

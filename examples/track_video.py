@@ -106,4 +106,4 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
     except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"track_video.py: {error}") from None
+        raise SystemExit(f"track_video: {error}") from error

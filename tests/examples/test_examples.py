@@ -15,8 +15,10 @@ import compare_softenings
 import fit_picture
 import newton_pose
 import photos_to_mesh
+import pose_from_photo
 import render_mesh
 import taichi_raster as tr
+import track_video
 import triangle
 import untangle_occlusion
 from paths import ROOT
@@ -146,6 +148,24 @@ def test_newton_steps_reach_the_pose(tmp_path, capsys):
     assert re.search(r"Gauss-Newton │ 1/1", said)
 
 
+def test_a_pose_is_found_in_a_photo(tmp_path, capsys):
+    fit = pose_from_photo.main(pose_from_photo.Options(out=tmp_path, size=72))
+    check_pictures(tmp_path, "overlay.png")
+    assert fit.converged
+    assert found(r"off by ([\d.]+) degrees", capsys.readouterr().out) < 1
+
+
+def test_a_clip_is_tracked_past_what_hides_the_object(tmp_path):
+    options = track_video.Options(out=tmp_path, frames=7, size=96)
+    tracked = track_video.main(options)
+    check_pictures(tmp_path, "tracked.gif")
+    seen = [now.converged for now in tracked]
+    hidden = [0.5 < now.frame / 6 < 0.67 for now in tracked]
+    assert seen[0] and seen[-1] and not any(a and b for a, b in zip(seen, hidden, strict=True))
+    last = tracked[-1].pose
+    assert float(last.angle_to(track_video.true_pose(1.0))) < 1
+
+
 def test_backends_are_compared(tmp_path):
     """In processes of their own, so that float64 works beside this run's float32."""
     options = backends.Options(tmp_path, "cpu", size=16, subdivisions=0, repeats=1, timeout=2000.0)
@@ -177,6 +197,8 @@ def test_a_backend_that_is_not_there_is_left_out_with_the_reason(tmp_path):
         (newton_pose, ["--scale", "-1"], "--scale: must be positive"),
         (newton_pose, ["--arch", "vulkan", "--precision", "f64"], "not available on Vulkan"),
         (backends, ["--repeats", "0"], "--repeats: must be at least 1"),
+        (pose_from_photo, ["absent.obj"], "mesh, photo, mask: give all three, or none"),
+        (track_video, ["absent.obj"], "mesh, video, start: give all three, or none"),
     ],
 )
 def test_bad_input_is_a_clear_error(tmp_path, monkeypatch, capsys, module, arguments, complaint):
@@ -195,7 +217,9 @@ def test_each_ends_with_that_line_and_without_a_traceback():
         compare_softenings,
         fit_picture,
         newton_pose,
+        pose_from_photo,
         render_mesh,
+        track_video,
         untangle_occlusion,
     ):
         source = (EXAMPLES / f"{module.__name__}.py").read_text()
