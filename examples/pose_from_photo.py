@@ -111,7 +111,7 @@ def landscape(size: tuple[int, int]) -> Tensor:
     """(H, W, 3): something to stand before."""
     coarse = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(3))
     smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic")[0]
-    return smooth.clamp(0, 1).permute(1, 2, 0)
+    return (0.35 + 0.3 * smooth).clamp(0, 1).permute(1, 2, 0)
 
 
 def over(drawn: Tensor, behind: Tensor) -> Tensor:
