@@ -40,14 +40,14 @@ MILLIMETRES = 450.0
 SCALE = 110 / MILLIMETRES
 """From the mesh's units to those of the depth map."""
 
-BLURS = ((10.0, 9), (4.0, 5), (0.0, 8))
-"""Standard deviations of Gaussians, in pixels, that the differences are blurred by, and steps."""
+LEVELS = ((50, 2.5, 8), (100, 2.0, 4), (200, 0.0, 5))
+"""Pixels on a side; the Gaussian, in these, that the differences are blurred by; steps."""
 
 RIGID = 4
 """Steps of the pose alone, at first."""
 
 LITTLE = 0.01
-"""Of the energy: two steps that gain less end a blur."""
+"""Of the energy: two steps that gain less end a level."""
 
 RIGIDITY = 1000.0
 EULER = (0.1, 0.1, 0.1)
@@ -101,11 +101,42 @@ def main(options: Options) -> None:
     Image.fromarray(shown).resize((3 * shown.shape[1], 3 * shown.shape[0])).save(options.out)
 
 
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The depth map in fewer pixels, and what differences are multiplied by from both sides."""
+
+    side: int
+    steps: int
+    target: Tensor
+    renderer: tr.SharpRasterizer
+    band: Tensor | None
+    reach: float
+    weight: float
+
+    @staticmethod
+    def of(image: np.ndarray, side: int, blur: float, steps: int) -> Level:
+        target = tr.area_average(torch.from_numpy(image).float()[None], side)[0]
+        places = torch.arange(side)
+        band = torch.exp(-((places[:, None] - places) ** 2) / (2 * max(blur, 0.1) ** 2))
+        renderer = tr.SharpRasterizer(
+            side, background=1.0, perspective_correct=False, cull_backfaces=True
+        )
+        return Level(
+            side,
+            steps,
+            target,
+            renderer,
+            band / band.sum(1).max() if blur > 0 else None,
+            4 * max(blur, 1.0),
+            (len(image) / side) ** 2,
+        )
+
+
 class Problem:
     """The depth map, the hand, and DEODR's camera."""
 
     def __init__(self, image: np.ndarray, mesh: tr.Mesh) -> None:
-        self.image, self.target = image, torch.from_numpy(image).float()
+        self.image = image
         self.rest, self.faces = mesh.vertices.double().numpy(), mesh.faces
         fitter = self.fitter()
         self.laplacian: Any = fitter.mesh.adjacencies.laplacian.tocsc()
@@ -113,18 +144,10 @@ class Problem:
         turn = np.diag([1.0, -1.0, -1.0])
         pose = tr.Pose(torch.from_numpy(turn), torch.from_numpy(-turn @ fitter.camera_center))
         lens = tr.BrownConradyLens.from_opencv([1.0, 0.0, 0.0, 0.0, 0.0])
-        side = len(image)
-        focal, middle = 2 * 241 / side, 1 / side  # its pixels have their centres at whole numbers
+        # Its pixels have their centres at whole numbers.
+        focal, middle = 2 * 241 / len(image), 1 / len(image)
         self.camera = tr.PinholeCamera(pose.view, (focal, focal), (middle, -middle), lens=lens)
-        self.pixel = 2 / side
-        places = torch.arange(side)
-        self.bands = {}
-        for blur, _ in BLURS[:-1]:
-            band = torch.exp(-((places[:, None] - places) ** 2) / (2 * blur**2))
-            self.bands[blur] = band / band.sum(1).max()
-        self.renderer = tr.SharpRasterizer(
-            side, background=1.0, perspective_correct=False, cull_backfaces=True
-        )
+        self.levels = [Level.of(image, *level) for level in LEVELS]
         edges = np.sort(self.faces.numpy()[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
         self.edges, which = np.unique(edges, axis=0, return_inverse=True)
         order = np.argsort(which.ravel(), kind="stable")
@@ -178,20 +201,20 @@ class Problem:
         """Gauss-Newton steps of the world's vertices; at first of the pose alone."""
         turn = Rotation.from_euler("zyx", EULER)
         vertices = turn.apply(self.rest - self.rest.mean(0))
-        for blur, most in BLURS:
-            vertices = self.descended(vertices, blur, most)
+        for level in self.levels:
+            vertices = self.descended(vertices, level)
         return np.asarray(vertices)
 
-    def descended(self, vertices: np.ndarray, blur: float, steps: int) -> np.ndarray:
-        energy, gradient, drawn = self.evaluated(vertices, blur)
-        reach, since = 4.0 * max(blur, 1.0), 0
-        for i in range(steps):
-            matrix = self.curvature(vertices, drawn, reach)
-            if blur == BLURS[0][0] and i < RIGID:
+    def descended(self, vertices: np.ndarray, level: Level) -> np.ndarray:
+        energy, gradient, drawn = self.evaluated(vertices, level)
+        reach, since = level.reach, 0
+        for i in range(level.steps):
+            matrix = self.curvature(vertices, drawn, level, reach)
+            if level is self.levels[0] and i < RIGID:
                 step = self.rigid_step(vertices, gradient, matrix)
             else:
                 step = self.step(vertices, gradient, matrix)
-            new = self.evaluated(vertices + step, blur)
+            new = self.evaluated(vertices + step, level)
             if new[0] < energy:
                 since = since + 1 if energy - new[0] < LITTLE * energy else 0
                 vertices, (energy, gradient, drawn) = vertices + step, new
@@ -204,18 +227,15 @@ class Problem:
                     break
         return vertices
 
-    def evaluated(
-        self, vertices: np.ndarray, blur: float = 0.0
-    ) -> tuple[float, np.ndarray, np.ndarray]:
+    def evaluated(self, vertices: np.ndarray, level: Level) -> tuple[float, np.ndarray, np.ndarray]:
         """(energy, gradient by the world's vertices, the depth map)."""
         moved = torch.from_numpy(vertices).requires_grad_()
         faces = self.seen(moved)
-        drawn = self.renderer(faces, SCALE * faces[..., 2:])[0, ..., 0].clamp(max=1)
-        error = drawn - self.target
-        if blur > 0:
-            band = self.bands[blur]
-            error = band @ error @ band
-        data = error.square().sum()
+        drawn = level.renderer(faces, SCALE * faces[..., 2:])[0, ..., 0].clamp(max=1)
+        error = drawn - level.target
+        if level.band is not None:
+            error = level.band @ error @ level.band
+        data = level.weight * error.square().sum()
         data.backward()
         rigid, slope, _ = self.rigid(vertices)
         assert moved.grad is not None
@@ -267,7 +287,7 @@ class Problem:
         found = solved[:, 0] + solved[:, 1:] @ np.linalg.solve(inner, beside.T @ solved[:, 0])
         return np.asarray(found.reshape(count, 3))
 
-    def curvature(self, vertices: np.ndarray, drawn: np.ndarray, reach: float) -> Any:
+    def curvature(self, vertices: np.ndarray, drawn: np.ndarray, level: Level, reach: float) -> Any:
         """The data's Gauss-Newton matrix, (3 V, 3 V), of pixels within faces and of the outline.
 
         The outline's part is that of a picture that is blurred over so many pixels.
@@ -287,18 +307,19 @@ class Problem:
         down = (two[:, 2] * one[:, 0] - one[:, 2] * two[:, 0]) / safe
         rows = SCALE * np.stack([-across, -down, np.ones(len(faces))], axis=1)
         rows = np.clip(rows, -1, 1)
-        hard = tr.hard_buffers(seen[self.faces][None].float(), len(self.image), cull_backfaces=True)
+        hard = tr.hard_buffers(seen[self.faces][None].float(), level.side, cull_backfaces=True)
         hit = (hard.face[0] >= 0) & (hard.depth[0] * SCALE < 1)
         face, weight = hard.face[0][hit].numpy(), hard.barycentrics[0][hit].double().numpy()
         mass = np.zeros((len(faces), 3, 3))
-        np.add.at(mass, face, 2 * weight[:, :, None] * weight[:, None])
+        np.add.at(mass, face, 2 * level.weight * weight[:, :, None] * weight[:, None])
         used = np.unique(face)
         slopes = np.einsum("fa,fiab->fib", rows[used], chain[faces[used]])  # (f, corner, world)
         inner = mass[used][:, :, None, :, None] * np.einsum("fia,fjb->fiajb", slopes, slopes)
         parts = [(faces[used], inner)]
         outline, normal, jump, length = self.outline(place, area, drawn)
         push = np.einsum("ea,eiab->eib", normal, chain[outline][:, :, :2])
-        strength = 2 * jump**2 * length / (reach * self.pixel**3)
+        pixel = 2 / level.side
+        strength = 2 * level.weight * jump**2 * length / (reach * pixel**3)
         share = strength[:, None, None] * (np.eye(2) / 6 + 1 / 6)
         edges = share[:, :, None, :, None] * np.einsum("eia,ejb->eiajb", push, push)
         parts.append((outline, edges))
@@ -327,7 +348,7 @@ class Problem:
         middle = (a + b) / 2
         within = place[self.faces.numpy()[shown], :2].mean(axis=1) - middle
         normal *= np.where((normal * within).sum(1) > 0, -1, 1)[:, None]
-        inner, outer = (self.at(drawn, middle + k * 1.5 * self.pixel * normal) for k in (-1, 1))
+        inner, outer = (self.at(drawn, middle + k * 3 / len(drawn) * normal) for k in (-1, 1))
         depth = SCALE * place[edges, 2].mean(axis=1)
         visible = (np.abs(inner - depth) < 0.05) & (outer - inner > 0.01)
         return edges[visible], normal[visible], (outer - inner)[visible], length[visible]

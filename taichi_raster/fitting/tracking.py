@@ -38,6 +38,9 @@ AGREES = 0.4
 DOUBTFUL, CLEAR = 0.2, 0.8
 """The same, between which it is worth while to go on with the blocks that agree."""
 
+AGAIN = 3
+"""Times, at most, that the blocks that do not agree are left out."""
+
 KEPT = 3
 """Places that are followed where a lost object is looked for."""
 
@@ -250,10 +253,15 @@ class _Tracker:
         parts = window.problem, self.mesh, window.picture
         found = aligned(*parts, guess, None, [*sizes, short], STEPS)
         agreement, known = agreement_of(window, self.mesh, found.pose)
-        if DOUBTFUL < agreement < CLEAR:
+        for _ in range(AGAIN):
+            if not DOUBTFUL < agreement < CLEAR:
+                break
             # What is hidden, or looks otherwise than the texture, is left out.
-            found = aligned(*parts, found.pose, known, [short], STEPS)
-            agreement, _ = agreement_of(window, self.mesh, found.pose)
+            other = aligned(*parts, found.pose, known, [short], STEPS)
+            more, known = agreement_of(window, self.mesh, other.pose)
+            if not more > agreement:
+                break
+            found, agreement = other, more
         if math.isnan(agreement) or not bool(torch.linalg.eigvalsh(found.hessian)[0] > 0):
             return None
         return _Found(found.pose, self._covariance(found), agreement)
