@@ -41,6 +41,9 @@ DOUBTFUL, CLEAR = 0.2, 0.8
 AGAIN = 3
 """Times, at most, that the blocks that do not agree are left out."""
 
+LESS = 0.1
+"""By how much the share may fall then: of what is hidden, blocks agree by chance."""
+
 KEPT = 3
 """Places that are followed where a lost object is looked for."""
 
@@ -259,9 +262,12 @@ class _Tracker:
             # What is hidden, or looks otherwise than the texture, is left out.
             other = aligned(*parts, found.pose, known, [short], STEPS)
             more, known = agreement_of(window, self.mesh, other.pose)
-            if not more > agreement:
+            if not more > agreement - LESS:
                 break
+            settled = abs(more - agreement) < 0.01
             found, agreement = other, more
+            if settled:
+                break
         if math.isnan(agreement) or not bool(torch.linalg.eigvalsh(found.hessian)[0] > 0):
             return None
         return _Found(found.pose, self._covariance(found), agreement)
