@@ -101,17 +101,21 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def timed(calls: Mapping[Name, Callable[[], object]], repeats: int) -> dict[Name, Timing]:
+def timed(
+    calls: Mapping[Name, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Name, Timing]:
     """Time each call `repeats` times, in turn, so that all see the same machine; once untimed."""
     times: dict[Name, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            begin = clock()
             call()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn > 0:
-                times[name].append(1e3 * (time.perf_counter() - begin))
+                times[name].append(1e3 * (clock() - begin))
     return {name: quartiles(values) for name, values in times.items()}
 
 

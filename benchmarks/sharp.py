@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ class Options:
         warm: untimed calls of each kind before that.
         gradients: a mesh file: instead of times, how well slopes of its picture along 12 motions
             agree with central differences of pictures of 16 x 16 samples a pixel.
+        processor: processor time of all threads together, for a machine that others use, too.
         memory: print, as JSON, what one scene takes, and nothing else: size, subdivisions.
     """
 
@@ -53,6 +55,7 @@ class Options:
     repeats: int = 15
     warm: int = 6
     gradients: Path | None = None
+    processor: bool = False
     memory: tuple[int, int] | None = None
 
 
@@ -193,7 +196,8 @@ def row(size: int, subdivisions: int, options: Options) -> list[str]:
         if difference > 0.1:
             raise ValueError(f"the two draw different scenes: colours differ by {difference:.3f}")
     timed(calls, options.warm)
-    times = timed(calls, options.repeats)
+    clock = time.process_time if options.processor else time.perf_counter
+    times = timed(calls, options.repeats, clock)
     again = [sys.executable, __file__, "--memory", str(size), str(subdivisions)]
     printed = subprocess.run(again, capture_output=True, check=True, text=True).stdout
     memory = float(printed.splitlines()[-1])

@@ -59,6 +59,8 @@ class Sight:
         boxes: the pixels of the faces' bounding boxes, flat.
         begins: where each tile's pairs begin.
         listed: (P,) the face of each pair, counted through the batch.
+        owners: on a CPU, the pair that each pixel sees alone, or -1; without a texture.
+        by_face: on a CPU, `starts`, `entries`, `spots`, `marks` and `crowded` of `see_tiles`.
         firsts, ends: where each pixel's fragments begin and end; flat.
         slots: (N,) the pair of each fragment; -1 - pair if the face covers the pixel.
         seen: the fragments' `Seen`, flat.
@@ -70,6 +72,8 @@ class Sight:
     boxes: Tensor
     begins: Tensor
     listed: Int[Tensor, " P"]
+    owners: Tensor
+    by_face: tuple[Tensor, ...]
     firsts: Int[Tensor, " Q"]
     ends: Int[Tensor, " Q"]
     slots: Int[Tensor, " N"]
@@ -81,6 +85,17 @@ class Sight:
 @lru_cache(maxsize=256)
 def _kernels(view: View, settings: Runtime) -> tuple[Visibility, dict[str, Launcher]]:
     return Visibility(view, settings), {}
+
+
+@lru_cache(maxsize=256)
+def _shared(view: View) -> View:
+    """The view of kernels that do not look at colours: one for all numbers of channels."""
+    return replace(view, channels=min(view.channels, 0))
+
+
+@lru_cache(maxsize=256)
+def _limits(near: float, far: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor([near, far], dtype=dtype, device=device)
 
 
 def _launch(view: View, name: str, *arguments: Tensor | int) -> int:
@@ -114,7 +129,7 @@ def see(
     """
     batch, count = vertices.shape[:2]
     on_cpu = not current.on_gpu
-    view, shared = scene.view, replace(scene.view, channels=-1)
+    view, shared = scene.view, _shared(scene.view)
     side = SMALL_TILE if max(scene.height, scene.width) <= 256 and on_cpu else TILE
     across, down = -(-scene.width // side), -(-scene.height // side)
     tiles, pixels = batch * across * down, batch * scene.height * scene.width
@@ -130,7 +145,7 @@ def see(
         Size.PIECES: PIECES,
     }
     size = _integers(list(numbers.values()), vertices)
-    limits = torch.tensor([scene.near, scene.far], dtype=vertices.dtype, device=vertices.device)
+    limits = _limits(scene.near, scene.far, vertices.dtype, vertices.device)
     faces = vertices.new_empty(Face.SIZE * batch * count)
     boxes = _empty(4 * batch * count, vertices)
     _launch(shared, "prepare", _flat(vertices), faces, boxes, size, limits)
@@ -140,13 +155,12 @@ def see(
         begins, listed = _list_by_sorting(boxes, numbers)
     covered = _scratch("covered", pixels, vertices.dtype, vertices.device)
     counts = _empty(pixels, vertices)
+    owners = _empty(pixels + 1 if on_cpu else 1, vertices)
     lists = faces, boxes, begins, listed, covered
     if on_cpu:
-        sums = _empty(2 * tiles, vertices)
-        _launch(shared, "count_tiles", *lists, counts, sums, size)
-        totals = sums.numpy().reshape(-1, 2)
-        starts = np.pad(totals[:, 0].cumsum(dtype=np.int64), (1, 0))
-        fragments, longest = int(starts[-1]), int(totals[:, 1].max())
+        starts = _empty(2 * tiles + 1, vertices)
+        longest = _launch(shared, "count_tiles", *lists, owners, counts, starts, size)
+        fragments = int(starts[tiles]) if longest >= 0 else -1
         firsts, ends = torch.empty_like(counts), counts
     else:
         _launch(shared, "count_pixels", *lists, counts, size)
@@ -154,27 +168,31 @@ def see(
         fragments, longest = torch.stack([after[-1], counts.max()]).tolist()
         firsts = (after - counts).int()
         ends = firsts.clone()
+    _fits("fragments", Seen.SIZE * fragments)
     longest = max(longest, 1)
     workers = numbers[Size.WORKERS] if on_cpu else _threads(longest, pixels)
     numbers |= {Size.LONGEST: longest, Size.WORKERS: workers}
-    _fits("fragments", max(Seen.SIZE * fragments, _room(workers, longest)))
+    _fits("fragments", _room(workers, longest))
     size = _integers(list(numbers.values()), vertices)
     slots = _empty(max(fragments, 1), vertices)
     seen = vertices.new_empty(Seen.SIZE * max(fragments, 1))
-    make = vertices.new_empty if on_cpu else vertices.new_zeros
     if attributes is None:
-        found, colours = make(fragments, 3), limits
+        found, colours = _zeros((fragments, 3), vertices), limits
     else:
-        found = make(batch, scene.height, scene.width, view.channels + 1)
+        found = _zeros((batch, scene.height, scene.width, view.channels + 1), vertices)
         colours = _flat(attributes)
     rest = firsts, ends, slots, limits, *_memory(vertices, workers, longest), seen, colours
+    by_face: tuple[Tensor, ...] = ()
     if on_cpu:
-        begun = torch.from_numpy(starts.astype(np.int32))
-        _launch(view, "see_tiles", *lists, begun, *rest, found.view(-1), size)
+        many = max(fragments, 1)
+        entries, spots = _empty(many, vertices), _empty(many, vertices)
+        by_face = starts, entries, spots, torch.empty_like(listed), _empty(tiles, vertices)
+        kernel_lists = *lists, owners, starts, firsts, ends, slots, *by_face[1:]
+        _launch(view, "see_tiles", *kernel_lists, *rest[3:], _or_one(found.view(-1)), size)
     else:
         for begin, many in _portions(numbers, together=True):
             _launch(view, "see_pixels", *lists, *rest, _or_one(found.view(-1)), size, begin, many)
-    kept = faces, boxes, begins, listed, firsts, ends, slots, seen, size, limits
+    kept = faces, boxes, begins, listed, owners, by_face, firsts, ends, slots, seen, size, limits
     return found, Sight(scene, *kept), listed, firsts, ends, slots
 
 
@@ -188,9 +206,13 @@ def see_vjp(
     pairs = adjoints.new_zeros(Pair.SIZE * len(sight.listed))
     channels = 0 if attributes is None else attributes.shape[3]
     colours = adjoints.new_zeros(max(3 * channels * len(sight.listed), 1))
+    on_cpu = not current.on_gpu
+    lists: tuple[Tensor, ...] = (sight.listed,)
+    if on_cpu:
+        lists = (sight.begins, sight.listed, sight.owners, *sight.by_face)
     arguments = (
         sight.faces,
-        sight.listed,
+        *lists,
         sight.firsts,
         sight.ends,
         sight.slots,
@@ -203,7 +225,7 @@ def see_vjp(
         colours,
         sight.size,
     )
-    if not current.on_gpu:
+    if on_cpu:
         _launch(view, "see_tiles_vjp", *arguments)
     else:
         for begin, many in _portions(numbers, together=not runtime().deterministic):
@@ -316,6 +338,13 @@ def _portions(numbers: dict[int, int], together: bool) -> Iterator[tuple[int, in
     for start in range(0, total, run):
         for begin in range(start, start + run, most):
             yield begin, min(most, start + run - begin)
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros. On a CPU the system clears them, where they are first used: so threads share that."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    return torch.from_numpy(np.zeros(shape, np.float32 if like.dtype == torch.float32 else float))
 
 
 def _integers(values: list[int], like: Tensor) -> Tensor:

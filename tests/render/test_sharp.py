@@ -406,6 +406,46 @@ def test_equal_inputs_give_equal_bits() -> None:
     assert all(map(torch.equal, run(), run()))
 
 
+@NOT_MESA
+@pytest.mark.parametrize("perspective", [True, False])
+def test_a_face_over_the_whole_picture_is_interpolated_at_centres(
+    perspective: bool, dtype: torch.dtype
+) -> None:
+    """Against barycentric interpolation at the pixels' centres, differentiated by torch."""
+    corners = [[-3.1, -2.2, 2.0], [4.0, -1.9, 3.0], [-0.3, 5.0, 4.5]]
+    vertices = torch.tensor(corners, dtype=torch.float64)[None, None]
+    generator = torch.Generator().manual_seed(5)
+    colours = torch.rand(1, 1, 3, 3, dtype=torch.float64, generator=generator)
+    weights = torch.randn(1, 20, 37, 4, dtype=torch.float64, generator=generator)
+
+    def interpolated(vertices: Tensor, colours: Tensor) -> Tensor:
+        x, y, z = vertices[0, 0].unbind(-1)
+        columns = (2 * torch.arange(37, dtype=torch.float64) + 1 - 37) / 20
+        rows = (20 - 1 - 2 * torch.arange(20, dtype=torch.float64)) / 20
+        inverse = torch.linalg.inv(torch.stack([x, y, torch.ones_like(x)]))
+        points = torch.stack(
+            [columns.expand(20, 37), rows[:, None].expand(20, 37), torch.ones(20, 37)], dim=-1
+        )
+        shares = points.double() @ inverse.T
+        if perspective:
+            shares = shares / z
+            shares = shares / shares.sum(-1, keepdim=True)
+        alpha = torch.ones(20, 37, 1, dtype=torch.float64)
+        return torch.cat([shares @ colours[0, 0], alpha], dim=-1)[None]
+
+    def sharp(vertices: Tensor, colours: Tensor) -> Tensor:
+        renderer = tr.SharpRasterizer((20, 37), perspective_correct=perspective, **OPTIONS)
+        return renderer(vertices.to(dtype), colours.to(dtype)).double()
+
+    found = []
+    for picture in (sharp, interpolated):
+        leaves = [vertices.clone().requires_grad_(), colours.clone().requires_grad_()]
+        image = picture(*leaves)
+        found.append([image, *torch.autograd.grad((image * weights).sum(), leaves)])
+    for ours, theirs in zip(*found, strict=True):
+        assert relative(ours, theirs) < (1e-12 if dtype == torch.float64 else 2e-5)
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 

@@ -181,30 +181,52 @@ class Footprints:
         begins: INTS,
         listed: INTS,
         covered: FLOATS,
+        owners: INTS,
         counts: INTS,
-        sums: INTS,
+        starts: INTS,
         size: INTS,
-    ):
-        """Count each pixel's fragments, and sum up each tile's; on a CPU."""
+    ) -> ti.i32:
+        """Count each pixel's fragments, and say where each tile's start; on a CPU.
+
+        `starts` has two numbers a tile, and one more: in the end it has the starts, the number of
+        all, and later the most in a pixel of each tile. Returns the most of a pixel, or -1 where
+        the number of all does not fit in 31 bits.
+
+        A pixel that sees one face alone, all over, has an owner instead: the pair of that face and
+        the tile. Other pixels have owner -1. Pixels of tiles without faces are not written.
+        """
         m = self.arrays(
             faces=faces,
             boxes=boxes,
             begins=begins,
             listed=listed,
             covered=covered,
+            owners=owners,
             counts=counts,
             size=size,
         )
+        tiles = size[Size.BATCH] * size[Size.TILES]
         for slot in range(size[Size.WORKERS] * SPREAD):
             if slot & (SPREAD - 1) == 0:
                 worker = slot // SPREAD
                 for tile in range(self.first_of(m, worker), self.first_of(m, worker + 1)):
-                    self.clear(m, tile)
-                    self.visit(m, tile, 0)
-                    self.visit(m, tile, 1)
-                    total, longest = self.sum_up(m, tile)
-                    sums[2 * tile] = total
-                    sums[2 * tile + 1] = longest
+                    total, longest = 0, 0
+                    if self.has_faces(m, tile):
+                        self.clear(m, tile)
+                        self.visit(m, tile, 0)
+                        self.visit(m, tile, 1)
+                        total, longest = self.sum_up(m, tile)
+                    starts[tile] = total
+                    starts[tiles + 1 + tile] = longest
+        most, at = 0, ti.cast(0, ti.i64)
+        ti.loop_config(serialize=True)
+        for tile in range(tiles):
+            total = starts[tile]
+            starts[tile] = ti.cast(at, ti.i32)
+            at += total
+            most = ti.max(most, starts[tiles + 1 + tile])
+        starts[tiles] = ti.cast(at, ti.i32)
+        return ti.select(at < ti.cast(2**31 - 1, ti.i64), most, -1)
 
     @ti.kernel
     def count_pixels(
@@ -252,24 +274,64 @@ class Footprints:
         return b, column * side, right, row * side, bottom
 
     @ti.func
+    def number(self, m: ti.template(), b, row, column):
+        """A pixel's number in the batch."""
+        return (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH] + column
+
+    @ti.func
+    def pixel_of(self, m: ti.template(), at):
+        """(row, column, tile) of a GPU thread's pixel; the row is -1 outside the image.
+
+        The first pixels of all tiles come first, then the second ones, and so on.
+        """
+        tiles = m.size[Size.BATCH] * m.size[Size.TILES]
+        within = at // tiles
+        tile = at - within * tiles
+        _b, left, right, top, bottom = self.box_of(m, tile)
+        row = top + within // m.size[Size.TILE]
+        column = left + within % m.size[Size.TILE]
+        if row >= bottom or column >= right:
+            row = -1
+        return row, column, tile
+
+    @ti.func
     def clear(self, m: ti.template(), tile):
         b, left, right, top, bottom = self.box_of(m, tile)
         for row in range(top, bottom):
             p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH]
             for column in range(left, right):
                 m.covered[p + column] = -self.huge
+                m.owners[p + column] = -1
                 m.counts[p + column] = 0
 
     @ti.func
+    def has_faces(self, m: ti.template(), tile):
+        """Whether a tile's pixels are worth a visit. With a texture, all of them are listed."""
+        found = m.begins[tile] < m.begins[tile + 1]
+        if ti.static(self.view.channels < 0):
+            found = True
+        return found
+
+    @ti.func
     def sum_up(self, m: ti.template(), tile):
-        """(sum, largest) of a tile's counts."""
+        """(sum, largest) of a tile's counts, once pixels with an owner have none."""
         b, left, right, top, bottom = self.box_of(m, tile)
         total, longest = 0, 0
         for row in range(top, bottom):
             p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH]
             for column in range(left, right):
-                total += m.counts[p + column]
-                longest = ti.max(longest, m.counts[p + column])
+                count = m.counts[p + column]
+                if ti.static(self.view.channels >= 0):
+                    # A lone fragment is the owner's: it is in front of itself.
+                    if count == 1 and m.owners[p + column] >= 0:
+                        count = 0
+                        m.counts[p + column] = 0
+                    else:
+                        m.owners[p + column] = -1
+                else:
+                    m.owners[p + column] = -1
+                total += count
+                longest = ti.max(longest, count)
         return total, longest
 
     @ti.func
@@ -287,7 +349,7 @@ class Footprints:
 
     @ti.func
     def visit(self, m: ti.template(), tile, step: ti.template()):
-        """Go through a tile's faces and their pixels; `step` is that of `enter`."""
+        """Go through a tile's faces and their pixels; `step` is that of `enter`, 0 or 1."""
         b, x_first, x_last, y_first, y_last = self.box_of(m, tile)
         for pair in range(m.begins[tile], m.begins[tile + 1]):
             f = m.listed[pair]
@@ -310,17 +372,15 @@ class Footprints:
                         empty = full
                     if ti.static(step == 0):
                         for i in range(full, empty):
-                            here = w + slope * ti.cast(i, self.real) - spread
-                            m.covered[p + i] = ti.max(m.covered[p + i], ti.max(here, low))
+                            here = ti.max(w + slope * ti.cast(i, self.real) - spread, low)
+                            if here > m.covered[p + i]:
+                                m.covered[p + i] = here
+                                m.owners[p + i] = pair
                     else:
                         for i in range(first, last):
                             here = w + slope * ti.cast(i, self.real) + spread
                             if ti.min(here, high) >= m.covered[p + i]:
-                                count = m.counts[p + i]
-                                if ti.static(step == 2):
-                                    covers = i >= full and i < empty
-                                    m.slots[count] = ti.select(covers, -1 - pair, pair)
-                                m.counts[p + i] = count + 1
+                                m.counts[p + i] = m.counts[p + i] + 1
 
     @ti.func
     def span(self, edges, reach, x, y, count):

@@ -5,7 +5,7 @@
 import taichi as ti
 
 from taichi_raster.kernels.areas.footprints import Footprints
-from taichi_raster.kernels.areas.layout import Face, Label
+from taichi_raster.kernels.areas.layout import Face, Label, Seen
 from taichi_raster.kernels.areas.polygons import RECORD, At, put
 
 LOCAL = 12
@@ -112,6 +112,14 @@ class Fragments(Footprints):
                     o -= 1
             m.order[places + o] = k
 
+    @ti.func
+    def keep(self, m: ti.template(), at, area, x_sum, y_sum, hiding):
+        """Write a fragment's `Seen`."""
+        m.seen[Seen.SIZE * at + Seen.AREA] = area
+        m.seen[Seen.SIZE * at + Seen.X] = x_sum
+        m.seen[Seen.SIZE * at + Seen.Y] = y_sum
+        m.seen[Seen.SIZE * at + Seen.HIDING] = hiding
+
     # --- measures ---------------------------------------------------------------------------------
 
     @ti.func
@@ -176,8 +184,13 @@ class Fragments(Footprints):
 
         `endless`: along its line.
         """
-        low, first, last, high = self.within(x0, y0, x1, y1, endless)
         dx, dy = self.not_zero(x1 - x0), self.not_zero(y1 - y0)
+        return self.along_line(x0, y0, dx, dy, 1 / dx, 1 / dy, endless)
+
+    @ti.func
+    def along_line(self, x0, y0, dx, dy, across, up, endless: ti.template()):
+        """`along`, given the segment's direction and 1 / dx, 1 / dy."""
+        low, first, last, high = self.within_line(x0, y0, across, up, endless)
         before, after = self.clamp(x0 + low * dx), self.clamp(x0 + high * dx)
         xa, xb = self.clamp(x0 + first * dx), self.clamp(x0 + last * dx)
         start, end = self.clamp(y0 + low * dy), self.clamp(y0 + high * dy)
@@ -207,6 +220,11 @@ class Fragments(Footprints):
         not. They lie in [0, 1] unless the segment is taken as `endless`.
         """
         across, up = 1 / self.not_zero(x1 - x0), 1 / self.not_zero(y1 - y0)
+        return self.within_line(x0, y0, across, up, endless)
+
+    @ti.func
+    def within_line(self, x0, y0, across, up, endless: ti.template()):
+        """`within`, given 1 / dx and 1 / dy."""
         a, b = (-0.5 - y0) * up, (0.5 - y0) * up
         low, high = ti.min(a, b), ti.max(a, b)
         if ti.static(not endless):

@@ -15,15 +15,13 @@ it; here it is in closed form.
 
 import taichi as ti
 
-from taichi_raster.kernels.areas.adjoints import Adjoints
-from taichi_raster.kernels.areas.hiding import SPARE
-from taichi_raster.kernels.areas.layout import FLOATS, INTS, Face, Pair, Seen, Size
-from taichi_raster.kernels.areas.polygons import RECORD, At
+from taichi_raster.kernels.areas.layout import FLOATS, INTS, Face, Pair, Size
+from taichi_raster.kernels.areas.pixels import Pixels
 from taichi_raster.kernels.memory import SPREAD
 
 
 @ti.data_oriented
-class Visibility(Adjoints):
+class Visibility(Pixels):
     """Kernels over pixels; each thread ("worker") has memory of its own."""
 
     @ti.kernel
@@ -34,10 +32,15 @@ class Visibility(Adjoints):
         begins: INTS,
         listed: INTS,
         covered: FLOATS,
+        owners: INTS,
         starts: INTS,
         firsts: INTS,
         ends: INTS,
         slots: INTS,
+        entries: INTS,
+        spots: INTS,
+        marks: INTS,
+        crowded: INTS,
         limits: FLOATS,
         memory: FLOATS,
         order: INTS,
@@ -48,8 +51,9 @@ class Visibility(Adjoints):
     ):
         """List each pixel's fragments, and find what it sees of them; on a CPU.
 
-        Turns `ends` from counts into the ends of the lists. Writes `Seen` of each fragment. `found`
-        is the picture: C channels without a background, and alpha; or, without channels, what each
+        Turns `ends` from counts into the ends of the lists. Writes `Seen` of each fragment.
+        `crowded` is 1 for tiles where some fragments are cut by others. `found`, cleared before, is
+        the picture: C channels without a background, and alpha; or, without channels, what each
         of a fragment's corners has a share in: the area that is seen, times the corner's
         (perspective-correct) barycentric coordinate at its centroid.
         """
@@ -57,7 +61,12 @@ class Visibility(Adjoints):
             boxes=boxes,
             begins=begins,
             covered=covered,
+            owners=owners,
             starts=starts,
+            entries=entries,
+            spots=spots,
+            marks=marks,
+            crowded=crowded,
             counts=ends,
             values=found,
             faces=faces,
@@ -76,12 +85,11 @@ class Visibility(Adjoints):
             if slot & (SPREAD - 1) == 0:
                 worker = slot // SPREAD
                 for tile in range(self.first_of(m, worker), self.first_of(m, worker + 1)):
-                    self.begin(m, tile)
-                    self.visit(m, tile, 2)
-                    b, left, right, top, bottom = self.box_of(m, tile)
-                    for row in range(top, bottom):
-                        for column in range(left, right):
-                            self.see(m, b, row, column, worker, False)
+                    if self.has_faces(m, tile):
+                        self.begin(m, tile)
+                        self.list_fragments(m, tile)
+                        self.see_tile(m, tile, worker, False)
+                        self.show_fragments(m, tile)
 
     @ti.kernel
     def see_pixels(
@@ -137,7 +145,14 @@ class Visibility(Adjoints):
     def see_tiles_vjp(
         self,
         faces: FLOATS,
+        begins: INTS,
         listed: INTS,
+        owners: INTS,
+        starts: INTS,
+        entries: INTS,
+        spots: INTS,
+        marks: INTS,
+        crowded: INTS,
         firsts: INTS,
         ends: INTS,
         slots: INTS,
@@ -160,7 +175,14 @@ class Visibility(Adjoints):
             pairs=pairs,
             colours=colours,
             faces=faces,
+            begins=begins,
             listed=listed,
+            owners=owners,
+            starts=starts,
+            entries=entries,
+            spots=spots,
+            marks=marks,
+            crowded=crowded,
             firsts=firsts,
             ends=ends,
             slots=slots,
@@ -175,10 +197,9 @@ class Visibility(Adjoints):
             if slot & (SPREAD - 1) == 0:
                 worker = slot // SPREAD
                 for tile in range(self.first_of(m, worker), self.first_of(m, worker + 1)):
-                    b, left, right, top, bottom = self.box_of(m, tile)
-                    for row in range(top, bottom):
-                        for column in range(left, right):
-                            self.see(m, b, row, column, worker, True)
+                    if self.has_faces(m, tile):
+                        self.pass_fragments(m, tile)
+                        self.see_tile(m, tile, worker, True)
 
     @ti.kernel
     def see_pixels_vjp(
@@ -273,215 +294,3 @@ class Visibility(Adjoints):
                     to_vertices[9 * f + 3 * i + 2] = slope * total[Pair.W + i]
             for i in ti.static(range(self.values)):
                 to_attributes[3 * self.view.channels * f + i] = of_colours[i]
-
-    @ti.func
-    def pixel_of(self, m: ti.template(), at):
-        """(row, column, tile) of a GPU thread's pixel; the row is -1 outside the image.
-
-        The first pixels of all tiles come first, then the second ones, and so on.
-        """
-        tiles = m.size[Size.BATCH] * m.size[Size.TILES]
-        within = at // tiles
-        tile = at - within * tiles
-        _b, left, right, top, bottom = self.box_of(m, tile)
-        row = top + within // m.size[Size.TILE]
-        column = left + within % m.size[Size.TILE]
-        if row >= bottom or column >= right:
-            row = -1
-        return row, column, tile
-
-    @ti.func
-    def number(self, m: ti.template(), b, row, column):
-        """A pixel's number in the batch."""
-        return (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH] + column
-
-    @ti.func
-    def see(self, m: ti.template(), b, row, column, worker, adjoint: ti.template()):
-        """One pixel. Where `adjoint`, `found` holds the adjoints, otherwise it is written."""
-        p = self.number(m, b, row, column)
-        begin, end = m.firsts[p], m.ends[p]
-        x = ti.cast(column, self.real) + 0.5
-        y = ti.cast(m.size[Size.HEIGHT] - row, self.real) - 0.5
-        zero = 0 * x
-        count = end - begin
-        base = worker * RECORD * (m.size[Size.LONGEST] + m.size[Size.PIECES] + SPARE)
-        places = worker * 2 * m.size[Size.LONGEST]
-        alone = False
-        if count == 1:
-            alone = m.slots[begin] < 0
-        colour = ti.Vector.zero(self.real, self.view.channels + 1)
-        if alone:
-            if ti.static(adjoint):
-                self.inner(m, p, begin, zero + 1, zero, zero, x, y)
-            else:
-                self.show(m, colour, begin, zero + 1, x, y)
-        elif count > 0:
-            if ti.static(adjoint):
-                self.pass_all(m, p, begin, end, base, places, x, y)
-            else:
-                self.look(m, begin, end, base, places, x, y)
-                for at in range(begin, end):
-                    area = m.seen[Seen.SIZE * at + Seen.AREA]
-                    if area > 0:
-                        u = x + m.seen[Seen.SIZE * at + Seen.X] / area
-                        v = y + m.seen[Seen.SIZE * at + Seen.Y] / area
-                        self.show(m, colour, at, area, u, v)
-                    elif ti.static(self.view.channels < 0):
-                        for i in ti.static(range(3)):
-                            self.write(m, 3 * at + i, 0 * x)
-        if ti.static(not adjoint and self.view.channels >= 0):
-            # Rounding may have added up to a little more than a pixel.
-            colour[self.view.channels] = ti.min(colour[self.view.channels], 1)
-            for c in ti.static(range(self.view.channels + 1)):
-                self.write(m, (self.view.channels + 1) * p + c, colour[c])
-
-    @ti.func
-    def write(self, m: ti.template(), at, value):
-        """Write an element of the result, which a GPU has cleared before.
-
-        There it is added: Vulkan clears an array that a launch only writes to, and there are
-        several launches.
-        """
-        if ti.static(self.on_cpu):
-            m.values[at] = value
-        else:
-            m.values[at] = m.values[at] + value
-
-    @ti.func
-    def keep(self, m: ti.template(), at, area, x_sum, y_sum, hiding):
-        m.seen[Seen.SIZE * at + Seen.AREA] = area
-        m.seen[Seen.SIZE * at + Seen.X] = x_sum
-        m.seen[Seen.SIZE * at + Seen.Y] = y_sum
-        m.seen[Seen.SIZE * at + Seen.HIDING] = hiding
-
-    @ti.func
-    def show(self, m: ti.template(), colour: ti.template(), at, area, x, y):
-        """Add a fragment to its pixel's colour, or write what its corners have a share in."""
-        f = self.face_of(m, at)
-        share = area * self.mixing(m, f, x, y)
-        if ti.static(self.view.channels < 0):
-            for i in ti.static(range(3)):
-                self.write(m, 3 * at + i, share[i])
-        else:
-            corner = 3 * self.view.channels * f
-            for c in ti.static(range(self.view.channels)):
-                for i in ti.static(range(3)):
-                    colour[c] += share[i] * m.attributes[corner + i * self.view.channels + c]
-            colour[self.view.channels] += area
-
-    @ti.func
-    def look(self, m: ti.template(), begin, end, base, places, x, y):
-        """Find what is seen of each of a pixel's fragments.
-
-        As long as none overlaps another, all of each is seen, until they fill the pixel and what
-        follows is behind them. Where some overlap, each is cut by those in front of it.
-        """
-        count = end - begin
-        self.sort(m, begin, count, base, places, True, x, y)
-        total, lowest = 0 * x, self.huge + 0 * x
-        overlap, o = False, 0
-        while o < count and not overlap:
-            k = m.order[places + o]
-            record = base + RECORD * k
-            if total >= self.full and m.memory[record + At.LIMIT] < lowest:
-                break
-            f = self.face_of(m, begin + k)
-            overlap = m.faces[Face.SIZE * f + Face.CUT] > 0
-            self.measure(m, f, record, x, y)
-            area = m.memory[record + At.AREA]
-            if area > self.tiny:
-                for before in range(o):
-                    if not overlap:
-                        other = base + RECORD * m.order[places + before]
-                        overlap = self.boxes_meet(m, record, other)
-                        if overlap:
-                            overlap = not self.parted(m, other, record)
-                        if overlap:
-                            overlap = not self.parted(m, record, other)
-                total += area
-                lowest = ti.min(lowest, m.memory[record + At.W_MIN])
-            self.keep(m, begin + k, area, m.memory[record + At.X], m.memory[record + At.Y], 0)
-            o += 1
-        if overlap:
-            o = 0
-            total, lowest = 0 * x, self.huge + 0 * x
-            while o < count:
-                k = m.order[places + o]
-                record = base + RECORD * k
-                if total >= self.full and m.memory[record + At.LIMIT] < lowest:
-                    break
-                self.place(m, begin, k, base, x, y)
-                area, x_sum, y_sum = m.memory[record + At.AREA], 0 * x, 0 * x
-                hiding = 0
-                if area > self.tiny:
-                    hiding = self.hidden_by(m, begin, count, k, base, places, x, y)
-                    if hiding == 0:
-                        x_sum, y_sum = m.memory[record + At.X], m.memory[record + At.Y]
-                    else:
-                        area, x_sum, y_sum = self.pieces(
-                            m, begin, hiding, k, base, places, x, y, x_sum, x_sum, x_sum, False
-                        )
-                    total += area
-                    if area > 0:
-                        lowest = ti.min(lowest, m.memory[record + At.W_MIN])
-                self.keep(m, begin + k, area, x_sum, y_sum, hiding)
-                o += 1
-        while o < count:
-            self.keep(m, begin + m.order[places + o], 0 * x, 0 * x, 0 * x, 0)
-            o += 1
-
-    @ti.func
-    def pass_all(self, m: ti.template(), p, begin, end, base, places, x, y):
-        """Pass on the adjoints of a pixel with several fragments, or with edges."""
-        count = end - begin
-        some_hidden = False
-        for at in range(begin, end):
-            some_hidden = some_hidden or m.seen[Seen.SIZE * at + Seen.HIDING] > 0
-        self.sort(m, begin, count, base, places, some_hidden, x, y)
-        for k in range(count):
-            at = begin + k
-            area = m.seen[Seen.SIZE * at + Seen.AREA]
-            if area > 0:
-                u, v = (
-                    m.seen[Seen.SIZE * at + Seen.X] / area,
-                    m.seen[Seen.SIZE * at + Seen.Y] / area,
-                )
-                mean, slope_x, slope_y = self.inner(m, p, at, area, u, v, x, y)
-                if mean != 0 or slope_x != 0 or slope_y != 0:
-                    constant = mean - slope_x * u - slope_y * v
-                    f = self.face_of(m, at)
-                    hidden = m.seen[Seen.SIZE * at + Seen.HIDING] > 0
-                    if not hidden and m.faces[Face.SIZE * f + Face.CUT] == 0:
-                        pair = m.slots[at]
-                        self.pass_edges(
-                            m,
-                            f,
-                            ti.select(pair < 0, -1 - pair, pair),
-                            x,
-                            y,
-                            constant,
-                            slope_x,
-                            slope_y,
-                        )
-                    elif hidden:
-                        self.place(m, begin, k, base, x, y)
-                        hiding = self.hidden_by(m, begin, count, k, base, places, x, y)
-                        _area, _x_sum, _y_sum = self.pieces(
-                            m,
-                            begin,
-                            hiding,
-                            k,
-                            base,
-                            places,
-                            x,
-                            y,
-                            constant,
-                            slope_x,
-                            slope_y,
-                            True,
-                        )
-                    else:
-                        self.place(m, begin, k, base, x, y)
-                        self.pass_on(
-                            m, begin, base + RECORD * k, f, k, x, y, constant, slope_x, slope_y
-                        )
