@@ -283,7 +283,8 @@ class Pace:
             return None
         self._rates = (now, 0, 0)
         span = now - since
-        return f"{(frames + 1) / span:.0f} frames/s  ·  {(total + steps) / span:.0f} steps/s"
+        shown, taken = (frames + 1) / span, (total + steps) / span
+        return f"{shown:.{shown < 10:d}f} frames/s  ·  {taken:.{taken < 10:d}f} steps/s"
 
 
 def write_gif(path: Path, frames: list[Image.Image], milliseconds: int = 80) -> None:

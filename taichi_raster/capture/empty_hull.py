@@ -15,7 +15,7 @@ from taichi_raster.scene.pose import Pose
 
 _CELLS = 32
 _BETTER = 4
-"""So many times as much must be left where a mistake is mended."""
+"""So many times as much must be left where a mistake is corrected."""
 
 _FEW = 1 / 3
 """At most this share of the photos are named as those that contradict the others."""
