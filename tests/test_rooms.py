@@ -39,6 +39,7 @@ ORDER = {
         "search",
         "study",
         "__init__",
+        "commands",
     ),
     "tasks": (
         "copies",

@@ -11,10 +11,12 @@ import tyro
 
 from taichi_raster.commands.backends import Backends
 from taichi_raster.commands.fit import Fit
+from taichi_raster.commands.learn import Learn
 from taichi_raster.commands.pose import Pose
 from taichi_raster.commands.render import Render
 from taichi_raster.commands.texture import Texture
 from taichi_raster.commands.track import Track
+from taichi_raster.commands.view import View
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "fit": Fit,
@@ -22,6 +24,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "pose": Pose,
     "track": Track,
     "render": Render,
+    "view": View,
+    "learn": Learn,
     "backends": Backends,
 }
 
