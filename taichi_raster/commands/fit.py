@@ -98,7 +98,8 @@ class Fit:
             numbers = self._judged(mesh, training, held) | clock.numbers
             self._write(mesh, capture, numbers, clock)
         for name, value in numbers.items():
-            console.print(f"{name}: {value:.4g}", highlight=False)
+            shown = str(value) if isinstance(value, int) else f"{value:.4g}"
+            console.print(f"{name}: {shown}", highlight=False)
         console.print(f"results in {self.out}/: mesh.glb, mesh.obj, report.html, turntable.gif")
 
     def _split(self, capture: Capture) -> tuple[list[Photo], Capture]:

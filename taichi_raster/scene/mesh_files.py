@@ -132,7 +132,7 @@ def _note_losses(suffix: str, mesh: Mesh, notes: Notes) -> None:
         notes.add("the texture, which has no texture coordinates")
     elif mesh.texture is not None and suffix in (".obj", ".ply", ".glb"):
         if not images.is_whole(mesh.texture):
-            notes.add("what 8 bits a channel cannot hold of the texture")
+            notes.add("the digits of the texture beyond 8 bits a channel")
         if mesh.wrap != "repeat" and suffix == ".ply":
             notes.add(f"that the texture's wrap is {mesh.wrap!r}")
     numbered = mesh.colours is None and (mesh.uv is None or suffix == ".obj")

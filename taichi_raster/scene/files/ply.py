@@ -146,7 +146,7 @@ def write(path: Path, mesh: Mesh, notes: Notes) -> Written:
     if mesh.colours is not None and rows.colour is not None:
         values = images.as_bytes(mesh.colours)
         if not images.is_whole(mesh.colours):
-            notes.add("what 8 bits a channel cannot hold of the colours")
+            notes.add("the digits of the colours beyond 8 bits a channel")
         names = "red green blue alpha" if values.shape[1] == 4 else "red green blue"
         add(names, values[rows.colour], "uchar")
     beside = Beside(path)

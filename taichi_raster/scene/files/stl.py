@@ -72,7 +72,7 @@ def write(path: Path, mesh: Mesh, notes: Notes) -> Written:
     if mesh.uv is not None:
         notes.add("texture coordinates" if mesh.texture is None else "the texture")
     if not torch.equal(mesh.vertices.float().to(mesh.vertices.dtype), mesh.vertices):
-        notes.add("what float32 cannot hold of the mesh's float64")
+        notes.add("the mesh's digits beyond float32")
     index = mesh.faces.cpu()
     _, first = np.unique(index.numpy(), return_index=True)
     if (np.diff(first) < 0).any():
