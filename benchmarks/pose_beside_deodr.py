@@ -2,6 +2,7 @@
 
     python benchmarks/pose_beside_deodr.py MESH
     python benchmarks/pose_beside_deodr.py MESH --angles 60 --poses 20
+    python benchmarks/pose_beside_deodr.py MESH --mitsuba 5  # of the poses, as it takes long
 
 Rotation and place are unknown, and camera, mesh and starts are those of `pose_fit.py`. Targets are
 sampled (`tr.sampled_picture`), so that neither renderer judges itself. Both are timed in turn, pose
@@ -12,6 +13,7 @@ made once.
             the mesh in all. If the picture then does not fit, it begins again from eight more turns
     DEODR   Adam on the squared difference of the pictures; the rate and the number of steps that do
             best on six other poses, for each angle anew (pip install '.[peers]')
+    Mitsuba the same, by projective sampling of 16 samples; tuned on two other poses, for 60 steps
 
 `apart` starts show no pixel in common with their target: the place, too, has to be found from afar.
 Solved means less than 1 degree off in the end. Time to solution is that until the last step that is
@@ -25,7 +27,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +35,7 @@ import pose_fit
 import torch
 import tyro
 from deodr_silhouettes import DeodrSilhouettes, installed
+from mitsuba_silhouettes import MitsubaSilhouettes, why_not
 from pose_fit import DISTANCE, Pose, Problem, made, rotation
 from rich.console import Console
 from rich.table import Table
@@ -59,6 +62,7 @@ class Options:
         angles: in degrees, from the truth to the start.
         poses: for each angle.
         size: pixels on a side.
+        mitsuba: for how many of them Mitsuba is tried as well.
         apart: how many starts that do not overlap with their target; turned by the first angle.
         seed: of poses and starts.
     """
@@ -67,6 +71,7 @@ class Options:
     angles: tuple[float, ...] = (20.0, 40.0, 60.0)
     poses: int = 20
     size: int = 256
+    mitsuba: int = 0
     apart: int = 20
     seed: int = 0
 
@@ -176,20 +181,27 @@ def turns() -> Tensor:
 
 
 class Peer:
-    """DEODR and Adam, by a rate and a number of steps."""
+    """Another renderer and Adam, by a rate and a number of steps."""
 
-    def __init__(self, mesh: tr.Mesh, size: int) -> None:
-        self.mesh, self.draw = mesh, DeodrSilhouettes(mesh.faces, size)
-        self.rate, self.steps = RATES[0], STEPS[0]
+    def __init__(
+        self,
+        mesh: tr.Mesh,
+        title: str,
+        draw: Callable[[Tensor], Tensor],
+        steps: tuple[int, ...] = STEPS,
+    ) -> None:
+        self.mesh, self.title, self.draw, self.choice = mesh, title, draw, steps
+        self.rate, self.steps = RATES[0], steps[0]
 
     @property
     def name(self) -> str:
-        return f"DEODR, rate {self.rate}, {self.steps} steps"
+        return f"{self.title}, rate {self.rate}, {self.steps} steps"
 
     def tune(self, problems: Sequence[Problem]) -> None:
         """Most solved first, then soonest."""
         found = []
-        for self.rate, self.steps in itertools.product(RATES, STEPS):
+        choices = list(itertools.product(RATES, self.choice))
+        for self.rate, self.steps in choices:
             times = [t for t in (self(problem).solution for problem in problems) if t is not None]
             found.append((-len(times), sum(t for t, _ in times), self.rate, self.steps))
         self.rate, self.steps = min(found)[2:]
@@ -216,9 +228,18 @@ def main(options: Options) -> None:
     tr.init(arch="cpu")
     mesh = tr.normalise(tr.load_mesh(options.mesh), radius=1.0)
     ours = Outlines(mesh, options.size)
-    peer = Peer(mesh, options.size) if installed() else None
-    if peer is None:
+    peer = None
+    if installed():
+        peer = Peer(mesh, "DEODR", DeodrSilhouettes(mesh.faces, options.size))
+    else:
         console.print("DEODR is left out: it is not installed")
+    other = None
+    if options.mitsuba > 0:
+        reason = why_not()
+        if reason is None:
+            other = Peer(mesh, "Mitsuba", MitsubaSilhouettes(mesh.faces, options.size), (60,))
+        else:
+            console.print(f"Mitsuba is left out: {reason}")
     setting = pose_fit.Options(options.mesh, size=options.size, seed=options.seed)
     title = f"{len(mesh.faces)} faces, {options.size} x {options.size} pixels"
     table = Table("", "", "solved", "median off", "to solution, s", "whole, s", title=title)
@@ -227,6 +248,9 @@ def main(options: Options) -> None:
         if peer is not None:
             peer.tune([made(mesh, angle, -1 - i, setting) for i in range(6)])
         show(table, f"from {angle:g}°", [ours] if peer is None else [ours, peer], problems)
+        if other is not None:
+            other.tune([made(mesh, angle, -1 - i, setting) for i in range(2)])
+            show(table, f"from {angle:g}°", [other], problems[: options.mitsuba])
     if options.apart:
         problems = [apart(mesh, options.angles[0], i, setting) for i in range(options.apart)]
         show(table, "apart", [ours], problems)
