@@ -73,6 +73,7 @@ def modes() -> dict[str, dict[str, Any]]:
         ),
         "infinite density": dict(
             edge=tr.Distribution("gamma", 0.1, shape=0.5, squared=True),
+            depth=tr.SoftmaxDepth(),
             alpha=tr.TConorm("dombi", 0.5),
             barycentrics="clipped",
             unclipped_alpha=True,
