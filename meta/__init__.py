@@ -27,7 +27,6 @@ from meta.evaluation.stats import (
     rich_table,
     summarise,
 )
-from meta.inner.measures import Measures
 from meta.inner.method import Method
 from meta.inner.mixture import Mixture, MixtureBatch, Part
 from meta.inner.policy_method import PolicyMethod, softening_method
@@ -70,7 +69,6 @@ __all__ = [
     "InnerRun",
     "Learnable",
     "MeasuredBatch",
-    "Measures",
     "Method",
     "Mixture",
     "MixtureBatch",

@@ -64,6 +64,7 @@ with fast_import.quickly():
     from taichi_raster.fitting.tracking import TrackedPose, track_pose
     from taichi_raster.fitting.unwrapping import unwrap
     from taichi_raster.presets import published
+    from taichi_raster.presets.guided import GuidedSoftening
     from taichi_raster.presets.policy import Setting, SofteningPolicy, load_policy, save_policy
     from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
@@ -149,6 +150,7 @@ __all__ = [
     "EdgeSoftness",
     "FlatteningLoss",
     "Geometric",
+    "GuidedSoftening",
     "HardBuffers",
     "HardDepth",
     "ImageSteps",

@@ -24,8 +24,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from meta.inner.measures import Measures, measured
+from meta.inner.measures import measured
 from meta.inner.protocol import Progress, Stream, StudyFamily
+from taichi_raster.presets.watch import Measures
 
 
 @dataclass(frozen=True)
@@ -298,7 +299,7 @@ class MixtureBatch:
         return torch.cat(filled)[self._order()]
 
     def measured(self, params: Float[Tensor, "B K"]) -> Measures:
-        """What the picture shows of each instance; see `meta.inner.measures`."""
+        """What the picture shows of each instance; see `measured`."""
         every = [measured(one.task, one.own(params)) for one in self.ingredients]
         order = self._order().to(every[0].pixel.device)
 

@@ -13,9 +13,9 @@ import taichi_raster as tr
 from meta.inner.measures import measured
 from meta.inner.method import Method
 from meta.inner.protocol import MeasuredBatch, Progress, TaskBatch
-from meta.inner.signals import Watch
 from meta.inner.updates import Adam, ImageSteps, UpdateRule, rule_for
-from taichi_raster.presets.policy import SofteningPolicy
+from taichi_raster.presets.policy import Setting, SofteningPolicy
+from taichi_raster.presets.watch import Watch
 
 LOOKS = 8  # times that a run with feedback measures its pictures again
 
@@ -74,19 +74,24 @@ class PolicyMethod(Method):
         u = torch.as_tensor(progress, dtype=torch.float64)
         if policy.has_feedback and self._looks(u):
             watch = watch.looked(measured(task, params))
-        signals = watch.signals() if policy.has_feedback else None
-        chosen = policy.at(u, watch.first.distance, watch.first.pixel, signals)
+
+        def chosen(watch: Watch) -> Setting:
+            signals = watch.signals() if policy.has_feedback else None
+            return policy.at(u, watch.first.distance, watch.first.pixel, signals)
+
+        setting = chosen(watch)
         renderer = self.family.renderer(
-            tr.Distribution("gaussian", chosen.scale),
-            tr.OverDepth(chosen.gamma),
-            tr.TConorm("yager", chosen.p),
+            tr.Distribution("gaussian", setting.scale),
+            tr.OverDepth(setting.gamma),
+            tr.TConorm("yager", setting.p),
         )
         loss = task.loss(params, renderer, progress)
         (grad,) = torch.autograd.grad(loss.sum(), params, create_graph=create_graph)
-        if policy.has_feedback:
+        if policy.has_feedback:  # the step is by what this loss has shown
             watch = watch.stepped(loss, corners_of(task, params))
+            setting = chosen(watch)
         rule = rule_for(self.rule, task)
-        params, rule_state = rule.step(params, grad, state.rule, chosen.eta)
+        params, rule_state = rule.step(params, grad, state.rule, setting.eta)
         return params, PolicyState(rule_state, watch), loss
 
     def _looks(self, u: Tensor) -> bool:

@@ -1,8 +1,7 @@
 """A softening that measures its problem, with everything about it a parameter that can be learned.
 
-    policy = SofteningPolicy()                          # all zeros: `untuned_softening`, by hand
-    softening = policy.softening(mask, target_mask)     # measured from two masks
-    step = policy.at(0.3, distance, pixel)              # scale, gamma, p and eta at one progress
+    policy = SofteningPolicy()                       # all zeros: `untuned_softening`, by hand
+    start = GuidedSoftening(policy, mask, target)    # for one problem, measured from two masks
 
 All parameters are deviations from the softening that was found by hand. They are logarithms, so
 that 0.1 means ten percent anywhere. What they multiply is in units of the picture: the distance
@@ -23,13 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from taichi_raster import checks
-from taichi_raster.depth.over import OverDepth
-from taichi_raster.fitting.start import scene_distance
-from taichi_raster.presets.softening import Softening
 from taichi_raster.softness import archive
-from taichi_raster.softness.conorm import TConorm
-from taichi_raster.softness.edge import Distribution
-from taichi_raster.softness.schedule import Schedule, interpolated
+from taichi_raster.softness.schedule import interpolated
 
 REACH = 0.3  # the first scale of a Gaussian, as a share of the distance
 WIDEST = 0.12  # NDC: softer than this, pictures say too little
@@ -137,23 +131,6 @@ class SofteningPolicy(nn.Module):
         every = (scale, gamma, p, scale + ratio)
         return Setting(*(x.exp().expand_as(distance) for x in every))
 
-    def softening(
-        self, drawn: Float[Tensor, "R H W"], target: Float[Tensor, "R H W"], views: int = 1
-    ) -> Softening:
-        """The softening for one problem, without feedback; arguments as `untuned_softening`."""
-        distance = scene_distance(drawn, target, views).double()
-        pixel = torch.full_like(distance, 2 / min(drawn.shape[1:]))
-
-        def course(part: str) -> Schedule:
-            return _Course(self, part, distance, pixel)
-
-        return Softening(
-            Distribution("gaussian", course("scale")),
-            OverDepth(course("gamma")),
-            TConorm("yager", course("p")),
-            course("eta"),
-        )
-
     def _ends(self, distance: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithms of the first and of the last scale, (B,)."""
         share, least, widest, last = self.start[..., :4].to(distance).exp().unbind(-1)
@@ -190,25 +167,6 @@ class SofteningPolicy(nn.Module):
         hidden = torch.tanh((self.units.to(first) * torch.stack(inputs, 1)[:, None, :]).sum(dim=-1))
         found = (self.gains.to(first) * hidden[:, None, :]).sum(dim=-1)
         return _MOST * torch.tanh(found / _MOST)
-
-
-class _Course(Schedule):
-    """One part of what a policy chooses, without feedback."""
-
-    distance: Tensor
-    pixel: Tensor
-
-    def __init__(self, policy: SofteningPolicy, part: str, distance: Tensor, pixel: Tensor) -> None:
-        super().__init__()
-        self.policy = policy
-        self.part = part
-        self.register_buffer("distance", distance, persistent=False)
-        self.register_buffer("pixel", pixel, persistent=False)
-
-    def forward(self, u: Tensor) -> Tensor:
-        """The value at progress `u`, (B,)."""
-        value: Tensor = getattr(self.policy.at(u, self.distance, self.pixel), self.part)
-        return value
 
 
 def save_policy(path: str | Path, policy: SofteningPolicy) -> None:

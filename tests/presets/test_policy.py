@@ -38,7 +38,7 @@ def all_of(softening: tr.Softening, u: float) -> list[Tensor]:
 
 @pytest.mark.parametrize("feedback", [False, True])
 def test_all_zeros_are_the_softening_found_by_hand(feedback: bool) -> None:
-    ours = tr.SofteningPolicy(feedback).softening(*masks())
+    ours = tr.GuidedSoftening(tr.SofteningPolicy(feedback), *masks())
     theirs = tr.untuned_softening(*masks())
     assert ours.edge.describe() == theirs.edge.describe()
     assert ours.depth.describe().split(",")[0] == theirs.depth.describe().split(",")[0]

@@ -217,6 +217,9 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "normalise": lambda x: tr.normalise(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "orbit": seen_by(lambda x: tr.PerspectiveCamera(tr.orbit(x["numbers"], 20.3, 31.7))),
     "outline_step": outlined,
+    "GuidedSoftening": lambda x: tr.GuidedSoftening(
+        tr.SofteningPolicy(), x["colours"][:1, ..., 0], x["colours"][1:, ..., 0]
+    ).edge.scale(torch.tensor(0.5)),
     "picture_start": lambda x: (
         tr.picture_start(x["colours"][:1, ..., 0], x["colours"][1:, ..., 0], 7).distance
     ),
@@ -234,11 +237,6 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "subdivide": lambda x: tr.subdivide(tr.Mesh(x["vertices"][0], FACES)).vertices,
     "surface_distance": lambda x: tr.surface_distance(x["points"], x["vertices"], FACES),
     "undistort": lambda x: tr.undistort(x["image"], through(tr.BrownConradyLens)(x)),
-    "SofteningPolicy": lambda x: (
-        tr.SofteningPolicy()
-        .softening(x["colours"][:1, ..., 0], x["colours"][1:, ..., 0])
-        .edge.scale(torch.tensor(0.5))
-    ),
     "untuned_softening": lambda x: tr.untuned_softening(
         x["colours"][:1, ..., 0], x["colours"][1:, ..., 0]
     ).edge.scale(torch.tensor(0.5)),
@@ -254,7 +252,8 @@ ELSEWHERE = {
     "Constant": "SoftRasterizer",
     "Descent": "image_steps",  # what a step computes is torch's, and the user's
     "Step": "image_steps",
-    "Setting": "SofteningPolicy",
+    "Setting": "GuidedSoftening",
+    "SofteningPolicy": "GuidedSoftening",
     "DepthSoftness": "SoftRasterizer",
     "DirectionalLight": "shade_flat",
     "Distribution": "SoftRasterizer",

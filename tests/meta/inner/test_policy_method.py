@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from meta import Adam, ImageSteps, Measures, Method, evaluate, softening_method, unroll
-from meta.inner.signals import Watch
+from meta import Adam, ImageSteps, Method, evaluate, softening_method, unroll
+from taichi_raster.presets.watch import Measures, Watch
 from tasks import Shape2D
 from toy_tasks import ToyFamily
 

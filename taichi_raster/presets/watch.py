@@ -8,10 +8,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meta.inner.measures import Measures
+from taichi_raster.fitting.start import scene_distance
 
 _MEMORY = 0.7  # of the mean motion, from step to step
 _LEAST = 1e-3  # of the target: a mismatch below it counts as none
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Of each scene, (B,), without gradient.
+
+    Attributes:
+        distance: from the drawn outline to the target's, in NDC; see `outline_distance`.
+        pixel: the size of one, in NDC.
+        mismatch: difference of the two coverages, in sum, over the sum of the target's.
+    """
+
+    distance: Float[Tensor, " B"]
+    pixel: Float[Tensor, " B"]
+    mismatch: Float[Tensor, " B"]
+
+
+def measures_of(
+    drawn: Float[Tensor, "R H W"], target: Float[Tensor, "R H W"], views: int = 1
+) -> Measures:
+    """What two masks show of each scene, (R / views,); arguments as `untuned_softening`."""
+    drawn, target = drawn.detach(), target.detach()
+    distance = scene_distance(drawn, target, views).double()
+    off, covered = (
+        x.double().reshape(len(distance), -1).sum(dim=1) for x in ((drawn - target).abs(), target)
+    )
+    pixel = torch.full_like(distance, 2 / min(drawn.shape[1:]))
+    return Measures(distance, pixel, off / covered.clamp(min=1.0))
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,7 @@ class Watch:
         )
 
     def signals(self) -> Float[Tensor, "B 4"]:
-        """`tr.SofteningPolicy.SIGNALS`."""
+        """The `SofteningPolicy.SIGNALS`."""
         distance = torch.log(self.now.distance + self.now.pixel / 2)
         mismatch = torch.log((self.now.mismatch + _LEAST) / (self.first.mismatch + _LEAST))
         loss = agreement = torch.zeros_like(distance)

@@ -1,0 +1,123 @@
+"""A softening that a policy chooses as the descent goes on, for one problem known by its picture.
+
+    start = tr.GuidedSoftening(policy, sharp(geometry(*unknowns), None)[..., -1], target)
+    renderer = start.renderer(64, near=1.0, far=5.0)
+    for step in tr.Descent(tr.ImageSteps(unknowns, geometry, start.lr), 60):
+        if step.index % 8 == 0:
+            start.look(sharp(geometry(*unknowns), None)[..., -1])
+        corners = geometry(*unknowns)
+        loss = tr.mse(renderer(corners, colours, step.progress), target_image)
+        start.see(loss, corners)
+        step.descend(loss)
+
+Without `look` and `see` it is an open loop, whose schedules depend on progress alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from taichi_raster import checks
+from taichi_raster.depth.over import OverDepth
+from taichi_raster.presets.policy import SofteningPolicy
+from taichi_raster.presets.softening import Softening
+from taichi_raster.presets.watch import Watch, measures_of
+from taichi_raster.softness.conorm import TConorm
+from taichi_raster.softness.edge import Distribution
+from taichi_raster.softness.schedule import Schedule
+
+
+class GuidedSoftening(Softening):
+    """A Gaussian, `OverDepth`, a Yager T-conorm, and steps, as a policy chooses them.
+
+    Its `lr` is the `eta` of `ImageSteps`. It belongs to one run: what it was shown stays with it.
+
+    Args:
+        policy: chooses; see `SofteningPolicy`. It is not copied.
+        drawn, target: (R, H, W) coverage in [0, 1], as sharp as there is, of the start and of what
+            it is fitted to.
+        views: rows that show one scene, next to each other; there are B = R / views scenes.
+
+    Raises:
+        TypeError, ValueError: naming the argument; see `outline_distance`.
+    """
+
+    def __init__(
+        self,
+        policy: SofteningPolicy,
+        drawn: Float[Tensor, "R H W"],
+        target: Float[Tensor, "R H W"],
+        views: int = 1,
+    ) -> None:
+        checks.instance("policy", policy, SofteningPolicy)
+        seen = _Seen(Watch.begin(measures_of(drawn, target, views)))
+        super().__init__(
+            Distribution("gaussian", _Course(policy, "scale", seen)),
+            OverDepth(_Course(policy, "gamma", seen)),
+            TConorm("yager", _Course(policy, "p", seen)),
+            _Course(policy, "eta", seen),
+        )
+        self.policy = policy
+        self.views = views
+        self._seen = seen
+        self._target = target.detach()
+
+    def look(self, drawn: Float[Tensor, "R H W"]) -> None:
+        """Measure again how far outlines are apart; a few times in a run is enough.
+
+        Args:
+            drawn: (R, H, W) coverage, as sharp as at the start.
+
+        Raises:
+            TypeError, ValueError: as at the start.
+        """
+        self._seen.watch = self._seen.watch.looked(measures_of(drawn, self._target, self.views))
+
+    def see(self, loss: Float[Tensor, " B"], corners: Float[Tensor, "R *n D"]) -> None:
+        """Take a step's loss and what it was rendered from, before the step is taken.
+
+        Args:
+            loss: (B,).
+            corners: (R, ..., 3) or (R, ..., 2) in NDC; those with z <= 0 do not count.
+
+        Raises:
+            ValueError: for other shapes.
+        """
+        scenes = len(self._seen.watch.first.distance)
+        if loss.shape != (scenes,):
+            raise ValueError(f"loss: must be ({scenes},), one a scene, got {tuple(loss.shape)}")
+        if corners.shape[-1] not in (2, 3) or len(corners) % scenes:
+            raise ValueError(
+                f"corners: must be ({scenes * self.views}, ..., 3), got {tuple(corners.shape)}"
+            )
+        rows = corners.detach().reshape(scenes, -1, corners.shape[-1])
+        if rows.shape[-1] == 2:
+            rows = torch.nn.functional.pad(rows, (0, 1), value=1.0)
+        self._seen.watch = self._seen.watch.stepped(loss, rows)
+
+
+class _Seen:
+    """What a run has shown so far; its schedules share it."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+
+class _Course(Schedule):
+    """One part of what a policy chooses."""
+
+    def __init__(self, policy: SofteningPolicy, part: str, seen: _Seen) -> None:
+        super().__init__()
+        self.policy = policy
+        self.part = part
+        self.seen = seen
+
+    def forward(self, u: Tensor) -> Tensor:
+        """The value at progress `u`, (B,)."""
+        watch = self.seen.watch
+        signals = watch.signals() if self.policy.has_feedback else None
+        chosen = self.policy.at(u, watch.first.distance, watch.first.pixel, signals)
+        value: Tensor = getattr(chosen, self.part)
+        return value
