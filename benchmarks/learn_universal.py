@@ -5,7 +5,7 @@
     python benchmarks/learn_universal.py --without pose --resume         # one family left out
     torchrun --nproc-per-node 2 benchmarks/learn_universal.py --resume   # the same, spread
 
-It starts as the softening that was found by hand (`tr.SofteningPolicy()`), or at `--start FILE`.
+It starts as the softening that was found by hand (`tr.SofteningPolicy()`), or at `--policy FILE`.
 Learning is by antithetic evolution strategies on a `meta.Mixture` of the stream "train". The best
 of the iterates on tasks of the stream "tune" is then compared with the start on fresh ones of that
 stream. Unless it is better there, beyond the 95% interval, the start is what is kept.
@@ -64,7 +64,7 @@ class Options:
         minutes: stop training after so many minutes; --resume goes on.
         feedback: learn the feedback, too.
         frozen: parameters that are not learned, by name: start, course, steps, order, join.
-        start: a policy to begin with, instead of the one found by hand.
+        policy: one to begin with, instead of the one found by hand.
         without: families to leave out.
         steps: of an inner run.
         iterations: outer steps at most.
@@ -81,7 +81,7 @@ class Options:
     minutes: float | None = None
     feedback: bool = False
     frozen: tuple[str, ...] = ()
-    start: Path | None = None
+    policy: Path | None = None
     without: tuple[str, ...] = ()
     steps: int = 40
     iterations: int = 200
@@ -182,8 +182,8 @@ def reference(path: Path, name: str, family: Any, steps: int) -> float:
 def made(options: Options, mixture: Mixture) -> Any:
     """The method to learn, at its start."""
     policy = tr.SofteningPolicy(options.feedback)
-    if options.start is not None:
-        known = dict(tr.load_policy(options.start).named_parameters())
+    if options.policy is not None:
+        known = dict(tr.load_policy(options.policy).named_parameters())
         with torch.no_grad():
             for name, value in policy.named_parameters():
                 if name in known:

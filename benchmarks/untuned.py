@@ -1,14 +1,16 @@
-"""One softening that knows nothing of the problem, beside each family's own tuned one.
+"""Softenings that know nothing of the problem, beside each family's own tuned one.
 
     python benchmarks/untuned.py --resume                       # six families, 64 unseen tasks each
     python benchmarks/untuned.py pose shape3d --tasks 16        # some of them, fewer tasks
     python benchmarks/untuned.py shape2d/three pose/far --out out/untuned_transfer    # transfers
 
-The one is `tr.untuned_softening`, with steps by `meta.ImageSteps`: its scales and steps follow from
-how far outlines are apart at the start, and from the size of a pixel. The others are the fixed
-softnesses that docs/results.md lists: tuned for each family, its learning rate included, and used
-with the optimiser of the family's study. All take the same number of steps on the same tasks of
-the stream "test", seed 0: those of the studies, which nothing here was tuned on.
+There are two of them. The one found by hand is `tr.untuned_softening`, with steps by
+`meta.ImageSteps`: its scales and steps follow from how far outlines are apart at the start, and
+from the size of a pixel. The learned one is `tr.pretrained_policy("universal")`, which began as
+that, and looks at the descent as well. The others are the fixed softnesses that docs/results.md
+lists: tuned for each family, its learning rate included, and used with the optimiser of the
+family's study. All take the same number of steps on the same tasks of the stream "test", seed 0:
+those of the studies, which nothing here was tuned on.
 
 Into the folder go a file for each method and problem, as soon as it is done, and summary.md.
 """
@@ -39,16 +41,17 @@ import taichi_raster as tr  # noqa: E402
 from meta.evaluation.evaluate import Evaluation, batches  # noqa: E402
 from meta.evaluation.stats import compare, summarise  # noqa: E402
 from meta.inner.method import Method  # noqa: E402
+from meta.inner.policy_method import softening_method  # noqa: E402
 from meta.inner.protocol import OutlinedBatch, TaskBatch  # noqa: E402
 from meta.inner.unroll import unroll  # noqa: E402
 from meta.inner.updates import Adam, ImageSteps  # noqa: E402
-from meta.outer.checkpoint import describe, load_json, save_json  # noqa: E402
+from meta.outer.checkpoint import describe, fingerprint, load_json, save_json  # noqa: E402
 from meta.search.fixed import fixed_method  # noqa: E402
 from meta.study.plan import ANNEALED, WIDER, Problem, Study  # noqa: E402
 from meta.study.study import moved  # noqa: E402
 
 SIX = ("shape2d", "occlusion", "pose", "shaded", "shape3d", "solid")
-UNTUNED = "untuned"
+UNTUNED, UNIVERSAL = "untuned", "universal"
 RESAMPLES = 10_000
 
 Made = Callable[[TaskBatch], Method]
@@ -82,10 +85,10 @@ class Row:
     problem: Problem
     results: dict[str, Evaluation]
 
-    def log_ratios(self, reference: str) -> np.ndarray:
-        """Of the untuned errors to the reference's, task by task."""
+    def log_ratios(self, method: str, reference: str) -> np.ndarray:
+        """Of a method's errors to the reference's, task by task."""
         floor = self.problem.family.error_floor
-        ours, theirs = (self.results[name].errors for name in (UNTUNED, reference))
+        ours, theirs = (self.results[name].errors for name in (method, reference))
         return np.log((ours + floor) / (theirs + floor))
 
 
@@ -134,6 +137,9 @@ def methods(study: Study, problem: Problem) -> dict[str, tuple[Made, dict[str, A
         lambda task: untuned_method(task, problem),
         {"softness": identity()},
     )
+    policy = tr.pretrained_policy(UNIVERSAL)
+    learned = softening_method(policy, problem.family, problem.steps)
+    found[UNIVERSAL] = (lambda _: learned), {"policy": fingerprint(policy)}
     return found
 
 
@@ -193,43 +199,54 @@ def judged(
 
 
 def summary(rows: list[Row]) -> str:
-    """The table, and the geometric mean over families."""
+    """The table, and the geometric means over families."""
     heading = (
-        "| tasks | n | median error: untuned | tuned | failures %: untuned | tuned "
-        "| untuned / tuned | failures, more % | untuned / wider search |"
+        "| tasks | n | softening | median error | tuned | failures % | tuned "
+        "| error / tuned | failures, more % | error / wider search |"
     )
-    lines = [heading, "|" + " --- |" * 9]
-    for row in rows:
-        family = row.problem.family
-        limits = family.error_floor, family.failure_threshold
-        ours, theirs = (
-            summarise(name, row.results[name].errors, limits[1]) for name in (UNTUNED, ANNEALED)
+    lines = [heading, "|" + " --- |" * 10]
+    texts = []
+    for method in (UNTUNED, UNIVERSAL):
+        lines += [line(row, method) for row in rows]
+        logs = [row.log_ratios(method, ANNEALED) for row in rows]
+        value, low, high = geometric_mean(logs)
+        worst = max(float(np.exp(values.mean())) for values in logs)
+        texts.append(
+            f"{method}: geometric mean over {len(rows)} families {value:.3f} "
+            f"[{low:.3f}, {high:.3f}], largest {worst:.3f}."
         )
-        against = {
-            name: compare(UNTUNED, row.results[UNTUNED].errors, name, result.errors, *limits)
-            for name, result in row.results.items()
-            if name != UNTUNED
-        }
-        best = against[ANNEALED]
-        wider = against.get(WIDER, best).ratio.format(digits=3)
-        cells = [
-            row.problem.title,
-            str(ours.count),
-            *(f"{s.median.value:.4g}" for s in (ours, theirs)),
-            *(f"{100 * s.failure.value:.1f}" for s in (ours, theirs)),
-            best.ratio.format(digits=3),
-            best.failure_difference.format(100, 1),
-            wider,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    logs = [row.log_ratios(ANNEALED) for row in rows]
+    logs = [row.log_ratios(UNIVERSAL, UNTUNED) for row in rows]
     value, low, high = geometric_mean(logs)
-    worst = max(float(np.exp(values.mean())) for values in logs)
-    text = (
-        f"Geometric mean over {len(rows)} families: {value:.3f} [{low:.3f}, {high:.3f}], "
-        f"largest {worst:.3f}. In brackets 95% bootstrap intervals over tasks."
+    each = ", ".join(f"{np.exp(values.mean()):.3f}" for values in logs)
+    texts.append(f"{UNIVERSAL} / {UNTUNED}: {value:.3f} [{low:.3f}, {high:.3f}] ({each}).")
+    texts.append("In brackets 95% bootstrap intervals over tasks.")
+    return "\n".join([*lines, "", *texts]) + "\n"
+
+
+def line(row: Row, method: str) -> str:
+    """One row of the table."""
+    family = row.problem.family
+    limits = family.error_floor, family.failure_threshold
+    ours, theirs = (
+        summarise(name, row.results[name].errors, limits[1]) for name in (method, ANNEALED)
     )
-    return "\n".join([*lines, "", text]) + "\n"
+    against = {
+        name: compare(method, row.results[method].errors, name, result.errors, *limits)
+        for name, result in row.results.items()
+        if name not in (UNTUNED, UNIVERSAL)
+    }
+    best = against[ANNEALED]
+    cells = [
+        row.problem.title,
+        str(ours.count),
+        method,
+        *(f"{s.median.value:.4g}" for s in (ours, theirs)),
+        *(f"{100 * s.failure.value:.1f}" for s in (ours, theirs)),
+        best.ratio.format(digits=3),
+        best.failure_difference.format(100, 1),
+        against.get(WIDER, best).ratio.format(digits=3),
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 def geometric_mean(logs: list[np.ndarray], seed: int = 0) -> tuple[float, float, float]:

@@ -52,6 +52,7 @@ ORDER = {
         "sphere",
         "pose_meshes",
         "shape2d",
+        "body",
         "picture",
         "occlusion",
         "pose",

@@ -323,6 +323,7 @@ WITHOUT_TENSORS = {
     "save_softness",
     "pretrained",
     "pretrained_names",
+    "pretrained_policy",
     "published",
     "Runtime",
     "init",
