@@ -10,7 +10,7 @@
         start.see(loss, corners)
         step.descend(loss)
 
-Without `look` and `see` it is an open loop, whose schedules depend on progress alone.
+A policy without feedback needs neither `look` nor `see`: its schedules depend on progress alone.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.edge import Distribution
 from taichi_raster.softness.schedule import Schedule
 
+_BLIND = 0.3  # of the progress, by which a run with feedback must have looked at its picture
+
 
 class GuidedSoftening(Softening):
     """A Gaussian, `OverDepth`, a Yager T-conorm, and steps, as a policy chooses them.
 
     Its `lr` is the `eta` of `ImageSteps`. It belongs to one run: what it was shown stays with it.
+    With feedback, call `see` in every step, and `look` eight times in a run, evenly spread.
 
     Args:
         policy: chooses; see `SofteningPolicy`. It is not copied.
@@ -41,7 +44,8 @@ class GuidedSoftening(Softening):
         views: rows that show one scene, next to each other; there are B = R / views scenes.
 
     Raises:
-        TypeError, ValueError: naming the argument; see `outline_distance`.
+        TypeError, ValueError: naming the argument; see `outline_distance`. Later, a render or a
+            step raises a ValueError if the policy has feedback and was shown nothing.
     """
 
     def __init__(
@@ -97,6 +101,11 @@ class GuidedSoftening(Softening):
             rows = torch.nn.functional.pad(rows, (0, 1), value=1.0)
         self._seen.watch = self._seen.watch.stepped(loss, rows)
 
+    def _parts(self) -> dict[str, str]:
+        names = {"edge": "gaussian", "depth": "over", "alpha": "yager", "lr": "eta"}
+        feedback = "with" if self.policy.has_feedback else "without"
+        return {name: f"{text}, by a policy {feedback} feedback" for name, text in names.items()}
+
 
 class _Seen:
     """What a run has shown so far; its schedules share it."""
@@ -117,6 +126,18 @@ class _Course(Schedule):
     def forward(self, u: Tensor) -> Tensor:
         """The value at progress `u`, (B,)."""
         watch = self.seen.watch
+        if self.policy.has_feedback:
+            latest = float(u.max())
+            if latest > 0 and not watch.losses.numel():
+                raise ValueError(
+                    "see: this softening has feedback, but was shown no loss; call "
+                    "see(loss, corners) in every step"
+                )
+            if latest > _BLIND and watch.now is watch.first:
+                raise ValueError(
+                    "look: this softening has feedback, but was shown no picture since the start; "
+                    "call look(drawn) eight times in a run"
+                )
         signals = watch.signals() if self.policy.has_feedback else None
         chosen = self.policy.at(u, watch.first.distance, watch.first.pixel, signals)
         value: Tensor = getattr(chosen, self.part)

@@ -59,11 +59,37 @@ def test_it_reacts_to_each_scene_by_itself() -> None:
     drawn, target = masks()
     u = torch.tensor(0.5, dtype=torch.float64)
     start = tr.GuidedSoftening(policy(), drawn, target)
+    corners = torch.ones(2, 3, 3)
+    start.see(torch.ones(2), corners)
+    start.look(drawn)
     before = start.edge.scale(u)
     start.look(torch.stack([target[0], drawn[1]]))
     after = start.edge.scale(u)
     assert float(before[0]) != float(after[0])
     assert float(before[1]) == float(after[1])
+
+
+def test_feedback_that_is_shown_nothing_is_refused_with_the_remedy() -> None:
+    start = tr.GuidedSoftening(tr.pretrained_policy(), *masks())
+    first, later = (torch.tensor(u, dtype=torch.float64) for u in (0.0, 0.5))
+    assert start.edge.scale(first).shape == (2,)
+    assert "by a policy with feedback" in repr(start)
+    with pytest.raises(ValueError, match=r"^see: .* call see\(loss, corners\) in every step"):
+        start.edge.scale(later)
+    start.see(torch.ones(2), torch.ones(2, 3, 3))
+    with pytest.raises(ValueError, match=r"^look: .* call look\(drawn\) eight times"):
+        start.edge.scale(later)
+    start.look(masks()[0])
+    assert start.edge.scale(later).shape == (2,)
+
+
+def test_the_shipped_policy_is_frozen_and_says_how_it_was_learned() -> None:
+    found = tr.pretrained_policy()
+    assert found.has_feedback
+    assert not any(value.requires_grad for value in found.parameters())
+    assert {"task", "units", "optimiser", "command", "seed", "scores"} <= found.card.keys()
+    with pytest.raises(ValueError, match=r"^name: no pretrained policy 'none'; known: universal"):
+        tr.pretrained_policy("none")
 
 
 def test_what_it_cannot_use_is_refused_by_name() -> None:
