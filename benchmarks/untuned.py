@@ -4,13 +4,12 @@
     python benchmarks/untuned.py pose shape3d --tasks 16        # some of them, fewer tasks
     python benchmarks/untuned.py shape2d/three pose/far --out out/untuned_transfer    # transfers
 
-There are two of them. The one found by hand is `tr.untuned_softening`, with steps by
-`meta.ImageSteps`: its scales and steps follow from how far outlines are apart at the start, and
-from the size of a pixel. The learned one is `tr.pretrained_policy("universal")`, which began as
-that, and looks at the descent as well. The others are the fixed softnesses that docs/results.md
-lists: tuned for each family, its learning rate included, and used with the optimiser of the
-family's study. All take the same number of steps on the same tasks of the stream "test", seed 0:
-those of the studies, which nothing here was tuned on.
+The one found by hand is `tr.untuned_softening`, with steps by `meta.ImageSteps`: its scales and
+steps follow from how far outlines are apart at the start, and from the size of a pixel. With
+`--policy FILE` there is another, learned by `benchmarks/learn_universal.py`. The others are the
+fixed softnesses that docs/results.md lists: tuned for each family, its learning rate included, and
+used with the optimiser of the family's study. All take the same number of steps on the same tasks
+of the stream "test", seed 0: those of the studies, which nothing here was tuned on.
 
 Into the folder go a file for each method and problem, as soon as it is done, and summary.md.
 """
@@ -66,6 +65,7 @@ class Options:
         tasks: unseen tasks of each.
         out: folder of the results.
         resume: keep what is there and still holds; without it, all is judged anew.
+        policy: a learned policy to judge as well.
         threads: of Taichi and torch.
         arch: backend.
     """
@@ -74,6 +74,7 @@ class Options:
     tasks: int = 64
     out: Path = Path("out/untuned")
     resume: bool = False
+    policy: Path | None = None
     threads: int = 1
     arch: str = "cpu"
 
@@ -103,7 +104,7 @@ def main(options: Options) -> None:
     rows = []
     for name, (study, problem) in zip(options.families, chosen, strict=True):
         results = {}
-        for method, (made, settings) in methods(study, problem).items():
+        for method, (made, settings) in methods(study, problem, options.policy).items():
             path = options.out / name.replace("/", "_") / f"{method.replace(' ', '_')}.json"
             begin = time.perf_counter()
             results[method] = judged(path, made, settings, problem, options.resume)
@@ -122,7 +123,9 @@ def problem_of(name: str, tasks: int) -> tuple[Study, Problem]:
     return study, replace(problem, count=tasks, batch_size=min(tasks, problem.batch_size))
 
 
-def methods(study: Study, problem: Problem) -> dict[str, tuple[Made, dict[str, Any]]]:
+def methods(
+    study: Study, problem: Problem, learned: Path | None = None
+) -> dict[str, tuple[Made, dict[str, Any]]]:
     """For each method, what makes it for a batch of tasks, and what its results depend on."""
     tuned = judge_again.fixed_softnesses(study.name, constant=False)
     if tuned[WIDER] == tuned[ANNEALED]:
@@ -137,9 +140,10 @@ def methods(study: Study, problem: Problem) -> dict[str, tuple[Made, dict[str, A
         lambda task: untuned_method(task, problem),
         {"softness": identity()},
     )
-    policy = tr.pretrained_policy(UNIVERSAL)
-    learned = softening_method(policy, problem.family, problem.steps)
-    found[UNIVERSAL] = (lambda _: learned), {"policy": fingerprint(policy)}
+    if learned is not None:
+        policy = tr.load_policy(learned)
+        method = softening_method(policy, problem.family, problem.steps)
+        found[UNIVERSAL] = (lambda _: method), {"policy": fingerprint(policy)}
     return found
 
 
@@ -206,7 +210,8 @@ def summary(rows: list[Row]) -> str:
     )
     lines = [heading, "|" + " --- |" * 10]
     texts = []
-    for method in (UNTUNED, UNIVERSAL):
+    both = all(UNIVERSAL in row.results for row in rows)
+    for method in (UNTUNED, UNIVERSAL) if both else (UNTUNED,):
         lines += [line(row, method) for row in rows]
         logs = [row.log_ratios(method, ANNEALED) for row in rows]
         value, low, high = geometric_mean(logs)
@@ -215,10 +220,11 @@ def summary(rows: list[Row]) -> str:
             f"{method}: geometric mean over {len(rows)} families {value:.3f} "
             f"[{low:.3f}, {high:.3f}], largest {worst:.3f}."
         )
-    logs = [row.log_ratios(UNIVERSAL, UNTUNED) for row in rows]
-    value, low, high = geometric_mean(logs)
-    each = ", ".join(f"{np.exp(values.mean()):.3f}" for values in logs)
-    texts.append(f"{UNIVERSAL} / {UNTUNED}: {value:.3f} [{low:.3f}, {high:.3f}] ({each}).")
+    if both:
+        logs = [row.log_ratios(UNIVERSAL, UNTUNED) for row in rows]
+        value, low, high = geometric_mean(logs)
+        each = ", ".join(f"{np.exp(values.mean()):.3f}" for values in logs)
+        texts.append(f"{UNIVERSAL} / {UNTUNED}: {value:.3f} [{low:.3f}, {high:.3f}] ({each}).")
     texts.append("In brackets 95% bootstrap intervals over tasks.")
     return "\n".join([*lines, "", *texts]) + "\n"
 

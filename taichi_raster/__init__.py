@@ -66,7 +66,7 @@ with fast_import.quickly():
     from taichi_raster.presets import published
     from taichi_raster.presets.guided import GuidedSoftening
     from taichi_raster.presets.policy import Setting, SofteningPolicy, load_policy, save_policy
-    from taichi_raster.presets.pretrained import pretrained, pretrained_names, pretrained_policy
+    from taichi_raster.presets.pretrained import pretrained, pretrained_names
     from taichi_raster.presets.serialization import load_softening, save_softening
     from taichi_raster.presets.softening import Softening
     from taichi_raster.presets.untuned import untuned_softening
@@ -242,7 +242,6 @@ __all__ = [
     "plane",
     "pretrained",
     "pretrained_names",
-    "pretrained_policy",
     "proxy_mesh",
     "published",
     "read_video",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from taichi_raster.presets.policy import SofteningPolicy, load_policy
 from taichi_raster.presets.serialization import load_softening
 from taichi_raster.presets.softening import Softening
 
@@ -66,33 +65,6 @@ def pretrained(name: str) -> Softening:
         )
     with resources.as_file(_folder() / f"{name}{_SUFFIX}") as path:
         return load_softening(path)
-
-
-def pretrained_policy(name: str = "universal") -> SofteningPolicy:
-    """Load a softening policy that comes with the package.
-
-    Args:
-        name: "universal": learned on several families at once.
-
-    Returns:
-        The policy, frozen. Its attribute ``card`` says how it was learned.
-
-    Raises:
-        ValueError: for an unknown name; the message lists the known ones.
-
-    Example:
-        >>> start = tr.GuidedSoftening(tr.pretrained_policy(), mask, target)
-    """
-    folder = resources.files("taichi_raster") / "presets" / "policies"
-    known = sorted(
-        entry.name.removesuffix(_SUFFIX)
-        for entry in folder.iterdir()
-        if entry.name.endswith(_SUFFIX)
-    )
-    if name not in known:
-        raise ValueError(f"name: no pretrained policy {name!r}; known: {', '.join(known)}")
-    with resources.as_file(folder / f"{name}{_SUFFIX}") as path:
-        return load_policy(path)
 
 
 def _folder() -> Traversable:

@@ -70,7 +70,7 @@ def test_it_reacts_to_each_scene_by_itself() -> None:
 
 
 def test_feedback_that_is_shown_nothing_is_refused_with_the_remedy() -> None:
-    start = tr.GuidedSoftening(tr.pretrained_policy(), *masks())
+    start = tr.GuidedSoftening(policy(), *masks())
     first, later = (torch.tensor(u, dtype=torch.float64) for u in (0.0, 0.5))
     assert start.edge.scale(first).shape == (2,)
     assert "by a policy with feedback" in repr(start)
@@ -81,15 +81,6 @@ def test_feedback_that_is_shown_nothing_is_refused_with_the_remedy() -> None:
         start.edge.scale(later)
     start.look(masks()[0])
     assert start.edge.scale(later).shape == (2,)
-
-
-def test_the_shipped_policy_is_frozen_and_says_how_it_was_learned() -> None:
-    found = tr.pretrained_policy()
-    assert found.has_feedback
-    assert not any(value.requires_grad for value in found.parameters())
-    assert {"task", "units", "optimiser", "command", "seed", "scores"} <= found.card.keys()
-    with pytest.raises(ValueError, match=r"^name: no pretrained policy 'none'; known: universal"):
-        tr.pretrained_policy("none")
 
 
 def test_what_it_cannot_use_is_refused_by_name() -> None:

@@ -323,7 +323,6 @@ WITHOUT_TENSORS = {
     "save_softness",
     "pretrained",
     "pretrained_names",
-    "pretrained_policy",
     "published",
     "Runtime",
     "init",
