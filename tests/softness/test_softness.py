@@ -141,7 +141,9 @@ def test_a_network_that_depends_on_progress_moves_its_first_biases() -> None:
     moved[:, 3:6] += (2 * u - 1)[:, None] * moves
     vertices, attributes = random_faces(7)
     view = twin.View(image_size=(6, 7), threshold=0.0, near=0.5, far=10.0)
-    image = tr.SoftRasterizer(edge=edge, **vars(view))(vertices, attributes, progress=u)
+    image = tr.SoftRasterizer(edge=edge, depth=tr.SoftmaxDepth(), **vars(view))(
+        vertices, attributes, progress=u
+    )
     expected = twin.render(
         vertices, attributes, edge=twin.mlp(moved, WIDTHS), scale=0.2, gamma=1e-2, view=view
     )
