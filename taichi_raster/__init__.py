@@ -66,7 +66,7 @@ with fast_import.quickly():
     from taichi_raster.presets import published
     from taichi_raster.presets.guided import GuidedSoftening
     from taichi_raster.presets.policy import Setting, SofteningPolicy, load_policy, save_policy
-    from taichi_raster.presets.pretrained import pretrained, pretrained_names
+    from taichi_raster.presets.pretrained import pretrained, pretrained_names, universal_policy
     from taichi_raster.presets.serialization import load_softening, save_softening
     from taichi_raster.presets.softening import Softening
     from taichi_raster.presets.untuned import untuned_softening
@@ -270,6 +270,7 @@ __all__ = [
     "torus_knot",
     "track_pose",
     "undistort",
+    "universal_policy",
     "untuned_softening",
     "unwrap",
     "uv_sphere",

@@ -1,4 +1,4 @@
-"""Loads the learned softenings that come with the package.
+"""Loads the learned softenings, and the learned policy, that come with the package.
 
 Each is a small file in the folder `files`, with a card that says how it was learned. How they
 compare with fixed softnesses is in docs/results.md.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from taichi_raster.presets.policy import SofteningPolicy, load_policy
 from taichi_raster.presets.serialization import load_softening
 from taichi_raster.presets.softening import Softening
 
@@ -65,6 +66,23 @@ def pretrained(name: str) -> Softening:
         )
     with resources.as_file(_folder() / f"{name}{_SUFFIX}") as path:
         return load_softening(path)
+
+
+def universal_policy() -> SofteningPolicy:
+    """Load the policy that was learned on several families of problems at once.
+
+    It begins as `untuned_softening`, and changes scale, step and order by what the descent shows.
+    Its ``card`` says how it was learned, and how it does; docs/choosing.md says for whom it is.
+
+    Returns:
+        The policy, with feedback and frozen: its parameters do not require grad.
+
+    Example:
+        >>> start = tr.GuidedSoftening(tr.universal_policy(), mask, target)
+    """
+    folder = resources.files("taichi_raster") / "presets" / "policies"
+    with resources.as_file(folder / f"universal{_SUFFIX}") as path:
+        return load_policy(path)
 
 
 def _folder() -> Traversable:

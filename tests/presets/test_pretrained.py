@@ -320,10 +320,28 @@ def test_every_shipped_softening_keeps_its_word() -> None:
         ), name
 
 
-def test_every_file_in_the_shipped_folder_is_packaged() -> None:
+def test_every_file_in_the_shipped_folders_is_packaged() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    pattern = "presets/files/*.safetensors"
-    assert f'taichi_raster = ["{pattern}"]' in text
-    folder = ROOT / "taichi_raster" / "presets" / "files"
-    for path in folder.iterdir() if folder.is_dir() else []:
-        assert fnmatch.fnmatch(f"presets/files/{path.name}", pattern), path
+    patterns = ["presets/files/*.safetensors", "presets/policies/*.safetensors"]
+    assert 'taichi_raster = ["' + '", "'.join(patterns) + '"]' in text
+    for pattern in patterns:
+        folder = ROOT / "taichi_raster" / pattern.rpartition("/")[0]
+        for path in folder.iterdir() if folder.is_dir() else []:
+            assert fnmatch.fnmatch(f"{folder.name}/{path.name}", pattern.partition("/")[2]), path
+
+
+def test_the_shipped_policy_begins_as_the_start_does_and_answers_what_it_is_shown() -> None:
+    policy, plain = tr.universal_policy(), tr.SofteningPolicy()
+    assert policy.has_feedback and not any(p.requires_grad for p in policy.parameters())
+    assert not [key for key in CARD_KEYS if not str(policy.card.get(key, ""))]
+    u, distance = (torch.tensor(v, dtype=torch.float64) for v in (0.5, [0.3, 0.3]))
+    pixel = torch.full_like(distance, 1 / 16)
+    blind, start = policy.at(u, distance, pixel), plain.at(u, distance, pixel)
+    assert all(torch.equal(getattr(blind, k), getattr(start, k)) for k in ("scale", "eta", "p"))
+    near, far = -3.0, -1.0  # the logarithm of the distance that is left
+    signals = torch.tensor([[near, -2.0, -2.0, 0.3], [far, 0.0, 0.0, 0.3]], dtype=torch.float64)
+    shown = policy.at(u, distance, pixel, signals)
+    for part in ("scale", "eta", "gamma"):
+        factors = getattr(shown, part) / getattr(start, part)
+        assert bool((factors > 1 / 3).all() and (factors < 3).all())  # a guide, not a rudder
+        assert float((factors[0] - factors[1]).abs()) > 0.01

@@ -323,6 +323,7 @@ WITHOUT_TENSORS = {
     "save_softness",
     "pretrained",
     "pretrained_names",
+    "universal_policy",
     "published",
     "Runtime",
     "init",
