@@ -3,6 +3,7 @@
     python examples/live_viewer.py                            # a window; --task pose for another
     python examples/live_viewer.py --compare logistic         # two methods on the same problem
     python examples/live_viewer.py --learned my.safetensors   # adds a learned softness, and uses it
+    python examples/live_viewer.py --task photos --softness untuned --compare logistic
     python examples/live_viewer.py --headless --frames 60 --out out/live_viewer     # no screen
     python examples/live_viewer.py --measure 20               # what the viewer costs
 
@@ -28,7 +29,7 @@ from rich.console import Console
 
 import taichi_raster as tr
 from viewer.app import App, Pace
-from viewer.families import FAMILIES
+from viewer.families import FAMILIES, photos
 from viewer.measure import measure
 from viewer.methods import Library, MethodSettings
 from viewer.session import Session
@@ -40,13 +41,15 @@ class Options:
     """Watch an optimisation while it runs, and take part; see the top of the file."""
 
     task: str = "shape2d"
-    """shape2d, occlusion, pose, pose_shaded or shape3d."""
+    """shape2d, occlusion, pose, pose_shaded, shape3d or photos."""
+    capture: Path | None = None
+    """A folder of photos with cameras and masks, to fit a shape to: task photos. Else some are made."""
     seed: int = 1
     """Which problem."""
     softness: str | None = None
-    """A distribution, or a learned one by its file's name; by default the task's own."""
+    """A distribution, a learned one by its file's name, or untuned; by default the task's own."""
     compare: str | None = None
-    """A second method: its softness. Its scale stays constant."""
+    """A second method: its softness. Its scale stays constant, unless the first brings its own."""
     scale: tuple[float, ...] | None = None
     """In NDC: a constant, or the first and the last."""
     gamma: float | None = None
@@ -100,6 +103,8 @@ class Options:
 def prepare(options: Options) -> App:
     """Everything that can be wrong with what the user gave goes wrong here."""
     torch.set_num_threads(1)  # torch's idle threads spin, and take the cores away from Taichi's
+    if options.capture is not None:
+        options = replace(options, task="photos")
     if options.task not in FAMILIES:
         raise ValueError(f"--task: unknown {options.task!r}; known: {', '.join(FAMILIES)}")
     try:
@@ -110,9 +115,17 @@ def prepare(options: Options) -> App:
     methods = [_method(options, library, options.softness)]
     if options.compare is not None:
         second = _method(options, library, options.compare)
-        methods.append(replace(second, scale_end=second.scale))
+        constant = methods[0].scale is not None
+        methods.append(replace(second, scale_end=second.scale) if constant else second)
+    families = {**FAMILIES, "photos": photos(options.capture)}
     session = Session(
-        options.task, options.seed, tuple(methods), options.steps, options.image_size, library
+        options.task,
+        options.seed,
+        tuple(methods),
+        options.steps,
+        options.image_size,
+        library,
+        families,
     )
     return App(session, options.out)
 

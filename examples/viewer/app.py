@@ -26,7 +26,7 @@ KEYS = (
     ("s", "save the picture"),
     ("g", "start, then save, a GIF"),
     ("p", "save the parameters"),
-    ("mouse", "drag corners; orbit a pose"),
+    ("mouse", "drag corners; orbit"),
     ("esc", "quit"),
 )
 GIF_FRAMES = 300  # the longest recording
@@ -137,9 +137,10 @@ class App:
         if place is None:
             return
         corner = self.session.grab(place.index, *place.ndc(x, y))
-        if corner is not None or (
-            self.session.family.drags == "camera" and place.index is not None
-        ):
+        drags = self.session.family.drags
+        if drags == "result" and not self.session.paused:
+            self.message = "space pauses; then the mouse turns the fit"
+        elif corner is not None or (drags in ("camera", "result") and place.index is not None):
             self._grip = (place, corner, x, y)
             self.move(x, y)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from viewer.families import FAMILIES
 from viewer.methods import CONORMS, OPTIMISERS
 from viewer.session import LETTERS, Session
 
@@ -77,7 +76,7 @@ def rows(session: Session, edited: Callable[[], int], edit: Callable[[int], None
             "choice",
             lambda: session.family_name,
             lambda value: session.set_problem(family=value),
-            tuple(FAMILIES),
+            tuple(session.families),
         ),
         Row(
             "seed",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tasks import Occlusion, Pose, Shape2D, Shape3D
+from viewer.photo import PhotoFit
 
 VIEWS_ASIDE = 3  # a 3D shape's views are shown as a square of 3 x 3
 
@@ -21,15 +23,18 @@ class Family:
     Attributes:
         make: make(seed, image size) gives the task family.
         start: settings of a method that solves most of its problems: scale, scale_end, gamma, lr.
-        drags: what the mouse moves: corners of triangles, the camera, or nothing.
+        drags: what the mouse moves: corners of triangles, the camera, the result where it stands
+            still, or nothing.
         views: views in one picture, along each side.
+        titles: of pictures, by their kind, where that does not say it.
     """
 
     title: str
     make: Callable[[int, int], Any]
     start: dict[str, Any]
-    drags: Literal["corners", "camera"] | None = None
+    drags: Literal["corners", "camera", "result"] | None = None
     views: int = 1
+    titles: Mapping[str, str] = field(default_factory=lambda: {"error": "sharp - target"})
 
 
 def _shape3d(seed: int, size: int) -> Shape3D:
@@ -41,6 +46,21 @@ def _shape3d(seed: int, size: int) -> Shape3D:
         samples=128,
         threshold=1e-3,
         seed=seed,
+    )
+
+
+def photos(folder: Path | None) -> Family:
+    """The fit of a shape to the photos of a folder; None makes some."""
+    return Family(
+        "a 3D shape from photos",
+        lambda seed, size: PhotoFit(folder, seed, size),
+        dict(softness="logistic", scale=0.05, scale_end=0.01, gamma=None, lr=0.04),
+        drags="result",
+        titles={
+            "target": "a photo, held out",
+            "sharp": "the fit in every other square",
+            "error": "fit - photo, within the mask",
+        },
     )
 
 
@@ -74,6 +94,7 @@ FAMILIES: dict[str, Family] = {
         dict(softness="logistic", scale=0.01, scale_end=0.01, gamma=0.01, lr=0.01),
         views=VIEWS_ASIDE,
     ),
+    "photos": photos(None),
 }
 """By name."""
 

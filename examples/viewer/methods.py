@@ -8,16 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 import taichi_raster as tr
-from meta.inner.updates import SGD, Adam, Momentum, UpdateRule
+from meta.inner.updates import SGD, Adam, ImageSteps, Momentum, UpdateRule
 from meta.search.fixed import DECAY_FACTOR, GAMMA_SHAPE, LR_POSITIONS
 from taichi_raster.softness.conorm import generator
 from taichi_raster.softness.distributions import registry
 from viewer.families import Family
 
-OPTIMISERS: dict[str, UpdateRule] = {"adam": Adam(), "momentum": Momentum(), "sgd": SGD()}
+OPTIMISERS: dict[str, UpdateRule] = {
+    "adam": Adam(),
+    "momentum": Momentum(),
+    "sgd": SGD(),
+    "image steps": ImageSteps(Adam(betas=tr.ImageSteps.BETAS)),
+}
+UNTUNED = "untuned"
+"""The softness that `tr.untuned_softening` chooses for the problem at hand, with its steps."""
 CONORMS = (
     "probabilistic",
     "einstein",
@@ -101,13 +109,16 @@ class Library:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*registry.known(), *self.learned)
+        return (*registry.known(), *self.learned, UNTUNED)
 
     def choose(self, settings: MethodSettings, name: str, family: Family) -> dict[str, Any]:
         """Changes to `settings` that make `name` its softness.
 
         A learned one brings what it was learned with; a distribution fills what that left open.
         """
+        if name == UNTUNED:
+            own = ("scale", "scale_end", "gamma", "conorm", "lr")
+            return {"softness": name, "optimiser": "image steps", **dict.fromkeys(own)}
         if name in self.learned:
             parts = self.learned[name]
             gone: dict[str, Any] = dict(softness=name, scale=None, scale_end=None)
@@ -119,11 +130,20 @@ class Library:
         defaults = {"conorm": "probabilistic", **family.start}
         open_ = ("scale", "scale_end", "gamma", "conorm", "lr")
         fills = {key: defaults[key] for key in open_ if getattr(settings, key) is None}
+        if settings.softness == UNTUNED:  # its steps are no one else's
+            fills["optimiser"] = "adam"
         return {"softness": name, **fills}
 
-    def renderer(self, settings: MethodSettings, family: Any) -> tr.SoftRasterizer:
-        """The soft renderer of a task family."""
-        learned = self.learned.get(settings.softness)
+    def parts(self, settings: MethodSettings, task: Any) -> Learned | None:
+        """What comes with the softness, for a batch of one task; None for a distribution."""
+        if settings.softness == UNTUNED:
+            return _untuned(task)
+        return self.learned.get(settings.softness)
+
+    def renderer(
+        self, settings: MethodSettings, family: Any, learned: Learned | None
+    ) -> tr.SoftRasterizer:
+        """The soft renderer of a task family, with the `parts` of its softness."""
         scale = None
         if settings.scale is not None and settings.scale_end is not None:
             scale = tr.Geometric(settings.scale, settings.scale_end)
@@ -146,9 +166,10 @@ class Library:
         made: tr.SoftRasterizer = family.renderer(edge, depth, alpha)
         return made.requires_grad_(False)
 
-    def rate(self, settings: MethodSettings, family: Family) -> nn.Module:
+    def rate(
+        self, settings: MethodSettings, family: Family, learned: Learned | None
+    ) -> nn.Module:
         """The learning rate as a schedule."""
-        learned = self.learned.get(settings.softness)
         if settings.lr is None and learned is not None and learned.lr is not None:
             return learned.lr
         lr = family.start["lr"] if settings.lr is None else settings.lr
@@ -165,6 +186,17 @@ def _read(path: Path) -> Learned:
             return Learned(tr.load_softness(path).requires_grad_(False))
         except ValueError:
             raise error from None
+
+
+@torch.no_grad()
+def _untuned(task: Any) -> Learned:
+    """What `tr.untuned_softening` chooses by the outlines of the start and of the target."""
+    drawn, target = task.outlines(task.start())
+    chosen = tr.untuned_softening(drawn, target, views=len(drawn))
+    ends = (chosen.edge.scale(torch.tensor(u, dtype=torch.float64)) for u in (0.0, 1.0))
+    scale = tr.Geometric(*map(float, ends))  # one for all pictures of the one problem
+    chosen.edge.scale = chosen.lr.scale = scale
+    return _parts(chosen.requires_grad_(False))
 
 
 def _parts(softening: tr.Softening) -> Learned:

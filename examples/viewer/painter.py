@@ -103,16 +103,14 @@ class Painter:
         `status` is the text at the top right; `held` a corner that the mouse holds: whose, which.
         """
         settings = tuple(run.settings for run in session.runs)
-        still = (session.family_name, session.seed, settings, side)
+        still = (session.family_name, session.seed, settings, side, session.turn is None)
         if self._still != still:
             self._put(_still_parts(session, side), 0, 0)
             self._still = still
         session.note_errors()
-        target = session.target()
         for index, run in enumerate(session.runs):
-            sharp = session.sharp(index)
-            error = torch.from_numpy(heat((sharp - target).abs().mean(dim=-1).numpy()))
-            shown = dict(target=target, soft=session.soft(index), sharp=sharp, error=error)
+            shown = session.pictures(index)
+            shown["error"] = torch.from_numpy(heat(shown["error"].numpy()))
             row = places(len(session.runs))[index * len(KINDS) : (index + 1) * len(KINDS)]
             for place in row:
                 self._put(_picture(shown[place.kind], place, session, held), place.left, place.top)
@@ -160,11 +158,11 @@ def _still_parts(session: Session, side: SideText) -> Image.Image:
     draw.text((GAP, 8), f"{session.family.title}, seed {session.seed}", TEXT, font(16))
     for number, place in enumerate(places(len(session.runs))):
         row = number // len(KINDS)
-        text, colour = place.kind, DIM
+        text, colour = session.family.titles.get(place.kind, place.kind), DIM
+        if place.kind == "sharp" and session.turn is not None:
+            text = "the fit, turned"
         if place.kind == "soft":
             text, colour = f"{LETTERS[row]}: {session.runs[row].settings.title}", METHODS[row]
-        elif place.kind == "error":
-            text = "sharp - target"
         draw.text((place.left, place.top - TITLE + 3), _fitted(text, PICTURE), colour, font(13))
     image.paste(_column(side), (WIDTH - SIDE, 0))
     return image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import taichi_raster as tr
+from meta.inner.updates import rule_for
 from viewer.families import FAMILIES, Family, rgb
 from viewer.methods import OPTIMISERS, Library, MethodSettings
+from viewer.photo import Turn
 
 LETTERS = ("A", "B")
 
@@ -53,12 +55,13 @@ class Session:
     """One problem, and one or two methods that solve it.
 
     Args:
-        family: a name in `FAMILIES`.
+        family: a name in `families`.
         seed: of the problem.
         methods: settings of one or two methods; by default one, the family's own.
         steps: over which schedules run; the optimisation stops there and can be told to go on.
         size: of pictures, in pixels.
         library: the softnesses that there are.
+        families: the problems that there are.
 
     Raises ValueError, naming the argument.
     """
@@ -71,8 +74,10 @@ class Session:
         steps: int = 100,
         size: int = 56,
         library: Library | None = None,
+        families: Mapping[str, Family] = FAMILIES,
     ) -> None:
         self.library = Library.of() if library is None else library
+        self.families = families
         self.steps, self.size = steps, size
         self.task: Any
         self.until: int
@@ -81,6 +86,7 @@ class Session:
         self.version = 0  # rises with every change from outside
         self._compiled: set[object] = set()
         self._held: tuple[Run, int, Tensor] | None = None
+        self._turn: tuple[int, Turn | None] = (0, None)  # at which step, and how far
         self._pose(family, seed)
         self.runs = [self._run(m) for m in methods or (self.default_method(),)]
         self.restart()
@@ -89,7 +95,7 @@ class Session:
 
     @property
     def family(self) -> Family:
-        return FAMILIES[self.family_name]
+        return self.families[self.family_name]
 
     def default_method(self) -> MethodSettings:
         """The family's own settings."""
@@ -243,7 +249,7 @@ class Session:
         yield
         (grad,) = torch.autograd.grad(loss.sum(), params)
         rate = run.rate(torch.tensor(progress, dtype=torch.float64))
-        rule = OPTIMISERS[run.settings.optimiser]
+        rule = rule_for(OPTIMISERS[run.settings.optimiser], self.task)
         moved, state = rule.step(params.detach(), grad, run.state, rate)
         if not bool(torch.isfinite(moved).all()):
             run.failure = f"step {run.step}: an unknown is not finite; lower the learning rate"
@@ -288,7 +294,13 @@ class Session:
         self._held = None
 
     def orbit(self, index: int, right: float, up: float, closer: float = 0.0) -> None:
-        """Turn the mesh in a method's picture, by radians to the right and up, or move it."""
+        """Turn the mesh in a method's picture, by radians to the right and up, or move it.
+
+        Where that is not what is optimised, all results turn, until the next step.
+        """
+        if self.family.drags == "result" and self.paused:
+            self._turn = self.taken, (self.turn or Turn()).moved(right, up, closer)
+            self._changed()
         if self.family.drags != "camera":
             return
         run = self.runs[index]
@@ -327,6 +339,23 @@ class Session:
         """
         image = self.task.soft_image(self.runs[index].params, self._sharp, 1.0)
         return rgb(image, self.family.views)
+
+    @torch.no_grad()
+    def pictures(self, index: int) -> dict[str, Tensor]:
+        """A method's pictures by their kinds, (H, W, 3); the error is (H, W)."""
+        target, overlay = self.target(), getattr(self.task, "overlay", None)
+        if overlay is None:
+            sharp = self.sharp(index)
+            error = (sharp - target).abs().mean(dim=-1)
+        else:
+            sharp, error = overlay(self.runs[index].params, self._sharp, self.turn)
+        return {"target": target, "soft": self.soft(index), "sharp": sharp, "error": error}
+
+    @property
+    def turn(self) -> Turn | None:
+        """How the mouse has turned results that stand still, if it has."""
+        taken, turn = self._turn
+        return turn if self.paused and taken == self.taken else None
 
     @torch.no_grad()
     def note_errors(self) -> None:
@@ -374,9 +403,10 @@ class Session:
     # ---------------------------------------------------------------------------------------------
 
     def _pose(self, family: str, seed: int) -> None:
-        if family not in FAMILIES:
-            raise ValueError(f"family: unknown {family!r}; known: {', '.join(FAMILIES)}")
-        self.tasks = FAMILIES[family].make(seed, self.size)
+        if family not in self.families:
+            known = ", ".join(self.families)
+            raise ValueError(f"family: unknown {family!r}; known: {known}")
+        self.tasks = self.families[family].make(seed, self.size)
         self.task = self.tasks.sample(1, "test", 0)
         self.family_name, self.seed = family, seed
         self._sharp = self.tasks.renderer(
@@ -403,10 +433,11 @@ class Session:
             value = getattr(settings, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}: must be positive, got {value}")
+        parts = self.library.parts(settings, self.task)
         return Run(
             settings,
-            self.library.renderer(settings, self.tasks),
-            self.library.rate(settings, self.family),
+            self.library.renderer(settings, self.tasks, parts),
+            self.library.rate(settings, self.family, parts),
             params,
             OPTIMISERS[settings.optimiser].init(params),
         )
