@@ -43,7 +43,7 @@ class Options:
     task: str = "shape2d"
     """shape2d, occlusion, pose, pose_shaded, shape3d or photos."""
     capture: Path | None = None
-    """A folder of photos with cameras and masks, to fit a shape to: task photos. Else some are made."""
+    """For task photos, a folder with cameras and masks; else some are made."""
     seed: int = 1
     """Which problem."""
     softness: str | None = None

@@ -37,7 +37,7 @@ class Row:
     def text(self) -> str:
         value = self.get()
         if value is None:
-            return "as learned"
+            return "its own"
         return f"{value:.3g}" if self.kind == "log" else str(value)
 
     def nudge(self, direction: int) -> None:

@@ -59,7 +59,7 @@ def photos(folder: Path | None) -> Family:
         titles={
             "target": "a photo, held out",
             "sharp": "the fit in every other square",
-            "error": "fit - photo, within the mask",
+            "error": "fit - photo",
         },
     )
 

@@ -166,9 +166,7 @@ class Library:
         made: tr.SoftRasterizer = family.renderer(edge, depth, alpha)
         return made.requires_grad_(False)
 
-    def rate(
-        self, settings: MethodSettings, family: Family, learned: Learned | None
-    ) -> nn.Module:
+    def rate(self, settings: MethodSettings, family: Family, learned: Learned | None) -> nn.Module:
         """The learning rate as a schedule."""
         if settings.lr is None and learned is not None and learned.lr is not None:
             return learned.lr

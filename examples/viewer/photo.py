@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from fit_photos import make_photos
+from viewer.turn import ZOOM, Turn
 
 OWN_PHOTOS = 14  # of the capture that is made here
 VIEWS = 6  # photos that are fitted, at most: every step draws all of them
 START = 0.6  # radius of the sphere at the start, in those of the object
 SMOOTHING, LAPLACIAN = 1.0, 0.02
 SQUARES = 8  # of the chessboard, along a side
-ZOOM = 0.5, 3.0  # times the distance that the mouse may bring the camera to
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class PhotoFit:
 
 @dataclass(frozen=True)
 class _Photos:
-    """All photos in few pixels; `cameras` see the object in its own units, `hull` around 0."""
+    """All photos in few pixels; the object is around `centre`, in the world of `cameras`."""
 
     cameras: list[tr.PinholeCamera]
     images: Float[Tensor, "N H W 3"]
@@ -174,7 +174,9 @@ class PhotoBatch:
     ) -> Float[Tensor, "1 S S 4"]:
         """Where the photo that is held out was taken: colours, and coverage."""
         corners = tr.gather_faces(self._seen(params, [self.held]), self.template.faces)
-        colours = tr.gather_faces(self._colours(self._world(params)[0], self.template), self.template.faces)
+        colours = tr.gather_faces(
+            self._colours(self._world(params)[0], self.template), self.template.faces
+        )
         return _square(renderer(corners, colours, progress)[0])[None]
 
     def overlay(
@@ -193,7 +195,11 @@ class PhotoBatch:
             seen = self._projected(mesh.vertices[None], self.held, turn)
             return renderer(tr.gather_faces(seen, mesh.faces), colours, 1.0)[0]
 
-        image, photo, mask = drawn(None), self.photos.images[self.held], self.photos.masks[self.held]
+        image, photo, mask = (
+            drawn(None),
+            self.photos.images[self.held],
+            self.photos.masks[self.held],
+        )
         error = (image[..., :3] - photo * mask[..., None]).abs().mean(dim=-1)
         if turn is not None:
             return _square(drawn(turn)[..., :3]), _square(error[..., None])[..., 0]
@@ -243,33 +249,6 @@ class PhotoBatch:
             weight = (normals * to_eye).sum(dim=1, keepdim=True).clamp(min=1e-3) ** 3
             total, weights = total + weight * found, weights + weight
         return (total / weights)[None]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """How the mouse has turned a result: radians to the right and up, and how much closer."""
-
-    right: float = 0.0
-    up: float = 0.0
-    closer: float = 0.0
-
-    def moved(self, right: float, up: float, closer: float) -> Turn:
-        """Turned on."""
-        return Turn(self.right + right, self.up + up, self.closer + closer)
-
-    def applied(self, world: Tensor, camera: tr.Camera, centre: Tensor) -> Tensor:
-        """Points (1, V, 3) of the world, turned about `centre` as the camera sees them."""
-        view = camera.view[0].to(world)
-        axes, middle = view[:3, :3], view[:3, :3] @ centre + view[:3, 3]
-        points = (world - centre) @ axes.T
-        angles = torch.tensor([self.right, self.up], dtype=world.dtype)
-        (c, d), (s, t) = angles.cos(), angles.sin()
-        x, y, z = points.unbind(-1)
-        x, z = c * x - s * z, s * x + c * z  # what is near, z < 0, goes to the right
-        y, z = d * y - t * z, t * y + d * z
-        distance = min(max(1 - self.closer, ZOOM[0]), ZOOM[1])
-        moved = torch.stack([x, y, z], dim=-1) + distance * middle
-        return (moved - view[:3, 3]) @ axes  # back to the world
 
 
 def _square(picture: Float[Tensor, "H W C"]) -> Float[Tensor, "S S C"]:

@@ -18,7 +18,7 @@ import taichi_raster as tr
 from meta.inner.updates import rule_for
 from viewer.families import FAMILIES, Family, rgb
 from viewer.methods import OPTIMISERS, Library, MethodSettings
-from viewer.photo import Turn
+from viewer.turn import Turn
 
 LETTERS = ("A", "B")
 

@@ -21,7 +21,7 @@ from taichi_raster.softness.distributions import registry
 from viewer.app import App, Pace
 from viewer.controls import HORIZONS
 from viewer.families import FAMILIES
-from viewer.methods import CONORMS, Library, MethodSettings
+from viewer.methods import CONORMS, UNTUNED, Library, MethodSettings
 from viewer.painter import HEIGHT, PICTURE, SIDE, WIDTH, places
 from viewer.session import Session
 from viewer.windows import GGUI, NoWindow, PlainGUI, Window, loop, write_frames
@@ -260,7 +260,10 @@ def test_every_setting_can_be_chosen(app):
         app.set("softness", name)
         edge = session.runs[0].renderer.edge
         known = name in registry.known()
-        assert edge.distribution == name if known else isinstance(edge, tr.TabulatedSoftness)
+        if name == UNTUNED:
+            assert edge.distribution == "gaussian"
+        else:
+            assert edge.distribution == name if known else isinstance(edge, tr.TabulatedSoftness)
     app.set("softness", "logistic")
     for name in CONORMS:
         app.set("T-conorm", name)
@@ -291,17 +294,15 @@ def test_learned_softnesses_bring_their_own_settings(tmp_path):
     session = app.session
     app.set("softness", "edge.safetensors")
     texts = dict(app.side.rows)
-    assert texts["scale, first"] == "as learned" and texts["gamma"] == "0.01"
+    assert texts["scale, first"] == "its own" and texts["gamma"] == "0.01"
     app.set("softness", "all.safetensors")
     texts = dict(app.side.rows)
-    assert {texts[k] for k in ("scale, last", "gamma", "T-conorm", "learning rate")} == {
-        "as learned"
-    }
+    assert {texts[k] for k in ("scale, last", "gamma", "T-conorm", "learning rate")} == {"its own"}
     renderer = session.runs[0].renderer
     assert float(renderer.depth.gamma(torch.ones(()))) == pytest.approx(0.2)
     assert session.scale(0) == pytest.approx(0.1)
     app.set("softness", "logistic")
-    assert "as learned" not in dict(app.side.rows).values()
+    assert "its own" not in dict(app.side.rows).values()
     with pytest.raises((ValueError, OSError)):
         Library.of((tmp_path / "absent.safetensors",))
 
