@@ -193,6 +193,7 @@ def _untuned(task: Any) -> Learned:
     chosen = tr.untuned_softening(drawn, target, views=len(drawn))
     ends = (chosen.edge.scale(torch.tensor(u, dtype=torch.float64)) for u in (0.0, 1.0))
     scale = tr.Geometric(*map(float, ends))  # one for all pictures of the one problem
+    assert chosen.lr is not None  # it follows the scale
     chosen.edge.scale = chosen.lr.scale = scale
     return _parts(chosen.requires_grad_(False))
 

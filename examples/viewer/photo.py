@@ -193,7 +193,8 @@ class PhotoBatch:
 
         def drawn(turn: Turn | None) -> Tensor:
             seen = self._projected(mesh.vertices[None], self.held, turn)
-            return renderer(tr.gather_faces(seen, mesh.faces), colours, 1.0)[0]
+            found: Tensor = renderer(tr.gather_faces(seen, mesh.faces), colours, 1.0)[0]
+            return found
 
         image, photo, mask = (
             drawn(None),
