@@ -54,6 +54,7 @@ with fast_import.quickly():
     from taichi_raster.fitting.outline import OutlineStep, outline_step, signed_distance
     from taichi_raster.fitting.pose import PoseFit, fit_pose
     from taichi_raster.fitting.pyramid import at_size, coarse_size, proxy_mesh
+    from taichi_raster.fitting.refinement import refine_cameras
     from taichi_raster.fitting.report import ReportView, write_report
     from taichi_raster.fitting.rest import Rest
     from taichi_raster.fitting.shape import ShapeFit, fit_mesh, outline_iou
@@ -245,6 +246,7 @@ __all__ = [
     "proxy_mesh",
     "published",
     "read_video",
+    "refine_cameras",
     "runtime",
     "sample_surface",
     "sampled_picture",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,15 +16,18 @@ from tyro.conf import Positional
 
 from taichi_raster.capture.capture import Capture, Photo
 from taichi_raster.capture.load import load_capture
+from taichi_raster.capture.writers import cameras
 from taichi_raster.commands import views
+from taichi_raster.commands.kept import Kept, plain
 from taichi_raster.fitting.progress import progress_bar
+from taichi_raster.fitting.refinement import refine_cameras
 from taichi_raster.fitting.report import ReportView, write_report
 from taichi_raster.fitting.shape import fit_mesh, outline_iou
 from taichi_raster.fitting.texture import fit_texture
 from taichi_raster.runtime.device import init
 from taichi_raster.scene.files.writing import write_together
 from taichi_raster.scene.mesh import Mesh
-from taichi_raster.scene.mesh_files import load_mesh, save_mesh
+from taichi_raster.scene.mesh_files import save_mesh
 
 SHOWN = 8
 """Photos in the report, held-out ones first."""
@@ -39,7 +41,8 @@ class Fit:
     """Find a mesh with its texture from photos whose cameras are known.
 
     OUT gets mesh.glb and mesh.obj, in the world of the cameras as they were given; report.html,
-    which shows the photos beside the result; turntable.gif; and numbers.json.
+    which shows the photos beside the result; turntable.gif; and numbers.json. What is found is kept
+    in cameras.pt, shape.pt and texture.pt at once, for --resume.
     """
 
     folder: Positional[Path]
@@ -64,8 +67,12 @@ class Fit:
     """Texels on a side; by default about one for each pixel of the best photo."""
     seed: int = 0
     """Of the order of the photos."""
+    refine_cameras: bool = False
+    """Find the poses of the cameras, too, beginning at those given; OUT gets them."""
+    camera_uncertainty: float = 1.0
+    """By how many degrees the poses that are given are off, about; for --refine-cameras."""
     resume: bool = False
-    """Take the shape from OUT if an earlier run has left it there."""
+    """Take cameras, shape and texture from OUT as far as an earlier run has come."""
 
     def run(self) -> None:
         """Do it."""
@@ -86,14 +93,13 @@ class Fit:
         text = f"{len(training)} photos" + (f", {len(held)} held out" if held else "")
         console.print(f"{self.folder}: {text}")
         clock = _Clock()
-        mesh = self._shape(training, console, clock)
+        kept = Kept(self.out, self.resume, plain(self), console)
+        if self.refine_cameras:
+            training = self._cameras(training, kept, console, clock)
+            capture = _with(capture, training)
+        mesh = self._shape(training, kept, console, clock)
         if self.texture:
-            with clock.part("texture"), console.status("texture") as status:
-                fit = fit_texture(mesh, training, self.texture_size, done=status.update)
-            assert fit.mesh.texture is not None
-            mesh = replace(fit.mesh, texture=(fit.mesh.texture * 255).round() / 255)  # as in files
-            clock.numbers["texels on a side"] = len(fit.seen)
-            clock.numbers["texels seen"] = float(fit.seen.float().mean())
+            mesh = self._textured(mesh, training, kept, console, clock)
         with clock.part("pictures"), console.status("pictures and report"):
             numbers = self._judged(mesh, training, held) | clock.numbers
             self._write(mesh, capture, numbers, clock)
@@ -112,16 +118,31 @@ class Fit:
             raise ValueError("--hold-out: leaves fewer than two photos to fit to")
         return [capture[i] for i in sorted(set(self.hold_out))], capture.without(self.hold_out)
 
-    def _shape(self, training: Capture, console: Console, clock: _Clock) -> Mesh:
-        """The fit's shape, from an earlier run of the same settings if asked for."""
-        kept, settings = self.out / "shape.ply", self.out / "shape.json"
-        mine = {k: v for k, v in _plain(self).items() if not k.startswith("texture")}
-        mine = {k: v for k, v in mine.items() if k not in ("out", "resume")}
-        if self.resume and kept.is_file() and settings.is_file():
-            if json.loads(settings.read_text()) == json.loads(json.dumps(mine)):
-                console.print(f"shape: from {kept}")
-                return load_mesh(kept, merge=False)
-            console.print(f"shape: {kept} is of other settings; found anew")
+    def _cameras(self, training: Capture, kept: Kept, console: Console, clock: _Clock) -> Capture:
+        """The photos with refined cameras, which are written at once."""
+        found = kept.read("cameras")
+        if found is None:
+            with clock.part("cameras"), console.status("cameras") as status:
+                refined = refine_cameras(
+                    training, self.camera_uncertainty, self.seed, status.update
+                )
+            kept.write("cameras", {"views": [photo.camera.view for photo in refined]})
+        else:
+            pairs = zip(training, found["views"], strict=True)
+            refined = replace(
+                training,
+                photos=tuple(replace(p, camera=replace(p.camera, view=v)) for p, v in pairs),
+            )
+        turns = [a.pose.angle_to(b.pose) for a, b in zip(training, refined, strict=True)]
+        clock.numbers["cameras turned by, mean, degrees"] = float(torch.cat(turns).mean())
+        clock.numbers["cameras turned by, at most, degrees"] = float(torch.cat(turns).max())
+        console.print(f"cameras: {cameras.write(self.out, refined)}")
+        return refined
+
+    def _shape(self, training: Capture, kept: Kept, console: Console, clock: _Clock) -> Mesh:
+        found = kept.read("shape")
+        if found is not None:
+            return Mesh(found["vertices"], found["faces"])
         with clock.part("shape"), progress_bar(console) as bar:
             task = bar.add_task("shape", total=max(self.steps, 1), note="visual hull")
 
@@ -136,9 +157,26 @@ class Fit:
                 seed=self.seed,
                 done=done,
             )
-        save_mesh(kept, fit.mesh)
-        write_together({settings: json.dumps(mine, indent=2).encode()})
+        kept.write("shape", {"vertices": fit.mesh.vertices, "faces": fit.mesh.faces})
         return fit.mesh
+
+    def _textured(
+        self, mesh: Mesh, training: Capture, kept: Kept, console: Console, clock: _Clock
+    ) -> Mesh:
+        names = ("vertices", "faces", "uv", "uv_faces", "texture")
+        found = kept.read("texture")
+        if found is None:
+            with clock.part("texture"), console.status("texture") as status:
+                fit = fit_texture(mesh, training, self.texture_size, done=status.update)
+            assert fit.mesh.texture is not None
+            texture = (fit.mesh.texture * 255).round() / 255  # as in files
+            mesh = replace(fit.mesh, texture=texture)
+            found = {name: getattr(mesh, name) for name in names}
+            kept.write("texture", {**found, "seen": fit.seen})
+            found["seen"] = fit.seen
+        clock.numbers["texels on a side"] = len(found["seen"])
+        clock.numbers["texels seen"] = float(found["seen"].float().mean())
+        return Mesh(**{name: found[name] for name in names}, wrap="clamp")
 
     def _judged(self, mesh: Mesh, training: Capture, held: list[Photo]) -> dict[str, float]:
         numbers: dict[str, float] = {"faces": len(mesh.faces)}
@@ -185,7 +223,7 @@ class Fit:
             shown,
             mesh,
             {**numbers, **clock.seconds},
-            _plain(self),
+            plain(self),
             "Drag across a picture to go from the photo to the result.",
             up=up,
             eye=capture[chosen[0]].camera.eye[0] - mesh.vertices.double().mean(0),
@@ -203,6 +241,12 @@ def _check_packages(texture: bool) -> None:
             f"fit needs {', '.join(missing)}: pip install 'taichi-raster[photos]'"
             + ("" if missing != ["xatlas"] else ", or --no-texture")
         )
+
+
+def _with(capture: Capture, better: Capture) -> Capture:
+    """The capture, with those photos of the other that have the same names."""
+    found = {photo.name: photo for photo in better}
+    return replace(capture, photos=tuple(found.get(photo.name, photo) for photo in capture))
 
 
 class _Clock:
@@ -232,9 +276,3 @@ def _at_most(photo: Photo, longest: int) -> tuple[int, int]:
 def _mean(values: Iterator[float]) -> float:
     found = list(values)
     return sum(found) / len(found)
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    """Settings as JSON has them."""
-    shown: Callable[[Any], Any] = lambda v: str(v) if isinstance(v, Path) else v  # noqa: E731
-    return {name: shown(value) for name, value in asdict(settings).items()}

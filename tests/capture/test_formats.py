@@ -34,6 +34,7 @@ from capture_files import (
     transforms,
     write_json,
 )
+from taichi_raster.capture.writers import cameras
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 F64 = torch.float64
@@ -311,6 +312,39 @@ def test_what_is_written_is_read_again(lens: str, kind: str, tmp_path: Path) -> 
     torch.testing.assert_close(again.masks(), capture.masks())
     if kind != "nerfstudio":
         torch.testing.assert_close(again.points, POINTS)
+
+
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+def test_cameras_alone_are_written_in_their_own_world(mirror: float, tmp_path: Path) -> None:
+    """Matrices stay those of the file, but for their scale; skew and handedness with them."""
+    captures.write_photos(tmp_path / "photos")
+    given = projections((2, 1, -3, 1), mirror, skew=3.0)
+    write_json(tmp_path / "cameras.json", {"P": given, "image_size": [HEIGHT, WIDTH]})
+    capture = tr.load_capture(tmp_path)
+    (tmp_path / "out").mkdir()
+    path = cameras.write(tmp_path / "out", capture)
+    again = torch.tensor(json.loads(path.read_text())["P"], dtype=F64)
+    wanted = torch.tensor(given, dtype=F64)
+    scale = wanted[:, 2:3, :3].norm(dim=-1, keepdim=True)
+    wanted = wanted / scale * torch.sign((wanted * again).sum((1, 2)))[:, None, None]
+    torch.testing.assert_close(again, wanted)
+    path.replace(tmp_path / "cameras.json")
+    assert tr.load_capture(tmp_path).names == capture.names
+
+
+def test_cameras_with_a_lens_are_written_with_it(tmp_path: Path) -> None:
+    nerfstudio(tmp_path)
+    capture = tr.load_capture(tmp_path)
+    photos = [replace(p, camera=replace(p.camera, lens=LENSES["brown"])) for p in capture]
+    capture = replace(capture, photos=tuple(photos))
+    (tmp_path / "out").mkdir()
+    path = cameras.write(tmp_path / "out", capture)
+    assert path.name == "transforms.json"
+    path.replace(tmp_path / "transforms.json")
+    again = tr.load_capture(tmp_path)
+    points = POINTS[None].expand(4, -1, -1)
+    torch.testing.assert_close(again.camera.project(points), capture.camera.project(points))
+    assert again.names == capture.names
 
 
 def test_a_camera_with_skew_is_not_written(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ def test_a_folder_becomes_a_mesh_a_report_and_a_turntable(tmp_path: Path) -> Non
     assert "held out" in (out / "report.html").read_text()
     again = run("fit", folder, "--out", out, "--hold-out", 1, 4, *few, "--resume")
     assert again.returncode == 0 and "shape: from" in again.stdout
+    assert "texture: from" in again.stdout
+    same = tr.load_mesh(out / "mesh.glb")
+    assert torch.equal(same.vertices, mesh.vertices) and same.texture is not None
+    assert torch.equal(same.texture, mesh.texture)
     other = run("texture", out / "mesh.obj", folder, "--out", tmp_path / "new.glb", "--size", 64)
     assert other.returncode == 0, other.stderr
     assert tr.load_mesh(tmp_path / "new.glb").texture is not None
@@ -64,6 +68,53 @@ def test_a_folder_becomes_a_mesh_a_report_and_a_turntable(tmp_path: Path) -> Non
     assert drawn.returncode == 0, drawn.stderr
     with Image.open(tmp_path / "mesh.png") as image:
         assert image.size == (64, 64) and image.convert("L").getextrema()[0] < 200
+
+
+QUICK = """
+import sys
+from taichi_raster.commands.app import main
+from taichi_raster.fitting import refinement
+refinement.ROUNDS = refinement.ROUNDS[:1]
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_refined_cameras_are_written_and_kept(tmp_path: Path) -> None:
+    """Beside the photos, they are read again; and another run takes them from OUT."""
+    blob = tr.blob(seed=1)
+    blob = tr.Mesh(0.5 * blob.vertices / blob.vertices.abs().max(), blob.faces)
+    folder, out = folder_of(tmp_path / "blob", blob), tmp_path / "out"
+    few = ("--steps", 5, "--cells", 24, "--no-texture", "--refine-cameras")
+
+    def fit(*more: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", QUICK, "fit", *map(str, (folder, "--out", out, *few, *more))],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = fit("--face-count", 200)
+    assert f"cameras: {out / 'cameras.json'}" in said.replace("\n", "")
+    numbers = json.loads((out / "numbers.json").read_text())
+    given = tr.load_capture(folder)
+    (folder / "transforms.json").unlink()
+    (out / "cameras.json").rename(folder / "cameras.json")
+    refined = tr.load_capture(folder)
+    assert refined.names == given.names
+    pairs = zip(given, refined, strict=True)
+    turned = torch.cat([a.pose.angle_to(b.pose) for a, b in pairs])
+    assert float(turned.max()) == pytest.approx(
+        numbers["cameras turned by, at most, degrees"], abs=1e-3
+    )
+    assert 0.001 < float(turned.max()) < 2.0
+    kept = fit("--face-count", 100, "--resume")  # of other settings, the shape is found anew
+    assert "cameras: from" in kept and "shape: found anew; checkpoint:" in kept
+    assert len(tr.load_mesh(out / "mesh.obj").faces) <= 100
 
 
 def test_missing_packages_are_named_before_anything_is_read(

@@ -296,6 +296,7 @@ WITHOUT_TENSORS = {
     "TextureFit",
     "fit_mesh",
     "fit_texture",
+    "refine_cameras",
     "outline_iou",
     "simplified",
     "texture_from_photos",

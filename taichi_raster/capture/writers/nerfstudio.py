@@ -20,16 +20,17 @@ from taichi_raster.capture.writers.parameters import (
 def write(folder: Path, capture: Capture) -> None:
     """Photos in `images/`, masks in `masks/`, and the file that names them, which comes last."""
     names = file_names(capture.photos)
-    frames = [_frame(photo, name) for photo, name in zip(capture, names, strict=True)]
-    for frame, photo, name in zip(frames, capture, names, strict=True):
+    frames = [frame(photo, f"images/{name}") for photo, name in zip(capture, names, strict=True)]
+    for each, photo, name in zip(frames, capture, names, strict=True):
         write_picture(folder / "images" / name, photo)
         if photo.silhouette is not None:
-            frame["mask_path"] = str(Path("masks", name).with_suffix(".png"))
-            write_mask(folder / frame["mask_path"], photo)
+            each["mask_path"] = str(Path("masks", name).with_suffix(".png"))
+            write_mask(folder / each["mask_path"], photo)
     (folder / "transforms.json").write_text(json.dumps({"frames": frames}, indent=1))
 
 
-def _frame(photo: Photo, name: str) -> dict[str, Any]:
+def frame(photo: Photo, path: str) -> dict[str, Any]:
+    """A photo at this path, with its camera."""
     found = parameters_of(photo, "transforms.json")
     if not found.fisheye and any(found.k[3:]):
         raise ValueError(
@@ -41,7 +42,7 @@ def _frame(photo: Photo, name: str) -> dict[str, Any]:
     if not found.fisheye:
         lens |= {"p1": found.p[0], "p2": found.p[1]}
     return {
-        "file_path": f"images/{name}",
+        "file_path": path,
         "camera_model": "OPENCV_FISHEYE" if found.fisheye else "OPENCV",
         "w": found.width,
         "h": found.height,
