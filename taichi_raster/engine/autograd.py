@@ -18,11 +18,11 @@ derivatives have None for both.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers as _alive
 
 from taichi_raster.runtime.transforms import one_by_one
 
@@ -67,7 +67,22 @@ class Work(Protocol):
         """The same work for another x, which then has data of its own in the engine."""
 
 
-class Evaluate(torch.autograd.Function):
+class Function(torch.autograd.Function):
+    """A function whose arguments all come by position.
+
+    Torch binds arguments to the signature of `forward` at each call, which takes as long as a
+    launch.
+    """
+
+    @classmethod
+    def apply(cls, *inputs: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*inputs)
+        # What torch.autograd.Function.apply does next.
+        return super(torch.autograd.Function, cls).apply(*_alive(inputs))
+
+
+class Evaluate(Function):
     """``(x, texels, work) -> work.forward(x, texels)``; only its first result has derivatives."""
 
     @staticmethod
@@ -100,7 +115,7 @@ class Evaluate(torch.autograd.Function):
         return _each(Evaluate, info, in_dims, *inputs)
 
 
-class _Linear(torch.autograd.Function):
+class _Linear(Function):
     """The base of the derivatives; inputs are tensors, then the work."""
 
     @classmethod
@@ -222,12 +237,6 @@ class _Second(_Linear):
         if u_dot is not None or s_dot is not None:
             by_u = _Second.apply(x, texels, v, _or_zero(u_dot, x), s_dot, work)
         return tuple(map(_sum, by_v, by_u))
-
-
-# torch asks for the signature at each call; kept here, it is not worked out anew.
-for _function in (Evaluate, _VJP, _JVP, _Second):
-    _forward: Any = _function.forward
-    _forward.__signature__ = inspect.signature(_forward)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...]) -> None:

@@ -4,7 +4,7 @@ derivatives."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,19 +16,23 @@ from taichi_raster.engine.autograd import Two
 from taichi_raster.engine.engine import MARGIN, Engine, on_engine
 from taichi_raster.engine.fragment_lists import FragmentList, fragment_list
 from taichi_raster.engine.fragment_values import FragmentValues
-from taichi_raster.engine.pixel_sums import PixelSums
+from taichi_raster.engine.pixel_sums import PixelSums, Sums
 from taichi_raster.engine.texture import Texture
-from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
+from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels.front_to_back import CHUNK, FrontToBack
 from taichi_raster.kernels.front_to_back import Composite as Forward
 from taichi_raster.kernels.front_to_back_vjp import CompositeVJP
 from taichi_raster.kernels.rows import AREA, INTEGERS, NUMBERS
 from taichi_raster.kernels.tile_order import TileOrder
+from taichi_raster.kernels.vjp import VJP
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
-from taichi_raster.runtime.layout import RUNS, EarlyStop, Part
+from taichi_raster.runtime.layout import RUNS, EarlyStop, State
 from taichi_raster.runtime.lru_cache import LRUCache
-from taichi_raster.runtime.variant import Variant
+from taichi_raster.runtime.variant import Variant, without_derivatives
+
+ALPHA = 2
+"""Planes of the sums for alpha, of which the second is not used."""
 
 STRIPS = 8
 """Runs of the adjoint, of one batch item."""
@@ -47,20 +51,22 @@ class Found:
 
 @dataclass(frozen=True)
 class Composite:
-    """(1 + C, B, H, W): sums of each pixel's weights, and of weights times attributes: an
-    `autograd.Work`.
+    """(3 + C, B, H, W): the two sums for alpha; then the sum of each pixel's weights, and those of
+    weights times attributes. The second result is that of `PixelSums`: an `autograd.Work`.
 
     The value and the first derivative are computed tile by tile, and keep no list of fragments.
     Forward mode and second derivatives go by lists, and compose in torch.
 
     Attributes:
         call: the call.
-        alpha: the sums for alpha, whose tiles list the same faces.
+        alpha: the sums for alpha, of the same x. Their call differs in the variant alone.
+        alpha_moves: whether one of alpha's inputs has derivatives.
         found: what the forward pass leaves.
     """
 
     call: Call
     alpha: PixelSums
+    alpha_moves: bool = True
     found: Found = field(default_factory=Found)
 
     @property
@@ -71,19 +77,24 @@ class Composite:
         return self
 
     def forward(self, x: Tensor, texels: Tensor | None) -> tuple[Tensor, Tensor]:
-        return on_engine(_forward, self, x, texels), x.new_empty(0)
+        sums = on_engine(_forward, self, x, texels)
+        return sums.y, sums.state
 
     def vjp(self, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
         if not by_autodiff():
             return on_engine(_vjp, self, x, texels, v)
         listed = Listed.of(self, x, texels)
-        return listed.values.vjp(x, texels, listed.vjp(v))
+        by_colours, of_texels = listed.values.vjp(x, texels, listed.vjp(v[ALPHA:]))
+        return by_colours + self.alpha.vjp(x, None, v[:ALPHA])[0], of_texels
 
     def jvp(
         self, x: Tensor, texels: Tensor | None, x_dot: Tensor, texels_dot: Tensor | None
     ) -> Tensor:
         listed = Listed.of(self, x, texels)
-        return listed.jvp(listed.values.jvp(x, texels, x_dot, texels_dot)).view(self._shape)
+        of_colours = listed.jvp(listed.values.jvp(x, texels, x_dot, texels_dot))
+        return torch.cat(
+            [self.alpha.jvp(x, None, x_dot, None), of_colours.view(-1, *self._shape)]
+        )
 
     def second(
         self,
@@ -94,27 +105,23 @@ class Composite:
         texels_dot: Tensor | None,
     ) -> Two:
         listed = Listed.of(self, x, texels)
-        by_values, curved = listed.second(v, listed.values.jvp(x, texels, x_dot, texels_dot))
+        by_values, curved = listed.second(
+            v[ALPHA:], listed.values.jvp(x, texels, x_dot, texels_dot)
+        )
         first = listed.values.vjp(x, texels, curved)
         second = listed.values.second(x, texels, by_values, x_dot, texels_dot)
         of_texels = first[1] if second[1] is None else second[1]
         if first[1] is not None and second[1] is not None:
             of_texels = first[1] + second[1]
-        return first[0] + second[0], of_texels
+        by_alpha = self.alpha.second(x, None, v[:ALPHA], x_dot, None)[0]
+        return first[0] + second[0] + by_alpha, of_texels
 
     def renewed(self) -> Composite:
-        return Composite(self.call, self.alpha.renewed())
-
-    def alpha_x(self, x: Tensor) -> Tensor:
-        """The inputs of the sums for alpha: x without attributes."""
-        sizes = self.call.sizes
-        begin = sizes[Part.VERTICES]
-        end = begin + sizes[Part.CORNERS] + sizes[Part.UV]
-        return torch.cat([x[:begin], x[end : self.call.x_size]])
+        return Composite(self.call, self.alpha.renewed(), self.alpha_moves)
 
     @property
     def _shape(self) -> tuple[int, ...]:
-        return -1, self.call.batch, self.call.height, self.call.width
+        return self.call.batch, self.call.height, self.call.width
 
 
 # --- by lists ------------------------------------------------------------------------------------
@@ -131,7 +138,7 @@ class Listed:
 
     @staticmethod
     def of(work: Composite, x: Tensor, texels: Tensor | None) -> Listed:
-        listing = fragment_list(work.alpha, work.alpha_x(x), EarlyStop.PRODUCT)
+        listing = fragment_list(work.alpha, x, EarlyStop.PRODUCT)
         values = FragmentValues(work.call, listing.entries, listing.begin, by_autodiff())
         return Listed(values, values.forward(x, texels)[0], listing, work.call.pixels)
 
@@ -167,10 +174,16 @@ _rooms: LRUCache[tuple[Any, ...], int] = LRUCache(256)
 """How many rows a run of a similar scene needed the last time; for the owner's thread."""
 
 
-def _forward(current: Engine, work: Composite, x: Tensor, texels: Tensor | None) -> Tensor:
+def _forward(current: Engine, work: Composite, x: Tensor, texels: Tensor | None) -> Sums:
     call, fields = work.call, current.scratch
+    size, planes = (1 + call.variant.channels) * call.pixels, ALPHA * call.pixels
+    fields.reserve(y=size + MARGIN)
+    current.load(work.alpha.call, work.alpha.ticket, x, work.alpha.background)
+    y = x.new_empty(planes + size)
+    y.numpy()[:planes] = fields.views[fields.y][:planes]
+    state = transfer.read(fields, fields.state, x, State.COUNT * call.pixels)
     _place(current, work, x, Texture.of(texels, call))
-    variant = replace(call.variant, moves=NO_DERIVATIVES)
+    variant = without_derivatives(call.variant)
     scene = variant, call.faces, call.height, call.width
     room = _rooms.get(scene, 2 * CHUNK)
     needed = _run(current, Forward, call, variant, room)
@@ -178,10 +191,10 @@ def _forward(current: Engine, work: Composite, x: Tensor, texels: Tensor | None)
         room = needed
         needed = _run(current, Forward, call, variant, room)
     _rooms[scene] = room
-    size = (1 + call.variant.channels) * call.pixels
     sums = transfer.read(fields, fields.y, x, size)
+    y.numpy()[planes:] = sums.numpy()  # a copy: else what is found would hold what it is kept for
     work.found.sums, work.found.room = sums, room
-    return sums.view(work._shape).clone()
+    return Sums(y.view(-1, *work._shape), state.view(-1, *work._shape))
 
 
 def _vjp(current: Engine, work: Composite, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
@@ -191,7 +204,7 @@ def _vjp(current: Engine, work: Composite, x: Tensor, texels: Tensor | None, v: 
     assert work.found.sums is not None
     texture = Texture.of(texels, call, adjoint=True)
     _place(current, work, x, texture)
-    copies = (fields.y, work.found.sums), (fields.y.grad, v)
+    copies = (fields.y, work.found.sums), (fields.y.grad, v[ALPHA:])
     transfer.seed(fields, *copies, clear=(fields.x.grad, call.x_size))
     runs, _ = _runs(call, CompositeVJP)
     total = runs * call.x_size
@@ -207,24 +220,28 @@ def _vjp(current: Engine, work: Composite, x: Tensor, texels: Tensor | None, v: 
     else:
         strips = transfer.read(fields, fields.strips, x, total).numpy()
     found.numpy()[:] += strips.reshape(runs, call.x_size).sum(axis=0)  # in a fixed order
-    return found, current.of_texels(call, texture)
+    of_texels = current.of_texels(call, texture)
+    if work.alpha_moves:
+        current.unbind()
+        transfer.seed(fields, (fields.y.grad, v[:ALPHA]), clear=(fields.x.grad, call.x_size))
+        found.numpy()[:] += current.vjp(VJP, work.alpha.call, x).numpy()
+    return found, of_texels
 
 
 def _place(current: Engine, work: Composite, x: Tensor, texture: Texture | None) -> None:
     """Bring tile lists, sorted by depth, and inputs onto the device."""
     call, fields = work.call, current.scratch
     fields.reserve(y=(1 + call.variant.channels) * call.pixels + MARGIN)
-    of_alpha = work.alpha_x(x)
-    current.load(work.alpha.call, work.alpha.ticket, of_alpha, work.alpha.background)
+    current.load(work.alpha.call, work.alpha.ticket, x, work.alpha.background)
     if current.sorted != work.alpha.ticket:
-        _sort(current, work.alpha.call, of_alpha)
+        _sort(current, work.alpha.call, x)
         current.sorted = work.alpha.ticket
-    current.place_inputs(call, x, call.pixels, texture)
+    current.bind(call, texture)
 
 
 def _sort(current: Engine, call: Call, x: Tensor) -> None:
     """Sort each tile's faces by the least depth that they have anywhere."""
-    variant = replace(call.variant, conorm="probabilistic", moves=NO_DERIVATIVES)
+    variant = without_derivatives(call.variant, "probabilistic")
     fields, faces = current.scratch, call.batch * call.faces
     entries = fields.capacity("tile_faces")
     fields.reserve(layer_depths=faces, entry_begin=2 * faces, tile_order=entries)

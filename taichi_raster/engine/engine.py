@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from taichi_raster.engine.kernel_cache import KernelCache
 from taichi_raster.engine.texture import Texture, without_texture
-from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run, list_faces
+from taichi_raster.engine.tile_lists import items_per_run, list_faces
 from taichi_raster.kernels.by_tile import TileKernels
 from taichi_raster.kernels.forward import Forward
 from taichi_raster.kernels.memory import IN_PLACE, LANES
@@ -31,7 +30,7 @@ from taichi_raster.runtime.device import Runtime, runtime
 from taichi_raster.runtime.layout import RUNS, Part, State
 from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.thread import owner
-from taichi_raster.runtime.variant import Table, Variant
+from taichi_raster.runtime.variant import Table, Variant, without_derivatives
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -112,7 +111,7 @@ class Engine:
             return
         self.place(call, x, background)
         # The same for all calls that differ in derivatives alone, so that it compiles once.
-        variant = replace(call.variant, moves=NO_DERIVATIVES)
+        variant = without_derivatives(call.variant)
         self.run(Forward, variant, call)
         self._loaded = self._placed = ticket
         self._version = fields.version

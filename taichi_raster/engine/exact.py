@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster.engine.areas import Scene, Sight, see, see_vjp
+from taichi_raster.engine.autograd import Function
 from taichi_raster.engine.engine import on_engine
 from taichi_raster.runtime.transforms import one_by_one
 
@@ -36,7 +35,7 @@ def draw(
     return found, drawing
 
 
-class _Draw(torch.autograd.Function):
+class _Draw(Function):
     """``(vertices, attributes, drawing) -> see(vertices, attributes)``."""
 
     @staticmethod
@@ -68,7 +67,7 @@ class _Draw(torch.autograd.Function):
         return one_by_one(lambda v, a, _: _Draw.apply(v, a, Drawing(scene)), info, in_dims, *inputs)
 
 
-class _VJP(torch.autograd.Function):
+class _VJP(Function):
     """``(vertices, attributes, adjoint, drawing) -> adjoints of vertices and attributes``."""
 
     @staticmethod
@@ -106,9 +105,3 @@ class _VJP(torch.autograd.Function):
             return _VJP.apply(v, a, g, own)
 
         return one_by_one(one, info, in_dims, *inputs)
-
-
-# torch asks for the signature at each call; kept here, it is not worked out anew.
-for _function in (_Draw, _VJP):
-    _forward: Any = _function.forward
-    _forward.__signature__ = inspect.signature(_forward)

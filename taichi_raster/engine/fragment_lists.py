@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from taichi_raster.engine.engine import Engine, engine, on_engine
 from taichi_raster.engine.pixel_sums import PixelSums
-from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
+from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels.depth_sort import DepthSort
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.lru_cache import LRUCache
-from taichi_raster.runtime.variant import Variant
+from taichi_raster.runtime.variant import Variant, without_derivatives
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def fragment_list(sums: PixelSums, x: Tensor, stop: int) -> FragmentList:
 def _layers_after_sums(current: Engine, sums: PixelSums, x: Tensor, stop: int) -> Tensor:
     current.load(sums.call, sums.ticket, x, sums.background)
     # These kernels do not use the T-conorm: all T-conorms share them.
-    variant = replace(sums.call.variant, conorm="probabilistic", moves=NO_DERIVATIVES)
+    variant = without_derivatives(sums.call.variant, "probabilistic")
     return _layers(current, sums.call, variant, x, stop)
 
 

@@ -11,7 +11,7 @@ from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cann
 from taichi_raster.engine.autograd import Two
 from taichi_raster.engine.engine import MARGIN, Engine, on_engine
 from taichi_raster.engine.texture import Texture
-from taichi_raster.engine.tile_lists import NO_DERIVATIVES, items_per_run
+from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels import fragment_kernels as kernels
 from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
@@ -74,7 +74,7 @@ class FragmentValues:
     def _forward(self, current: Engine, x: Tensor, texels: Tensor | None) -> Tensor:
         self._place(current, x, Texture.of(texels, self.call))
         self._measure(
-            current, kernels.FragmentValues, replace(self.call.variant, moves=NO_DERIVATIVES)
+            current, kernels.FragmentValues, without_derivatives(self.call.variant)
         )
         return self._planes(current, current.scratch.y, x)
 

@@ -12,7 +12,7 @@ from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import RUNS
 from taichi_raster.runtime.scratch import Scratch
-from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
+from taichi_raster.runtime.variant import NO_DERIVATIVES, DepthVariant, EdgeVariant, Variant
 
 MARKS = 1 << 20
 """Up to so many pairs of a tile and a face, a GPU compares all."""
@@ -21,9 +21,6 @@ _TOO_MANY = (
     "tile lists need more than 2^31 entries: render fewer batch items, faces or pixels at a time, "
     "or raise the threshold"
 )
-
-NO_DERIVATIVES = (True, False, False, False)
-"""`Variant.moves` of kernels that are not differentiated, so that all calls share them."""
 
 
 def list_faces(cache: KernelCache, fields: Scratch, call: Call, on_gpu: bool, like: Tensor) -> None:

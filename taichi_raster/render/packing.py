@@ -148,6 +148,20 @@ def pack(
     return call, x, None if shown.texture == "none" else shown.texels
 
 
+def for_alpha(call: Call, vertices: Tensor, view: View, softness: Softness) -> tuple[Call, bool]:
+    """The call for alpha alone, of the same inputs; and whether alpha has derivatives in them."""
+    moves = [False] * Part.COUNT
+    for part, values in (
+        (Part.VERTICES, vertices),
+        (Part.EDGE_WEIGHTS, softness.edge_weights),
+        (Part.DEPTH_WEIGHTS, softness.depth_weights),
+        (Part.PARAMETERS, softness.parameters),
+    ):
+        moves[part] = transforms.has_derivatives(values)
+    variant = _variant(without_attributes(vertices), view, softness.of_alpha(), moves)
+    return replace(call, variant=variant), any(moves)
+
+
 def without_attributes(vertices: Tensor) -> Appearance:
     """The appearance for a call without attributes."""
     return appearance(None, vertices, fixed_order=False)

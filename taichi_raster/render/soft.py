@@ -21,7 +21,7 @@ from taichi_raster.engine.fragment_lists import fragment_list
 from taichi_raster.engine.fragment_values import FragmentValues
 from taichi_raster.engine.pixel_sums import PixelSums, Sums
 from taichi_raster.engine.soft_order import through_softly
-from taichi_raster.render.packing import Softness, View, pack, without_attributes
+from taichi_raster.render.packing import Softness, View, for_alpha, pack, without_attributes
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes
@@ -256,6 +256,8 @@ class SoftRasterizer(nn.Module):
         if isinstance(self.depth, OverDepth):
             softness = replace(softness, hidden=self.depth.hidden)
         by_fragments = self.depth.by_fragments and attributes is not None
+        if by_fragments and self._by_tiles():
+            return self._by_composite(vertices, shown, softness, depth, background)
         if by_fragments or shown.total == 0:  # alpha only; colours follow
             summed, sums_shown = softness.of_alpha(), without_attributes(vertices)
         else:
@@ -273,13 +275,35 @@ class SoftRasterizer(nn.Module):
         behind = self._behind(background, alpha)
         if by_fragments:
             colour = alpha * self._of_fragments(vertices, shown, softness, depth, work, x)
-            if behind is not None:
-                colour = colour + (1 - alpha) * behind
+            colour = _over(colour, alpha, behind)
         else:
             found = PixelColours(
                 weight, colours, sums.state[State.OFFSET], sums.state[State.REFERENCE]
             )
             colour = self.depth.compose(found, depth, floor, behind)
+        return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
+
+    def _by_composite(
+        self,
+        vertices: Tensor,
+        shown: Appearance,
+        softness: Softness,
+        depth: DepthState,
+        background: Tensor,
+    ) -> Tensor:
+        """`_render` where fragments are composed tile by tile: alpha and colours in one call."""
+        view = self._view()
+        # The composition does not use the T-conorm: all T-conorms share its kernels.
+        call, x, texels = pack(vertices, shown, view, replace(softness, conorm="probabilistic"))
+        of_alpha, moves = for_alpha(call, vertices, view, softness)
+        checks.fits_batch("depth.background_z", depth.background_z, call.batch)
+        floor = parameters.to_like(self.depth.background(depth, call.batch), vertices)
+        self._refuse_mapped(x, depth, floor, by_fragments=False)
+        sums = PixelSums(of_alpha, engine().ticket(), floor.detach(), by_autodiff())
+        y, state = Evaluate.apply(x, texels, Composite(call, sums, moves))
+        total, _, colours = y.split([1, 1, 1 + shown.total])
+        alpha = self._resolve(total[0], state, softness.parameters[:, Slot.P])
+        colour = _over(alpha * mean(colours), alpha, self._behind(background, alpha))
         return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
 
     def _at(self, u: Tensor, scenes: int, views: int) -> tuple[EdgeState, DepthState, Tensor]:
@@ -358,8 +382,6 @@ class SoftRasterizer(nn.Module):
         call, packed, texels = pack(
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
-        if self._by_tiles():
-            return mean(Evaluate.apply(packed, texels, Composite(call, sums))[0])
         # In a soft order no fragment is surely hidden.
         stop = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
         listing = fragment_list(sums, x.detach(), stop)
@@ -395,6 +417,11 @@ class SoftRasterizer(nn.Module):
         background = parameters.to_like(background, like)
         lead = background.reshape((1,) * (4 - background.ndim) + background.shape)
         return lead.movedim(-1, 0)
+
+
+def _over(colour: Tensor, alpha: Tensor, behind: Tensor | None) -> Tensor:
+    """Colours times alpha, over the background."""
+    return colour if behind is None else colour + (1 - alpha) * behind
 
 
 def _ordinary(value: Tensor) -> Tensor:

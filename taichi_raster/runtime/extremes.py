@@ -42,5 +42,9 @@ class Extremes:
 
 def extremes(values: Tensor) -> tuple[float, float]:
     """The smallest and the largest value; NaN where there is one."""
-    low, high = torch.stack(torch.aminmax(unwrapped(values))).tolist()
+    values = unwrapped(values)
+    if values.numel() == 1:
+        number = float(values)
+        return number, number
+    low, high = torch.stack(torch.aminmax(values)).tolist()
     return low, high

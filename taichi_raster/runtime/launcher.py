@@ -38,14 +38,16 @@ class Launcher:
         if self._kernel is None:
             with patience.while_compiling():
                 self._find(arguments)
-        context = self._kernel.make_launch_context()
-        for i, argument in enumerate(arguments):
+        context, given = self._context, self._given
+        for i, argument in enumerate(arguments):  # most are those of the last launch
             if isinstance(argument, Tensor):
-                context.set_arg_external_array_with_shape(
-                    (i,), argument.data_ptr(), argument.nbytes, argument.shape, 0
-                )
-            else:
+                place = argument.data_ptr(), argument.nbytes
+                if place != given[i]:
+                    context.set_arg_external_array_with_shape((i,), *place, argument.shape, 0)
+                    given[i] = place
+            elif argument != given[i]:
                 context.set_arg_int((i,), argument)
+                given[i] = argument
         self._program.launch_kernel(self._compiled, context)
         return context.get_struct_ret_int((0,)) if self._returns else 0
 
@@ -66,3 +68,5 @@ class Launcher:
             self._program.config(), self._program.get_device_caps(), kernel.compiled_kernels[key]
         )
         self._kernel = kernel.compiled_kernels[key]
+        self._context = self._kernel.make_launch_context()
+        self._given: list[Any] = [None] * len(arguments)

@@ -9,6 +9,7 @@ copy, as much as possible in one launch.
 
 from typing import Any
 
+import numpy as np
 import taichi as ti
 import torch
 from torch import Tensor
@@ -82,12 +83,15 @@ def put(scratch: Scratch, field: Any, values: Tensor, begin: int) -> None:
 
 def read(scratch: Scratch, field: Any, like: Tensor, n: int, begin: int = 0) -> Tensor:
     """Download `n` elements of a field, from `begin` on, to the device of `like`."""
+    if scratch.views:
+        source = scratch.views[field][begin : begin + n]
+        dtype = torch.int32 if source.dtype == np.int32 else like.dtype
+        found = torch.empty(n, dtype=dtype, device=like.device)
+        found.numpy()[:] = source
+        return found
     integer = field.dtype == ti.i32
     target = torch.empty(n, dtype=torch.int32 if integer else like.dtype, device=like.device)
-    if scratch.views:
-        target.numpy()[:] = scratch.views[field][begin : begin + n]
-    else:
-        _read(target, field, begin, n, _threads(n))
+    _read(target, field, begin, n, _threads(n))
     return target
 
 

@@ -21,10 +21,11 @@ def unwrapped(value: Tensor) -> Tensor:
 
 def has_derivatives(value: Tensor) -> bool:
     """Whether a tensor takes part in differentiation, in either mode, at any level."""
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
     while True:
         if value.requires_grad:
             return True
-        if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
+        if forward_mode and torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
             return True
         if not _wrapped(value):
             return False

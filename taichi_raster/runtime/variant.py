@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -168,3 +169,13 @@ class Variant:
     def channels(self) -> int:
         """C, the number of attribute channels."""
         return self.corners + self.texels
+
+
+NO_DERIVATIVES = (True, False, False, False)
+"""`Variant.moves` of kernels that are not differentiated, so that all calls share them."""
+
+
+@lru_cache(maxsize=1024)
+def without_derivatives(variant: Variant, conorm: str | None = None) -> Variant:
+    """The variant of kernels that are not differentiated; `conorm` replaces its T-conorm."""
+    return replace(variant, conorm=conorm or variant.conorm, moves=NO_DERIVATIVES)

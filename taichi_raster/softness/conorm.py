@@ -229,8 +229,10 @@ class TConorm(nn.Module):
         """p at progress `u`, 0-d or (B,); 1 if there is none."""
         p = self.p(u)
         domain = self.generator.domain
+        if domain is None:
+            return p
         ok = p.is_floating_point() and p.ndim <= 1 and bool(torch.isfinite(p.detach()).all())
-        if domain is not None and not (ok and bool(domain[1](p.detach()).all())):
+        if not (ok and bool(domain[1](p.detach()).all())):
             raise ValueError(
                 f"p: {self.generator.name!r} needs a finite p that is {domain[0]}, a number or "
                 f"(B,), got {p.tolist()}"
@@ -246,9 +248,9 @@ class TConorm(nn.Module):
             saturated: (B, H, W) whether a fragment has a coverage of exactly 1.
             p: (B,).
         """
-        total = torch.where(saturated, torch.zeros_like(total), total)
+        total = total.masked_fill(saturated, 0.0)
         alpha = self.generator.inverse(total, peak, p[:, None, None])
-        return torch.where(saturated, torch.ones_like(total), alpha)
+        return alpha.masked_fill(saturated, 1.0)
 
     def extra_repr(self) -> str:
         return repr(self.name)

@@ -131,13 +131,12 @@ class Distribution(EdgeSoftness):
 
     def _reach(self, scale: Tensor, shape: Tensor, shift: Tensor, threshold: float) -> float:
         sign = -1 if self.formulas.mirrored else 1
-        x = max(
-            self.formulas.reach(threshold, k)
-            if self.formulas.shaped
-            else self.formulas.reach(threshold)
-            for k in unwrapped(shape).reshape(-1).tolist()
-        ) + float((sign * unwrapped(shift)).max())
-        reach = max(x, 0.0) * float(unwrapped(scale).max())
+        if self.formulas.shaped:
+            x = max(self.formulas.reach(threshold, k) for k in _numbers(shape))
+        else:
+            x = self.formulas.reach(threshold)
+        x += max(sign * shift for shift in _numbers(shift))
+        reach = max(x, 0.0) * max(_numbers(scale))
         return math.sqrt(reach) if self.squared else reach
 
     def value(self, d: Tensor, progress: float | None = None) -> Tensor:
@@ -157,6 +156,12 @@ class Distribution(EdgeSoftness):
 
     def extra_repr(self) -> str:
         return repr(self.distribution) + (", squared" if self.squared else "")
+
+
+def _numbers(values: Tensor) -> list[float]:
+    """All numbers of a parameter, without derivatives."""
+    found: list[float] = unwrapped(values).reshape(-1).tolist()
+    return found
 
 
 def as_shape(name: str, shape: float | Tensor | Schedule | None) -> Schedule:
