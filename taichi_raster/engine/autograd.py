@@ -79,7 +79,8 @@ class Function(torch.autograd.Function):
         if torch._C._are_functorch_transforms_active():
             return super().apply(*inputs)
         # What torch.autograd.Function.apply does next.
-        return super(torch.autograd.Function, cls).apply(*_alive(inputs))
+        base: Any = super(torch.autograd.Function, cls)
+        return base.apply(*_alive(inputs))
 
 
 class Evaluate(Function):

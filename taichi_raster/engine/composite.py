@@ -92,9 +92,7 @@ class Composite:
     ) -> Tensor:
         listed = Listed.of(self, x, texels)
         of_colours = listed.jvp(listed.values.jvp(x, texels, x_dot, texels_dot))
-        return torch.cat(
-            [self.alpha.jvp(x, None, x_dot, None), of_colours.view(-1, *self._shape)]
-        )
+        return torch.cat([self.alpha.jvp(x, None, x_dot, None), of_colours.view(-1, *self._shape)])
 
     def second(
         self,

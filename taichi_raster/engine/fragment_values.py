@@ -17,7 +17,7 @@ from taichi_raster.maths import elementary
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import Entry
-from taichi_raster.runtime.variant import Variant
+from taichi_raster.runtime.variant import Variant, without_derivatives
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,7 @@ class FragmentValues:
 
     def _forward(self, current: Engine, x: Tensor, texels: Tensor | None) -> Tensor:
         self._place(current, x, Texture.of(texels, self.call))
-        self._measure(
-            current, kernels.FragmentValues, without_derivatives(self.call.variant)
-        )
+        self._measure(current, kernels.FragmentValues, without_derivatives(self.call.variant))
         return self._planes(current, current.scratch.y, x)
 
     def _vjp(
