@@ -98,19 +98,13 @@ def _limits(near: float, far: float, dtype: torch.dtype, device: torch.device) -
     return torch.tensor([near, far], dtype=dtype, device=device)
 
 
-class _Launch:
-    """Launches the kernels of a view by name."""
-
-    def __init__(self, view: View) -> None:
-        self._settings = runtime()
-        self._kernels, self._launchers = _kernels(view, self._settings)
-
-    def __call__(self, name: str, *arguments: Tensor | int) -> int:
-        launcher = self._launchers.get(name)
-        if launcher is None:
-            launcher = Launcher(getattr(self._kernels, name), self._settings.arch)
-            self._launchers[name] = launcher
-        return launcher(*arguments)
+def _launch(view: View, name: str, *arguments: Tensor | int) -> int:
+    settings = runtime()
+    kernels, launchers = _kernels(view, settings)
+    launcher = launchers.get(name)
+    if launcher is None:
+        launcher = launchers[name] = Launcher(getattr(kernels, name), settings.arch)
+    return launcher(*arguments)
 
 
 MOST = 2**31 - 1
@@ -135,8 +129,7 @@ def see(
     """
     batch, count = vertices.shape[:2]
     on_cpu = not current.on_gpu
-    view = scene.view
-    launch, launch_shared = _Launch(view), _Launch(_shared(view))
+    view, shared = scene.view, _shared(scene.view)
     side = SMALL_TILE if max(scene.height, scene.width) <= 256 and on_cpu else TILE
     across, down = -(-scene.width // side), -(-scene.height // side)
     tiles, pixels = batch * across * down, batch * scene.height * scene.width
@@ -155,9 +148,9 @@ def see(
     limits = _limits(scene.near, scene.far, vertices.dtype, vertices.device)
     faces = vertices.new_empty(Face.SIZE * batch * count)
     boxes = _empty(4 * batch * count, vertices)
-    launch_shared("prepare", _flat(vertices), faces, boxes, size, limits)
+    _launch(shared, "prepare", _flat(vertices), faces, boxes, size, limits)
     if on_cpu:
-        begins, listed = _list_by_face(launch_shared, boxes, size, numbers)
+        begins, listed = _list_by_face(shared, boxes, size, numbers)
     else:
         begins, listed = _list_by_sorting(boxes, numbers)
     covered = _scratch("covered", pixels, vertices.dtype, vertices.device)
@@ -166,11 +159,11 @@ def see(
     lists = faces, boxes, begins, listed, covered
     if on_cpu:
         starts = _empty(2 * tiles + 1, vertices)
-        longest = launch_shared("count_tiles", *lists, owners, counts, starts, size)
+        longest = _launch(shared, "count_tiles", *lists, owners, counts, starts, size)
         fragments = int(starts[tiles]) if longest >= 0 else -1
         firsts, ends = torch.empty_like(counts), counts
     else:
-        launch_shared("count_pixels", *lists, counts, size)
+        _launch(shared, "count_pixels", *lists, counts, size)
         after = counts.cumsum(0)
         fragments, longest = torch.stack([after[-1], counts.max()]).tolist()
         firsts = (after - counts).int()
@@ -195,10 +188,10 @@ def see(
         entries, spots = _empty(many, vertices), _empty(many, vertices)
         by_face = starts, entries, spots, torch.empty_like(listed), _empty(tiles, vertices)
         kernel_lists = *lists, owners, starts, firsts, ends, slots, *by_face[1:]
-        launch("see_tiles", *kernel_lists, *rest[3:], _or_one(found.view(-1)), size)
+        _launch(view, "see_tiles", *kernel_lists, *rest[3:], _or_one(found.view(-1)), size)
     else:
         for begin, many in _portions(numbers, together=True):
-            launch("see_pixels", *lists, *rest, _or_one(found.view(-1)), size, begin, many)
+            _launch(view, "see_pixels", *lists, *rest, _or_one(found.view(-1)), size, begin, many)
     kept = faces, boxes, begins, listed, owners, by_face, firsts, ends, slots, seen, size, limits
     return found, Sight(scene, *kept), listed, firsts, ends, slots
 
@@ -207,7 +200,7 @@ def see_vjp(
     current: Engine, sight: Sight, attributes: Float[Tensor, "B F 3 C"] | None, adjoints: Tensor
 ) -> tuple[Float[Tensor, "B F 3 3"], Float[Tensor, "B F 3 C"] | None]:
     """The adjoints of vertices and attributes, given that of `see`'s first result."""
-    launch = _Launch(sight.scene.view)
+    view = sight.scene.view
     numbers = dict(enumerate(sight.size.tolist()))
     batch, count = numbers[Size.BATCH], numbers[Size.FACES]
     pairs = adjoints.new_zeros(Pair.SIZE * len(sight.listed))
@@ -233,17 +226,18 @@ def see_vjp(
         sight.size,
     )
     if on_cpu:
-        launch("see_tiles_vjp", *arguments)
+        _launch(view, "see_tiles_vjp", *arguments)
     else:
         for begin, many in _portions(numbers, together=not runtime().deterministic):
-            launch("see_pixels_vjp", *arguments, begin, many)
+            _launch(view, "see_pixels_vjp", *arguments, begin, many)
     to_vertices = adjoints.new_empty(batch, count, 3, 3)
     to_attributes = (
         None
         if attributes is None
         else torch.empty_like(attributes, memory_format=torch.contiguous_format)
     )
-    launch(
+    _launch(
+        view,
         "gather",
         sight.faces,
         sight.boxes,
@@ -259,7 +253,7 @@ def see_vjp(
 
 
 def _list_by_face(
-    launch: _Launch, boxes: Tensor, size: Tensor, numbers: dict[int, int]
+    view: View, boxes: Tensor, size: Tensor, numbers: dict[int, int]
 ) -> tuple[Tensor, Tensor]:
     """(begins, listed): each tile's faces, in their order; on a CPU."""
     tiles = numbers[Size.BATCH] * numbers[Size.TILES]
@@ -267,7 +261,7 @@ def _list_by_face(
     room = 2 * numbers[Size.BATCH] * numbers[Size.FACES] + tiles
     while True:
         listed = _scratch("listed", room, torch.int32, boxes.device)
-        total = launch("list_tiles", boxes, begins, listed, size, BANDS, room)
+        total = _launch(view, "list_tiles", boxes, begins, listed, size, BANDS, room)
         if 0 <= total <= room:
             return begins, listed[:total].clone()
         _fits("tile lists", total)

@@ -178,8 +178,10 @@ def _forward(current: Engine, work: Composite, x: Tensor, texels: Tensor | None)
     fields.reserve(y=size + MARGIN)
     current.load(work.alpha.call, work.alpha.ticket, x, work.alpha.background)
     y = x.new_empty(planes + size)
-    y.numpy()[:planes] = fields.views[fields.y][:planes]
-    state = transfer.read(fields, fields.state, x, State.COUNT * call.pixels)
+    of_alpha, state = transfer.read_both(
+        fields, fields.y, planes, fields.state, State.COUNT * call.pixels, x
+    )
+    y.numpy()[:planes] = of_alpha.numpy()
     _place(current, work, x, Texture.of(texels, call))
     variant = without_derivatives(call.variant)
     scene = variant, call.faces, call.height, call.width

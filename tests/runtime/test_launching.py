@@ -35,6 +35,26 @@ def test_a_launch_runs_the_kernel_and_returns_its_number() -> None:
     assert counter.seen.to_numpy().tolist() == [0, 5, 7, 0]
 
 
+@ti.data_oriented
+class Summing:
+    @ti.kernel
+    def total(self, values: ti.types.ndarray(dtype=ti.i32, ndim=1), factor: ti.i32) -> ti.i32:
+        found = 0
+        for i in range(values.shape[0]):
+            found += values[i]
+        return factor * found
+
+
+@runs_in_runtime_thread
+def test_each_launch_sees_its_own_arrays_and_numbers() -> None:
+    total = Launcher(Summing().total, "cpu")
+    long, short = (torch.tensor(x, dtype=torch.int32) for x in ([1, 2, 3], [5]))
+    arguments = (long, 1), (short, 1), (long, 2), (long[:2], 2), (long[1:], 2), (long, 2)
+    assert [total(*each) for each in arguments] == [6, 5, 12, 6, 10, 12]
+    long[0] = 4
+    assert [total(long, 2), total(short, 3)] == [18, 15]
+
+
 @runs_in_runtime_thread
 def test_two_objects_of_a_class_have_kernels_of_their_own() -> None:
     first, second = Counter(), Counter()
