@@ -1,5 +1,7 @@
 """Launches without Taichi's bookkeeping, and copies without kernels, do the same as with them."""
 
+from typing import Any
+
 import pytest
 import taichi as ti
 import torch
@@ -35,10 +37,13 @@ def test_a_launch_runs_the_kernel_and_returns_its_number() -> None:
     assert counter.seen.to_numpy().tolist() == [0, 5, 7, 0]
 
 
+NUMBERS: Any = ti.types.ndarray(dtype=ti.i32, ndim=1)
+
+
 @ti.data_oriented
 class Summing:
     @ti.kernel
-    def total(self, values: ti.types.ndarray(dtype=ti.i32, ndim=1), factor: ti.i32) -> ti.i32:
+    def total(self, values: NUMBERS, factor: ti.i32) -> ti.i32:
         found = 0
         for i in range(values.shape[0]):
             found += values[i]
