@@ -53,6 +53,7 @@ with fast_import.quickly():
     )
     from taichi_raster.fitting.outline import OutlineStep, outline_step, signed_distance
     from taichi_raster.fitting.pose import PoseFit, fit_pose
+    from taichi_raster.fitting.poses import PosesFit, fit_poses
     from taichi_raster.fitting.pyramid import at_size, coarse_size, proxy_mesh
     from taichi_raster.fitting.refinement import refine_cameras
     from taichi_raster.fitting.report import ReportView, write_report
@@ -175,6 +176,7 @@ __all__ = [
     "PointLight",
     "Pose",
     "PoseFit",
+    "PosesFit",
     "ProjectedFaces",
     "ReportView",
     "Rest",
@@ -213,6 +215,7 @@ __all__ = [
     "face_normals",
     "fit_mesh",
     "fit_pose",
+    "fit_poses",
     "fit_texture",
     "gather_faces",
     "hard_buffers",

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from taichi_raster import checks
@@ -51,13 +51,17 @@ class OutlineStep:
     mismatch: Float[Tensor, " B"]
 
 
-def signed_distance(mask: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
+def signed_distance(
+    mask: Float[Tensor, "B H W"], known: Bool[Tensor, "B H W"] | None = None
+) -> Float[Tensor, "B H W"]:
     """The distance in NDC of each pixel's centre from the mask's outline, positive inside.
 
     The outline is where coverage passes a half. It is right to about half a pixel. No gradient.
 
     Args:
         mask: (B, H, W) coverage in [0, 1].
+        known: (B, H, W), False where the mask says nothing, as where something else stands before
+            the object. The border of such a part is no outline: distances are to known pixels.
 
     Returns:
         (B, H, W), in the dtype and on the device of `mask`. Everywhere the picture's diagonal if a
@@ -71,18 +75,23 @@ def signed_distance(mask: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
     if checks.floats("mask", mask).ndim != 3 or mask.numel() == 0:
         raise ValueError(f"mask: must be (B, H, W), got {tuple(mask.shape)}")
     checks.finite("an infinite or NaN value", "mask", mask)
+    if known is None:
+        known = torch.ones(mask.shape, dtype=torch.bool)
+    _check_known(known, mask)
     height, width = mask.shape[1:]
     diagonal = (height**2 + width**2) ** 0.5
 
-    def pixels(covered: Tensor) -> Tensor:
-        if bool(covered.all()) or not bool(covered.any()):
-            return torch.full(covered.shape, diagonal if covered.any() else -diagonal)
-        inside = covered.numpy()
-        away = distance_transform_edt(inside) - distance_transform_edt(~inside)
-        found = torch.from_numpy(away)
+    def pixels(covered: Tensor, told: Tensor) -> Tensor:
+        if bool(covered[told].all()) or not bool(covered[told].any()):
+            return torch.full(covered.shape, diagonal if covered[told].any() else -diagonal)
+        inside, outside = (covered & told).numpy(), (~covered & told).numpy()
+        from_outside = distance_transform_edt(~outside) * covered.numpy()
+        from_inside = distance_transform_edt(~inside) * ~covered.numpy()
+        found = torch.from_numpy(from_outside - from_inside)
         return found - 0.5 * found.sign()
 
-    found = torch.stack([pixels(one) for one in mask.detach().cpu() >= _COVERED])
+    inside = mask.detach().cpu() >= _COVERED
+    found = torch.stack([pixels(*both) for both in zip(inside, known.cpu(), strict=True)])
     return (found * (2 / min(height, width))).to(mask)
 
 
@@ -93,6 +102,7 @@ def outline_step(
     target: Float[Tensor, "R H W"],
     distance: Float[Tensor, "R H W"],
     damping: float = 1e-3,
+    known: Bool[Tensor, "R H W"] | None = None,
 ) -> OutlineStep:
     """One Gauss-Newton step that brings the drawn outline to the target's.
 
@@ -115,6 +125,8 @@ def outline_step(
         target: (R, H, W) coverage; or (1, H, W), or (views, H, W), for all items.
         distance: its `signed_distance`.
         damping: of Levenberg and Marquardt, a share of the system's diagonal, positive.
+        known: as for `signed_distance`: of the size of `target`. False where the target says
+            nothing; such pixels count for nothing.
 
     Returns:
         The step, how far it moves, and how well what was drawn fits. An item stays where it is if
@@ -142,6 +154,12 @@ def outline_step(
         raise ValueError(
             f"draw: must return coverage {tuple(goal.shape)}, got {tuple(picture.shape)}"
         )
+    if known is not None:
+        _check_known(known, target)
+        told = _for_rows("known", known, points)
+        with torch.enable_grad():
+            picture = picture * told
+        goal = goal * told
     by_item = motions.unflatten(1, (len(unknowns), -1)).flatten(2, 3).transpose(0, 1)
     step, motion = system_of(picture, points, goal, phi, by_item).step(by_item, damping)
     mismatch = _mismatch(picture.detach(), goal).reshape(len(unknowns), -1).mean(dim=1)
@@ -169,6 +187,13 @@ def _motions(geometry: Geometry, unknowns: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError("geometry: does not depend on the unknowns by anything differentiable")
     rows = len(points) // count
     return points[:rows].clone(), motions[..., :2].unflatten(0, (count, rows))
+
+
+def _check_known(known: Tensor, like: Tensor) -> None:
+    if not isinstance(known, Tensor) or known.dtype != torch.bool:
+        raise TypeError("known: must be a tensor of bool")
+    if known.shape != like.shape:
+        raise ValueError(f"known: must be {tuple(like.shape)}, got {tuple(known.shape)}")
 
 
 def _check(unknowns: Tensor, target: Tensor, distance: Tensor) -> None:

@@ -157,8 +157,8 @@ def _system(
     half = min(size) / 2
     along = torch.stack([motions[..., 0] * half, -motions[..., 1] * half], dim=-1)  # (6, n, 2)
     ours, theirs = colour[row, column].double(), photo[row, column].double()
-    gains, offsets = _exposure(ours, theirs)
-    gradient = 0.5 * (_gradient(photo) + _gradient(colour) * gains.float())[:, row, column]
+    gains, offsets = exposure(ours, theirs)
+    gradient = 0.5 * (gradient_of(photo) + gradient_of(colour) * gains.float())[:, row, column]
     error = theirs - (gains * ours + offsets)  # (n, 3)
     spread = 1.4826 * float(error.abs().median())
     trust = 1 / (1 + (error / max(2 * spread, WIDTH * 0.2)).square())
@@ -222,7 +222,7 @@ def _motions(
         return found
 
 
-def _gradient(picture: Float[Tensor, "H W 3"]) -> Float[Tensor, "2 H W 3"]:
+def gradient_of(picture: Float[Tensor, "H W 3"]) -> Float[Tensor, "2 H W 3"]:
     """Central differences along columns and along rows."""
     padded = torch.nn.functional.pad(
         picture.permute(2, 0, 1)[None], (1, 1, 1, 1), mode="replicate"
@@ -232,7 +232,7 @@ def _gradient(picture: Float[Tensor, "H W 3"]) -> Float[Tensor, "2 H W 3"]:
     return torch.stack([across, down]).permute(0, 2, 3, 1)
 
 
-def _exposure(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+def exposure(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     """(gains, offsets) of each channel, robustly: a few rounds of weighted least squares."""
     weight = torch.ones_like(ours)
     gains, offsets = torch.ones(3).double(), torch.zeros(3).double()

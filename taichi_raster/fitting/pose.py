@@ -1,4 +1,4 @@
-"""The pose of an object in a photo, from its mask."""
+"""The pose of an object in a photo, from its mask, its texture or a depth map."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from taichi_raster import checks
-from taichi_raster.fitting.photometric import aligned
-from taichi_raster.fitting.pose_problem import Problem
-from taichi_raster.runtime.precision import product
+from taichi_raster.fitting import pose_inputs
+from taichi_raster.fitting.photometric import SIZES, aligned
+from taichi_raster.fitting.pose_problem import FINE, Problem
+from taichi_raster.fitting.pose_scene import PoseScene
+from taichi_raster.fitting.pose_settle import settled
+from taichi_raster.fitting.pose_terms import DepthTerm, MaskTerm, PhotoTerm
 from taichi_raster.scene.camera import Camera
 from taichi_raster.scene.mesh import Mesh
 from taichi_raster.scene.pose import Pose
+from taichi_raster.scene.resampling import area_average
 
 FITS = 0.05
 """The mismatch up to which a silhouette fits."""
 
 AGREES = 0.8
 """The correlation from which colours agree."""
+
+NEAR = 0.05
+"""Of the object's size: the error up to which distances agree, for half of the pixels or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +39,17 @@ class PoseFit:
     Attributes:
         pose: object to camera; it converts to the frames of OpenCV, OpenGL and BOP.
         covariance: (6, 6) of small turns about the object's centre, in radians, and of the centre's
-            shift, in the object's units; both in OpenCV's axes. It takes the errors of the mask's
-            pixels as independent, and the mesh and the lens as exact: a lower bound.
-        converged: whether the silhouette fits, the last step was small, and the fit is a minimum in
+            shift, in the object's units; both in OpenCV's axes. The noise of pixels, and how far
+            that of neighbours is alike, is measured in what is left of their errors. It takes
+            mesh and lens as exact.
+        converged: whether what was given fits, the last step was small, and the fit is a minimum in
             all six directions.
         mismatch: the area that drawing and mask do not share, over that of both, in [0, 1]; NaN
             without a mask.
         others: (K,) the mismatches of the other starts that were followed to the end.
         correlation: of the texture's colours with the photo's, in [-1, 1]; NaN without a photo.
+        depth_error: the scale of the errors of distances, in the object's units, by their median;
+            NaN without a depth map.
     """
 
     pose: Pose
@@ -48,6 +58,7 @@ class PoseFit:
     mismatch: float
     others: Float[Tensor, " K"]
     correlation: float = math.nan
+    depth_error: float = math.nan
 
 
 def fit_pose(
@@ -59,8 +70,10 @@ def fit_pose(
     seed: int = 0,
     photo: Float[Tensor, "H W 3"] | None = None,
     done: Callable[[str], None] | None = None,
+    depth: Float[Tensor, "H W"] | None = None,
+    unknown: Bool[Tensor, "H W"] | None = None,
 ) -> PoseFit:
-    """Find where an object stands before a camera, from its mask, from its texture, or both.
+    """Find where an object stands before a camera, from its mask, texture, depth, or all of them.
 
     **By the mask**: a few Gauss-Newton steps on the outline (`outline_step`), of many starts side
     by side, coarse to fine: no softness, no learning rate, and no overlap at the start is needed.
@@ -70,11 +83,17 @@ def fit_pose(
     parts of the object may be hidden. It is the more exact of the two, but reaches less far: the
     start has to be within a few hundredths of the picture.
 
+    **By depth**, from `start` or from what the mask has found: Gauss-Newton steps on distances,
+    from each pixel to the surface's plane. What is far off does not count.
+
+    In the end all that was given is fitted together. Each part counts by its own noise, which is
+    measured in its errors, so that there are no weights to choose.
+
     Args:
         mesh: the object, in its own frame and units.
         camera: its lens and intrinsics; its view does not count.
-        mask: (H, W) in [0, 1], 1 where the photo shows the object; the whole of it. None to go by
-            the texture alone, from `start`.
+        mask: (H, W) in [0, 1], 1 where the photo shows the object; the whole of it, but for what is
+            `unknown`. None to go by texture or depth alone, from `start`.
         start: a guess; other starts are turns of it. None to begin with turns in all directions,
             at the distance at which the mesh is as large as the mask.
         starts: how many; by default 1 with a guess, and then 24 more if that does not fit; 32
@@ -82,6 +101,10 @@ def fit_pose(
         seed: of the starts.
         photo: (H, W, 3) in [0, 1], for a mesh with a texture or colours.
         done: called with a line of text as parts are done.
+        depth: (H, W), distances along the optical axis in the object's units; 0 or NaN where there
+            is none.
+        unknown: (H, W) of bool, True where something else may stand before the object: nothing
+            there counts, neither mask nor photo nor depth.
 
     Raises:
         TypeError, ValueError: naming the argument; for a mask that is empty or touches the whole
@@ -94,95 +117,123 @@ def fit_pose(
     """
     checks.instance("mesh", mesh, Mesh)
     checks.instance("camera", camera, Camera)
-    if mask is None and (photo is None or start is None):
-        raise ValueError("mask: give one, or a photo and a start")
-    if photo is not None:
-        _check_photo(photo, mesh, mask)
-    if mask is not None:
-        _check_mask(mask)
+    if mask is None and ((photo is None and depth is None) or start is None):
+        raise ValueError("mask: give one, or a start and a photo or a depth map")
+    size = pose_inputs.check(mask, photo, depth, unknown, [mesh])
     if starts is not None:
         checks.count("starts", starts)
     if start is not None and len(checks.instance("start", start, Pose)) != 1:
         raise ValueError(f"start: expected one pose, got {len(start)}")
     say = done or (lambda text: None)
+    known = torch.ones(size, dtype=torch.bool) if unknown is None else ~unknown.detach().cpu()
+    given = torch.ones(size) if mask is None else mask.detach().cpu()
+    problem = Problem.of(mesh, camera, given, known)
+    found = _Ends(mesh, problem, mask is not None, photo, depth)
     if mask is None:
-        assert photo is not None and start is not None
-        problem = Problem.of(mesh, camera, torch.ones(photo.shape[:2]))
-        return _by_texture(problem, mesh, photo, _double(start), None)
-    problem = Problem.of(mesh, camera, mask)
+        assert start is not None
+        return found.fitted(_double(start), None, say)
     guess = problem.before_the_mask() if start is None else _double(start)
     count = starts or (32 if start is None else 1)
     poses = problem.turned(guess, count, seed, math.pi if start is None else 0.8)
-    found = problem.followed(poses, say)
-    if start is not None and starts is None and found[0].mismatch > FITS:
+    followed = problem.followed(poses, say)
+    if start is not None and starts is None and followed[0].mismatch > FITS:
         say("the guess does not fit: other starts")
         more = problem.turned(guess, 25, seed, math.pi)
-        found = sorted([*found, *problem.followed(more, say)], key=lambda one: one.mismatch)
-    best, covariance, minimum = problem.polished(found[0])
+        followed = sorted([*followed, *problem.followed(more, say)], key=lambda one: one.mismatch)
+    best, minimum = problem.polished(followed[0])
     say(f"to the end: mismatch {best.mismatch:.4f}")
-    by_mask = PoseFit(
-        best.pose,
-        covariance,
-        best.mismatch <= FITS and best.motion < 0.1 and minimum,
-        best.mismatch,
-        torch.tensor([one.mismatch for one in found[1:]]),
-    )
-    if photo is None:
+    others = torch.tensor([one.mismatch for one in followed[1:]])
+    by_mask = found.fitted(best.pose, _Mask(minimum and best.motion < 0.1, others), say)
+    if photo is None and depth is None:
         return by_mask
-    say("by the texture")
-    candidates = [best.pose, *(one.pose for one in found[1:] if one.mismatch < 2 * FITS)]
-    fits = [_by_texture(problem, mesh, photo, pose, by_mask) for pose in candidates]
-    return max(fits, key=lambda fit: fit.correlation)
+    also = [one.pose for one in followed[1:] if one.mismatch < 2 * FITS]
+    fits = [by_mask, *(found.fitted(pose, _Mask(True, others), say) for pose in also)]
+    if photo is not None:
+        return max(fits, key=lambda fit: fit.correlation)
+    return min(fits, key=lambda fit: fit.depth_error)
 
 
-def _by_texture(
-    problem: Problem, mesh: Mesh, photo: Tensor, start: Pose, before: PoseFit | None
-) -> PoseFit:
-    """Align the texture with the photo; as if only that were known."""
-    local_mesh = replace(mesh, vertices=problem.mesh.vertices)
-    found = aligned(problem, local_mesh, photo.detach().float(), problem.local(start))
-    given = problem.given(found.pose)
-    values, vectors = torch.linalg.eigh(found.hessian)
-    inverse = product(vectors / values.clamp(min=1e-9), vectors.mT)
-    fits = found.correlation > AGREES and bool((values > 0).all())
-    return PoseFit(
-        Pose(given.rotation, given.translation),
-        problem.in_given_units(found.variance * inverse, found.pose),
-        fits and found.motion < 0.2,
-        math.nan if before is None else before.mismatch,
-        torch.zeros(0) if before is None else before.others,
-        found.correlation,
-    )
+@dataclass(frozen=True, eq=False)
+class _Mask:
+    """What the mask has found: whether a minimum, and the mismatches of other starts."""
+
+    minimum: bool
+    others: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """From a pose nearby to the end, by all that was given."""
+
+    mesh: Mesh
+    problem: Problem
+    masked: bool
+    photo: Tensor | None
+    depth: Tensor | None
+
+    def fitted(self, start: Pose, by_mask: _Mask | None, say: Callable[[str], None]) -> PoseFit:
+        """By distances, by the texture, and by all together."""
+        problem = self.problem
+        opencv = torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0]))[None].to(problem.camera.view)
+        scene = PoseScene.of([self.mesh], [replace(problem.camera, view=opencv)])
+        size = problem.mask.shape[0], problem.mask.shape[1]
+        local, small, fits = scene.local(start), size, True
+        mask, photo, depth = self._terms()
+        if depth is not None:
+            say("by distances")
+            ended = settled(scene, [depth], local, size, 30)
+            local = local if ended is None else ended.local
+        if photo is not None:
+            say("by the texture")
+            assert self.photo is not None
+            own = replace(self.mesh, vertices=problem.mesh.vertices)
+            alike = aligned(problem, own, self.photo.detach().cpu().float(), local, problem.known)
+            local, small = alike.pose, (photo.image.shape[0], photo.image.shape[1])
+        terms = [term for term in (mask, photo, depth) if term is not None]
+        ended = settled(scene, terms, local, small)
+        if ended is None:
+            free = torch.full((6, 6), torch.inf, dtype=torch.float64)
+            covariance, fits = free, False
+        else:
+            local, fits = ended.local, ended.sure and ended.motion < 0.2
+            covariance = scene.in_given_units(ended.covariance, local)
+        mismatch = problem.mismatch(local) if self.masked else math.nan
+        correlation, error = math.nan, math.nan
+        if photo is not None:
+            correlation = photo.correlation(scene, local)
+            fits = fits and correlation > AGREES
+        if depth is not None:
+            error, share = depth.share(scene, local)
+            fits = fits and error < NEAR * problem.size and share > 0.5
+        if photo is None and depth is None:
+            fits = fits and mismatch <= FITS
+            fits = fits and by_mask is not None and by_mask.minimum
+        pose = scene.world(local)
+        others = torch.zeros(0) if by_mask is None else by_mask.others
+        return PoseFit(pose, covariance, fits, mismatch, others, correlation, error)
+
+    def _terms(self) -> tuple[MaskTerm | None, PhotoTerm | None, DepthTerm | None]:
+        problem, known = self.problem, self.problem.known
+        mask = photo = depth = None
+        if self.masked:
+            target, told = problem.target(FINE)
+            mask = MaskTerm(0, target, told[0])
+        if self.photo is not None:
+            photo = photo_term(0, self.photo, known)
+        if self.depth is not None:
+            depth = DepthTerm(0, self.depth.detach().cpu().nan_to_num(0.0), known)
+        return mask, photo, depth
+
+
+def photo_term(index: int, photo: Tensor, known: Tensor) -> PhotoTerm:
+    """Of the size at which colours are compared last."""
+    short = min(photo.shape[:2])
+    shrink = min(1.0, SIZES[-1] / short)
+    shape = round(photo.shape[0] * shrink), round(photo.shape[1] * shrink)
+    image = area_average(photo.detach().cpu().float()[None], shape)[0]
+    told = area_average(known[None].float(), shape)[0] > 0.99
+    return PhotoTerm(index, image, told)
 
 
 def _double(pose: Pose) -> Pose:
     return Pose(pose.rotation.detach().double(), pose.translation.detach().double())
-
-
-def _check_photo(photo: Tensor, mesh: Mesh, mask: Tensor | None) -> None:
-    checks.floats("photo", photo)
-    if photo.ndim != 3 or photo.shape[2] != 3 or min(photo.shape[:2]) < 24:
-        raise ValueError(f"photo: must be (H, W, 3), 24 or more each, got {tuple(photo.shape)}")
-    if not bool(torch.isfinite(photo).all()):
-        raise ValueError("photo: must be finite")
-    if mask is not None and mask.shape != photo.shape[:2]:
-        raise ValueError(
-            f"mask: must be as large as the photo, {tuple(photo.shape[:2])}, "
-            f"got {tuple(mask.shape)}"
-        )
-    if mesh.colours is None and (mesh.texture is None or mesh.uv is None):
-        raise ValueError("photo: needs a mesh with a texture or colours")
-
-
-def _check_mask(mask: Tensor) -> None:
-    checks.floats("mask", mask)
-    if mask.ndim != 2 or min(mask.shape) < 16:
-        raise ValueError(f"mask: must be (H, W), 16 or more each, got {tuple(mask.shape)}")
-    inside = mask > 0.5
-    if not bool(torch.isfinite(mask).all()):
-        raise ValueError("mask: must be finite")
-    if int(inside.sum()) < 9:
-        raise ValueError("mask: is empty; it must be 1 where the photo shows the object")
-    border = torch.cat([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
-    if float(border.float().mean()) > 0.9:
-        raise ValueError("mask: is 1 along the border; it may be inverted")

@@ -54,15 +54,20 @@ class Problem:
     mask: Tensor
     centre: Tensor
     size: float
+    known: Tensor
+    """(H, W), False where the mask says nothing."""
 
     @staticmethod
-    def of(mesh: Mesh, camera: Camera, mask: Tensor) -> Problem:
+    def of(mesh: Mesh, camera: Camera, mask: Tensor, known: Tensor | None = None) -> Problem:
         """From a mesh in its own frame, and a camera anywhere."""
+        if known is None:
+            known = torch.ones(mask.shape, dtype=torch.bool)
         centre, size = centre_and_size(mesh.vertices.detach().double())
         local = Mesh(((mesh.vertices.detach().double() - centre) / size).float(), mesh.faces)
         view = torch.eye(4, dtype=torch.float64)[None]
         at_origin = replace(camera, view=view.to(camera.view))
-        return Problem(local, at_origin, mask.detach().float(), centre[0], float(size))
+        told = torch.where(known, mask.detach().float(), 0.0)
+        return Problem(local, at_origin, told, centre[0], float(size), known)
 
     # Poses are of the mesh in its own frame, `given`, or of the mesh here, `local`.
 
@@ -155,7 +160,8 @@ class Problem:
         self, local: Pose, mesh: Mesh, size: int, steps: int
     ) -> tuple[Pose, Tensor, Tensor]:
         """(poses, mismatches, last motions in pixels) after some steps at one size."""
-        target, distance = self._target(size)
+        target, known = self.target(size)
+        distance = signed_distance(target, known)
         near, far = self.depths(local)
         draw = SharpRasterizer(_size(target), near=near, far=far)
         mismatch, motion = torch.full((len(local),), torch.inf), torch.zeros(len(local))
@@ -173,7 +179,7 @@ class Problem:
                 return image
 
             zero = torch.zeros(len(local), 6)
-            found = outline_step(points, zero, drawn, target, distance)
+            found = outline_step(points, zero, drawn, target, distance, known=known)
             better = found.mismatch < mismatch
             best = Pose(
                 torch.where(better[:, None, None], local.rotation, best.rotation),
@@ -186,25 +192,22 @@ class Problem:
             local = local.moved(found.step.double().clamp(-1, 1))
         return best, mismatch, motion
 
-    def _target(self, size: int) -> tuple[Tensor, Tensor]:
-        height, width = self.mask.shape
-        shrink = min(1.0, size / min(height, width))
-        smaller = max(1, round(height * shrink)), max(1, round(width * shrink))
-        target = area_average(self.mask[None], smaller)
-        return target, signed_distance(target)
+    def target(self, size: int) -> tuple[Tensor, Tensor]:
+        """The mask and where it is known, (1, H, W), of a shorter side of `size` at most."""
+        return smaller(self.mask, self.known, size)
 
     def depths(self, local: Pose) -> tuple[float, float]:
         """(near, far) for the renderers."""
         z = local.translation[:, 2]
         return max(0.2 * float(z.min() - 1), 1e-3), 5 * float(z.max() + 1)
 
-    def polished(self, found: Followed) -> tuple[Followed, Tensor, bool]:
-        """Newton's method to the end: (pose, covariance of `PoseFit`, whether a minimum)."""
+    def polished(self, found: Followed) -> tuple[Followed, bool]:
+        """Newton's method to the end: (pose, whether a minimum in all directions)."""
         local = self.local(found.pose)
-        target, _ = self._target(FINE)
-        loss_of = _Loss(self, target[0], self.depths(local))
+        target, known = self.target(FINE)
+        loss_of = _Loss(self, target[0], known[0], self.depths(local))
         damping, steps = 1e-3, 0
-        value, slope, hessian, variance = loss_of(local)
+        value, slope, hessian = loss_of(local)
         motion = math.inf
         while steps < POLISH and motion > 0.02:
             steps += 1
@@ -214,30 +217,27 @@ class Problem:
             new = loss_of(tried)
             if new[0] <= value:
                 motion = self._motion(local, tried, min(target.shape[1:]))
-                local, (value, slope, hessian, variance) = tried, new
+                local, (value, slope, hessian) = tried, new
                 damping = max(damping / 10, 1e-6)
             else:
                 damping *= 10
                 if damping > 1e3:
                     break
         minimum = float(torch.linalg.eigvalsh(hessian)[0]) > 0
-        inverse = torch.linalg.inv(_positive(hessian))
-        covariance = self.in_given_units(variance * inverse, local)
-        full, _ = self._target(min(self.mask.shape))
+        mismatch = self.mismatch(local)
+        pose = Pose(*(v.detach() for v in _parts(self.given(local))))
+        settled = motion if math.isfinite(motion) else 0.0 if damping > 1e3 else math.inf
+        return Followed(pose, mismatch, settled), minimum
+
+    def mismatch(self, local: Pose) -> float:
+        """Of `PoseFit`, in all pixels."""
+        full, known = self.target(min(self.mask.shape))
         near, far = self.depths(local)
         drawn = SharpRasterizer(_size(full), near=near, far=far)(
             gather_faces(self.points(local, self.mesh).float(), self.mesh.faces), None
         )[..., 0]
-        mismatch = float((drawn - full).abs().sum() / torch.maximum(drawn, full).sum().clamp(min=1))
-        pose = Pose(*(v.detach() for v in _parts(self.given(local))))
-        settled = motion if math.isfinite(motion) else 0.0 if damping > 1e3 else math.inf
-        return Followed(pose, mismatch, settled), covariance, minimum
-
-    def in_given_units(self, covariance: Tensor, local: Pose) -> Tensor:
-        """From that of the unknowns of `Pose.moved` to radians and the object's units."""
-        change = torch.diag(torch.tensor([1.0, 1.0, 1.0, self.size, self.size, 0.0]).double())
-        change[3:, 5] = self.size * local.translation[0].double()
-        return product(product(change, covariance), change.mT)
+        drawn = drawn * known
+        return float((drawn - full).abs().sum() / torch.maximum(drawn, full).sum().clamp(min=1))
 
     def _motion(self, one: Pose, two: Pose, size: int) -> float:
         """How far vertices move, root mean square, in pixels."""
@@ -248,33 +248,46 @@ class Problem:
 class _Loss:
     """Half the sum of squared differences of coverage, with its derivatives by the pose.
 
-    Value and gradient are those of exact coverage. The Hessian is that of coverage drawn with a
-    softness of a quarter pixel, whose second derivative exists, and is exact.
+    Value, errors and gradient are those of exact coverage. The Hessian has the derivatives of
+    coverage that is drawn with a softness of a quarter pixel, as second ones exist there.
     """
 
-    def __init__(self, problem: Problem, target: Tensor, depths: tuple[float, float]) -> None:
-        self.problem, self.target = problem, target
+    def __init__(
+        self, problem: Problem, target: Tensor, known: Tensor, depths: tuple[float, float]
+    ) -> None:
+        self.problem, self.target, self.known = problem, target, known
         edge = Distribution("logistic", 0.25 * 2 / min(target.shape))
         near, far = depths
         self.soft = SoftRasterizer(_size(target), edge, HardDepth(), near=near, far=far)
         self.sharp = SharpRasterizer(_size(target), near=near, far=far)
 
-    def __call__(self, local: Pose) -> tuple[float, Tensor, Tensor, float]:
-        """(value, gradient, Hessian, variance of the differences along the outline)."""
+    def __call__(self, local: Pose) -> tuple[float, Tensor, Tensor]:
+        """(value, gradient, Hessian)."""
         unknowns = torch.zeros(6, requires_grad=True)
         moved = local.moved(unknowns[None].double())
         seen = self.problem.points(moved, self.problem.mesh).float()
         faces = gather_faces(seen, self.problem.mesh.faces)
-        error = self.sharp(faces, None)[0, ..., 0] - self.target
+        sharp = self.sharp(faces, None)[0, ..., 0]
+        error = (sharp - self.target) * self.known
         loss = error.square().sum() / 2
         (slope,) = torch.autograd.grad(loss, unknowns, retain_graph=True)
-        soft = (self.soft.silhouette(faces)[0] - self.target).square().sum() / 2
+        blurred = self.soft.silhouette(faces)[0]
+        soft = (blurred + (sharp - blurred).detach() - self.target) * self.known
+        soft = soft.square().sum() / 2
         (change,) = torch.autograd.grad(soft, unknowns, create_graph=True)
         rows = [torch.autograd.grad(change[i], unknowns, retain_graph=True)[0] for i in range(6)]
         hessian = torch.stack(rows).double()
-        off = error.detach()[error.detach().abs() > 1e-3]
-        variance = float(off.square().mean()) if len(off) > 0 else 1e-6
-        return float(loss.detach()), slope.double(), (hessian + hessian.mT) / 2, variance
+        return float(loss.detach()), slope.double(), (hessian + hessian.mT) / 2
+
+
+def smaller(mask: Tensor, known: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """A mask and where it is known, (1, H, W) each, with a shorter side of `size` at most."""
+    height, width = mask.shape
+    shrink = min(1.0, size / min(height, width))
+    shape = max(1, round(height * shrink)), max(1, round(width * shrink))
+    target, told = area_average(mask[None], shape), area_average(known[None].float(), shape)
+    known = told > 0.99
+    return target * known, known
 
 
 def _parts(pose: Pose) -> tuple[Tensor, Tensor]:

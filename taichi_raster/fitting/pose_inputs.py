@@ -1,0 +1,82 @@
+"""Checks of what is known of a pose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from taichi_raster import checks
+from taichi_raster.scene.mesh import Mesh
+
+
+def check(
+    mask: Tensor | None,
+    photo: Tensor | None,
+    depth: Tensor | None,
+    unknown: Tensor | None,
+    meshes: Sequence[Mesh],
+    where: str = "",
+) -> tuple[int, int]:
+    """The size in pixels of what is given, which must be that of all of it.
+
+    `where` is put behind the argument's name, as the number of a photo.
+    """
+    if unknown is not None and (not isinstance(unknown, Tensor) or unknown.dtype != torch.bool):
+        raise TypeError(f"unknown{where}: must be a tensor of bool, True where unknown")
+    if photo is not None:
+        _check_photo(f"photo{where}", photo, meshes)
+    given = {f"photo{where}": photo, f"depth{where}": depth, f"mask{where}": mask}
+    sizes = {name: tuple(x.shape[:2]) for name, x in given.items() if x is not None}
+    (first, size), *rest = sizes.items()
+    if unknown is not None:
+        rest.append((f"unknown{where}", tuple(unknown.shape)))
+    for name, other in rest:
+        if other != size:
+            what = first.replace(where, "") if where else first
+            raise ValueError(f"{name}: must be as large as the {what}, {size}, got {other}")
+    if depth is not None:
+        _check_depth(f"depth{where}", depth)
+    if mask is not None:
+        _check_mask(f"mask{where}", mask, unknown)
+    return size[0], size[1]
+
+
+def _check_photo(name: str, photo: Tensor, meshes: Sequence[Mesh]) -> None:
+    checks.floats(name, photo)
+    if photo.ndim != 3 or photo.shape[2] != 3 or min(photo.shape[:2]) < 24:
+        raise ValueError(f"{name}: must be (H, W, 3), 24 or more each, got {tuple(photo.shape)}")
+    if not bool(torch.isfinite(photo).all()):
+        raise ValueError(f"{name}: must be finite")
+    for mesh in meshes:
+        if mesh.colours is None and (mesh.texture is None or mesh.uv is None):
+            raise ValueError(f"{name}: needs a mesh with a texture or colours")
+
+
+def _check_depth(name: str, depth: Tensor) -> None:
+    checks.floats(name, depth)
+    if depth.ndim != 2 or min(depth.shape) < 16:
+        raise ValueError(f"{name}: must be (H, W), 16 or more each, got {tuple(depth.shape)}")
+    known = torch.isfinite(depth) & (depth != 0)
+    if bool(torch.isinf(depth).any()) or bool((depth[known] < 0).any()):
+        raise ValueError(f"{name}: must be positive; 0 or NaN where there is none")
+    if int(known.sum()) < 12:
+        raise ValueError(f"{name}: has no distances: it is 0 or NaN nearly everywhere")
+
+
+def _check_mask(name: str, mask: Tensor, unknown: Tensor | None) -> None:
+    checks.floats(name, mask)
+    if mask.ndim != 2 or min(mask.shape) < 16:
+        raise ValueError(f"{name}: must be (H, W), 16 or more each, got {tuple(mask.shape)}")
+    told = torch.ones_like(mask, dtype=torch.bool)
+    if unknown is not None and unknown.shape == mask.shape:
+        told = ~unknown.bool().to(mask.device)
+    inside = (mask > 0.5) & told
+    if not bool(torch.isfinite(mask[told]).all()):
+        raise ValueError(f"{name}: must be finite")
+    if int(inside.sum()) < 9:
+        raise ValueError(f"{name}: is empty; it must be 1 where the photo shows the object")
+    border = torch.cat([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
+    if float(border.float().mean()) > 0.9:
+        raise ValueError(f"{name}: is 1 along the border; it may be inverted")

@@ -1,0 +1,339 @@
+"""What is known of a pose: a mask, a photo, a depth map. Each says how far it is off at a pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from taichi_raster.fitting.photometric import appearance, exposure, gradient_of
+from taichi_raster.fitting.pose_noise import Field
+from taichi_raster.fitting.pose_scene import PoseScene, Surface
+from taichi_raster.render.sampled import sampled_picture
+from taichi_raster.render.sharp import SharpRasterizer
+from taichi_raster.runtime.precision import product
+from taichi_raster.scene.faces import gather_faces
+from taichi_raster.scene.pose import Pose
+
+LEAST = 12
+"""Pixels that a photo or a depth map needs."""
+
+_STEP = 0.1  # pixels, of finite differences of exact areas
+_STEEP = 4.0  # depth of surfaces seen more askew is not compared: the tangent of the angle
+_MARGIN, _ENOUGH = 3, 400  # pixels: from outlines, and as many as are then to be left
+_LEAST_BLUR, _MOST_BLUR = 0.15, 4.0  # pixels
+_COLOUR = 1 / 255  # errors of colours, at least
+_COVERAGE = 1e-3  # errors of coverage, at least
+_DEPTH = 1e-4  # errors of depth, at least, of the objects' size
+
+
+class Term(Protocol):
+    """Something that is known of the scene in one photo."""
+
+    def field(self, scene: PoseScene, local: Pose) -> Field | None:
+        """Errors and their slopes; None if too little is seen."""
+
+    def at(self, scene: PoseScene, local: Pose) -> Term:
+        """The same, with what it measures at a pose and then keeps, so that costs compare."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskTerm:
+    """Coverage: of all objects together, (1, H, W), or of each, (K, H, W).
+
+    Where the outline is off by more than a fraction of a pixel, both pictures are blurred by as
+    much: pixels then change in proportion to how far it is off.
+    """
+
+    photo: int
+    target: Float[Tensor, "C H W"]
+    known: Bool[Tensor, "H W"]
+    blur: float | None = None
+    """Pixels; None to measure it."""
+
+    def at(self, scene: PoseScene, local: Pose) -> MaskTerm:
+        """See `Term`."""
+        found = self.field(scene, local)
+        return self if found is None else replace(self, blur=found.blur)
+
+    def field(self, scene: PoseScene, local: Pose) -> Field | None:
+        """See `Term`."""
+        size = self.target.shape[1], self.target.shape[2]
+        short = min(size)
+        near, far = scene.depths(local, self.photo)
+        draw = SharpRasterizer(size, near=near, far=far)
+        points = scene.points(local, self.photo)[0]
+        radii, before = [], 0
+        for mesh in scene.meshes:
+            own = points[before : before + len(mesh.vertices), :2]
+            radii.append(float((own - own.mean(0)).norm(dim=1).amax()) * short / 2)
+            before += len(mesh.vertices)
+        steps = torch.tensor([_STEP / max(r, 1.0) for r in radii]).repeat_interleave(6).double()
+        each = torch.diag(steps)
+        unknowns = torch.cat([torch.zeros(1, len(steps)).double(), each, -each])
+        drawn = self._drawn(scene, draw, scene.corners(local, self.photo, unknowns))
+        error = (self.target - drawn[0]) * self.known
+        slopes = (drawn[1 : 1 + len(steps)] - drawn[1 + len(steps) :]).double()
+        slopes = slopes / (2 * steps[:, None, None, None]) * self.known
+        if not bool(drawn[0].any()):
+            return None
+        width = self.blur
+        if width is None:
+            width = min(self._off(error, slopes), _MOST_BLUR)
+        error, shown = error.double(), drawn[0].double()
+        if width > _LEAST_BLUR:
+            kernel = _gaussian(width)
+            error, slopes, shown = (_blurred(x, kernel) for x in (error, slopes, shown))
+        gradient = gradient_of(shown.movedim(0, -1)).movedim(-1, 1)
+        blur = width if width > _LEAST_BLUR else 0.0
+        valid = self.known.expand_as(error)
+        return Field(error, slopes, valid, "squares", _COVERAGE, gradient, blur)
+
+    def drawn(self, scene: PoseScene, local: Pose) -> Float[Tensor, "C H W"]:
+        """What the target should be."""
+        size = self.target.shape[1], self.target.shape[2]
+        near, far = scene.depths(local, self.photo)
+        draw = SharpRasterizer(size, near=near, far=far)
+        return self._drawn(scene, draw, scene.corners(local, self.photo))[0]
+
+    def _drawn(
+        self, scene: PoseScene, draw: SharpRasterizer, corners: Tensor
+    ) -> Float[Tensor, "N C H W"]:
+        with torch.no_grad():
+            if len(self.target) == 1:
+                covered: Tensor = draw(corners, None)[..., 0][:, None]
+                return covered
+            shown = torch.nn.functional.one_hot(scene.owners, len(scene.meshes)).to(corners)
+            colours = shown[None, :, None].expand(len(corners), -1, 3, -1)
+            each: Tensor = draw(corners, colours)[..., :-1].movedim(-1, 1)
+            return each
+
+    def _off(self, error: Tensor, slopes: Tensor) -> float:
+        """How far the outline is off, in pixels: sums of 5 x 5 pixels over 5 of its length."""
+        sums = 25 * torch.nn.functional.avg_pool2d(error[None].float(), 5, 1, 2)[0] / 5
+        moving = slopes.square().sum(0)
+        at = moving > 0.05 * moving.amax()
+        return float(sums[at].abs().mean()) if bool(at.any()) else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoTerm:
+    """Colours, but for a gain and an offset of each channel."""
+
+    photo: int
+    image: Float[Tensor, "H W 3"]
+    known: Bool[Tensor, "H W"]
+
+    def at(self, scene: PoseScene, local: Pose) -> PhotoTerm:
+        """See `Term`."""
+        return self
+
+    def field(self, scene: PoseScene, local: Pose) -> Field | None:
+        """See `Term`."""
+        size = self.image.shape[0], self.image.shape[1]
+        seen = self._seen(scene, local, size)
+        if seen is None:
+            return None
+        colour = self._rendered(scene, local, seen.objects)
+        row, column = seen.row, seen.column
+        theirs = self.image[row, column].double()
+        softer = _softer(colour, seen.objects)
+        matched = match(colour[row, column], softer[row, column], theirs)
+        gradient = gradient_of(matched.of(colour, softer))[:, row, column].double()
+        half = min(size) / 2
+        across, down = seen.motions[..., 0] * half, -seen.motions[..., 1] * half
+        own = -(across[..., None] * gradient[0] + down[..., None] * gradient[1])
+        error = theirs - matched.of(colour, softer)[row, column].double()
+        spread = 1.4826 * error.abs().median(0).values
+        weight = 1 / (1 + (error / (2.385 * spread.clamp(min=_COLOUR))).square())
+        slopes = torch.zeros(scene.unknowns, len(row), 3, dtype=torch.float64)
+        for k in range(len(scene.meshes)):
+            mine = seen.owner == k
+            slopes[6 * k : 6 * k + 6, mine] = own[:, mine]
+        slopes = _without(slopes, matched.basis, weight)
+        pictures = torch.zeros(scene.unknowns + 1, 3, *size, dtype=torch.float64)
+        pictures[:-1, :, row, column] = slopes.movedim(-1, 1)
+        pictures[-1, :, row, column] = error.T
+        valid = torch.zeros(3, *size, dtype=torch.bool)
+        valid[:, row, column] = True
+        return Field(pictures[-1], pictures[:-1], valid, "cauchy", _COLOUR)
+
+    def _seen(self, scene: PoseScene, local: Pose, size: tuple[int, int]) -> Surface | None:
+        """A photo's blur mixes what is beside an outline, which keeps away, if enough is left."""
+        for margin, hiding, least in ((_MARGIN, True, _ENOUGH), (1, True, _ENOUGH), (1, False, 0)):
+            seen = scene.surface(local, self.photo, size, self.known, margin, hiding)
+            if seen is None or len(seen.row) >= max(least, LEAST):
+                return seen
+        return None
+
+    def _rendered(self, scene: PoseScene, local: Pose, objects: Tensor) -> Float[Tensor, "H W 3"]:
+        size = objects.shape[0], objects.shape[1]
+        near, far = scene.depths(local, self.photo)
+        points, found, before = scene.points(local, self.photo).float(), None, 0
+        for k, mesh in enumerate(scene.meshes):
+            own = points[:, before : before + len(mesh.vertices)]
+            before += len(mesh.vertices)
+            corners = gather_faces(own, mesh.faces)
+            shown = sampled_picture(corners, appearance(mesh), size, 2, near=near, far=far)[0]
+            colour = shown[..., :3] / shown[..., 3:].clamp(min=0.25)
+            found = (
+                colour if found is None else torch.where((objects == k)[..., None], colour, found)
+            )
+        assert found is not None
+        return found
+
+    def correlation(self, scene: PoseScene, local: Pose) -> float:
+        """Of rendered and photographed colours, robustly."""
+        size = self.image.shape[0], self.image.shape[1]
+        seen = self._seen(scene, local, size)
+        if seen is None:
+            return -1.0
+        colour = self._rendered(scene, local, seen.objects)
+        ours, theirs = (x[seen.row, seen.column].double() for x in (colour, self.image))
+        gains, offsets = exposure(ours, theirs)
+        error = theirs - (gains * ours + offsets)
+        spread = 1.4826 * float(error.abs().median())
+        weight = 1 / (1 + (error / max(2 * spread, 0.02)).square())
+        one, two = (x - (weight * x).sum(0) / weight.sum(0) for x in (ours, theirs))
+        norm = ((weight * one.square()).sum() * (weight * two.square()).sum()).sqrt()
+        return float((weight * one * two).sum() / norm.clamp(min=1e-12))
+
+
+@dataclass(frozen=True, eq=False)
+class DepthTerm:
+    """Distances along the optical axis, in the objects' unit; 0 where unknown.
+
+    The error of a pixel's distance, where its ray meets the surface's plane. What is far off, as
+    something that stands before the object, does not count (Tukey's weights).
+    """
+
+    photo: int
+    depth: Float[Tensor, "H W"]
+    known: Bool[Tensor, "H W"]
+
+    def at(self, scene: PoseScene, local: Pose) -> DepthTerm:
+        """See `Term`."""
+        return self
+
+    def field(self, scene: PoseScene, local: Pose) -> Field | None:
+        """See `Term`."""
+        size = self.depth.shape[0], self.depth.shape[1]
+        measured = self.known & (self.depth > 0)
+        seen = scene.surface(local, self.photo, size, measured)
+        if seen is None or len(seen.row) < LEAST:
+            return None
+        along = (seen.slope * seen.motions[..., :2]).sum(-1)
+        own = seen.motions[..., 2] - along
+        error = self.depth[seen.row, seen.column].double() / scene.unit - seen.z
+        steep = seen.slope.norm(dim=-1) / (seen.z * _ray(scene, self.photo)) > _STEEP
+        pictures = torch.zeros(scene.unknowns + 1, *size, dtype=torch.float64)
+        for k in range(len(scene.meshes)):
+            mine = seen.owner == k
+            pictures[6 * k : 6 * k + 6, seen.row[mine], seen.column[mine]] = own[:, mine]
+        pictures[-1, seen.row, seen.column] = error
+        valid = torch.zeros(size, dtype=torch.bool)
+        valid[seen.row[~steep], seen.column[~steep]] = True
+        if int(valid.sum()) < LEAST:
+            return None
+        pictures = pictures * valid
+        return Field(pictures[-1][None], pictures[:-1, None], valid[None], "tukey", _DEPTH)
+
+    def share(self, scene: PoseScene, local: Pose) -> tuple[float, float]:
+        """(scale of the errors in the objects' unit, share of pixels that it holds for)."""
+        field = self.field(scene, local)
+        if field is None:
+            return torch.inf, 0.0
+        scale = field.scale()
+        near = (field.error.abs() < 4.685 * scale)[field.valid]
+        return scale * scene.unit, float(near.double().mean())
+
+
+def _ray(scene: PoseScene, photo: int) -> float:
+    """How far apart at depth 1 are two points that are 1 apart in NDC, in the middle."""
+    camera = scene.cameras[photo]
+    probe = torch.tensor([[[0.0, 0.0, 1.0], [1e-2, 0.0, 1.0]]]).to(camera.view)
+    one, two = camera.from_image(probe)[0]
+    return float((two / two[2] - one / one[2]).norm()) / 1e-2
+
+
+def _softer(colour: Float[Tensor, "H W 3"], objects: Tensor) -> Float[Tensor, "H W 3"]:
+    """What a blur of a pixel takes away, from within objects only."""
+    inside = (objects >= 0).double()
+    kernel = _gaussian(1.0)
+    found = _blurred((colour.double() * inside[..., None]).movedim(-1, 0), kernel)
+    found = found / _blurred(inside[None], kernel).clamp(min=1e-3)
+    return found.movedim(0, -1).to(colour) - colour
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """How rendered colours become those of a photo, channel by channel.
+
+    Attributes:
+        shares: (3, 3) of the rendered colour, of what a blur takes away, and of 1.
+        basis: (n, 3, 3): these three, for each pixel and channel.
+    """
+
+    shares: Float[Tensor, "3 3"]
+    basis: Float[Tensor, "n 3 3"]
+
+    def of(self, colour: Float[Tensor, "H W 3"], softer: Tensor) -> Float[Tensor, "H W 3"]:
+        """A rendered picture as the photo would show it."""
+        gain, blur, offset = self.shares.to(colour)
+        return gain * colour + blur * softer + offset
+
+
+def match(ours: Tensor, softer: Tensor, theirs: Tensor) -> Matched:
+    """Exposure and blur of a photo, robustly: a few rounds of weighted least squares.
+
+    A photo's blur makes a texture fainter where it is fine, as far away or askew. A sharp picture
+    would be turned to look alike.
+    """
+    ours, softer = ours.double(), softer.double()
+    basis = torch.stack([ours, softer, torch.ones_like(ours)], dim=-1)
+    gains, offsets = exposure(ours, theirs)
+    shares = torch.stack([gains, torch.zeros_like(gains), offsets])
+    for _ in range(3):
+        error = theirs - (basis * shares.T).sum(-1)
+        width = (3 * error.abs().median(dim=0).values).clamp(min=0.02)
+        weighted = basis / (1 + (error / width).square())[..., None]
+        normal = product(weighted.permute(1, 2, 0), basis.permute(1, 0, 2))
+        normal = normal + 1e-6 * len(ours) * torch.eye(3, dtype=torch.float64)
+        right = product(weighted.permute(1, 2, 0), theirs.T[..., None])
+        gain, blur, offset = torch.linalg.solve(normal, right)[..., 0].T
+        gain = gain.clamp(0.1, 10)
+        shares = torch.stack([gain, torch.minimum(blur.clamp(min=-0.5 * gain), 3 * gain), offset])
+    return Matched(shares, basis)
+
+
+def _without(slopes: Tensor, basis: Tensor, weight: Tensor) -> Tensor:
+    """(n, N, 3) less what exposure and blur could do as well: that is no sign of motion."""
+    rows = []
+    for channel in range(3):
+        w, own = weight[:, channel, None], basis[:, channel]
+        normal = product(own.mT, w * own) + 1e-9 * torch.eye(3, dtype=torch.float64)
+        share = torch.linalg.solve(normal, product(own.mT, w * slopes[..., channel].mT))
+        rows.append(slopes[..., channel] - product(own, share).mT)
+    return torch.stack(rows, dim=-1)
+
+
+def _gaussian(width: float) -> Float[Tensor, " L"]:
+    reach = int(3 * width + 1)
+    found = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).double() / width).square())
+    return found / found.sum()
+
+
+def _blurred(pictures: Float[Tensor, "*B H W"], kernel: Tensor) -> Tensor:
+    """Along rows and columns; zeros beyond the border."""
+    reach = len(kernel) // 2
+    for axis in (-2, -1):
+        long = pictures.shape[axis]
+        pad = (0, 0, reach, reach) if axis == -2 else (reach, reach)
+        padded = torch.nn.functional.pad(pictures, pad)
+        pictures = torch.zeros_like(pictures)
+        for i, share in enumerate(kernel.tolist()):
+            pictures += share * padded.narrow(axis, i, long)
+    return pictures
