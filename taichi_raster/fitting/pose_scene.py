@@ -10,7 +10,7 @@ import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from taichi_raster.fitting.texture_pixels import barycentrics
+from taichi_raster.fitting.pose_planes import SeenPlanes
 from taichi_raster.render.hard import visible_faces
 from taichi_raster.render.packing import View
 from taichi_raster.runtime.precision import product
@@ -21,9 +21,6 @@ from taichi_raster.scene.pose import Pose, centre_and_size
 
 _FLIPPED = (1.0, -1.0, 1.0, 1.0)
 """From this package's camera axes to OpenCV's, and back."""
-
-_JUMP = 0.02
-"""Of the scene's unit: steps of depth that are no edge behind which something hides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +210,7 @@ class PoseScene:
         seen = visible_faces(corners[None].float(), view)[0]
         objects = torch.where(seen >= 0, owners[seen.clamp(min=0)], -1)
         whole = _alone(objects, margin) & known
-        at = _At.of(corners, seen, seen >= 0 if hiding else whole)
+        at = SeenPlanes.of(corners, seen, seen >= 0 if hiding else whole)
         if hiding:
             whole &= ~at.beside_a_jump(size, margin)
             at = at.within(whole)
@@ -245,64 +242,6 @@ class PoseScene:
         """How far vertices move from one pose to another, root mean square, in pixels."""
         change = (self.points(one, photo) - self.points(two, photo))[..., :2]
         return float(change.square().sum(-1).mean().sqrt()) * min(size) / 2
-
-
-@dataclass(frozen=True, eq=False)
-class _At:
-    """Pixels on the planes of the faces that they see.
-
-    Attributes:
-        row, column, face: (n,)
-        weights: (n, 3) of the face's corners, over their z.
-        z: (n,)
-        slope: (n, 2) of z along x and y of NDC.
-    """
-
-    row: Tensor
-    column: Tensor
-    face: Tensor
-    weights: Tensor
-    z: Tensor
-    slope: Tensor
-
-    @staticmethod
-    def of(corners: Tensor, seen: Tensor, where: Tensor) -> _At:
-        row, column = where.nonzero().unbind(1)
-        face = seen[row, column]
-        own = corners[face]
-        at = barycentrics(own.numpy(), row.numpy(), column.numpy(), *seen.shape)
-        inverse = 1 / own[..., 2]
-        weights = torch.from_numpy(at) * inverse
-        z = 1 / weights.sum(-1)
-        edges = own[:, 1:, :2] - own[:, :1, :2]
-        rise = inverse[:, 1:] - inverse[:, :1]  # 1 / z is linear in the picture
-        flat = torch.linalg.det(edges).abs() < 1e-12
-        edges = torch.where(flat[:, None, None], torch.eye(2).to(edges), edges)
-        slope = -z.square()[:, None] * torch.linalg.solve(edges, rise)
-        return _At(row, column, face, weights, z, slope)
-
-    def within(self, where: Bool[Tensor, "H W"]) -> _At:
-        at = where[self.row, self.column]
-        parts = self.row, self.column, self.face, self.weights, self.z, self.slope
-        return _At(*(x[at] for x in parts))
-
-    def beside_a_jump(self, size: tuple[int, int], margin: int) -> Bool[Tensor, "H W"]:
-        """Pixels so near to one whose neighbour is farther away than either's plane explains."""
-        z = torch.full(size, torch.nan, dtype=torch.float64)
-        rise = torch.zeros(2, *size, dtype=torch.float64)
-        z[self.row, self.column] = self.z
-        rise[:, self.row, self.column] = self.slope.abs().T * 2 / min(size)
-        found = torch.zeros(size, dtype=torch.bool)
-        for axis, steep in ((1, rise[0]), (0, rise[1])):
-            one, two = z.narrow(axis, 0, size[axis] - 1), z.narrow(axis, 1, size[axis] - 1)
-            steeper = torch.maximum(
-                steep.narrow(axis, 0, size[axis] - 1), steep.narrow(axis, 1, size[axis] - 1)
-            )
-            jump = (one - two).abs() > _JUMP + 1.5 * steeper  # never where one sees nothing
-            found.narrow(axis, 0, size[axis] - 1).logical_or_(jump)
-            found.narrow(axis, 1, size[axis] - 1).logical_or_(jump)
-        near = torch.nn.functional.max_pool2d(found[None].float(), 2 * margin - 1, 1, margin - 1)
-        return near[0].bool()
 
 
 def _alone(objects: Int[Tensor, "H W"], margin: int) -> Bool[Tensor, "H W"]:

@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from taichi_raster.fitting.photometric import appearance, exposure, gradient_of
+from taichi_raster.fitting.pose_matching import blurred, gaussian, match, softer_by, without
 from taichi_raster.fitting.pose_noise import Field
 from taichi_raster.fitting.pose_scene import PoseScene, Surface
 from taichi_raster.render.sampled import sampled_picture
 from taichi_raster.render.sharp import SharpRasterizer
-from taichi_raster.runtime.precision import product
 from taichi_raster.scene.faces import gather_faces
 from taichi_raster.scene.pose import Pose
 
@@ -85,8 +85,8 @@ class MaskTerm:
             width = min(self._off(error, slopes), _MOST_BLUR)
         error, shown = error.double(), drawn[0].double()
         if width > _LEAST_BLUR:
-            kernel = _gaussian(width)
-            error, slopes, shown = (_blurred(x, kernel) for x in (error, slopes, shown))
+            kernel = gaussian(width)
+            error, slopes, shown = (blurred(x, kernel) for x in (error, slopes, shown))
         gradient = gradient_of(shown.movedim(0, -1)).movedim(-1, 1)
         blur = width if width > _LEAST_BLUR else 0.0
         valid = self.known.expand_as(error)
@@ -140,7 +140,7 @@ class PhotoTerm:
         colour = self._rendered(scene, local, seen.objects)
         row, column = seen.row, seen.column
         theirs = self.image[row, column].double()
-        softer = _softer(colour, seen.objects)
+        softer = softer_by(colour, seen.objects)
         matched = match(colour[row, column], softer[row, column], theirs)
         gradient = gradient_of(matched.of(colour, softer))[:, row, column].double()
         half = min(size) / 2
@@ -153,7 +153,7 @@ class PhotoTerm:
         for k in range(len(scene.meshes)):
             mine = seen.owner == k
             slopes[6 * k : 6 * k + 6, mine] = own[:, mine]
-        slopes = _without(slopes, matched.basis, weight)
+        slopes = without(slopes, matched.basis, weight)
         pictures = torch.zeros(scene.unknowns + 1, 3, *size, dtype=torch.float64)
         pictures[:-1, :, row, column] = slopes.movedim(-1, 1)
         pictures[-1, :, row, column] = error.T
@@ -257,83 +257,3 @@ def _ray(scene: PoseScene, photo: int) -> float:
     probe = torch.tensor([[[0.0, 0.0, 1.0], [1e-2, 0.0, 1.0]]]).to(camera.view)
     one, two = camera.from_image(probe)[0]
     return float((two / two[2] - one / one[2]).norm()) / 1e-2
-
-
-def _softer(colour: Float[Tensor, "H W 3"], objects: Tensor) -> Float[Tensor, "H W 3"]:
-    """What a blur of a pixel takes away, from within objects only."""
-    inside = (objects >= 0).double()
-    kernel = _gaussian(1.0)
-    found = _blurred((colour.double() * inside[..., None]).movedim(-1, 0), kernel)
-    found = found / _blurred(inside[None], kernel).clamp(min=1e-3)
-    return found.movedim(0, -1).to(colour) - colour
-
-
-@dataclass(frozen=True, eq=False)
-class Matched:
-    """How rendered colours become those of a photo, channel by channel.
-
-    Attributes:
-        shares: (3, 3) of the rendered colour, of what a blur takes away, and of 1.
-        basis: (n, 3, 3): these three, for each pixel and channel.
-    """
-
-    shares: Float[Tensor, "3 3"]
-    basis: Float[Tensor, "n 3 3"]
-
-    def of(self, colour: Float[Tensor, "H W 3"], softer: Tensor) -> Float[Tensor, "H W 3"]:
-        """A rendered picture as the photo would show it."""
-        gain, blur, offset = self.shares.to(colour)
-        return gain * colour + blur * softer + offset
-
-
-def match(ours: Tensor, softer: Tensor, theirs: Tensor) -> Matched:
-    """Exposure and blur of a photo, robustly: a few rounds of weighted least squares.
-
-    A photo's blur makes a texture fainter where it is fine, as far away or askew. A sharp picture
-    would be turned to look alike.
-    """
-    ours, softer = ours.double(), softer.double()
-    basis = torch.stack([ours, softer, torch.ones_like(ours)], dim=-1)
-    gains, offsets = exposure(ours, theirs)
-    shares = torch.stack([gains, torch.zeros_like(gains), offsets])
-    for _ in range(3):
-        error = theirs - (basis * shares.T).sum(-1)
-        width = (3 * error.abs().median(dim=0).values).clamp(min=0.02)
-        weighted = basis / (1 + (error / width).square())[..., None]
-        normal = product(weighted.permute(1, 2, 0), basis.permute(1, 0, 2))
-        normal = normal + 1e-6 * len(ours) * torch.eye(3, dtype=torch.float64)
-        right = product(weighted.permute(1, 2, 0), theirs.T[..., None])
-        gain, blur, offset = torch.linalg.solve(normal, right)[..., 0].T
-        gain = gain.clamp(0.1, 10)
-        shares = torch.stack([gain, torch.minimum(blur.clamp(min=-0.5 * gain), 3 * gain), offset])
-    return Matched(shares, basis)
-
-
-def _without(slopes: Tensor, basis: Tensor, weight: Tensor) -> Tensor:
-    """(n, N, 3) less what exposure and blur could do as well: that is no sign of motion."""
-    rows = []
-    for channel in range(3):
-        w, own = weight[:, channel, None], basis[:, channel]
-        normal = product(own.mT, w * own) + 1e-9 * torch.eye(3, dtype=torch.float64)
-        share = torch.linalg.solve(normal, product(own.mT, w * slopes[..., channel].mT))
-        rows.append(slopes[..., channel] - product(own, share).mT)
-    return torch.stack(rows, dim=-1)
-
-
-def _gaussian(width: float) -> Float[Tensor, " L"]:
-    reach = int(3 * width + 1)
-    found = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).double() / width).square())
-    return found / found.sum()
-
-
-def _blurred(pictures: Float[Tensor, "*B H W"], kernel: Tensor) -> Tensor:
-    """Along rows and columns; zeros beyond the border."""
-    reach = len(kernel) // 2
-    for axis in (-2, -1):
-        long = pictures.shape[axis]
-        pad = (0, 0, reach, reach) if axis == -2 else (reach, reach)
-        padded = torch.nn.functional.pad(pictures, pad)
-        pictures = torch.zeros_like(pictures)
-        for i, share in enumerate(kernel.tolist()):
-            pictures += share * padded.narrow(axis, i, long)
-    return pictures

@@ -11,8 +11,8 @@ from torch import Tensor
 import taichi_raster as tr
 from posed import CLOSE, SIZE, body, camera, mask_of, near_truth, off, painted, photo_of
 from posed import truth as true_pose
+from taichi_raster.fitting.pose_matching import match
 from taichi_raster.fitting.pose_scene import PoseScene
-from taichi_raster.fitting.pose_terms import match
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
