@@ -195,10 +195,12 @@ class PoseScene:
         known: Bool[Tensor, "H W"],
         margin: int = 1,
         hiding: bool = False,
+        moving: bool = True,
     ) -> Surface | None:
         """What pixels see that are so far from an outline, or None.
 
-        With `hiding`, they are as far from where an object hides a part of itself, too.
+        With `hiding`, they are as far from where an object hides a part of itself, too. Motions
+        are 0 unless `moving`.
         """
         near, far = self.depths(local, photo)
         points = self.points(local, photo)[0]
@@ -222,7 +224,8 @@ class PoseScene:
             mine = owner == k
             own = mesh.vertices.double()[faces[face[mine]] - before]
             point = (own * (weights[mine] * z[mine, None])[..., None]).sum(1)
-            motions[:, mine] = self._motions(k, point, local, photo)
+            if moving:
+                motions[:, mine] = self._motions(k, point, local, photo)
             before += len(mesh.vertices)
         return Surface(row, column, owner, z, at.slope, motions, objects)
 
@@ -230,8 +233,13 @@ class PoseScene:
         with torch.no_grad(), forward_ad.dual_level():
             zero, each = torch.zeros(6, 6).double(), torch.eye(6).double()
             dual = forward_ad.make_dual(zero, each)
-            seen = self.cameras[photo].to_image(self._of_object(k, points, local, photo, dual))
-            found: Tensor = forward_ad.unpack_dual(seen).tangent
+            there = forward_ad.unpack_dual(self._of_object(k, points, local, photo, dual))
+            point, motion = there.primal[:1].expand(3, -1, -1), there.tangent
+        with torch.no_grad(), forward_ad.dual_level():  # the lens, by the three axes of space
+            axes = torch.eye(3).double()[:, None].expand(point.shape)
+            dual = forward_ad.make_dual(point.contiguous(), axes.contiguous())
+            lens = forward_ad.unpack_dual(self.cameras[photo].to_image(dual)).tangent
+            found: Tensor = sum(motion[..., i, None] * lens[i] for i in range(3))
             return found
 
     def corners(self, local: Pose, photo: int, unknowns: Tensor | None = None) -> Tensor:

@@ -161,10 +161,12 @@ class PhotoTerm:
         valid[:, row, column] = True
         return Field(pictures[-1], pictures[:-1], valid, "cauchy", _COLOUR)
 
-    def _seen(self, scene: PoseScene, local: Pose, size: tuple[int, int]) -> Surface | None:
+    def _seen(
+        self, scene: PoseScene, local: Pose, size: tuple[int, int], moving: bool = True
+    ) -> Surface | None:
         """A photo's blur mixes what is beside an outline, which keeps away, if enough is left."""
         for margin, hiding, least in ((_MARGIN, True, _ENOUGH), (1, True, _ENOUGH), (1, False, 0)):
-            seen = scene.surface(local, self.photo, size, self.known, margin, hiding)
+            seen = scene.surface(local, self.photo, size, self.known, margin, hiding, moving)
             if seen is None or len(seen.row) >= max(least, LEAST):
                 return seen
         return None
@@ -188,7 +190,7 @@ class PhotoTerm:
     def correlation(self, scene: PoseScene, local: Pose) -> float:
         """Of rendered and photographed colours, robustly."""
         size = self.image.shape[0], self.image.shape[1]
-        seen = self._seen(scene, local, size)
+        seen = self._seen(scene, local, size, moving=False)
         if seen is None:
             return -1.0
         colour = self._rendered(scene, local, seen.objects)
