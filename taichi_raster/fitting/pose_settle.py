@@ -17,6 +17,7 @@ from taichi_raster.runtime.precision import product
 from taichi_raster.scene.pose import Pose
 
 _FARTHEST = 0.3  # a step of any unknown, at most
+_DONE = 0.02  # pixels: a step that need not be taken
 _SMALL = 0.1  # pixels: a step that makes costs worse is the last, as other pixels are seen then
 
 
@@ -40,7 +41,7 @@ class Settled:
 def settled(
     scene: PoseScene, terms: Sequence[Term], local: Pose, size: tuple[int, int], steps: int = 8
 ) -> Settled | None:
-    """Levenberg and Marquardt's steps until none moves by a fiftieth of a pixel.
+    """Levenberg and Marquardt's steps until none would move by a fiftieth of a pixel.
 
     Each term counts by its own noise, which is measured anew at each step. None if too little is
     seen of the objects.
@@ -61,6 +62,9 @@ def settled(
         step = step * (_FARTHEST / step.abs().max().clamp(min=1e-30)).clamp(max=1)
         tried = scene.moved(local, step)
         moved = max(scene.motion(local, tried, p, size) for p in range(len(scene.cameras)))
+        if moved < _DONE:
+            motion = moved
+            break
         new = [term.field(scene, tried) for term in terms]
         if _worse(fields, new, normals):
             damping, motion = max(10 * damping, 1e-3), moved
@@ -70,8 +74,6 @@ def settled(
         local, fields, motion = tried, new, moved
         normals = [normal_of(field) for field in fields if field is not None]
         damping = max(damping / 10, 1e-7)
-        if motion < 0.02:
-            break
     ends = [normal_of(field, last=True) for field in fields if field is not None]
     covariance, sure = _sandwich(ends)
     return Settled(local, covariance, motion, sure)
