@@ -41,9 +41,9 @@ class Launcher:
         context, given = self._context, self._given
         for i, argument in enumerate(arguments):  # most are those of the last launch
             if isinstance(argument, Tensor):
-                place = argument.data_ptr(), argument.nbytes
+                place = argument.data_ptr(), argument.nbytes, argument.shape
                 if place != given[i]:
-                    context.set_arg_external_array_with_shape((i,), *place, argument.shape, 0)
+                    context.set_arg_external_array_with_shape((i,), *place, 0)
                     given[i] = place
             elif argument != given[i]:
                 context.set_arg_int((i,), argument)
