@@ -13,9 +13,9 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from taichi_raster.capture.capture import Photo
-from taichi_raster.capture.load import load_camera
 from taichi_raster.capture.masks import AlphaChannel, ColourKey, read_photo
 from taichi_raster.commands import views
+from taichi_raster.commands.cameras import chosen_camera
 from taichi_raster.fitting.pose import PoseFit, fit_pose
 from taichi_raster.fitting.report import ReportView, write_report
 from taichi_raster.runtime.device import init
@@ -66,7 +66,7 @@ class Pose:
             raise FileNotFoundError(f"{self.photo}: there is no such photo")
         pixels = torch.from_numpy(read_photo(self.photo))
         size = int(pixels.shape[0]), int(pixels.shape[1])
-        camera = self._camera(size)
+        camera = chosen_camera(self.camera, self.focal, size)
         rule: Path | AlphaChannel | ColourKey | None = None
         if self.mask is not None:
             rule = self.mask
@@ -90,17 +90,6 @@ class Pose:
             f"{self.out}/pose.json, {self.out}/report.html"
         )
         return 0 if fit.converged else 2
-
-    def _camera(self, size: tuple[int, int]) -> PinholeCamera:
-        if (self.camera is None) == (self.focal is None):
-            raise ValueError("--camera, --focal: give one of them")
-        if self.camera is not None:
-            return load_camera(self.camera, size)
-        assert self.focal is not None
-        if not 0 < self.focal < 1e9:
-            raise ValueError(f"--focal: expected a positive number of pixels, got {self.focal}")
-        focal = 2 * self.focal / min(size)
-        return PinholeCamera(torch.eye(4, dtype=torch.float64)[None], focal=(focal, focal))
 
     def _write(self, mesh: Mesh, camera: PinholeCamera, pixels: torch.Tensor, fit: PoseFit) -> None:
         found = {

@@ -15,9 +15,9 @@ from PIL import Image
 from rich.console import Console
 from tyro.conf import Positional
 
-from taichi_raster.capture.load import load_camera
 from taichi_raster.capture.video import read_video
 from taichi_raster.commands import views
+from taichi_raster.commands.cameras import chosen_camera
 from taichi_raster.commands.pose import read_pose
 from taichi_raster.fitting.progress import progress_bar
 from taichi_raster.fitting.tracking import TrackedPose, track_pose
@@ -70,7 +70,7 @@ class Track:
         mesh, start = load_mesh(self.mesh), read_pose(self.start)
         frames = read_video(self.video, self.every)
         first = next(frames)
-        camera = self._camera((first.shape[0], first.shape[1]))
+        camera = chosen_camera(self.camera, self.focal, (first.shape[0], first.shape[1]))
         self.out.mkdir(parents=True, exist_ok=True)
         init("cpu")
         torch.set_num_threads(1)
@@ -104,17 +104,6 @@ class Track:
         if wrong is not None:
             raise wrong
         return 0 if 2 * count >= len(found) else 2
-
-    def _camera(self, size: tuple[int, int]) -> PinholeCamera:
-        if (self.camera is None) == (self.focal is None):
-            raise ValueError("--camera, --focal: give one of them")
-        if self.camera is not None:
-            return load_camera(self.camera, size)
-        assert self.focal is not None
-        if not 0 < self.focal < 1e9:
-            raise ValueError(f"--focal: expected a positive number of pixels, got {self.focal}")
-        focal = 2 * self.focal / min(size)
-        return PinholeCamera(torch.eye(4, dtype=torch.float64)[None], focal=(focal, focal))
 
     def _write(self, found: list[TrackedPose], overlay: _Overlay) -> None:
         frames = [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 import taichi_raster as tr
 
-av = pytest.importorskip("av")
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +18,6 @@ from clips import SIZE, drawn, painted, poses
 from paths import ROOT
 from taichi_raster.commands.app import main
 
-av = pytest.importorskip("av")
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
 
 

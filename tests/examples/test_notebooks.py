@@ -3,14 +3,11 @@
 import os
 from pathlib import Path
 
+import jupytext
+import nbclient
 import pytest
 
 from paths import ROOT
-
-jupytext = pytest.importorskip("jupytext")
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
-pytest.importorskip("ipykernel")
 
 pytestmark = [
     pytest.mark.runs_on(arch="cpu", precision="f32"),
