@@ -44,7 +44,7 @@ AGAIN = 3
 LESS = 0.1
 """By how much the share may fall then: of what is hidden, blocks agree by chance."""
 
-KEPT = 3
+KEPT = 6
 """Places that are followed where a lost object is looked for."""
 
 OUT, BLANK, OTHER, MASKLESS = (
@@ -195,11 +195,14 @@ class _Tracker:
         )
         self.motion: Tensor | None = None
         self.lost = 0
+        self.hope: Pose | None = None  # where it may be, though too little agrees there
         self.generator = torch.Generator().manual_seed(seed)
 
     def next(self, number: int, frame: Tensor, mask: Tensor | None) -> TrackedPose:
         """Of the next frame."""
         guesses = [self.last] if self.motion is None else [self.last.moved(self.motion), self.last]
+        if self.hope is not None:
+            guesses.insert(0, self.hope)
         reason, agreement, mismatch = OTHER, math.nan, math.nan
         found: _Found | None = None
         if float(frame.std()) < 1e-3:
@@ -211,7 +214,7 @@ class _Tracker:
                 found, mismatch = self._by_mask(frame, mask, guesses[0])
         else:
             for guess in guesses:
-                found = self._aligned(frame, guess, guess is self.last)
+                found = self._aligned(frame, guess, guess is self.last or guess is self.hope)
                 if found is not None:
                     agreement = found.agreement
                     if agreement >= AGREES:
@@ -227,7 +230,7 @@ class _Tracker:
             pose = self._pose(self.last)
             return TrackedPose(number, pose, False, reason, nothing, agreement, mismatch)
         self.motion = self.last.unknowns_to(found.pose) if self.lost == 0 and number > 0 else None
-        self.last, self.lost = found.pose, 0
+        self.last, self.lost, self.hope = found.pose, 0, None
         return TrackedPose(
             number,
             self._pose(found.pose),
@@ -314,4 +317,5 @@ class _Tracker:
             found = self._aligned(frame, place, True)
             if found is not None and (best is None or found.agreement > best.agreement):
                 best = found
+        self.hope = best.pose if best is not None and best.agreement > DOUBTFUL else None
         return best if best is not None and best.agreement >= AGREES else None
