@@ -4,7 +4,8 @@
     python examples/live_viewer.py --compare logistic         # two methods on the same problem
     python examples/live_viewer.py --learned my.safetensors   # adds a learned softness, and uses it
     python examples/live_viewer.py --task photos --softness untuned --compare logistic
-    python examples/live_viewer.py --headless --frames 60 --out out/live_viewer     # no screen
+    python examples/live_viewer.py --browser                  # on a machine without a screen
+    python examples/live_viewer.py --headless --frames 60 --out out/live_viewer     # pictures alone
     python examples/live_viewer.py --measure 20               # what the viewer costs
 
 The window shows target, current soft render, sharp render and error side by side, the softness, and
@@ -13,7 +14,9 @@ scales, gamma, T-conorm, learning rate, optimiser. Drag the corner of a triangle
 or orbit a pose with the mouse; save pictures, GIFs and parameters. docs/viewer.md has it all.
 
 The window is GGUI where there is a Vulkan driver (a software one will do), with sliders and
-buttons, and else a `ti.GUI` with keys, which it lists. `--headless` writes the same frames.
+buttons, and else a `ti.GUI` with keys, which it lists. `--browser` (pip install
+'taichi-raster[browser]') serves a page with the same pictures beside the meshes in 3D.
+`--headless` writes the same frames.
 """
 
 from __future__ import annotations
@@ -29,11 +32,12 @@ from rich.console import Console
 
 import taichi_raster as tr
 from viewer.app import App, Pace
+from viewer.browser import Browser
 from viewer.families import FAMILIES, photos
 from viewer.measure import measure
 from viewer.methods import Library, MethodSettings
 from viewer.session import Session
-from viewer.windows import NoWindow, available, loop, open_window, write_frames
+from viewer.windows import NoWindow, Window, available, loop, open_window, write_frames
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,12 @@ class Options:
     """Side of the pictures in pixels; a 3D shape's nine views are half as large."""
     window: Literal["auto", "ggui", "gui"] = "auto"
     """ggui needs a Vulkan driver; gui does not."""
+    browser: bool = False
+    """Serve a page instead of opening a window; needs viser."""
+    host: str = "127.0.0.1"
+    """With --browser, where to listen; 0.0.0.0 lets other machines in, without a password."""
+    port: int = 8080
+    """With --browser, of the page, or the next that is free."""
     arch: str = "cpu"
     """What the kernels run on: auto, cpu, cuda or vulkan."""
     headless: bool = False
@@ -96,6 +106,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"--{name}: must be positive")
+        if not 1 <= self.port <= 65535:
+            raise ValueError("--port: expected 1 to 65535")
         if self.seed < 0:
             raise ValueError("--seed: must be at least 0")
 
@@ -147,7 +159,7 @@ def window_kind(wanted: str) -> Literal["ggui", "gui"]:
     if wanted == "auto":
         wanted = "ggui" if not works["ggui"] else "gui"
     if works[wanted]:
-        raise ValueError(f"--window: {works[wanted]}; --headless needs none")
+        raise ValueError(f"--window: {works[wanted]}; --browser and --headless need none")
     return "ggui" if wanted == "ggui" else "gui"
 
 
@@ -157,23 +169,40 @@ def command_line() -> None:
     try:
         options = tyro.cli(Options)
         app = prepare(options)
-        kind = None if options.headless else window_kind(options.window)
-    except (ValueError, OSError) as error:
+        window = _window(options, app)
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"live_viewer: {error}")
     pace = Pace(options.share, options.longest)
-    if kind is None and options.measure is None:
+    if window is None:
         with console.status("rendering frames"):
             write_frames(app, options.out, options.frames or 60)
         console.print(f"frames, a GIF and the parameters are in {options.out}/")
         return
-    window = NoWindow(app) if kind is None else open_window(kind, app)
-    if options.measure is not None:
-        console.print(f"{options.task} on {tr.runtime().arch}, window: {kind or 'none'}")
-        measure(app, window, pace, options.measure, console)
-    else:
-        loop(app, window, pace, options.frames)
-    if options.screenshot is not None and kind is not None:
-        window.screenshot(options.screenshot)
+    if isinstance(window, Browser):
+        console.print(f"open {window.address} in a browser; Ctrl-C ends it", highlight=False)
+    try:
+        if options.measure is not None:
+            name = type(window).__name__
+            console.print(f"{options.task} on {tr.runtime().arch}, window: {name}")
+            measure(app, window, pace, options.measure, console)
+        else:
+            loop(app, window, pace, options.frames)
+        if options.screenshot is not None:
+            window.screenshot(options.screenshot)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if isinstance(window, Browser):
+            window.close()
+
+
+def _window(options: Options, app: App) -> Window | None:
+    """What shows the frames; None where they are written instead."""
+    if options.browser:
+        return Browser(app, options.host, options.port)
+    if not options.headless:
+        return open_window(window_kind(options.window), app)
+    return None if options.measure is None else NoWindow(app)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ class Painter:
         top = HEADER + len(session.runs) * (TITLE + PICTURE + 6) + 8
         width = (WIDTH - SIDE - 4 * GAP) // 3
         size = (width, HEIGHT - top - GAP)
-        for k, plotted in enumerate((self._curves(session, size), *_plots(session, size))):
+        for k, plotted in enumerate((self._curves(session, size), *plots(session, size))):
             self._put(plotted, GAP + k * (width + GAP), top)
         width = 2 * PICTURE
         self._put(_label(status, width, TEXT, 14), WIDTH - SIDE - GAP - width, 6)
@@ -193,7 +193,7 @@ def _picture(
     return image
 
 
-def _plots(session: Session, size: tuple[int, int]) -> list[Image.Image]:
+def plots(session: Session, size: tuple[int, int]) -> list[Image.Image]:
     """The loss and the error."""
     losses, errors = [], []
     for i, run in enumerate(session.runs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -179,6 +179,13 @@ class PhotoBatch:
         )
         return _square(renderer(corners, colours, progress)[0])[None]
 
+    def coloured(self, params: Float[Tensor, "1 V 3"]) -> tr.Mesh:
+        """The fit in the world of the cameras, with colours of its vertices from the photos."""
+        mesh = tr.Mesh(self._world(params)[0].detach().float(), self.template.faces)
+        for _ in range(2):  # colours live at vertices: more of them show more of the photos
+            mesh = tr.subdivide(mesh)
+        return replace(mesh, colours=self._colours(mesh.vertices.double(), mesh)[0])
+
     def overlay(
         self, params: Float[Tensor, "1 V 3"], renderer: nn.Module, turn: Turn | None
     ) -> tuple[Float[Tensor, "S S 3"], Float[Tensor, "S S"]]:
@@ -186,10 +193,9 @@ class PhotoBatch:
 
         With `turn`, the whole fit, turned, in place of the squares.
         """
-        mesh = tr.Mesh(self._world(params)[0].float(), self.template.faces)
-        for _ in range(2):  # colours live at vertices: more of them show more of the photos
-            mesh = tr.subdivide(mesh)
-        colours = tr.gather_faces(self._colours(mesh.vertices.double(), mesh), mesh.faces)
+        mesh = self.coloured(params)
+        assert mesh.colours is not None
+        colours = tr.gather_faces(mesh.colours[None], mesh.faces)
 
         def drawn(turn: Turn | None) -> Tensor:
             seen = self._projected(mesh.vertices[None], self.held, turn)
