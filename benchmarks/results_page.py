@@ -122,12 +122,12 @@ def summary(rows: Rows, names: Sequence[str]) -> str:
     head = [
         "## Summary\n",
         (
-            "Paired geometric-mean ratios of parameter errors on unseen tasks, with 95% bootstrap "
-            "intervals (below 1: the learned one is better), and how much more often it fails than "
-            "the best annealed one. *Old*: targets by the sharp reference that all were tuned and "
-            "learned with. *Exact*: the same softenings and tasks, targets by exact areas; "
-            f"{NONE} where what was learned was not kept. Nor were the ablations, of the last "
-            "column, which has the old targets only.\n"
+            "Ratios are paired geometric means of parameter errors on unseen tasks, with 95% "
+            "bootstrap intervals. Below 1 the learned one is better. Failures are how much more "
+            "often it fails than the best annealed one. *Old*: targets by the sharp reference that "
+            "all were tuned and learned with. *Exact*: the same softenings and tasks, targets by "
+            f"exact areas. There is {NONE} where what was learned was not kept. The ablations of "
+            "the last column were not kept either: it has the old targets only.\n"
         ),
         "| tasks | " + " | ".join(COLUMNS) + " |",
         "|" + " --- |" * (1 + len(COLUMNS)),

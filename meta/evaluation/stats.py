@@ -179,9 +179,9 @@ def caption(summaries: Sequence[Summary], comparisons: Sequence[Comparison]) -> 
     text = f"{summaries[0].count} instances; in brackets 95% bootstrap intervals."
     if comparisons:
         text += (
-            f" Error ratio (geometric mean of error + {comparisons[0].floor:g}; below 1 is better),"
-            f" wins and further failures (below 0 is better) are paired, against the"
-            f" {comparisons[0].reference}. p is that of a Wilcoxon signed-rank test."
+            f" The error ratio is a ratio of geometric means of error + {comparisons[0].floor:g};"
+            f" below 1 is better, as below 0 for failures. Ratio, wins and failures are paired,"
+            f" against the {comparisons[0].reference}. The p is of Wilcoxon's signed-rank test."
         )
     return text
 
