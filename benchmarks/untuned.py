@@ -138,7 +138,7 @@ def methods(
         found[name] = (lambda _, method=method: method), settings
     found[UNTUNED] = (
         lambda task: untuned_method(task, problem),
-        {"softness": identity()},
+        {"softness": identity(getattr(problem.family.sample(1, "tune", 0), "backs", False))},
     )
     if learned is not None:
         policy = tr.load_policy(learned)
@@ -147,12 +147,12 @@ def methods(
     return found
 
 
-def identity() -> dict[str, Any]:
+def identity(backs: bool) -> dict[str, Any]:
     """What tells one version of the untuned softening from another: its values on some masks."""
     drawn = torch.zeros(4, 64, 64)
     for k in range(4):
         drawn[k, 8:24, 8 + 8 * k : 24 + 8 * k] = 1.0
-    start = tr.untuned_softening(drawn[:1].expand(4, -1, -1), drawn)
+    start = tr.untuned_softening(drawn[:1].expand(4, -1, -1), drawn, backs=backs)
     assert start.lr is not None
     values = [
         schedule(torch.tensor(u, dtype=torch.float64)).tolist()
@@ -167,7 +167,8 @@ def untuned_method(task: TaskBatch, problem: Problem) -> Method:
     assert isinstance(task, OutlinedBatch)
     with torch.no_grad():
         drawn, target = task.outlines(task.start())
-    start = tr.untuned_softening(drawn, target, len(drawn) // task.batch_size)
+    backs = getattr(task, "backs", False)
+    start = tr.untuned_softening(drawn, target, len(drawn) // task.batch_size, backs)
     assert start.lr is not None
     renderer = problem.family.renderer(start.edge, start.depth, start.alpha)
     rule = ImageSteps(Adam(betas=tr.ImageSteps.BETAS))

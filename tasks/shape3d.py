@@ -294,6 +294,11 @@ class Shape3DBatch:
             self._cameras["camera"] = tr.PerspectiveCamera(view, FOV)
         return self._cameras["camera"]
 
+    @property
+    def backs(self) -> bool:
+        """Whether the soft renderer draws back faces, too; see `tr.untuned_softening`."""
+        return not self.family.cull_backfaces
+
     def start(self) -> Float[Tensor, "B V 3"]:
         """Initial unknowns; the same tensor at every call."""
         return torch.zeros_like(self.family.template.mesh.vertices).repeat(self.batch_size, 1, 1)

@@ -25,4 +25,5 @@ def measured(task: TaskBatch, params: Tensor) -> Measures:
         )
     with torch.no_grad():
         drawn, target = task.outlines(params)
-    return measures_of(drawn, target, len(drawn) // task.batch_size)
+    backs = getattr(task, "backs", False)
+    return measures_of(drawn, target, len(drawn) // task.batch_size, backs)

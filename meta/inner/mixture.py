@@ -306,7 +306,8 @@ class MixtureBatch:
         def joined(name: str) -> Tensor:
             return torch.cat([getattr(found, name) for found in every])[order]
 
-        return Measures(joined("distance"), joined("pixel"), joined("mismatch"))
+        names = ("distance", "pixel", "mismatch", "backs")
+        return Measures(*(joined(name) for name in names))
 
     def repeat(self, copies: int) -> MixtureBatch:
         """The same instances `copies` times over: instance i of copy j stands at j * B + i."""

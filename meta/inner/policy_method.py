@@ -77,7 +77,8 @@ class PolicyMethod(Method):
 
         def chosen(watch: Watch) -> Setting:
             signals = watch.signals() if policy.has_feedback else None
-            return policy.at(u, watch.first.distance, watch.first.pixel, signals)
+            first = watch.first
+            return policy.at(u, first.distance, first.pixel, signals, first.backs)
 
         setting = chosen(watch)
         renderer = self.family.renderer(

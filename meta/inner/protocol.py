@@ -80,7 +80,11 @@ class MeasuredBatch(TaskBatch, Protocol):
 
 @runtime_checkable
 class OutlinedBatch(MeasuredBatch, Protocol):
-    """A batch whose start can be measured in the picture, too: how far outlines are apart."""
+    """A batch whose start can be measured in the picture, too: how far outlines are apart.
+
+    One whose soft renderer draws the backs of closed surfaces says so by an attribute more, ``backs
+    = True``: see `tr.untuned_softening`.
+    """
 
     def outlines(
         self, params: Float[Tensor, "B ..."]

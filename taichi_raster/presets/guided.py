@@ -42,6 +42,7 @@ class GuidedSoftening(Softening):
         drawn, target: (R, H, W) coverage in [0, 1], as sharp as there is, of the start and of what
             it is fitted to.
         views: rows that show one scene, next to each other; there are B = R / views scenes.
+        backs: True if the renderer draws the backs of closed surfaces; see `untuned_softening`.
 
     Raises:
         TypeError, ValueError: naming the argument; see `outline_distance`. Later, a render or a
@@ -54,9 +55,11 @@ class GuidedSoftening(Softening):
         drawn: Float[Tensor, "R H W"],
         target: Float[Tensor, "R H W"],
         views: int = 1,
+        backs: bool = False,
     ) -> None:
         checks.instance("policy", policy, SofteningPolicy)
-        seen = _Seen(Watch.begin(measures_of(drawn, target, views)))
+        checks.flag("backs", backs)
+        seen = _Seen(Watch.begin(measures_of(drawn, target, views, backs)))
         super().__init__(
             Distribution("gaussian", _Course(policy, "scale", seen)),
             OverDepth(_Course(policy, "gamma", seen)),
@@ -139,6 +142,7 @@ class _Course(Schedule):
                     "call look(drawn) eight times in a run"
                 )
         signals = watch.signals() if self.policy.has_feedback else None
-        chosen = self.policy.at(u, watch.first.distance, watch.first.pixel, signals)
+        first = watch.first
+        chosen = self.policy.at(u, first.distance, first.pixel, signals, first.backs)
         value: Tensor = getattr(chosen, self.part)
         return value

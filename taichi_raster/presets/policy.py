@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from taichi_raster import checks
@@ -31,6 +31,7 @@ SHARPEST = 0.15  # pixels: the last scale
 HELD = 0.85  # of the progress: up to there, a step is as long as the scale
 FALL = 0.1  # the last step, as a share of the last scale
 CONORM = 1.2  # p of the Yager T-conorm: between adding coverages up (1) and the probabilistic one
+TWICE = 2.2  # the same where backs are drawn, and each outline belongs to two faces
 GAMMA = (0.3, 0.045)  # of the order in depth, in units of the depth range
 
 _COURSE = 5  # equal parts of the progress, in each of which the scale falls by a share
@@ -103,6 +104,7 @@ class SofteningPolicy(nn.Module):
         distance: Float[Tensor, " B"],
         pixel: Float[Tensor, " B"],
         signals: Float[Tensor, "B S"] | None = None,
+        backs: Bool[Tensor, " B"] | None = None,
     ) -> Setting:
         """What to do at progress `u`, differentiable in the parameters.
 
@@ -111,6 +113,7 @@ class SofteningPolicy(nn.Module):
             distance: (B,) that outlines have to travel at the start, in NDC.
             pixel: (B,) the size of one, in NDC.
             signals: (B, 4), the `SIGNALS`; without them there is no feedback.
+            backs: (B,) whether the backs of closed surfaces are drawn; none by default.
         """
         u = u.to(distance)
         first, last = self._ends(distance, pixel)
@@ -120,7 +123,9 @@ class SofteningPolicy(nn.Module):
         ratio = _between(self.steps + _like(_step_ratios(), self.steps), _STEPS, u)
         ratio = ratio.to(first) + self.start[..., 4].to(first) * (first - math.log(_TYPICAL))
         gamma = _between(self.order + _like(_gammas(), self.order), _ORDER, u).to(first)
-        p = _between(self.join + math.log(CONORM), _ENDS, u).to(first)
+        p = _between(self.join, _ENDS, u).to(first) + math.log(CONORM)
+        if backs is not None:
+            p = p + math.log(TWICE / CONORM) * backs.to(first)
         if self.has_feedback and signals is not None:
             half = pixel / 2
             softness = torch.log(scale.exp() + half)

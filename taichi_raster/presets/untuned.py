@@ -20,9 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from taichi_raster import checks
 from taichi_raster.depth.over import OverDepth
 from taichi_raster.fitting.start import scene_distance
-from taichi_raster.presets.policy import CONORM, FALL, GAMMA, HELD, REACH, SHARPEST, WIDEST
+from taichi_raster.presets.policy import CONORM, FALL, GAMMA, HELD, REACH, SHARPEST, TWICE, WIDEST
 from taichi_raster.presets.softening import Softening
 from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.edge import Distribution
@@ -30,7 +31,10 @@ from taichi_raster.softness.schedule import Geometric, Schedule
 
 
 def untuned_softening(
-    drawn: Float[Tensor, "R H W"], target: Float[Tensor, "R H W"], views: int = 1
+    drawn: Float[Tensor, "R H W"],
+    target: Float[Tensor, "R H W"],
+    views: int = 1,
+    backs: bool = False,
 ) -> Softening:
     """A softening for a problem that is known by its picture alone.
 
@@ -41,6 +45,9 @@ def untuned_softening(
         drawn, target: (R, H, W) coverage in [0, 1], as sharp as there is, of the start and of what
             it is fitted to; H and W are those of the pictures that are going to be rendered.
         views: rows that show one scene, next to each other.
+        backs: True if the renderer draws the backs of closed surfaces, which it does unless it has
+            `cull_backfaces=True`. Each outline then belongs to two faces, a front and a back, and
+            coverages must add up less: p is 2.2 instead of 1.2.
 
     Returns:
         A softening whose schedules have one value for each scene, (R / views,).
@@ -60,7 +67,7 @@ def untuned_softening(
     return Softening(
         Distribution("gaussian", scale),
         OverDepth(Geometric(*GAMMA)),
-        TConorm("yager", CONORM),
+        TConorm("yager", TWICE if checks.flag("backs", backs) else CONORM),
         _ScaleSteps(scale),
     )
 

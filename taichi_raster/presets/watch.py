@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from taichi_raster.fitting.start import scene_distance
@@ -22,15 +22,20 @@ class Measures:
         distance: from the drawn outline to the target's, in NDC; see `outline_distance`.
         pixel: the size of one, in NDC.
         mismatch: difference of the two coverages, in sum, over the sum of the target's.
+        backs: whether the backs of closed surfaces are drawn.
     """
 
     distance: Float[Tensor, " B"]
     pixel: Float[Tensor, " B"]
     mismatch: Float[Tensor, " B"]
+    backs: Bool[Tensor, " B"]
 
 
 def measures_of(
-    drawn: Float[Tensor, "R H W"], target: Float[Tensor, "R H W"], views: int = 1
+    drawn: Float[Tensor, "R H W"],
+    target: Float[Tensor, "R H W"],
+    views: int = 1,
+    backs: bool = False,
 ) -> Measures:
     """What two masks show of each scene, (R / views,); arguments as `untuned_softening`."""
     drawn, target = drawn.detach(), target.detach()
@@ -39,7 +44,8 @@ def measures_of(
         x.double().reshape(len(distance), -1).sum(dim=1) for x in ((drawn - target).abs(), target)
     )
     pixel = torch.full_like(distance, 2 / min(drawn.shape[1:]))
-    return Measures(distance, pixel, off / covered.clamp(min=1.0))
+    drawn_backs = torch.full_like(distance, backs, dtype=torch.bool)
+    return Measures(distance, pixel, off / covered.clamp(min=1.0), drawn_backs)
 
 
 @dataclass(frozen=True)

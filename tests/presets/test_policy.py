@@ -36,9 +36,10 @@ def all_of(softening: tr.Softening, u: float) -> list[Tensor]:
     return [schedule(number(u)).expand(4).detach() for schedule in (*parts, softening.lr)]
 
 
-def test_all_zeros_are_the_softening_found_by_hand() -> None:
-    ours = tr.GuidedSoftening(tr.SofteningPolicy(), *masks())
-    theirs = tr.untuned_softening(*masks())
+@pytest.mark.parametrize("backs", [False, True])
+def test_all_zeros_are_the_softening_found_by_hand(backs: bool) -> None:
+    ours = tr.GuidedSoftening(tr.SofteningPolicy(), *masks(), backs=backs)
+    theirs = tr.untuned_softening(*masks(), backs=backs)
     assert ours.edge.describe() == theirs.edge.describe()
     assert ours.depth.describe().split(",")[0] == theirs.depth.describe().split(",")[0]
     assert ours.alpha.name == theirs.alpha.name

@@ -77,8 +77,25 @@ def test_it_places_spheres_in_whatever_unit_they_are(unit: float) -> None:
     assert bool((off < 0.25 / 16).all())  # a quarter of a pixel
 
 
+def test_an_outline_that_belongs_to_two_faces_is_not_drawn_twice_as_wide() -> None:
+    sphere = tr.icosphere(2, 0.5, torch.float64)
+    camera = tr.PerspectiveCamera(tr.look_at((0.0, 0.0, 3.0)), 40.0)
+    corners = tr.gather_faces(camera.project(sphere.vertices[None]), sphere.faces)
+    true = float(tr.SharpRasterizer(64)(corners, None)[..., -1].sum())
+
+    def excess(backs: bool, cull: bool) -> float:
+        start = tr.untuned_softening(square(8), square(20), backs=backs)
+        soft = start.renderer(64, cull_backfaces=cull)
+        return float(soft.silhouette(corners, progress=0.5).sum()) / true - 1
+
+    assert excess(True, cull=False) < 0.75 * excess(False, cull=False)
+    assert 0 < excess(True, cull=False)
+
+
 def test_bad_masks_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"^target: must have the shape of drawn"):
         tr.untuned_softening(square(8), square(8, 32))
     with pytest.raises(ValueError, match=r"^views: "):
         tr.untuned_softening(square(8), square(8), views=2)
+    with pytest.raises(TypeError, match=r"^backs: "):
+        tr.untuned_softening(square(8), square(8), backs=1)  # type: ignore[arg-type]

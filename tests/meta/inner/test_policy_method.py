@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from meta import Adam, ImageSteps, Method, evaluate, softening_method, unroll
+from meta.inner.measures import measured
 from taichi_raster.presets.watch import Measures, Watch
-from tasks import Shape2D
+from tasks import Shape2D, Shape3D
 from toy_tasks import ToyFamily
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
 FAMILY = Shape2D(1, image_size=12)
+DISTANCE = torch.tensor([0.1, 0.2], dtype=torch.float64)
 
 
 def by_hand(steps: int) -> Method:
@@ -80,9 +82,24 @@ def test_the_outer_gradient_is_that_of_finite_differences() -> None:
         assert float(grad[k]) == pytest.approx(float((up - down) / (2 * small)), rel=2e-3, abs=1e-6)
 
 
+def measures(*values: float) -> Measures:
+    """Of one scene: distance, pixel and mismatch."""
+    found = (torch.tensor([x], dtype=torch.float64) for x in values)
+    return Measures(*found, torch.tensor([False]))
+
+
+def test_where_backs_are_drawn_coverages_add_up_less() -> None:
+    both = Shape3D(views=2, subdivisions=1, image_size=12), Shape3D(cull_backfaces=True)
+    for family, p in zip(both, (2.2, 1.2), strict=True):
+        task = family.sample(2, "tune", 0)
+        found = measured(task, task.start()).backs
+        assert found.tolist() == [p == 2.2] * 2
+        setting = tr.SofteningPolicy().at(torch.tensor(0.3), DISTANCE, DISTANCE, backs=found)
+        torch.testing.assert_close(setting.p, torch.full_like(DISTANCE, p), rtol=1e-6, atol=0)
+
+
 def test_signals_are_what_was_seen() -> None:
-    first = Measures(*(torch.tensor([x], dtype=torch.float64) for x in (0.3, 0.1, 0.5)))
-    now = Measures(*(torch.tensor([x], dtype=torch.float64) for x in (0.05, 0.1, 0.05)))
+    first, now = measures(0.3, 0.1, 0.5), measures(0.05, 0.1, 0.05)
     watch = Watch.begin(first)
     torch.testing.assert_close(
         watch.signals(), torch.tensor([[math.log(0.35), 0.0, 0.0, 0.0]], dtype=torch.float64)
@@ -104,7 +121,7 @@ def test_signals_are_what_was_seen() -> None:
 
 
 def test_corners_that_are_not_drawn_do_not_count_as_motion() -> None:
-    first = Measures(*(torch.ones(1, dtype=torch.float64) for _ in range(3)))
+    first = measures(1.0, 1.0, 1.0)
     watch = Watch.begin(first)
     corners = torch.zeros(1, 2, 3, dtype=torch.float64)
     for k in range(3):
