@@ -84,8 +84,8 @@ def test_the_outer_gradient_is_that_of_finite_differences() -> None:
 
 def measures(*values: float) -> Measures:
     """Of one scene: distance, pixel and mismatch."""
-    found = (torch.tensor([x], dtype=torch.float64) for x in values)
-    return Measures(*found, torch.tensor([False]))
+    distance, pixel, mismatch = (torch.tensor([x], dtype=torch.float64) for x in values)
+    return Measures(distance, pixel, mismatch, torch.tensor([False]))
 
 
 def test_where_backs_are_drawn_coverages_add_up_less() -> None:
