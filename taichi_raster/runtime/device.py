@@ -9,6 +9,7 @@ other arguments, and detects a ``ti.init`` by anybody else.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,10 +195,15 @@ def _refuse_change(current: Runtime, arch: str, precision: str, deterministic: b
 def _supported(arch: str) -> bool:
     if arch == "cpu":
         return True
+    ti.set_logging_level(
+        "error"
+    )  # else Taichi warns where there is no driver, as if it were needed
     try:
         known = bool(ti.lang.misc.is_arch_supported(_ARCHES[arch]))
     except Exception:  # noqa: BLE001 - a driver that fails while it is probed is not supported
         return False
+    finally:
+        ti.set_logging_level(os.environ.get("TI_LOG_LEVEL", "info"))
     if known and arch == "cuda" and cuda_driver.gpu_count() == 0:  # Taichi asks for a driver alone
         logger.info("CUDA's driver is there, but finds no GPU")
         return False

@@ -131,8 +131,8 @@ def _note_losses(suffix: str, mesh: Mesh, notes: Notes) -> None:
     if mesh.texture is not None and mesh.uv is None:
         notes.add("the texture, which has no texture coordinates")
     elif mesh.texture is not None and suffix in (".obj", ".ply", ".glb"):
-        if not images.is_whole(mesh.texture):
-            notes.add("the digits of the texture beyond 8 bits a channel")
+        if not images.is_shown(mesh.texture):
+            notes.add("values of the texture beyond [0, 1]")
         if mesh.wrap != "repeat" and suffix == ".ply":
             notes.add(f"that the texture's wrap is {mesh.wrap!r}")
     numbered = mesh.colours is None and (mesh.uv is None or suffix == ".obj")

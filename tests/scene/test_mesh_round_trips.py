@@ -231,3 +231,18 @@ def test_a_ply_is_as_precise_as_its_mesh(tmp_path: Path) -> None:
         tr.save_mesh(tmp_path / "m.ply", mesh)
         assert word in (tmp_path / "m.ply").read_bytes()
         assert torch.equal(tr.load_mesh(tmp_path / "m.ply", dtype).vertices, mesh.vertices)
+
+
+def test_a_fitted_texture_is_saved_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its values are rounded to 8 bits, as those of any picture; beyond [0, 1] they are lost."""
+    mesh = tr.torus(sides=4, sectors=5)
+    values = torch.rand(6, 7, 3, generator=torch.Generator().manual_seed(0))
+    with caplog.at_level(logging.WARNING):
+        tr.save_mesh(tmp_path / "a.glb", replace(mesh, texture=values))
+        assert not caplog.records
+        kept = tr.load_mesh(tmp_path / "a.glb").texture
+        assert kept is not None and float((kept[..., :3] - values).abs().max()) < 0.51 / 255
+        tr.save_mesh(tmp_path / "b.glb", replace(mesh, texture=2 * values))
+    assert "b.glb: the file does not hold: values of the texture beyond [0, 1]" in caplog.text

@@ -104,6 +104,12 @@ def _in_any_capitals(folder: Path, name: str) -> Path | None:
     return None
 
 
+def is_shown(values: Tensor) -> bool:
+    """Whether 8 bits a channel hold `values` but for rounding: they lie in [0, 1]."""
+    known = values.detach()
+    return bool(((known > -0.5 / 255) & (known < 255.5 / 255)).all())
+
+
 def is_whole(values: Tensor) -> bool:
     """Whether 8 bits a channel hold `values` in [0, 1], up to the rounding of their own type."""
     scaled = values.detach().double() * 255
