@@ -27,7 +27,7 @@ from meta.study.plan import LEARNED, Problem, Study, Training, soft_renderer
 from meta.study.report import draw_softnesses, parameter_table, score_card
 from meta.study.study import StudyRun
 
-_PAGE = "help(meta.StudyFamily) and docs/writing_a_task.md say what a task needs"
+_PAGE = "docs/writing_a_task.md and help(meta.StudyFamily) say what a task needs"
 _FAMILY = ("sample", "renderer", "failure_threshold", "error_floor", "error_name")
 _BATCH = ("batch_size", "start", "loss", "true_error", "image_error", "metrics", "repeat", "select")
 

@@ -23,7 +23,7 @@ class Learn:
     """
 
     task: Positional[Path]
-    """The file. help(meta.StudyFamily) and docs/writing_a_task.md say what is in it."""
+    """The file; docs/writing_a_task.md and help(meta.StudyFamily) say what is in it."""
     out: Path
     """Folder of the results."""
     family: str | None = None
