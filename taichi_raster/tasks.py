@@ -1,11 +1,11 @@
-"""The package `tasks`, under a name that no `tasks.py` of yours hides (see companions.py)."""
+"""The package `tasks`, under a name that no `tasks.py` of yours hides (see sibling_packages.py)."""
 
 import sys
 from typing import TYPE_CHECKING
 
-from taichi_raster.companions import companion
+from taichi_raster.sibling_packages import sibling
 
 if TYPE_CHECKING:
     from tasks import *  # noqa: F403
 
-sys.modules[__name__] = companion("tasks")
+sys.modules[__name__] = sibling("tasks")

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
 ORDER = {
     "taichi_raster": (
-        "companions",
+        "sibling_packages",
         "runtime",
         "checks",
         "maths",

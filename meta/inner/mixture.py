@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from meta.inner.measures import measured
+from meta.inner.picture_measures import measured
 from meta.inner.protocol import Progress, Stream, StudyFamily
 from taichi_raster.presets.watch import Measures
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import taichi_raster as tr
-from meta.inner.measures import measured
 from meta.inner.method import Method
+from meta.inner.picture_measures import measured
 from meta.inner.protocol import MeasuredBatch, Progress, TaskBatch
 from meta.inner.updates import Adam, ImageSteps, UpdateRule, rule_for
 from taichi_raster.presets.policy import Setting, SofteningPolicy

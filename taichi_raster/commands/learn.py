@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 from tyro.conf import Positional
 
-from taichi_raster.companions import companion
 from taichi_raster.runtime.device import init
+from taichi_raster.sibling_packages import sibling
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Learn:
                 raise ValueError(f"--{name}: must be at least 1")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError("--minutes: must be positive")
-        companion("meta")  # `meta` stands above this package, which must not import it by itself
+        sibling("meta")  # `meta` stands above this package, which must not import it by itself
         learning = importlib.import_module("taichi_raster.meta.commands.learn")
         torch.set_num_threads(1)
         effort = learning.Effort(

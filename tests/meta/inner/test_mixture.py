@@ -18,8 +18,8 @@ from meta import (
     softening_method,
     unroll,
 )
-from meta.inner.measures import measured
 from meta.inner.mixture import MixtureBatch
+from meta.inner.picture_measures import measured
 from meta.inner.protocol import MeasuredBatch, TaskBatch
 from meta.outer.estimator import Estimator, Shard
 from tasks import Occlusion, Pose, Shape2D, Shape3D

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import taichi_raster as tr
 from meta import Adam, ImageSteps, Method, evaluate, softening_method, unroll
-from meta.inner.measures import measured
+from meta.inner.picture_measures import measured
 from taichi_raster.presets.watch import Measures, Watch
 from tasks import Shape2D, Shape3D
 from toy_tasks import ToyFamily

@@ -18,13 +18,13 @@ from pathlib import Path
 from types import ModuleType
 
 _HOME = Path(__file__).resolve().parent.parent
-_COMPANIONS = ("meta", "tasks")
+_SIBLINGS = ("meta", "tasks")
 # Modules of packages that something hides, by their names. One package may use the other, and each
 # module is to exist once, so that they are kept for the next time.
 _hidden_modules: dict[str, ModuleType] = {}
 
 
-def companion(name: str) -> ModuleType:
+def sibling(name: str) -> ModuleType:
     """The package `name` beside this one; its modules are known as ``taichi_raster.name...`` too.
 
     Raises:
@@ -32,7 +32,7 @@ def companion(name: str) -> ModuleType:
     """
     if not (_HOME / name / "__init__.py").is_file():
         raise ImportError(f"{name}: no such package beside taichi_raster in {_HOME}", name=name)
-    hidden = [each for each in _COMPANIONS if not _comes_first(each)]
+    hidden = [each for each in _SIBLINGS if not _comes_first(each)]
     with _put_aside(hidden):
         package, modules = _load(name)
         _hidden_modules.update(_below(hidden))
