@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,8 +14,12 @@ from taichi_raster.runtime.precision import product
 from taichi_raster.scene.pose import Pose
 
 _CELLS = 32
-_BETTER = 4
-"""So many times as much must be left where a mistake is corrected."""
+
+_MORE = 0.1
+"""By how much of a mask more must be filled where a mistake is corrected."""
+
+_FILLED = 0.9
+"""So much of a mask is filled by a hull of photos that agree, at least."""
 
 _FEW = 1 / 3
 """At most this share of the photos are named as those that contradict the others."""
@@ -23,20 +27,17 @@ _FEW = 1 / 3
 
 def why_empty(seen: Sequence[Silhouette]) -> str:
     """A sentence for an error: the change that would make a hull, or the photos that prevent it."""
-    outside = _outside(seen)
-    enough = _BETTER * max(1, _left(outside))
-    volumes = {
-        what: _left(_outside([change(each) for each in seen])) for what, change in _MISTAKES.items()
-    }
-    best = max(volumes, key=lambda what: volumes[what])
-    if volumes[best] >= enough:
+    cones = _Cones.of(seen)
+    filled = {what: _Cones.of(change(seen)).filled() for what, change in _MISTAKES.items()}
+    best = max(filled, key=lambda what: filled[what])
+    if filled[best] >= max(_FILLED, cones.filled() + _MORE):
         return best
-    against = _contradicting(outside, enough)
+    against = _contradicting(cones)
     if not against:
         return "no cause was found; look at the poses and the masks"
     names = ", ".join(seen[i].name for i in against)
     turned = [_upside_down(each) if i in against else each for i, each in enumerate(seen)]
-    if _left(_outside(turned)) >= enough:
+    if _Cones.of(turned).filled() >= _FILLED:
         return f"the masks of these photos seem to be upside down: {names}"
     return (
         f"these photos contradict all others, by their masks or their poses: {names}; fix them, "
@@ -44,24 +45,52 @@ def why_empty(seen: Sequence[Silhouette]) -> str:
     )
 
 
-def _left(outside: Tensor) -> int:
-    """How many points lie in all cones."""
-    return int((~outside.any(0)).sum())
+@dataclass(frozen=True)
+class _Cones:
+    """A grid about the object, (P, 3), and which points lie outside of which masks' cones."""
+
+    seen: Sequence[Silhouette]
+    grid: Tensor
+    outside: Tensor  # (photos, P)
+
+    @staticmethod
+    def of(seen: Sequence[Silhouette]) -> _Cones:
+        """Of all photos."""
+        grid, half = _grid(seen)
+        outside = torch.stack([each.inside(grid) < -half / _CELLS for each in seen])
+        return _Cones(seen, grid, outside)
+
+    def filled(self, left_out: Sequence[int] = ()) -> float:
+        """How much of their masks the points in all cones fill, as the median of the photos."""
+        kept = [i for i in range(len(self.seen)) if i not in left_out]
+        points = self.grid[~self.outside[kept].any(0)]
+        if len(points) == 0:
+            return 0.0
+        return float(np.median([self.seen[i].spanned(points) for i in kept]))
 
 
-def _contradicting(outside: Tensor, enough: int) -> list[int]:
-    """The fewest photos without which enough is left, one after another; none if they are many."""
+def _contradicting(cones: _Cones) -> list[int]:
+    """The fewest photos without which the others agree, one by one; none if they are many."""
     found: list[int] = []
-    kept = outside.clone()
-    while len(found) < _FEW * len(outside):
-        counts = kept.sum(0)
-        alone = (kept & (counts == max(1, int(counts[counts > 0].min())))).sum(1)
-        i = int(alone.argmax())
-        found.append(i)
-        kept[i] = False
-        if _left(kept) >= enough:
+    count = len(cones.seen)
+    while len(found) < _FEW * count:
+        rest = [i for i in range(count) if i not in found]
+        filled = [cones.filled([*found, i]) for i in rest]
+        if max(filled) <= 0:  # nothing is left yet: leave out what alone excludes most
+            found.append(_most_alone(cones.outside, rest))
+            continue
+        found.append(rest[int(np.argmax(filled))])
+        if max(filled) >= _FILLED:
             return sorted(found)
     return []
+
+
+def _most_alone(outside: Tensor, rest: Sequence[int]) -> int:
+    """The photo that alone, or with the fewest others, keeps most points out."""
+    kept = outside[list(rest)]
+    counts = kept.sum(0)
+    alone = (kept & (counts == max(1, int(counts[counts > 0].min())))).sum(1)
+    return rest[int(alone.argmax())]
 
 
 def _upside_down(seen: Silhouette) -> Silhouette:
@@ -73,14 +102,29 @@ def _upside_down(seen: Silhouette) -> Silhouette:
     return replace(seen, distance=seen.distance.flip(0), low=low, high=high)
 
 
-def _posed(change: Callable[[Pose], Tensor]) -> Callable[[Silhouette], Silhouette]:
-    """The same silhouette from another view matrix."""
+Change = Callable[[Sequence[Silhouette]], Sequence[Silhouette]]
+
+
+def _each(change: Callable[[Silhouette], Silhouette]) -> Change:
+    return lambda seen: [change(each) for each in seen]
+
+
+def _posed(change: Callable[[Pose], Tensor]) -> Change:
+    """The same silhouettes from other view matrices."""
 
     def changed(seen: Silhouette) -> Silhouette:
         view = change(Pose.from_view(seen.camera.view))
         return replace(seen, camera=replace(seen.camera, view=view))
 
-    return changed
+    return _each(changed)
+
+
+def _reversed(seen: Sequence[Silhouette]) -> Sequence[Silhouette]:
+    """The same silhouettes with the poses in the opposite order."""
+    return [
+        replace(each, camera=replace(each.camera, view=other.camera.view))
+        for each, other in zip(seen, seen[::-1], strict=True)
+    ]
 
 
 def _inverse(pose: Pose) -> Pose:
@@ -89,8 +133,9 @@ def _inverse(pose: Pose) -> Pose:
 
 
 # Others come to the same but for a turn of the world.
-_MISTAKES: dict[str, Callable[[Silhouette], Silhouette]] = {
-    "the masks seem to be upside down": _upside_down,
+_MISTAKES: dict[str, Change] = {
+    "the masks seem to be upside down": _each(_upside_down),
+    "the photos and the poses seem to be in opposite orders": _reversed,
     "the poses seem to have the camera's y and z turned round: they are of OpenGL's cameras (y up, "
     "z back) where OpenCV's (y down, z forward) are asked for, or the other way": _posed(
         lambda pose: Pose.from_opengl(pose.opencv).view
@@ -103,8 +148,8 @@ _MISTAKES: dict[str, Callable[[Silhouette], Silhouette]] = {
 }
 
 
-def _outside(seen: Sequence[Silhouette]) -> Tensor:
-    """(photos, P): which points of a grid about the object lie outside of which masks' cones."""
+def _grid(seen: Sequence[Silhouette]) -> tuple[Tensor, float]:
+    """Points (P, 3) of a cube about the object, and half of its side."""
     eyes = torch.cat([each.camera.eye for each in seen]).double()
     rays = torch.stack([torch.tensor(each.low + each.high).double() / 2 for each in seen])
     turn = torch.cat([each.camera.view[:, :3, :3] for each in seen]).double()
@@ -118,4 +163,4 @@ def _outside(seen: Sequence[Silhouette]) -> Tensor:
     half = float((1.2 * sizes * depths).median())
     line = torch.linspace(-half, half, _CELLS, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3) + centre
-    return torch.stack([each.inside(grid) < -half / _CELLS for each in seen])
+    return grid, half

@@ -70,7 +70,7 @@ def visual_hull(
     side = float((high - low).max()) / cells
     field = _field(seen, low, high, side)
     some = torch.tensor(low + np.argwhere(field > 0) * side)
-    if len(some) == 0 or float(np.median([_coverage(s, some) for s in seen])) < _COVERAGE:
+    if len(some) == 0 or float(np.median([each.spanned(some) for each in seen])) < _COVERAGE:
         raise _empty(seen)
     field = _main_parts(field)
     padded = np.pad(field, 1, constant_values=-side)  # so that the mesh is closed
@@ -125,14 +125,6 @@ def _empty(seen: Sequence[Silhouette]) -> ValueError:
     return ValueError(
         f"capture: the masks of its photos have next to nothing in common: {why_empty(seen)}"
     )
-
-
-def _coverage(seen: Silhouette, points: Tensor) -> float:
-    """How much of a mask's box the points' box spans, along its diagonal."""
-    camera = seen.camera.to_camera(points[None])[0]
-    plane = camera[:, :2] / camera[:, 2:]
-    spans = (plane.amax(0) - plane.amin(0)).norm()
-    return float(spans / np.linalg.norm(seen.high - seen.low))
 
 
 def _occupied(

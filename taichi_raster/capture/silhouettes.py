@@ -66,6 +66,13 @@ class Silhouette:
         focal = torch.as_tensor(self.camera.focal).to(points).reshape(-1, 2).mean()
         return torch.where(z > 0, found * z / focal, -torch.inf)
 
+    def spanned(self, points: Tensor) -> float:
+        """How much of the mask's box the box of points (P, 3) spans, along its diagonal."""
+        camera = self.camera.to_camera(points[None])[0]
+        plane = camera[:, :2] / camera[:, 2:]
+        spans = (plane.amax(0) - plane.amin(0)).norm()
+        return float(spans / np.linalg.norm(self.high - self.low))
+
 
 def silhouettes_of(capture: Capture, cells: int, slack: float) -> list[Silhouette]:
     """Those of all photos, in as many pixels as a grid of `cells` along the object asks for.

@@ -161,6 +161,12 @@ def elsewhere(pose: tr.Pose) -> tr.Pose:
     return tr.Pose(pose.rotation, pose.translation + torch.tensor([2.0, 0.0, 0.0]))
 
 
+def opposite(capture: tr.Capture) -> tr.Capture:
+    photos = capture.photos[4:]  # all of the spiral would come to a turn of the world
+    turned = zip(photos, photos[::-1], strict=True)
+    return tr.Capture(tuple(replace(p, camera=other.camera) for p, other in turned))
+
+
 @pytest.mark.parametrize(
     ("made", "cause"),
     [
@@ -174,13 +180,14 @@ def elsewhere(pose: tr.Pose) -> tr.Pose:
             lambda: every(posed(lambda p: inverse(tr.Pose.from_opengl(p.opencv)))),
             "the poses seem to be inverted, and to have the camera's y and z turned",
         ),
+        (lambda: opposite(capture(BALLS, count=16)), "photos and the poses .* in opposite orders"),
         (lambda: every(upside_down, 3), "these photos seem to be upside down: 03"),
         (
             lambda: every(posed(elsewhere), 5),
             "these photos contradict all others, .*: 05; .*without.*5",
         ),
     ],
-    ids=["masks", "axes", "inverted", "both", "one mask", "one pose"],
+    ids=["masks", "axes", "inverted", "both", "order", "one mask", "one pose"],
 )
 def test_an_empty_hull_names_the_likely_cause(made: Callable[[], tr.Capture], cause: str) -> None:
     with pytest.raises(
