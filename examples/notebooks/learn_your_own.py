@@ -5,7 +5,7 @@
 # Here: where is an octagon, seen in one small silhouette? It takes a few minutes on two cores.
 
 # %% tags=["install"]
-# %pip install -q "taichi-raster"
+# %pip install -q "taichi-raster" ipywidgets
 
 # %% tags=["parameters"]
 steps, iterations, batch, judged = 40, 25, 16, 64
@@ -123,7 +123,10 @@ search = {"pairs": 4, "sigma": 0.1, "directions": "per_task"}
 trainer = meta.OuterTrainer(
     method, Family(), meta.OuterLoss("true"), meta.es_gradient, search, settings
 )
-trainer.run()
+result = trainer.run()
+print(
+    f"validation: {result.start_score:.3f} before, {result.best.score:.3f} after; lower is better"
+)
 
 # %% [markdown]
 # ## Was it worth it?
@@ -139,7 +142,7 @@ print("error, learned / start:", pair.ratio.format(digits=3))
 
 # %%
 d = torch.linspace(-0.3, 0.3, 200)
-figure, axes = plt.subplots(1, 2, figsize=(9, 3))
+figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for name, solved in (("start", start), ("learned", method)):
     for progress, line in ((0.0, "-"), (1.0, "--")):
         curve = solved.renderer.edge.value(d, progress).detach()
@@ -149,7 +152,7 @@ axes[0].set_ylabel("coverage")
 axes[0].legend()
 axes[1].boxplot([np.log10(before.errors), np.log10(after.errors)])
 axes[1].set_xticks([1, 2], ["start", "learned"])
-axes[1].set_ylabel("log10 of the distance to the hidden place")
+axes[1].set_ylabel("log10(distance to the truth)")
 plt.show()
 
 # %% [markdown]

@@ -5,7 +5,7 @@
 # A machine without a GPU will do.
 
 # %% tags=["install"]
-# %pip install -q "taichi-raster[photos]"
+# %pip install -q "taichi-raster[photos]" ipywidgets
 
 # %% tags=["parameters"]
 folder = None  # your folder; without one, photos are made below
@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 from IPython.display import HTML, display
 from PIL import Image
-from rich.progress import Progress
 
 import taichi_raster as tr
 
@@ -73,15 +72,15 @@ display(as_image(torch.cat([photo.image(size // 2) for photo in capture.photos[:
 # its silhouettes are the masks.
 
 # %%
-with Progress() as bar:
-    task = bar.add_task("shape", total=steps)
-    shape = tr.fit_mesh(
-        capture,
-        face_count,
-        steps,
-        cells,
-        done=lambda step, total, loss: bar.update(task, completed=step),
-    )
+line = display(HTML(""), display_id=True)
+
+
+def tell(step: int, total: int, loss: float) -> None:
+    """One line, which changes."""
+    line.update(HTML(f"step {step} of {total}, loss {loss:.4f}"))
+
+
+shape = tr.fit_mesh(capture, face_count, steps, cells, done=tell)
 print(f"{len(shape.mesh.faces)} faces; masks and silhouettes agree to {shape.ious.mean():.3f}")
 
 # %% [markdown]
@@ -104,4 +103,5 @@ for photo in capture.photos[:4]:
     views.append(tr.ReportView(photo.name, photo.image(), result))
 tr.write_report("report.html", "A mesh from photos", views, textured)
 page = html.escape(Path("report.html").read_text())
-display(HTML(f'<iframe srcdoc="{page}" width="100%" height="700" frameborder="0"></iframe>'))
+frame = f'<iframe srcdoc="{page}" width="100%" height="700" frameborder="0"></iframe>'
+display(HTML(f"<div>{frame}</div>"))

@@ -5,7 +5,7 @@
 # A machine without a GPU will do.
 
 # %% tags=["install"]
-# %pip install -q "taichi-raster[photos]"
+# %pip install -q "taichi-raster[photos]" ipywidgets
 
 # %% tags=["parameters"]
 size, steps = 96, 80
@@ -86,10 +86,10 @@ for step in tr.Descent(torch.optim.Adam([place], lr=0.03), steps, title="descent
     losses.append(float(loss.detach()))
     path.append(place.detach()[0, :2].clone())
     step.descend(loss)
-print("found", place.detach()[0].tolist(), "; hidden (0.5, -0.3, 0)")
+print("found:", [round(x, 2) for x in place.tolist()[0]], "hidden: [0.5, -0.3, 0.0]")
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(9, 3))
+figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
 axes[0].imshow(target[0].detach(), cmap="gray")
 axes[0].set_title("target")
 axes[1].imshow(exact(drawn(place), None)[0, ..., 0].detach(), cmap="gray")
