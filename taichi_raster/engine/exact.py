@@ -7,9 +7,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from taichi_raster.engine.areas import Scene, Sight, see, see_vjp
+from taichi_raster.engine.areas import see, see_vjp
 from taichi_raster.engine.autograd import Function
 from taichi_raster.engine.engine import on_engine
+from taichi_raster.engine.sight import Scene, Sight
 from taichi_raster.runtime.transforms import one_by_one
 
 

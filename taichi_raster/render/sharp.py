@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from taichi_raster import checks
-from taichi_raster.engine.areas import Scene, Sight
 from taichi_raster.engine.exact import draw
+from taichi_raster.engine.sight import Scene
 from taichi_raster.kernels.areas.layout import View
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
@@ -126,7 +126,8 @@ class SharpRasterizer(nn.Module):
     ) -> Float[Tensor, "B H W C+1"]:
         weights, drawing = draw(vertices, None, self._scene(-1))
         assert drawing.sight is not None
-        pixels, faces = _where(drawing.sight)
+        fragments, pixels, faces = drawing.sight.fragments()
+        weights = weights[fragments]
         batch, count = vertices.shape[:2]
         height, width = self.image_size
         area = weights.sum(-1)
@@ -173,13 +174,3 @@ def _channels(attributes: Tensor | SurfaceTexture | UVTexture | None) -> int | N
     texture = attributes.texels if isinstance(attributes, SurfaceTexture) else attributes.image
     corners = 0 if attributes.corners is None else attributes.corners.shape[3]
     return texture.shape[-1] + corners
-
-
-def _where(sight: Sight) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-    """(pixel, face) of each fragment, both counted through the batch."""
-    many = sight.ends - sight.firsts
-    filled = (many > 0).nonzero()[:, 0]
-    filled = filled[sight.firsts[filled].argsort()]
-    pixels = filled.repeat_interleave(many[filled].long())
-    slots = sight.slots[: len(pixels)].long()
-    return pixels, sight.listed[torch.where(slots < 0, -1 - slots, slots)].long()

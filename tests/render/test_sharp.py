@@ -11,7 +11,8 @@ from torch import Tensor
 import taichi_raster as tr
 import twin
 from scenes import like, random_faces, relative
-from taichi_raster.engine import areas
+from taichi_raster.engine import areas, sight, sight_by_tiles
+from taichi_raster.runtime.lru_cache import LRUCache
 
 SIZE = (9, 12)
 # For Mesa's Vulkan, kernels of each number of channels take a while to compile, and its loops end
@@ -446,12 +447,59 @@ def test_a_face_over_the_whole_picture_is_interpolated_at_centres(
         assert relative(ours, theirs) < (1e-12 if dtype == torch.float64 else 2e-5)
 
 
+# --- memory on a CPU ------------------------------------------------------------------------------
+
+
+def picture_and_gradients(sharp: tr.SharpRasterizer, seed: int, faces: int) -> list[Tensor]:
+    leaves = [x.to(tr.runtime().dtype).requires_grad_() for x in crowd(seed, faces)]
+    image = sharp(*leaves)
+    return [image.detach(), *torch.autograd.grad(image.square().sum(), leaves)]
+
+
+@pytest.mark.runs_on(arch="cpu")
+def test_a_picture_that_did_not_fit_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = picture_and_gradients(tr.SharpRasterizer(SIZE, **OPTIONS), 73, 30)
+    tight: list[Any] = []
+
+    def guess(shape: Any) -> Any:
+        tight.append(shape)
+        return sight_by_tiles.Plan(shape, 1, 1, 1)
+
+    monkeypatch.setattr(sight_by_tiles, "_plans", LRUCache(2))
+    monkeypatch.setattr(sight_by_tiles.Plan, "first", staticmethod(guess))
+    for _ in range(2):
+        found = picture_and_gradients(tr.SharpRasterizer(SIZE, **OPTIONS), 73, 30)
+        assert all(map(torch.equal, found, expected))
+    assert len(tight) == 1  # the second picture is given what was enough for the first
+
+
+@pytest.mark.runs_on(arch="cpu")
+def test_faces_listed_by_one_thread_or_by_several_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sharp = tr.SharpRasterizer((70, 40), **OPTIONS)
+    expected = picture_and_gradients(sharp, 74, 40)
+    monkeypatch.setattr(sight_by_tiles, "FEW", 0)
+    assert all(map(torch.equal, picture_and_gradients(sharp, 74, 40), expected))
+
+
+def test_a_picture_keeps_its_memory_until_its_derivatives_are_taken() -> None:
+    sharp = tr.SharpRasterizer(SIZE, **OPTIONS)
+    expected = picture_and_gradients(sharp, 75, 20)
+    leaves = [x.to(tr.runtime().dtype).requires_grad_() for x in crowd(75, 20)]
+    image = sharp(*leaves)
+    for seed in (76, 77):
+        picture_and_gradients(sharp, seed, 20)
+    found = [image.detach(), *torch.autograd.grad(image.square().sum(), leaves)]
+    assert all(map(torch.equal, found, expected))
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
 def test_more_than_taichi_can_index_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     vertices, attributes = (x.to(tr.runtime().dtype) for x in crowd(71, 5))
-    monkeypatch.setattr(areas, "MOST", 50)
+    monkeypatch.setattr(sight, "MOST", 50)
     with pytest.raises(MemoryError, match=r"more than 2\^31 numbers"):
         tr.SharpRasterizer(SIZE, **OPTIONS)(vertices, attributes)
 
@@ -464,7 +512,7 @@ def test_a_render_within_a_render_is_refused_and_does_no_harm(
     sharp = tr.SharpRasterizer(SIZE, **OPTIONS)
     expected = sharp(vertices, attributes)
     complaints: list[str] = []
-    launch = areas._launch
+    launch = sight.launch
 
     def disturbed(*arguments: Any) -> int:
         if not complaints:
@@ -473,5 +521,6 @@ def test_a_render_within_a_render_is_refused_and_does_no_harm(
                 sharp(vertices[:, :2], attributes[:, :2])
         return launch(*arguments)
 
-    monkeypatch.setattr(areas, "_launch", disturbed)
+    for module in (areas, sight_by_tiles):
+        monkeypatch.setattr(module, "launch", disturbed)
     assert torch.equal(sharp(vertices, attributes), expected) and complaints

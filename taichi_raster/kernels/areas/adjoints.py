@@ -109,7 +109,7 @@ class Adjoints(Hiding):
                 at_b = constant + slope_x * bx + slope_y * by
                 j = label // Label.EACH
                 which = label - Label.EACH * j
-                pair = m.slots[begin + j]
+                pair = m.slots[self.entry(m, begin + j)]
                 pair = ti.select(pair < 0, -1 - pair, pair)
                 mover = m.listed[pair]
                 if which < 3:
@@ -131,7 +131,7 @@ class Adjoints(Hiding):
                             m, mover, pair, ax + x, ay + y, bx + x, by + y, gain * at_a, gain * at_b
                         )
                         if which == Label.EQUAL:
-                            own = m.slots[begin + k]
+                            own = m.slots[self.entry(m, begin + k)]
                             own = ti.select(own < 0, -1 - own, own)
                             self.move_depth(
                                 m,

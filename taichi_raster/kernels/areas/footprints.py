@@ -12,7 +12,6 @@ from typing import Any
 import taichi as ti
 
 from taichi_raster.kernels.areas.layout import FLOATS, INTS, Arrays, Face, Size, View
-from taichi_raster.kernels.memory import SPREAD
 from taichi_raster.maths.tracing import traced
 from taichi_raster.runtime.device import Runtime
 
@@ -49,184 +48,81 @@ class Footprints:
         """A kernel's arrays, to hand to its functions."""
         return Arrays(**arrays)
 
+    @traced
+    def parts(self, ints: Any, floats: Any, size: Any, **arrays: Any) -> Arrays:
+        """The same on a CPU, where most arrays are parts of two."""
+        return Arrays.of_parts(ints, floats, size, **arrays)
+
     # --- faces ------------------------------------------------------------------------------------
 
     @ti.kernel
     def prepare(self, vertices: FLOATS, faces: FLOATS, boxes: INTS, size: INTS, limits: FLOATS):
-        """Each face's record, and the pixels that its bounding box touches."""
+        """Each face's record, and the pixels that its bounding box touches; on a GPU."""
+        m = self.arrays(vertices=vertices, faces=faces, boxes=boxes, size=size, limits=limits)
         for f in range(size[Size.BATCH] * size[Size.FACES]):
-            height, width = size[Size.HEIGHT], size[Size.WIDTH]
-            half = 0.5 * ti.cast(ti.min(height, width), self.real)
-            x = ti.Vector.zero(self.real, 3)
-            y = ti.Vector.zero(self.real, 3)
-            w = ti.Vector.zero(self.real, 3)
-            seen = True
-            for i in ti.static(range(3)):
-                x[i] = vertices[9 * f + 3 * i] * half + 0.5 * ti.cast(width, self.real)
-                y[i] = vertices[9 * f + 3 * i + 1] * half + 0.5 * ti.cast(height, self.real)
-                z = vertices[9 * f + 3 * i + 2]
-                if not z > 0:
-                    seen = False
-                    z = ti.cast(1, self.real)
-                w[i] = -z if ti.static(self.view.orthographic) else 1 / z
-            near, far = limits[0], limits[1]
-            nearest = -near if ti.static(self.view.orthographic) else 1 / near
-            farthest = -far if ti.static(self.view.orthographic) else 1 / far
-            low, high = w.min(), w.max()
-            seen = seen and low <= nearest and (high >= farthest)
-            ex, ey, dx, dy = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
-            area = ex * dy - ey * dx
-            front = area < 0 if ti.static(self.view.clockwise) else area > 0
-            seen = seen and area != 0
-            if ti.static(self.view.cull):
-                seen = seen and front
-            at = Face.SIZE * f
-            for i in ti.static(range(3)):
-                faces[at + Face.X + 2 * i] = x[i]
-                faces[at + Face.X + 2 * i + 1] = y[i]
-                faces[at + Face.W + i] = w[i]
-            inverse = 1 / area if seen else 0 * area
-            faces[at + Face.SLOPE_X] = ((w[1] - w[0]) * dy - (w[2] - w[0]) * ey) * inverse
-            faces[at + Face.SLOPE_Y] = ((w[2] - w[0]) * ex - (w[1] - w[0]) * dx) * inverse
-            bonus = self.tie * ti.max(ti.abs(low), ti.abs(high)) if front else 0 * area
-            faces[at + Face.ORDER] = bonus
-            faces[at + Face.SIGN] = ti.select(seen, ti.select(area > 0, 1, -1), 0)
-            faces[at + Face.CUT] = ti.select(high > nearest or low < farthest, 1, 0)
-            faces[at + Face.W_MIN] = low + bonus
-            faces[at + Face.W_MAX] = high + bonus
-            # Rows count from the top. A box that only touches a pixel's edge does not reach it.
-            h = ti.cast(height, self.real)
-            left = self.whole(ti.floor(x.min()), width)
-            right = self.whole(ti.ceil(x.max()), width)
-            top = self.whole(ti.floor(h - y.max()), height)
-            bottom = self.whole(ti.ceil(h - y.min()), height)
-            if not seen:
-                right, bottom = left, top
-            boxes[4 * f] = left
-            boxes[4 * f + 1] = right
-            boxes[4 * f + 2] = top
-            boxes[4 * f + 3] = bottom
+            self.prepare_face(m, f)
+
+    @ti.func
+    def prepare_face(self, m: ti.template(), f):
+        """Write a face's record, and the pixels that its bounding box touches."""
+        height, width = m.size[Size.HEIGHT], m.size[Size.WIDTH]
+        half = 0.5 * ti.cast(ti.min(height, width), self.real)
+        x = ti.Vector.zero(self.real, 3)
+        y = ti.Vector.zero(self.real, 3)
+        w = ti.Vector.zero(self.real, 3)
+        seen = True
+        for i in ti.static(range(3)):
+            x[i] = m.vertices[9 * f + 3 * i] * half + 0.5 * ti.cast(width, self.real)
+            y[i] = m.vertices[9 * f + 3 * i + 1] * half + 0.5 * ti.cast(height, self.real)
+            z = m.vertices[9 * f + 3 * i + 2]
+            if not z > 0:
+                seen = False
+                z = ti.cast(1, self.real)
+            w[i] = -z if ti.static(self.view.orthographic) else 1 / z
+        near, far = m.limits[0], m.limits[1]
+        nearest = -near if ti.static(self.view.orthographic) else 1 / near
+        farthest = -far if ti.static(self.view.orthographic) else 1 / far
+        low, high = w.min(), w.max()
+        seen = seen and low <= nearest and (high >= farthest)
+        ex, ey, dx, dy = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
+        area = ex * dy - ey * dx
+        front = area < 0 if ti.static(self.view.clockwise) else area > 0
+        seen = seen and area != 0
+        if ti.static(self.view.cull):
+            seen = seen and front
+        at = Face.SIZE * f
+        for i in ti.static(range(3)):
+            m.faces[at + Face.X + 2 * i] = x[i]
+            m.faces[at + Face.X + 2 * i + 1] = y[i]
+            m.faces[at + Face.W + i] = w[i]
+        inverse = 1 / area if seen else 0 * area
+        m.faces[at + Face.SLOPE_X] = ((w[1] - w[0]) * dy - (w[2] - w[0]) * ey) * inverse
+        m.faces[at + Face.SLOPE_Y] = ((w[2] - w[0]) * ex - (w[1] - w[0]) * dx) * inverse
+        bonus = self.tie * ti.max(ti.abs(low), ti.abs(high)) if front else 0 * area
+        m.faces[at + Face.ORDER] = bonus
+        m.faces[at + Face.SIGN] = ti.select(seen, ti.select(area > 0, 1, -1), 0)
+        m.faces[at + Face.CUT] = ti.select(high > nearest or low < farthest, 1, 0)
+        m.faces[at + Face.W_MIN] = low + bonus
+        m.faces[at + Face.W_MAX] = high + bonus
+        # Rows count from the top. A box that only touches a pixel's edge does not reach it.
+        h = ti.cast(height, self.real)
+        left = self.whole(ti.floor(x.min()), width)
+        right = self.whole(ti.ceil(x.max()), width)
+        top = self.whole(ti.floor(h - y.max()), height)
+        bottom = self.whole(ti.ceil(h - y.min()), height)
+        if not seen:
+            right, bottom = left, top
+        m.boxes[4 * f] = left
+        m.boxes[4 * f + 1] = right
+        m.boxes[4 * f + 2] = top
+        m.boxes[4 * f + 3] = bottom
 
     @ti.func
     def whole(self, value, most):
         """`value` as an integer in [0, most]."""
         return ti.cast(ti.min(ti.max(value, 0), ti.cast(most, self.real)), ti.i32)
 
-    # --- tiles ------------------------------------------------------------------------------------
-
-    @ti.kernel
-    def list_tiles(
-        self, boxes: INTS, begins: INTS, listed: INTS, size: INTS, bands: ti.i32, room: ti.i32
-    ) -> ti.i32:
-        """List each tile's faces, in their order, if `room` holds them; on a CPU.
-
-        `bands` are the parts of an image that threads take. Returns how many entries there are, or
-        -1 where that does not fit in 31 bits.
-        """
-        m = self.arrays(boxes=boxes, begins=begins, listed=listed, size=size)
-        tiles = size[Size.BATCH] * size[Size.TILES]
-        for band in range(size[Size.BATCH] * bands * SPREAD):
-            if band & (SPREAD - 1) == 0:
-                self.list_band(m, band // SPREAD, bands, False)
-        total = ti.cast(0, ti.i64)
-        ti.loop_config(serialize=True)
-        for tile in range(tiles):
-            count = begins[tile + 2]
-            begins[tile + 1] = ti.cast(total, ti.i32)
-            total += count
-        begins[0] = 0
-        fits = ti.select(total <= room, size[Size.BATCH] * bands * SPREAD, 0)
-        for band in range(fits):
-            if band & (SPREAD - 1) == 0:
-                self.list_band(m, band // SPREAD, bands, True)
-        return ti.select(total < ti.cast(2**31 - 1, ti.i64), ti.cast(total, ti.i32), -1)
-
-    @ti.func
-    def list_band(self, m: ti.template(), band, bands, fills: ti.template()):
-        """Count the faces of a band's tiles two places on, or list them, which moves the count."""
-        b = band // bands
-        across, side = m.size[Size.TILES_X], m.size[Size.TILE]
-        down = m.size[Size.TILES] // across
-        first = down * (band - b * bands) // bands
-        last = down * (band - b * bands + 1) // bands
-        base = b * m.size[Size.TILES] + (1 if ti.static(fills) else 2)
-        if ti.static(not fills):
-            for tile in range(first * across, last * across):
-                m.begins[base + tile] = 0
-        for f in range(b * m.size[Size.FACES], (b + 1) * m.size[Size.FACES]):
-            left, right, top, bottom = (
-                m.boxes[4 * f],
-                m.boxes[4 * f + 1],
-                m.boxes[4 * f + 2],
-                m.boxes[4 * f + 3],
-            )
-            if left < right and top < bottom:
-                for row in range(
-                    ti.max(top // side, first), ti.min((bottom - 1) // side + 1, last)
-                ):
-                    for column in range(left // side, (right - 1) // side + 1):
-                        tile = base + row * across + column
-                        at = m.begins[tile]
-                        if ti.static(fills):
-                            m.listed[at] = f
-                        m.begins[tile] = at + 1
-
     # --- pixels -----------------------------------------------------------------------------------
-
-    @ti.kernel
-    def count_tiles(
-        self,
-        faces: FLOATS,
-        boxes: INTS,
-        begins: INTS,
-        listed: INTS,
-        covered: FLOATS,
-        owners: INTS,
-        counts: INTS,
-        starts: INTS,
-        size: INTS,
-    ) -> ti.i32:
-        """Count each pixel's fragments, and say where each tile's start; on a CPU.
-
-        `starts` has two numbers a tile, and one more: in the end it has the starts, the number of
-        all, and later the most in a pixel of each tile. Returns the most of a pixel, or -1 where
-        the number of all does not fit in 31 bits.
-
-        A pixel that sees one face alone, all over, has an owner instead: the pair of that face and
-        the tile. Other pixels have owner -1. Pixels of tiles without faces are not written.
-        """
-        m = self.arrays(
-            faces=faces,
-            boxes=boxes,
-            begins=begins,
-            listed=listed,
-            covered=covered,
-            owners=owners,
-            counts=counts,
-            size=size,
-        )
-        tiles = size[Size.BATCH] * size[Size.TILES]
-        for slot in range(size[Size.WORKERS] * SPREAD):
-            if slot & (SPREAD - 1) == 0:
-                worker = slot // SPREAD
-                for tile in range(self.first_of(m, worker), self.first_of(m, worker + 1)):
-                    total, longest = 0, 0
-                    if self.has_faces(m, tile):
-                        self.clear(m, tile)
-                        self.visit(m, tile, 0)
-                        self.visit(m, tile, 1)
-                        total, longest = self.sum_up(m, tile)
-                    starts[tile] = total
-                    starts[tiles + 1 + tile] = longest
-        most, at = 0, ti.cast(0, ti.i64)
-        ti.loop_config(serialize=True)
-        for tile in range(tiles):
-            total = starts[tile]
-            starts[tile] = ti.cast(at, ti.i32)
-            at += total
-            most = ti.max(most, starts[tiles + 1 + tile])
-        starts[tiles] = ti.cast(at, ti.i32)
-        return ti.select(at < ti.cast(2**31 - 1, ti.i64), most, -1)
 
     @ti.kernel
     def count_pixels(
@@ -254,12 +150,6 @@ class Footprints:
             counts[p] = 0
             self.meet(m, p, 0)
             self.meet(m, p, 1)
-
-    @ti.func
-    def first_of(self, m: ti.template(), worker):
-        """The first tile of a worker."""
-        tiles = ti.cast(m.size[Size.BATCH] * m.size[Size.TILES], ti.i64)
-        return ti.cast(tiles * worker // m.size[Size.WORKERS], ti.i32)
 
     @ti.func
     def box_of(self, m: ti.template(), tile):
@@ -293,127 +183,6 @@ class Footprints:
         if row >= bottom or column >= right:
             row = -1
         return row, column, tile
-
-    @ti.func
-    def clear(self, m: ti.template(), tile):
-        b, left, right, top, bottom = self.box_of(m, tile)
-        for row in range(top, bottom):
-            p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH]
-            for column in range(left, right):
-                m.covered[p + column] = -self.huge
-                m.owners[p + column] = -1
-                m.counts[p + column] = 0
-
-    @ti.func
-    def has_faces(self, m: ti.template(), tile):
-        """Whether a tile's pixels are worth a visit. With a texture, all of them are listed."""
-        found = m.begins[tile] < m.begins[tile + 1]
-        if ti.static(self.view.channels < 0):
-            found = True
-        return found
-
-    @ti.func
-    def sum_up(self, m: ti.template(), tile):
-        """(sum, largest) of a tile's counts, once pixels with an owner have none."""
-        b, left, right, top, bottom = self.box_of(m, tile)
-        total, longest = 0, 0
-        for row in range(top, bottom):
-            p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH]
-            for column in range(left, right):
-                count = m.counts[p + column]
-                if ti.static(self.view.channels >= 0):
-                    # A lone fragment is the owner's: it is in front of itself.
-                    if count == 1 and m.owners[p + column] >= 0:
-                        count = 0
-                        m.counts[p + column] = 0
-                    else:
-                        m.owners[p + column] = -1
-                else:
-                    m.owners[p + column] = -1
-                total += count
-                longest = ti.max(longest, count)
-        return total, longest
-
-    @ti.func
-    def begin(self, m: ti.template(), tile):
-        """Turn a tile's counts into beginnings."""
-        b, left, right, top, bottom = self.box_of(m, tile)
-        at = m.starts[tile]
-        for row in range(top, bottom):
-            p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH]
-            for column in range(left, right):
-                count = m.counts[p + column]
-                m.counts[p + column] = at
-                m.firsts[p + column] = at
-                at += count
-
-    @ti.func
-    def visit(self, m: ti.template(), tile, step: ti.template()):
-        """Go through a tile's faces and their pixels; `step` is that of `enter`, 0 or 1."""
-        b, x_first, x_last, y_first, y_last = self.box_of(m, tile)
-        for pair in range(m.begins[tile], m.begins[tile + 1]):
-            f = m.listed[pair]
-            left, right = ti.max(m.boxes[4 * f], x_first), ti.min(m.boxes[4 * f + 1], x_last)
-            top, bottom = ti.max(m.boxes[4 * f + 2], y_first), ti.min(m.boxes[4 * f + 3], y_last)
-            # A face that covers a pixel touches its neighbours, too.
-            wide = right > left and bottom > top
-            if ti.static(step == 0):
-                wide = wide and m.boxes[4 * f + 1] - m.boxes[4 * f] > 1
-            if wide:
-                edges, reach, low, high = self.outline(m, f)
-                x = ti.cast(left, self.real) + 0.5
-                for row in range(top, bottom):
-                    y = ti.cast(m.size[Size.HEIGHT] - row, self.real) - 0.5
-                    p = (b * m.size[Size.HEIGHT] + row) * m.size[Size.WIDTH] + left
-                    first, last, full, empty = self.span(edges, reach, x, y, right - left)
-                    slope = m.faces[Face.SIZE * f + Face.SLOPE_X]
-                    w, spread = self.depth_at(m, f, x, y)
-                    if m.faces[Face.SIZE * f + Face.CUT] > 0:
-                        empty = full
-                    if ti.static(step == 0):
-                        for i in range(full, empty):
-                            here = ti.max(w + slope * ti.cast(i, self.real) - spread, low)
-                            if here > m.covered[p + i]:
-                                m.covered[p + i] = here
-                                m.owners[p + i] = pair
-                    else:
-                        for i in range(first, last):
-                            here = w + slope * ti.cast(i, self.real) + spread
-                            if ti.min(here, high) >= m.covered[p + i]:
-                                m.counts[p + i] = m.counts[p + i] + 1
-
-    @ti.func
-    def span(self, edges, reach, x, y, count):
-        """(first, last, full, empty) of `count` pixels of a row, the first of them at (x, y).
-
-        Those from `first` to before `last` touch the triangle; from `full` to before `empty` it
-        covers them.
-        """
-        low, high = ti.cast(0, self.real), ti.cast(count, self.real)
-        full, empty = low, high
-        for i in ti.static(range(3)):
-            dy = edges[i, 3]
-            value = edges[i, 2] * (y - edges[i, 1]) - dy * (x - edges[i, 0])
-            outer, inner = value + reach[i], value - reach[i]
-            if dy == 0:
-                if outer <= 0:
-                    high = low
-                if inner < 0:
-                    empty = full
-            else:
-                outer, inner = outer / dy, inner / dy
-                if dy > 0:
-                    high = ti.min(high, ti.ceil(outer))
-                    empty = ti.min(empty, ti.floor(inner) + 1)
-                else:
-                    low = ti.max(low, ti.floor(outer) + 1)
-                    full = ti.max(full, ti.ceil(inner))
-        return (
-            ti.cast(ti.min(low, high), ti.i32),
-            ti.cast(high, ti.i32),
-            ti.cast(ti.min(full, empty), ti.i32),
-            ti.cast(empty, ti.i32),
-        )
 
     @ti.func
     def depth_at(self, m: ti.template(), f, x, y):

@@ -4,16 +4,16 @@
 
 import taichi as ti
 
-from taichi_raster.kernels.areas.footprints import Footprints
 from taichi_raster.kernels.areas.layout import Face, Label, Seen
 from taichi_raster.kernels.areas.polygons import RECORD, At, put
+from taichi_raster.kernels.areas.tile_lists import TileLists
 
 LOCAL = 12
 """Room for corners of a face within a pixel: 3, and one for each of six cuts; three to spare."""
 
 
 @ti.data_oriented
-class Fragments(Footprints):
+class Fragments(TileLists):
     """Functions of one fragment.
 
     `f` is its face, `k` its place in its pixel's list, `begin` where that list begins, `base` and
@@ -21,6 +21,14 @@ class Fragments(Footprints):
     """
 
     # --- depth ------------------------------------------------------------------------------------
+
+    @ti.func
+    def entry(self, m: ti.template(), at):
+        """The fragment at a place of the pixels' lists. On a GPU, the lists hold the fragments."""
+        found = at
+        if ti.static(self.on_cpu):
+            found = m.lists[at]
+        return found
 
     @ti.func
     def face_of(self, m: ti.template(), at):
@@ -99,7 +107,7 @@ class Fragments(Footprints):
             m.memory[record + At.COUNT] = -1
             o = k
             if needed:
-                f = self.face_of(m, begin + k)
+                f = self.face_of(m, self.entry(m, begin + k))
                 w, spread = self.depth_at(m, f, x, y)
                 limit = ti.min(w + spread, m.faces[Face.SIZE * f + Face.W_MAX])
                 m.memory[record + At.LIMIT] = limit
@@ -205,7 +213,17 @@ class Fragments(Footprints):
 
     @ti.func
     def clamp(self, value):
-        return ti.min(ti.max(value, -0.5), 0.5)
+        return self.least_of(self.most(value, -0.5), 0.5)
+
+    @ti.func
+    def least_of(self, one, other):
+        """The less of two numbers. `ti.min` also looks for NaN, which takes a branch."""
+        return ti.select(one < other, one, other)
+
+    @ti.func
+    def most(self, one, other):
+        """The larger of two numbers."""
+        return ti.select(one > other, one, other)
 
     @ti.func
     def not_zero(self, difference):
@@ -226,13 +244,13 @@ class Fragments(Footprints):
     def within_line(self, x0, y0, across, up, endless: ti.template()):
         """`within`, given 1 / dx and 1 / dy."""
         a, b = (-0.5 - y0) * up, (0.5 - y0) * up
-        low, high = ti.min(a, b), ti.max(a, b)
+        low, high = self.least_of(a, b), self.most(a, b)
         if ti.static(not endless):
-            low = ti.min(ti.max(low, 0), 1)
-            high = ti.max(ti.min(high, 1), low)
+            low = self.least_of(self.most(low, 0.0), 1.0)
+            high = self.most(self.least_of(high, 1.0), low)
         c, d = (-0.5 - x0) * across, (0.5 - x0) * across
-        first = ti.min(ti.max(ti.min(c, d), low), high)
-        last = ti.min(ti.max(ti.max(c, d), first), high)
+        first = self.least_of(self.most(self.least_of(c, d), low), high)
+        last = self.least_of(self.most(self.most(c, d), first), high)
         return low, first, last, high
 
     # --- the polygon ------------------------------------------------------------------------------
@@ -242,7 +260,7 @@ class Fragments(Footprints):
         """Cut fragment `k` by the pixel and by [near, far], and measure it, unless that is done."""
         record = base + RECORD * k
         if m.memory[record + At.COUNT] < 0:
-            pair = m.slots[begin + k]
+            pair = m.slots[self.entry(m, begin + k)]
             covers = pair < 0
             f = m.listed[ti.select(covers, -1 - pair, pair)]
             at = Face.SIZE * f

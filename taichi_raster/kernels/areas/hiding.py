@@ -77,7 +77,7 @@ class Hiding(Fragments):
         """
         longest = m.size[Size.LONGEST]
         record = base + RECORD * k
-        f = self.face_of(m, begin + k)
+        f = self.face_of(m, self.entry(m, begin + k))
         found = 0
         w_min = m.memory[record + At.W_MIN]
         for o in range(count):
@@ -90,7 +90,7 @@ class Hiding(Fragments):
                 near = m.memory[other + At.W_MAX] >= w_min and m.memory[other + At.AREA] > self.tiny
                 if near:
                     near = self.boxes_meet(m, record, other)
-                hider = self.face_of(m, begin + j)
+                hider = self.face_of(m, self.entry(m, begin + j))
                 if near:
                     near = not self.parted(m, record, other)
                 if near:
@@ -101,7 +101,15 @@ class Hiding(Fragments):
                     near = not self.apart(m, f, other, x, y)
                 if near:
                     relation = self.compare(
-                        m, hider, f, m.slots[begin + j] < 0, j < k, base, record, x, y
+                        m,
+                        hider,
+                        f,
+                        m.slots[self.entry(m, begin + j)] < 0,
+                        j < k,
+                        base,
+                        record,
+                        x,
+                        y,
                     )
                     if relation > 0:
                         m.order[places + longest + found] = 2 * j + relation - 1
@@ -176,7 +184,7 @@ class Hiding(Fragments):
         room = m.size[Size.PIECES]
         current = base + RECORD * (longest + room)
         record = base + RECORD * k
-        f = self.face_of(m, begin + k)
+        f = self.face_of(m, self.entry(m, begin + k))
         area, x_sum, y_sum = 0 * x, 0 * x, 0 * x
         copy(m.memory, record, stack)
         m.memory[stack + At.NEXT] = 0
@@ -194,7 +202,7 @@ class Hiding(Fragments):
                 following += 1
                 if top + 6 < room:  # otherwise the piece counts as seen
                     j = packed // 2
-                    hider = self.face_of(m, begin + j)
+                    hider = self.face_of(m, self.entry(m, begin + j))
                     made = self.subtract(m, hider, f, j, packed & 1, base, top, following, x, y)
                     if made >= 0:
                         top += made

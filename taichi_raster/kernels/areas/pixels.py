@@ -1,7 +1,6 @@
 """What one pixel sees of its fragments, and the adjoints of that.
 
-Most fragments overlap no other. Those are measured edge by edge, and not cut at all. On a CPU they
-are measured, coloured and differentiated face by face (by_face.py), and only the others here.
+Most fragments overlap no other. Those are measured edge by edge, and not cut at all.
 """
 
 # mypy: disable-error-code="no-untyped-def, valid-type"
@@ -17,100 +16,6 @@ from taichi_raster.kernels.areas.polygons import RECORD, At
 @ti.data_oriented
 class Pixels(ByFace):
     """Functions of a pixel: its number `p`, and its centre (x, y)."""
-
-    @ti.func
-    def see_tile(self, m: ti.template(), tile, worker, adjoint: ti.template()):
-        """What goes pixel by pixel: runs with one owner, and fragments that hide one another."""
-        b, left, right, top, bottom = self.box_of(m, tile)
-        crowded = 0
-        if ti.static(adjoint):
-            crowded = m.crowded[tile]
-        for row in range(top, bottom):
-            column = left
-            y = ti.cast(m.size[Size.HEIGHT] - row, self.real) - 0.5
-            while column < right:
-                p = self.number(m, b, row, column)
-                x = ti.cast(column, self.real) + 0.5
-                pair = m.owners[p]
-                count = 1
-                if pair >= 0:
-                    while column + count < right and m.owners[p + count] == pair:
-                        count += 1
-                    if ti.static(adjoint):
-                        self.pass_run(m, pair, p, count, x, y)
-                    else:
-                        self.show_run(m, pair, p, count, x, y)
-                elif ti.static(adjoint):
-                    if crowded > 0:
-                        self.pass_hidden(m, p, worker, x, y)
-                else:
-                    crowded = ti.max(crowded, self.hide(m, p, worker, x, y))
-                column += count
-        if ti.static(not adjoint):
-            m.crowded[tile] = crowded
-
-    @ti.func
-    def hide(self, m: ti.template(), p, worker, x, y):
-        """Find what is seen of a pixel's fragments, which are measured, if some overlap.
-
-        Returns 1 if so, or if a face leaves [near, far], otherwise 0.
-        """
-        begin, end = m.firsts[p], m.ends[p]
-        overlap = False
-        for at in range(begin, end):
-            f = self.face_of(m, at)
-            overlap = overlap or m.faces[Face.SIZE * f + Face.CUT] > 0
-            if m.seen[Seen.SIZE * at + Seen.AREA] > self.tiny:
-                for before in range(begin, at):
-                    if not overlap and m.seen[Seen.SIZE * before + Seen.AREA] > self.tiny:
-                        overlap = self.seen_overlap(m, self.face_of(m, before), f, x, y)
-        crowded = 0
-        if overlap:
-            base = worker * RECORD * (m.size[Size.LONGEST] + m.size[Size.PIECES] + SPARE)
-            places = worker * 2 * m.size[Size.LONGEST]
-            count = end - begin
-            self.sort(m, begin, count, base, places, True, x, y)
-            # Those behind a full pixel do not matter.
-            overlap = False
-            total, lowest = 0 * x, self.huge + 0 * x
-            o = 0
-            while o < count and not overlap:
-                k = m.order[places + o]
-                if total >= self.full and m.memory[base + RECORD * k + At.LIMIT] < lowest:
-                    break
-                f = self.face_of(m, begin + k)
-                overlap = m.faces[Face.SIZE * f + Face.CUT] > 0
-                area = m.seen[Seen.SIZE * (begin + k) + Seen.AREA]
-                if area > self.tiny:
-                    for before in range(o):
-                        j = begin + m.order[places + before]
-                        if not overlap and m.seen[Seen.SIZE * j + Seen.AREA] > self.tiny:
-                            overlap = self.seen_overlap(m, self.face_of(m, j), f, x, y)
-                    total += area
-                    w, spread = self.depth_at(m, f, x, y)
-                    lowest = ti.min(lowest, ti.max(w - spread, m.faces[Face.SIZE * f + Face.W_MIN]))
-                o += 1
-            if overlap:
-                crowded = 1
-                o = self.cut_apart(m, begin, count, base, places, x, y)
-            while o < count:
-                self.keep(m, begin + m.order[places + o], 0 * x, 0 * x, 0 * x, 0)
-                o += 1
-        return crowded
-
-    @ti.func
-    def pass_hidden(self, m: ti.template(), p, worker, x, y):
-        """Pass on the adjoints of a pixel's fragments that `pass_fragments` leaves."""
-        begin, end = m.firsts[p], m.ends[p]
-        left = False
-        for at in range(begin, end):
-            if m.seen[Seen.SIZE * at + Seen.AREA] > 0:
-                left = left or m.seen[Seen.SIZE * at + Seen.HIDING] > 0
-                left = left or m.faces[Face.SIZE * self.face_of(m, at) + Face.CUT] > 0
-        if left:
-            base = worker * RECORD * (m.size[Size.LONGEST] + m.size[Size.PIECES] + SPARE)
-            places = worker * 2 * m.size[Size.LONGEST]
-            self.pass_all(m, p, begin, end, base, places, x, y)
 
     @ti.func
     def see(self, m: ti.template(), b, row, column, worker, adjoint: ti.template()):
@@ -242,7 +147,7 @@ class Pixels(ByFace):
                 total += area
                 if area > 0:
                     lowest = ti.min(lowest, m.memory[record + At.W_MIN])
-            self.keep(m, begin + k, area, x_sum, y_sum, hiding)
+            self.keep(m, self.entry(m, begin + k), area, x_sum, y_sum, hiding)
             o += 1
         return o
 
@@ -251,11 +156,12 @@ class Pixels(ByFace):
         """Pass on the adjoints of a pixel with several fragments, or with edges."""
         count = end - begin
         some_hidden = False
-        for at in range(begin, end):
+        for place in range(begin, end):
+            at = self.entry(m, place)
             some_hidden = some_hidden or m.seen[Seen.SIZE * at + Seen.HIDING] > 0
         self.sort(m, begin, count, base, places, some_hidden, x, y)
         for k in range(count):
-            at = begin + k
+            at = self.entry(m, begin + k)
             area = m.seen[Seen.SIZE * at + Seen.AREA]
             if ti.static(self.on_cpu):
                 hidden = m.seen[Seen.SIZE * at + Seen.HIDING] > 0

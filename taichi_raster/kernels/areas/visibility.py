@@ -15,81 +15,58 @@ it; here it is in closed form.
 
 import taichi as ti
 
+from taichi_raster.kernels.areas.crowded import Crowded
 from taichi_raster.kernels.areas.layout import FLOATS, INTS, Face, Pair, Size
-from taichi_raster.kernels.areas.pixels import Pixels
 from taichi_raster.kernels.memory import SPREAD
 
 
 @ti.data_oriented
-class Visibility(Pixels):
+class Visibility(Crowded):
     """Kernels over pixels; each thread ("worker") has memory of its own."""
 
     @ti.kernel
     def see_tiles(
         self,
-        faces: FLOATS,
-        boxes: INTS,
-        begins: INTS,
-        listed: INTS,
-        covered: FLOATS,
-        owners: INTS,
-        starts: INTS,
-        firsts: INTS,
-        ends: INTS,
-        slots: INTS,
-        entries: INTS,
-        spots: INTS,
-        marks: INTS,
-        crowded: INTS,
+        attributes: FLOATS,
+        ints: INTS,
+        floats: FLOATS,
         limits: FLOATS,
         memory: FLOATS,
         order: INTS,
-        seen: FLOATS,
-        attributes: FLOATS,
         found: FLOATS,
         size: INTS,
     ):
         """List each pixel's fragments, and find what it sees of them; on a CPU.
 
-        Turns `ends` from counts into the ends of the lists. Writes `Seen` of each fragment.
-        `crowded` is 1 for tiles where some fragments are cut by others. `found`, cleared before, is
-        the picture: C channels without a background, and alpha; or, without channels, what each
-        of a fragment's corners has a share in: the area that is seen, times the corner's
-        (perspective-correct) barycentric coordinate at its centroid.
+        Writes `Seen` of each fragment. If there is no room for all fragments, as `tally` tells,
+        tiles are left out. Only crowded tiles have `firsts` and `ends`, or all with a texture.
+        `found`, cleared before, is the picture: C channels without a background, and alpha; or,
+        without channels, what each of a fragment's corners has a share in: the area that is seen,
+        times the corner's (perspective-correct) barycentric coordinate at its centroid.
         """
-        m = self.arrays(
-            boxes=boxes,
-            begins=begins,
-            covered=covered,
-            owners=owners,
-            starts=starts,
-            entries=entries,
-            spots=spots,
-            marks=marks,
-            crowded=crowded,
-            counts=ends,
-            values=found,
-            faces=faces,
-            listed=listed,
-            firsts=firsts,
-            ends=ends,
-            slots=slots,
-            limits=limits,
-            memory=memory,
-            order=order,
-            seen=seen,
-            attributes=attributes,
-            size=size,
-        )
         for slot in range(size[Size.WORKERS] * SPREAD):
             if slot & (SPREAD - 1) == 0:
                 worker = slot // SPREAD
+                m = self.parts(
+                    ints,
+                    floats,
+                    size,
+                    attributes=attributes,
+                    limits=limits,
+                    memory=memory,
+                    order=order,
+                    values=found,
+                )
+                t = self.own(False)
                 for tile in range(self.first_of(m, worker), self.first_of(m, worker + 1)):
                     if self.has_faces(m, tile):
-                        self.begin(m, tile)
-                        self.list_fragments(m, tile)
-                        self.see_tile(m, tile, worker, False)
-                        self.show_fragments(m, tile)
+                        self.cover(m, t, tile)
+                        self.count(m, t, tile)
+                        if self.claim(m, t, tile):
+                            leaves = self.list_fragments(m, t, tile)
+                            m.crowded[tile] = self.hide_tile(m, t, tile, worker, leaves)
+                            if m.crowded[tile] > 0 or ti.static(self.view.channels < 0):
+                                self.note_lists(m, t, tile)
 
     @ti.kernel
     def see_pixels(
@@ -144,62 +121,50 @@ class Visibility(Pixels):
     @ti.kernel
     def see_tiles_vjp(
         self,
-        faces: FLOATS,
-        begins: INTS,
-        listed: INTS,
-        owners: INTS,
-        starts: INTS,
-        entries: INTS,
-        spots: INTS,
-        marks: INTS,
-        crowded: INTS,
-        firsts: INTS,
-        ends: INTS,
-        slots: INTS,
+        attributes: FLOATS,
+        ints: INTS,
+        floats: FLOATS,
         limits: FLOATS,
         memory: FLOATS,
         order: INTS,
-        seen: FLOATS,
-        attributes: FLOATS,
         adjoints: FLOATS,
         pairs: FLOATS,
         colours: FLOATS,
+        to_vertices: FLOATS,
+        to_attributes: FLOATS,
         size: INTS,
     ):
-        """Add to each (tile, face) what the adjoints of `found` give; on a CPU.
+        """Write what the adjoints of `found` give to vertices and attributes; on a CPU.
 
-        `pairs` has its `Pair`, `colours` the adjoints of its attributes.
+        `pairs` takes the `Pair` of each tile and face, `colours` the adjoints of its attributes.
         """
-        m = self.arrays(
-            values=adjoints,
-            pairs=pairs,
-            colours=colours,
-            faces=faces,
-            begins=begins,
-            listed=listed,
-            owners=owners,
-            starts=starts,
-            entries=entries,
-            spots=spots,
-            marks=marks,
-            crowded=crowded,
-            firsts=firsts,
-            ends=ends,
-            slots=slots,
-            limits=limits,
-            memory=memory,
-            order=order,
-            seen=seen,
-            attributes=attributes,
-            size=size,
-        )
         for slot in range(size[Size.WORKERS] * SPREAD):
             if slot & (SPREAD - 1) == 0:
                 worker = slot // SPREAD
+                m = self.parts(
+                    ints,
+                    floats,
+                    size,
+                    attributes=attributes,
+                    limits=limits,
+                    memory=memory,
+                    order=order,
+                    values=adjoints,
+                    pairs=pairs,
+                    colours=colours,
+                )
+                t = self.own(True)
                 for tile in range(self.first_of(m, worker), self.first_of(m, worker + 1)):
                     if self.has_faces(m, tile):
-                        self.pass_fragments(m, tile)
-                        self.see_tile(m, tile, worker, True)
+                        self.pass_pairs(m, t, tile)
+                        self.pass_tile(m, tile, worker)
+        for f in range(size[Size.BATCH] * size[Size.FACES]):
+            m = self.parts(ints, floats, size, pairs=pairs, colours=colours)
+            total = ti.Vector.zero(self.real, Pair.SIZE)
+            of_colours = ti.Vector.zero(self.real, max(self.values, 1))
+            for place in range(m.first_places[f], m.first_places[f + 1]):
+                self.add_pair(m, m.places[place], total, of_colours)
+            self.give_back(m, f, total, of_colours, to_vertices, to_attributes)
 
     @ti.kernel
     def see_pixels_vjp(
@@ -256,14 +221,11 @@ class Visibility(Pixels):
         to_attributes: FLOATS,
         size: INTS,
     ):
-        """Sum up each face's pairs, in the order of its tiles, and return to NDC and z."""
+        """Sum up each face's pairs, in the order of its tiles; on a GPU."""
+        m = self.arrays(faces=faces, boxes=boxes, size=size, pairs=pairs, colours=colours)
         for f in range(size[Size.BATCH] * size[Size.FACES]):
-            side = size[Size.TILE]
             base = f // size[Size.FACES] * size[Size.TILES]
-            left, right = boxes[4 * f] // side, (boxes[4 * f + 1] - 1) // side + 1
-            top, bottom = boxes[4 * f + 2] // side, (boxes[4 * f + 3] - 1) // side + 1
-            if boxes[4 * f] >= boxes[4 * f + 1] or boxes[4 * f + 2] >= boxes[4 * f + 3]:
-                bottom = top
+            left, right, top, bottom = self.tiles_of(m, f)
             total = ti.Vector.zero(self.real, Pair.SIZE)
             of_colours = ti.Vector.zero(self.real, max(self.values, 1))
             for row in range(top, bottom):
@@ -276,21 +238,39 @@ class Visibility(Pixels):
                             low = middle + 1
                         else:
                             high = middle
-                    for i in ti.static(range(Pair.SIZE)):
-                        total[i] += pairs[Pair.SIZE * low + i]
-                    for i in ti.static(range(self.values)):
-                        of_colours[i] += colours[3 * self.view.channels * low + i]
-            half = 0.5 * ti.cast(ti.min(size[Size.HEIGHT], size[Size.WIDTH]), self.real)
-            for i in ti.static(range(3)):
-                w = faces[Face.SIZE * f + Face.W + i]
-                slope = -(w * w)
-                if ti.static(self.view.orthographic):
-                    slope = -1 + 0 * w
-                to_vertices[9 * f + 3 * i] = half * total[2 * i]
-                to_vertices[9 * f + 3 * i + 1] = half * total[2 * i + 1]
-                # The slope of a face that is not drawn may be infinite.
-                to_vertices[9 * f + 3 * i + 2] = 0
-                if total[Pair.W + i] != 0:
-                    to_vertices[9 * f + 3 * i + 2] = slope * total[Pair.W + i]
-            for i in ti.static(range(self.values)):
-                to_attributes[3 * self.view.channels * f + i] = of_colours[i]
+                    self.add_pair(m, low, total, of_colours)
+            self.give_back(m, f, total, of_colours, to_vertices, to_attributes)
+
+    @ti.func
+    def add_pair(self, m: ti.template(), pair, total: ti.template(), of_colours: ti.template()):
+        """Add a pair's adjoints to those of its face."""
+        for i in ti.static(range(Pair.SIZE)):
+            total[i] += m.pairs[Pair.SIZE * pair + i]
+        for i in ti.static(range(self.values)):
+            of_colours[i] += m.colours[3 * self.view.channels * pair + i]
+
+    @ti.func
+    def give_back(
+        self,
+        m: ti.template(),
+        f,
+        total,
+        of_colours,
+        to_vertices: ti.template(),
+        to_attributes: ti.template(),
+    ):
+        """Write a face's adjoints, of NDC and z."""
+        half = 0.5 * ti.cast(ti.min(m.size[Size.HEIGHT], m.size[Size.WIDTH]), self.real)
+        for i in ti.static(range(3)):
+            w = m.faces[Face.SIZE * f + Face.W + i]
+            slope = -(w * w)
+            if ti.static(self.view.orthographic):
+                slope = -1 + 0 * w
+            to_vertices[9 * f + 3 * i] = half * total[2 * i]
+            to_vertices[9 * f + 3 * i + 1] = half * total[2 * i + 1]
+            # The slope of a face that is not drawn may be infinite.
+            to_vertices[9 * f + 3 * i + 2] = 0
+            if total[Pair.W + i] != 0:
+                to_vertices[9 * f + 3 * i + 2] = slope * total[Pair.W + i]
+        for i in ti.static(range(self.values)):
+            to_attributes[self.values * f + i] = of_colours[i]
