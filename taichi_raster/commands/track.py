@@ -19,6 +19,7 @@ from taichi_raster.capture.video import read_video
 from taichi_raster.commands import views
 from taichi_raster.commands.cameras import chosen_camera
 from taichi_raster.commands.pose import read_pose
+from taichi_raster.fitting.pose_inputs import has_colours
 from taichi_raster.fitting.progress import progress_bar
 from taichi_raster.fitting.tracking import TrackedPose, track_pose
 from taichi_raster.runtime.device import init
@@ -68,6 +69,8 @@ class Track:
         """Do it; 2 if the object was found in less than half of the frames."""
         console = Console()
         mesh, start = load_mesh(self.mesh), read_pose(self.start)
+        if not has_colours(mesh):
+            raise ValueError(f"{self.mesh}: has no texture and no colours to be followed by")
         frames = read_video(self.video, self.every)
         first = next(frames)
         camera = chosen_camera(self.camera, self.focal, (first.shape[0], first.shape[1]))

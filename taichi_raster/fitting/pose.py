@@ -122,8 +122,8 @@ def fit_pose(
     size = pose_inputs.check(mask, photo, depth, unknown, [mesh])
     if starts is not None:
         checks.count("starts", starts)
-    if start is not None and len(checks.instance("start", start, Pose)) != 1:
-        raise ValueError(f"start: expected one pose, got {len(start)}")
+    if start is not None:
+        pose_inputs.check_start(start, mesh)
     say = done or (lambda text: None)
     known = torch.ones(size, dtype=torch.bool) if unknown is None else ~unknown.detach().cpu()
     given = torch.ones(size) if mask is None else mask.detach().cpu()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.scene.mesh import Mesh
+from taichi_raster.scene.pose import Pose
 
 
 def check(
@@ -43,6 +44,26 @@ def check(
     return size[0], size[1]
 
 
+def has_colours(mesh: Mesh) -> bool:
+    """Whether a mesh has colours of its vertices or a texture."""
+    return mesh.colours is not None or (mesh.texture is not None and mesh.uv is not None)
+
+
+def check_start(start: Pose, mesh: Mesh) -> None:
+    """One pose, with the middle of the mesh before the camera."""
+    if len(checks.instance("start", start, Pose)) != 1:
+        raise ValueError(f"start: expected one pose, got {len(start)}")
+    vertices = mesh.vertices.detach().double().cpu()
+    middle = (vertices.amin(0) + vertices.amax(0)) / 2
+    forward = start.opencv[0, 2].detach().double().cpu()
+    depth = float((forward[:3] * middle).sum() + forward[3])
+    if not depth > 0:
+        raise ValueError(
+            f"start: the object is behind the camera, at a depth of {depth:.4g}; a pose is object "
+            "to camera, and OpenCV's z points forward"
+        )
+
+
 def _check_photo(name: str, photo: Tensor, meshes: Sequence[Mesh]) -> None:
     checks.floats(name, photo)
     if photo.ndim != 3 or photo.shape[2] != 3 or min(photo.shape[:2]) < 24:
@@ -50,7 +71,7 @@ def _check_photo(name: str, photo: Tensor, meshes: Sequence[Mesh]) -> None:
     if not bool(torch.isfinite(photo).all()):
         raise ValueError(f"{name}: must be finite")
     for mesh in meshes:
-        if mesh.colours is None and (mesh.texture is None or mesh.uv is None):
+        if not has_colours(mesh):
             raise ValueError(f"{name}: needs a mesh with a texture or colours")
 
 

@@ -16,6 +16,7 @@ from taichi_raster import checks
 from taichi_raster.fitting.agreement import agreement_of, correlation, with_texels
 from taichi_raster.fitting.photometric import Aligned, aligned
 from taichi_raster.fitting.pose import fit_pose
+from taichi_raster.fitting.pose_inputs import check_start, has_colours
 from taichi_raster.fitting.pose_problem import Problem
 from taichi_raster.fitting.window import window_about
 from taichi_raster.runtime.precision import product
@@ -123,11 +124,10 @@ def track_pose(
     """
     checks.instance("mesh", mesh, Mesh)
     checks.instance("camera", camera, Camera)
-    if len(checks.instance("start", start, Pose)) != 1:
-        raise ValueError(f"start: expected one pose, got {len(start)}")
+    check_start(start, mesh)
     checks.count("tries", tries)
     checks.whole("seed", seed, 0)
-    textured = mesh.colours is not None or (mesh.texture is not None and mesh.uv is not None)
+    textured = has_colours(mesh)
     if masks is None and not textured:
         raise ValueError("mesh: needs a texture or colours; or give masks")
     for name, values in (("frames", frames), ("masks", masks)):

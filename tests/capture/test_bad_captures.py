@@ -18,6 +18,7 @@ import captures
 import colmap_files
 import taichi_raster as tr
 from capture_files import bop, colmap, nerfstudio, opencv, projections, transforms, write_json
+from taichi_raster.capture.masks import read_photo
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 HEIGHT, WIDTH = captures.SIZE
@@ -52,6 +53,8 @@ def test_photos_of_another_size_than_their_cameras(kind: str, tmp_path: Path) ->
     refused(tmp_path, r"0002.png: has 32 x 24 pixels \(width x height\), and its camera .* 64 x 48")
     (tmp_path / "images" / "0002.png").write_bytes(b"no picture")
     refused(tmp_path, r"0002.png: cannot be read as a picture")
+    with pytest.raises(ValueError, match=r"0002.png: .* it is of no format that Pillow knows$"):
+        read_photo(tmp_path / "images" / "0002.png")
 
 
 def test_a_photo_that_is_replaced_later_is_noticed(tmp_path: Path) -> None:

@@ -93,4 +93,4 @@ def test_what_is_missing_is_said_in_one_line(
     assert "none.mp4: there is no such video" in capsys.readouterr().err
     tr.save_mesh(tmp_path / "box.ply", tr.box())
     assert main(["track", *arguments, *out]) == 1
-    assert "mesh: needs a texture or colours" in capsys.readouterr().err
+    assert "box.ply: has no texture and no colours" in capsys.readouterr().err

@@ -76,6 +76,9 @@ def test_bad_masks_are_named() -> None:
     two = tr.Pose(torch.eye(3).expand(2, 3, 3), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="start: expected one pose, got 2"):
         tr.fit_pose(mesh, camera(), mask_of(mesh, truth()), two)
+    behind = tr.Pose(truth().rotation, -truth().translation)
+    with pytest.raises(ValueError, match="start: the object is behind the camera, at a depth of -"):
+        tr.fit_pose(mesh, camera(), mask_of(mesh, truth()), behind)
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -126,6 +126,8 @@ def test_bad_input_is_named() -> None:
     frame = np.zeros((*SIZE, 3), np.uint8)
     with pytest.raises(ValueError, match="mesh: needs a texture or colours; or give masks"):
         tr.track_pose(plain, [frame], camera(), pose)
+    with pytest.raises(ValueError, match="start: the object is behind the camera"):
+        tr.track_pose(mesh, [frame], camera(), tr.Pose(pose.rotation, -pose.translation))
     with pytest.raises(TypeError, match="frames: expected something to iterate over"):
         tr.track_pose(mesh, 3, camera(), pose)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="tries: expected a positive integer"):

@@ -109,6 +109,19 @@ def test_the_links_of_a_page_lead_to_something(page: Path) -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_lies_within_a_list_item_is_indented_by_four_spaces(page: Path) -> None:
+    """With two or three, the site ends the list there, and shows a nested one as its own level."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    shallow = re.findall(r"^ {1,3}[*-] .*|(?<=\n\n) {1,3}\S.*", text, flags=re.MULTILINE)
+    shallow += [
+        block
+        for block in re.split(r"\n *\n", text)
+        if block.startswith(" ") and re.search(r"^[*-] ", block, flags=re.MULTILINE)
+    ]  # the next item needs an empty line before it
+    assert not [part[:80] for part in shallow]
+
+
 @pytest.mark.parametrize("package", ["taichi_raster", "meta", "tasks", "tasks.reconstruction"])
 def test_every_public_name_is_in_the_reference(package: str) -> None:
     module = importlib.import_module(package)

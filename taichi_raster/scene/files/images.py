@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from taichi_raster.scene.files.soup import Notes
@@ -23,9 +23,12 @@ def decoded(data: bytes, upright: bool = False) -> ndarray:
     Raises:
         OSError, ValueError: if Pillow cannot read it.
     """
-    with Image.open(io.BytesIO(data)) as opened:
-        opened.load()
-        picture: Image.Image = ImageOps.exif_transpose(opened) if upright else opened
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            picture: Image.Image = ImageOps.exif_transpose(opened) if upright else opened
+    except UnidentifiedImageError as error:
+        raise ValueError("it is of no format that Pillow knows") from error
     if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow may hold in 32
         grey = np.asarray(picture).astype(np.int64).clip(0, 65535).astype(np.uint16)
         return grey[..., None].repeat(3, axis=-1)
