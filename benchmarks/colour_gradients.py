@@ -52,7 +52,7 @@ class Options:
     scale: float = 0.25
     step: float = 0.5
     samples: int = 16
-    pictures: int = 2
+    pictures: int = 16
     cull: bool = False
 
 
@@ -131,7 +131,10 @@ def renderers(options: Options) -> dict[str, Draw]:
     common["cull_backfaces"] = options.cull
     made: dict[str, Draw] = {"sharp": tr.SharpRasterizer(options.size, **common)}
     made["default: OverDepth"] = tr.SoftRasterizer(options.size, edge, **common)
-    made["the same, Yager 1.2"] = tr.SoftRasterizer(
+    made['OverDepth(union="product")'] = tr.SoftRasterizer(
+        options.size, edge, tr.OverDepth(union="product"), **common
+    )
+    made["default, Yager 1.2"] = tr.SoftRasterizer(
         options.size, edge, alpha=tr.TConorm("yager", 1.2), **common
     )
     for gamma in (0.1, 0.01, 0.001):

@@ -118,7 +118,7 @@ class FixedSoftness:
         """The depth softness, or None; its temperature is a two-knot schedule."""
         gamma = None if self.gamma is None else tr.Knots(self.gamma_values)
         if self.over:
-            return tr.OverDepth(gamma)
+            return tr.OverDepth(gamma, union="product")  # a soft order has no other
         return None if gamma is None else tr.SoftmaxDepth(gamma)
 
     @property

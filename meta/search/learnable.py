@@ -166,7 +166,7 @@ def _depth(start: FixedSoftness, learn: Learnable) -> tr.DepthSoftness | None:
     if start.over and learn.depth:
         raise ValueError("depth: a network starts as a softmax, but the fixed softness has 'over'")
     if start.over and gamma is None:
-        return tr.OverDepth()
+        return tr.OverDepth(union="product")
     if gamma is None and not (learn.gamma or learn.depth):
         return None
     first, last = start.gamma_values or [DEFAULT_GAMMA] * 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.depth.base import DepthSoftness, DepthState
+from taichi_raster.runtime.layout import EarlyStop
 from taichi_raster.runtime.variant import DepthVariant
 from taichi_raster.softness.archive import Entry
 from taichi_raster.softness.schedule import Schedule, as_schedule, describe
@@ -24,6 +25,9 @@ from taichi_raster.softness.serialization import Stored, built_schedule, stored_
 
 MANY_PAIRS = 1 << 30
 """Comparisons of fragments, from which on a soft order warns: ten seconds of a core, or so."""
+
+EARLY_STOP = {"largest_two": EarlyStop.LARGEST_TWO, "product": EarlyStop.PRODUCT}
+"""The ways in which coverages combine in a hard order, and when their lists of fragments end."""
 
 Transmittance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Gives each fragment's transmittance (K, P).
@@ -71,15 +75,28 @@ class PixelFragments:
 class OverDepth(DepthSoftness):
     """Composites fragments front to back, so that coverage hides what is behind it.
 
-    Fragment i weighs a_i prod_j (1 - a_j P(j in front of i)).
+    Fragment i weighs what it adds to the coverage U of those up to it, in the order of depths:
+    U(a_1, ..., a_i) - U(a_1, ..., a_(i-1)).
 
-    * Without a temperature the order is that of the depths: Porter and Duff's *over* (SIGGRAPH
-      1984), as in PyTorch3D's `AlphaCompositor` and the triangle splatting of Held et al. (2025).
-      Of depths that are equal but for rounding, as at a silhouette, that of a face that shows its
-      front is in front of that of one that shows its back; of equal ones, that of the face with the
-      lower index. Depths have no gradient.
-    * With one the order is soft, too: P = 1 / (1 + exp((z_i' - z_j') / gamma)), with z' the
-      normalised depth, 1 at the near plane. Depths have gradients.
+    * "largest_two", the default in a hard order: U is the sum of the two largest, at most 1. On a
+      surface of many faces it is what they cover together. At an edge that two faces share, the
+      part of the pixel that one leaves is just what the other covers, and nothing behind them shows
+      there. Other faces nearby cover what these two cover already.
+    * "product": U = 1 - prod_j (1 - a_j), as if what faces cover had nothing to do with each other.
+      Fragment i then weighs a_i prod_j (1 - a_j), with j those in front: Porter and Duff's *over*
+      (SIGGRAPH 1984), as in PyTorch3D's `AlphaCompositor` and the triangle splatting of Held et al.
+      (2025). Take it where coverages are opacities. At edges that faces share, a quarter of what is
+      behind shows.
+
+    The order:
+
+    * Without a temperature it is that of the depths. Of depths that are equal but for rounding, as
+      at a silhouette, that of a face that shows its front is in front of that of one that shows its
+      back; of equal ones, that of the face with the lower index. Depths have no gradient.
+    * With one the order is soft, too, and coverages combine by the product. Fragment i weighs
+      a_i prod_j (1 - a_j P(j in front of i)), with P = 1 / (1 + exp((z_i' - z_j') / gamma)) and z'
+      the normalised depth, 1 at the near plane. Depths have gradients. As gamma falls to 0, it
+      becomes the hard order's "product".
 
     An edge in front of another surface blends over the width of the edge softness. Under a softmax
     the nearer shape grows instead, because its large weight multiplies a faint coverage.
@@ -88,7 +105,8 @@ class OverDepth(DepthSoftness):
     nothing. That moves a pixel's mean colour by at most `hidden` of what colours differ by. On a
     CPU, where more than 128 faces reach a tile of 8 x 8 pixels, each pixel's faintest fragments are
     left out, too. That moves it by no more than another `hidden`. Forward mode and second
-    derivatives keep the faintest. They list all fragments that are seen, and take more memory.
+    derivatives keep the faintest. By the product they list all fragments that are seen, and take
+    more memory.
 
     With a temperature, K fragments take K^2 operations, about 9 nanoseconds of a core for each,
     forward and backward. From 2^30 of them on, a warning says so before they begin. Second
@@ -99,13 +117,16 @@ class OverDepth(DepthSoftness):
             or a `Schedule`; None for the hard order.
         hidden: a fraction of the light, in [0, 1); ignored in a soft order. With 0 all fragments
             count.
+        union: how coverages combine, ``"largest_two"`` or ``"product"``; None for the first in a
+            hard order, and for the second in a soft one, which has no other.
 
     Warns:
         UserWarning: where a render in a soft order is about to compare very many fragments.
 
     Raises:
         TypeError: for a gamma or a fraction of another type.
-        ValueError: for a gamma that is not positive, or a fraction out of range.
+        ValueError: for a gamma that is not positive, a fraction out of range, or a union that is
+            unknown, or not for this order.
 
     Example:
         >>> renderer = SoftRasterizer(64, depth=OverDepth(gamma=0.05))
@@ -116,11 +137,22 @@ class OverDepth(DepthSoftness):
     by_fragments = True
 
     def __init__(
-        self, gamma: float | Tensor | Schedule | None = None, hidden: float = 1e-3
+        self,
+        gamma: float | Tensor | Schedule | None = None,
+        hidden: float = 1e-3,
+        union: str | None = None,
     ) -> None:
         super().__init__()
         self.gamma = None if gamma is None else as_schedule("gamma", gamma)
         self.hidden = checks.fraction("hidden", hidden)
+        if union is None:
+            union = "largest_two" if gamma is None else "product"
+        self.union = checks.choice("union", union, *EARLY_STOP)
+        if gamma is not None and union != "product":
+            raise ValueError(
+                f"union: {union!r} needs a hard order, and gamma makes it soft; leave out one of "
+                "them, or take union='product'"
+            )
 
     def at(self, u: Tensor) -> DepthState:
         one = torch.ones((), dtype=torch.float64, device="cpu")
@@ -144,11 +176,13 @@ class OverDepth(DepthSoftness):
         return mean(fragments.sums(weights))
 
     def describe(self) -> str:
-        return "over, in order" if self.gamma is None else f"over, gamma {describe(self.gamma)}"
+        if self.gamma is not None:
+            return f"over, gamma {describe(self.gamma)}"
+        return "over, in order" if self.union == "product" else "over, in order, largest two"
 
     def stored(self) -> Stored:
         if self.gamma is None:
-            return {"gamma": None, "hidden": self.hidden}, {}
+            return {"gamma": None, "hidden": self.hidden, "union": self.union}, {}
         kinds, tensors = stored_schedules(self, "depth", "gamma")
         return kinds | {"hidden": self.hidden}, tensors
 
@@ -156,15 +190,22 @@ class OverDepth(DepthSoftness):
     def built(cls, entry: Entry) -> OverDepth:
         in_order = entry.description.get("gamma", 0) is None
         hidden = entry.description.get("hidden", 1e-3)
-        return cls(None if in_order else built_schedule(entry, "gamma"), hidden)
+        union = entry.description.get("union", "product")  # files from before there was another
+        return cls(None if in_order else built_schedule(entry, "gamma"), hidden, union)
 
     def extra_repr(self) -> str:
-        return "in order" if self.gamma is None else ""
+        return f"in order, {self.union}" if self.gamma is None else ""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("union", "product")  # pickled before there was another
 
 
-def weighted_sums(fragments: PixelFragments) -> Float[Tensor, "1+C P"]:
+def weighted_sums(fragments: PixelFragments, union: str) -> Float[Tensor, "1+C P"]:
     """The sums of each pixel's weights, and of weights times attributes, in the hard order."""
     coverage = fragments.spread(fragments.shown[0])
+    if union == "largest_two":
+        return fragments.sums(_added_to_largest_two(coverage))
     return fragments.sums(coverage * _through_in_order(coverage))
 
 
@@ -194,4 +235,20 @@ def _through_in_order(coverage: Float[Tensor, "K P"]) -> Float[Tensor, "K P"]:
     parts = [torch.ones_like(coverage[0])]
     for a in coverage[:-1].unbind():
         parts.append(parts[-1] * (1 - a))
+    return torch.stack(parts)
+
+
+def _added_to_largest_two(coverage: Float[Tensor, "K P"]) -> Float[Tensor, "K P"]:
+    """What each coverage adds to the sum of the two largest up to it, at most 1."""
+    first = second = torch.zeros_like(coverage[0])
+    left = torch.ones_like(coverage[0])
+    parts = []
+    for a in coverage.unbind():
+        more = torch.where(a > second, a - second, 0.0)
+        parts.append(torch.where(more > left, left, more))
+        larger = a > first
+        second = torch.where(larger, first, torch.where(a > second, a, second))
+        first = torch.where(larger, a, first)
+        left = 1 - first - second
+        left = torch.where(left > 0, left, 0.0)
     return torch.stack(parts)

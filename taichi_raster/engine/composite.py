@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_raster.depth.over import PixelFragments, weighted_sums
+from taichi_raster.depth.over import EARLY_STOP, PixelFragments, weighted_sums
 from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.autograd import Two
 from taichi_raster.engine.engine import MARGIN, Engine, on_engine
@@ -22,12 +22,13 @@ from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels.front_to_back import CHUNK, FrontToBack
 from taichi_raster.kernels.front_to_back import Composite as Forward
 from taichi_raster.kernels.front_to_back_vjp import CompositeVJP
+from taichi_raster.kernels.largest_two import LargestTwo, LargestTwoVJP
 from taichi_raster.kernels.rows import AREA, INTEGERS, NUMBERS
 from taichi_raster.kernels.tile_order import TileOrder
 from taichi_raster.kernels.vjp import VJP
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
-from taichi_raster.runtime.layout import RUNS, EarlyStop, State
+from taichi_raster.runtime.layout import RUNS, State
 from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.variant import Variant, without_derivatives
 
@@ -60,12 +61,14 @@ class Composite:
     Attributes:
         call: the call.
         alpha: the sums for alpha, of the same x. Their call differs in the variant alone.
+        union: how coverages combine, see `OverDepth`.
         alpha_moves: whether one of alpha's inputs has derivatives.
         found: what the forward pass leaves.
     """
 
     call: Call
     alpha: PixelSums
+    union: str
     alpha_moves: bool = True
     found: Found = field(default_factory=Found)
 
@@ -115,7 +118,7 @@ class Composite:
         return first[0] + second[0] + by_alpha, of_texels
 
     def renewed(self) -> Composite:
-        return Composite(self.call, self.alpha.renewed(), self.alpha_moves)
+        return Composite(self.call, self.alpha.renewed(), self.union, self.alpha_moves)
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -133,12 +136,14 @@ class Listed:
     shown: Tensor
     listing: FragmentList
     pixels: int
+    union: str
 
     @staticmethod
     def of(work: Composite, x: Tensor, texels: Tensor | None) -> Listed:
-        listing = fragment_list(work.alpha, x, EarlyStop.PRODUCT)
+        listing = fragment_list(work.alpha, x, EARLY_STOP[work.union])
         values = FragmentValues(work.call, listing.entries, listing.begin, by_autodiff())
-        return Listed(values, values.forward(x, texels)[0], listing, work.call.pixels)
+        shown = values.forward(x, texels)[0]
+        return Listed(values, shown, listing, work.call.pixels, work.union)
 
     def vjp(self, v: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -163,7 +168,7 @@ class Listed:
     def _sums(self) -> tuple[Tensor, Tensor]:
         shown = self.shown.detach().requires_grad_()
         fragments = PixelFragments(shown, self.listing.slots, self.listing.depth, self.pixels)
-        return weighted_sums(fragments), shown
+        return weighted_sums(fragments, self.union), shown
 
 
 # --- tile by tile --------------------------------------------------------------------------------
@@ -184,12 +189,13 @@ def _forward(current: Engine, work: Composite, x: Tensor, texels: Tensor | None)
     y.numpy()[:planes] = of_alpha.numpy()
     _place(current, work, x, Texture.of(texels, call))
     variant = without_derivatives(call.variant)
-    scene = variant, call.faces, call.height, call.width
+    kind = LargestTwo if work.union == "largest_two" else Forward
+    scene = kind, variant, call.faces, call.height, call.width
     room = _rooms.get(scene, 2 * CHUNK)
-    needed = _run(current, Forward, call, variant, room)
+    needed = _run(current, kind, call, variant, room)
     while needed > room:
         room = needed
-        needed = _run(current, Forward, call, variant, room)
+        needed = _run(current, kind, call, variant, room)
     _rooms[scene] = room
     sums = transfer.read(fields, fields.y, x, size)
     y.numpy()[planes:] = sums.numpy()  # a copy: else what is found would hold what it is kept for
@@ -206,15 +212,16 @@ def _vjp(current: Engine, work: Composite, x: Tensor, texels: Tensor | None, v: 
     _place(current, work, x, texture)
     copies = (fields.y, work.found.sums), (fields.y.grad, v[ALPHA:])
     transfer.seed(fields, *copies, clear=(fields.x.grad, call.x_size))
-    runs, _ = _runs(call, CompositeVJP)
+    kind = LargestTwoVJP if work.union == "largest_two" else CompositeVJP
+    runs, _ = _runs(call, kind)
     total = runs * call.x_size
     fields.reserve(strips=total)
     transfer.clear(fields, fields.strips, total)
 
     def launch() -> None:
-        _run(current, CompositeVJP, call, call.variant, work.found.room)
+        _run(current, kind, call, call.variant, work.found.room + kind.spare)
 
-    found = current.with_shared_sums(CompositeVJP, call, x, runs, launch)
+    found = current.with_shared_sums(kind, call, x, runs, launch)
     if fields.views:
         strips = fields.views[fields.strips][:total]
     else:
@@ -264,7 +271,7 @@ def _runs(call: Call, kind: type[FrontToBack]) -> tuple[int, int]:
     so that a fixed order takes a single one.
     """
     most = RUNS
-    if kind is CompositeVJP:
+    if issubclass(kind, CompositeVJP):
         most = 1 if call.fixed_order and call.moving_texels else STRIPS
     runs = max(1, min(call.tiles, most // call.batch))
     length = -(-call.tiles // runs)

@@ -13,8 +13,10 @@ from taichi_raster.engine.engine import Engine, engine, on_engine
 from taichi_raster.engine.pixel_sums import PixelSums
 from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels.depth_sort import DepthSort
+from taichi_raster.kernels.largest_two import SortOfLargestTwo
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
+from taichi_raster.runtime.layout import EarlyStop
 from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.variant import Variant, without_derivatives
 
@@ -82,11 +84,12 @@ def _layers(current: Engine, call: Call, variant: Variant, x: Tensor, stop: int)
     scene = variant, stop, call.faces, call.height, call.width
     depth = min(_depths.get(scene, 4), call.faces)
     name = "collect_pixels" if current.on_gpu else "collect_tiles"
+    kind = SortOfLargestTwo if stop == EarlyStop.LARGEST_TWO else DepthSort
     sizes = (call.batch * call.slots,) if current.on_gpu else (tiles, items_per_run(tiles))
     while True:
         listed = call.pixels * depth
         fields.reserve(layers=listed, layer_depths=listed, layer_covers=listed)
-        needed = current.cache.launch(DepthSort, variant, name, *sizes, depth, stop)
+        needed = current.cache.launch(kind, variant, name, *sizes, depth, stop)
         if needed <= depth:
             _depths[scene] = max(needed, 1)
             found = transfer.read(fields, fields.layers, x, listed)

@@ -77,10 +77,8 @@ class DepthSort(PairKernels):
                         b, first_row + (lane >> SHIFT), first_column + (lane & (TILE - 1))
                     )
                     found = pairs.found.at(lane).value
-                    self.insert(
-                        q * depth, ti.min(found, depth), depth, index, pairs.z.at(lane).value, cover
-                    )
-                    pairs.found.at(lane).set(found + 1)
+                    z = pairs.z.at(lane).value
+                    pairs.found.at(lane).set(self.insert(q * depth, found, depth, index, z, cover))
         most = 0
         for row in range(first_row, ti.min(first_row + TILE, self.dims[Dim.HEIGHT])):
             for i in range(columns):
@@ -99,9 +97,8 @@ class DepthSort(PairKernels):
             if m.near:
                 f = self.weigh(m)
                 if f.counts:
-                    count, cover = ti.min(found, depth), self.cover_of(f)
-                    self.insert(q * depth, count, depth, face, self.order(m, f), cover)
-                    found += 1
+                    cover = self.cover_of(f)
+                    found = self.insert(q * depth, found, depth, face, self.order(m, f), cover)
         ti.atomic_max(needed, self.finish(q, found, depth, hides))
 
     @ti.func
@@ -120,12 +117,12 @@ class DepthSort(PairKernels):
         return ti.select(found > depth and not hidden, found, layer)
 
     @ti.func
-    def insert(self, begin, count, depth, face, z, cover):
-        """Insert a face into a list of `count`, sorted by depth, then by number.
+    def insert(self, begin, found, depth, face, z, cover):
+        """Insert a face into a pixel's list, sorted by depth, then by number; how many are found.
 
         At most `depth` faces stay in it.
         """
-        at, before = begin + count, True
+        at, before = begin + ti.min(found, depth), True
         while at > begin and before:
             other_z, other = self.fields.layer_depths[at - 1], self.fields.layers[at - 1]
             before = z < other_z or (z == other_z and face < other)
@@ -140,6 +137,7 @@ class DepthSort(PairKernels):
                 face,
                 cover,
             )
+        return found + 1
 
     @traced
     def tile_pairs(self) -> TilePairs:

@@ -44,7 +44,15 @@ class Pixels:
 
 @ti.data_oriented
 class FrontToBack(FaintKernels):
-    """What the forward pass and its adjoint share."""
+    """What the forward pass and its adjoint share.
+
+    Attributes:
+        largest_two: whether coverages combine by `OverDepth`'s "largest_two", not by its "product".
+        spare: rows that a run has for those that `carry` keeps.
+    """
+
+    largest_two = False
+    spare = 0
 
     @ti.kernel
     def run(
@@ -94,10 +102,12 @@ class FrontToBack(FaintKernels):
             if row < self.dims[Dim.HEIGHT] and column < self.dims[Dim.WIDTH]:
                 self.start(self.pixel_index(b, row, column), lane, pixels)
         k, last = self.fields.tile_begin[tile], self.fields.tile_begin[tile + 1]
-        low, kept, needed = -NOWHERE, 0, 0
+        low, kept, carried, needed = -NOWHERE, 0, 0, 0
         light, many = k < last, last - k > MANY
         while light:
-            count = ti.min(CHUNK, ti.min(room - kept, last - k))
+            # Without those that are carried, so that the adjoint takes the forward pass's chunks.
+            free = room - self.spare - (kept - carried)
+            count = ti.min(CHUNK, ti.min(free, last - k))
             if count > 0:
                 for i in range(count):
                     self.measure(b, first_row, first_column, k + i, kept + i, rows)
@@ -111,6 +121,8 @@ class FrontToBack(FaintKernels):
                     high = self.nearest(b, self.fields.tile_order[k])
                 light = self.compose(count, low, high, pixels, rows) and k < last
                 self.use(b, first_row, first_column, count, run, base, pixels, rows)
+                if ti.static(self.spare > 0):
+                    carried = self.carry(b, count, high, pixels, rows)
                 kept = self.keep(count, high, rows)
                 low = high
             else:
@@ -136,20 +148,24 @@ class FrontToBack(FaintKernels):
                 reach += 1
         for lane in range(AREA):
             if pixels.through.at(lane).value > self.fields.limits[Limit.HIDDEN]:
-                found = self.sort_pixel(lane, reach, low, high, rows)
+                found = self.sort_pixel(lane, reach, low, high, pixels, rows)
                 self.compose_pixel(lane, found, high, pixels, rows)
                 if pixels.through.at(lane).value > self.fields.limits[Limit.HIDDEN]:
                     light = True
         return light
 
     @ti.func
-    def sort_pixel(self, lane, count, low, high, rows):
+    def sort_pixel(self, lane, count, low, high, pixels, rows):
         """List a pixel's fragments between two depths, nearest first; returns how many."""
         found, moved = 0, False
         for i in range(count):
             row = self.fields.row_lists[rows.order + i]
             z = self.fields.rows[rows.planes[DEPTH] + row * AREA + lane]
-            if low <= z and z < high:
+            listed = low <= z and z < high
+            if ti.static(self.largest_two):
+                cover = self.fields.rows[rows.planes[COVERAGE] + row * AREA + lane]
+                listed = listed and cover > pixels.second.at(lane).value
+            if listed:
                 at, before = found, True
                 while at > 0 and before:
                     other_z = self.fields.rows[rows.depths + at - 1]
@@ -179,6 +195,10 @@ class FrontToBack(FaintKernels):
 
     def compose_pixel(self, lane: Any, found: Any, high: Any, pixels: Pixels, rows: Rows) -> None:
         """Give the listed fragments of a pixel their weights; a `ti.func`."""
+        raise NotImplementedError
+
+    def carry(self, b: Any, count: Any, high: Any, pixels: Any, rows: Rows) -> Any:
+        """Have `keep` keep rows that are still needed; how many it would not keep; a `ti.func`."""
         raise NotImplementedError
 
     def use(

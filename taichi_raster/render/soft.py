@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from taichi_raster import checks
 from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours
-from taichi_raster.depth.over import OverDepth, PixelFragments, mean, weighted_sums
+from taichi_raster.depth.over import (
+    EARLY_STOP,
+    OverDepth,
+    PixelFragments,
+    mean,
+    weighted_sums,
+)
 from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.autograd import Evaluate
 from taichi_raster.engine.composite import Composite
@@ -300,7 +306,9 @@ class SoftRasterizer(nn.Module):
         floor = parameters.to_like(self.depth.background(depth, call.batch), vertices)
         self._refuse_mapped(x, depth, floor, by_fragments=False)
         sums = PixelSums(of_alpha, engine().ticket(), floor.detach(), by_autodiff())
-        y, state = Evaluate.apply(x, texels, Composite(call, sums, moves))
+        assert isinstance(self.depth, OverDepth)
+        union = self.depth.union
+        y, state = Evaluate.apply(x, texels, Composite(call, sums, union, moves))
         total, _, colours = y.split([1, 1, 1 + shown.total])
         alpha = self._resolve(total[0], state, softness.parameters[:, Slot.P])
         colour = _over(alpha * mean(colours), alpha, self._behind(background, alpha))
@@ -383,14 +391,14 @@ class SoftRasterizer(nn.Module):
             vertices, shown, self._view(), replace(softness, conorm="probabilistic")
         )
         # In a soft order no fragment is surely hidden.
-        stop = EarlyStop.PRODUCT if depth.gamma is None else EarlyStop.NEVER
+        stop = EARLY_STOP[depth.union] if depth.gamma is None else EarlyStop.NEVER
         listing = fragment_list(sums, x.detach(), stop)
         measured, _ = Evaluate.apply(
             packed, texels, FragmentValues(call, listing.entries, listing.begin, by_autodiff())
         )
         fragments = PixelFragments(measured, listing.slots, listing.depth, call.pixels)
         if depth.gamma is None:
-            colours = mean(weighted_sums(fragments))
+            colours = mean(weighted_sums(fragments, depth.union))
         else:
             gamma = parameters.to_like(state.gamma, vertices).expand(len(vertices))
             gamma = gamma * (self.far - self.near)  # from units of the depth range to those of z

@@ -101,10 +101,13 @@ class EarlyStop:
 
     PRODUCT: when no more than `Call.hidden` of the light is left.
     NEVER: all fragments are listed.
+    LARGEST_TWO: as `PRODUCT`, where coverages combine by `OverDepth`'s "largest_two"; fragments
+        that add nothing are not listed at all.
     """
 
     PRODUCT = 0
     NEVER = 1
+    LARGEST_TWO = 2
 
 
 class Limit:

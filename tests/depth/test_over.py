@@ -18,8 +18,12 @@ from taichi_raster.depth import over
 from taichi_raster.engine.fragment_lists import FragmentList, fragment_list
 from taichi_raster.render import packing, soft
 from taichi_raster.scene import gather
+from taichi_raster.softness.archive import Entry
 from taichi_raster.softness.edge import EdgeState
 
+DEPTHS = tr.OverDepth(), tr.OverDepth(union="product"), tr.OverDepth(0.1)
+NAMES = ["largest two", "product", "soft order"]
+UNIONS = pytest.mark.parametrize("union", ["largest_two", "product"])
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
 COVER = [[-1e3, -1e3], [1e3, -1e3], [0.0, 1e3]]  # every pixel lies deep inside
 NEAR, FAR = 0.5, 10.5
@@ -34,10 +38,11 @@ def sheets(z: list[float], colours: list[float], dtype: torch.dtype) -> tuple[Te
 
 
 def seen(cover: float, z: list[float], colours: list[float], gamma: float | None) -> float:
-    """The colour of a pixel that all faces cover alike."""
+    """The colour of a pixel that all faces cover alike, by the product."""
     dtype = tr.runtime().dtype
     far_inside = tr.Distribution("uniform", 1e9, shift=2 * cover - 1)
-    renderer = tr.SoftRasterizer(1, far_inside, tr.OverDepth(gamma), near=NEAR, far=FAR)
+    depth = tr.OverDepth(gamma, union="product")
+    renderer = tr.SoftRasterizer(1, far_inside, depth, near=NEAR, far=FAR)
     return float(renderer(*sheets(z, colours, dtype))[0, 0, 0, 0])
 
 
@@ -46,6 +51,42 @@ def test_in_order_each_sees_through_those_before_it() -> None:
     a = 0.6
     found = seen(a, [3.0, 1.0, 2.0], [0.3, 0.9, 0.5], None)
     assert found == pytest.approx(a * (0.9 + (1 - a) * (0.5 + (1 - a) * 0.3)), rel=1e-6)
+
+
+def shares(covers: list[float], union: str) -> Tensor:
+    """What faces of these coverages of one pixel, nearest first, weigh in its mean colour."""
+    edges = [[[1 - 2 * a, -1e3], [1e3, 0.0], [1 - 2 * a, 1e3]] for a in covers]
+    xy = torch.tensor([edges], dtype=torch.float64)
+    z = torch.linspace(1, 2, len(covers), dtype=torch.float64)[None]
+    shades = torch.eye(len(covers), dtype=torch.float64)[None, :, None].expand(1, -1, 3, -1)
+    wide = tr.Distribution("uniform", 1.0)  # at a distance of 2 a - 1 it covers a
+    renderer = tr.SoftRasterizer(1, wide, tr.OverDepth(union=union), near=NEAR, far=FAR)
+    image = renderer(tr.lift_triangles(xy, z), shades)[0, 0, 0]
+    return image[:-1] / image[-1]
+
+
+@F64
+def test_each_weighs_what_it_adds_to_the_two_largest_before_it() -> None:
+    found = shares([0.2, 0.5, 0.4, 0.3, 0.9, 0.7], "largest_two")
+    # Sums of the two largest: 0.2, 0.7, 0.9, 0.9, and 1 from then on.
+    expected = torch.tensor([0.2, 0.5, 0.2, 0.0, 0.1, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    part = shares([0.2, 0.1, 0.3], "largest_two")
+    torch.testing.assert_close(part * 0.5, torch.tensor([0.2, 0.1, 0.2]).double())
+
+
+def test_behind_an_edge_that_two_faces_share_nothing_shows(dtype: torch.dtype) -> None:
+    """A black square of two triangles hides a white sheet; by the product a quarter of it shows."""
+    corners = torch.tensor([[-9.0, -9.0], [9.0, -9.0], [9.0, 9.0], [-9.0, 9.0]])
+    xy = torch.stack([corners[[0, 1, 2]], corners[[0, 2, 3]], torch.tensor(COVER)])
+    vertices = tr.lift_triangles(xy[None], torch.tensor([[1.0, 1.0, 2.0]])).to(dtype)
+    shades = torch.tensor([0.0, 0.0, 1.0], dtype=dtype)[None, :, None, None].expand(1, 3, 3, 1)
+    edge = tr.Distribution("logistic", 0.05)
+    default, product = (
+        float(tr.SoftRasterizer(15, edge, depth)(vertices, shades)[..., 0].max())
+        for depth in (tr.OverDepth(), tr.OverDepth(union="product"))
+    )
+    assert default < 1e-6 and product == pytest.approx(0.25, abs=1e-5)
 
 
 @F64
@@ -77,10 +118,10 @@ def scene(seed: int, faces: int = 6) -> tuple[Tensor, Tensor]:
     return tr.lift_triangles(xy.to(dtype), z.to(dtype)), colours.to(dtype)
 
 
-@pytest.mark.parametrize("gamma", [None, 0.1])
-def test_the_order_that_faces_are_given_in_is_nothing(gamma: float | None) -> None:
+@pytest.mark.parametrize("depth", DEPTHS, ids=NAMES)
+def test_the_order_that_faces_are_given_in_is_nothing(depth: tr.OverDepth) -> None:
     vertices, colours = scene(0)
-    renderer = tr.SoftRasterizer(12, tr.Distribution("logistic", 0.05), tr.OverDepth(gamma))
+    renderer = tr.SoftRasterizer(12, tr.Distribution("logistic", 0.05), depth)
     turned = torch.tensor([4, 2, 0, 5, 1, 3])
     torch.testing.assert_close(
         renderer(vertices[:, turned], colours[:, turned]),
@@ -90,12 +131,15 @@ def test_the_order_that_faces_are_given_in_is_nothing(gamma: float | None) -> No
     )
 
 
+@UNIONS
 @pytest.mark.parametrize("hidden", [1e-2, 1e-3])
-def test_what_hardly_shows_changes_colours_by_no_more_than_it_may(hidden: float) -> None:
+def test_what_hardly_shows_changes_colours_by_no_more_than_it_may(
+    hidden: float, union: str
+) -> None:
     """The colours lie between 0 and 1, so that they differ by no more than 1."""
     vertices, colours = scene(1, 40)
     every, most = (
-        tr.SoftRasterizer(16, tr.Distribution("gaussian", 0.1), tr.OverDepth(hidden=least))
+        tr.SoftRasterizer(16, tr.Distribution("gaussian", 0.1), tr.OverDepth(None, least, union))
         for least in (0.0, hidden)
     )
     error = (most(vertices, colours) - every(vertices, colours)).abs().max()
@@ -126,12 +170,14 @@ def crowd(faces: int) -> list[Tensor]:
 
 
 @F64
+@UNIONS
 @pytest.mark.parametrize("orthographic", [False, True])
-def test_many_faces_at_all_depths_are_composed_in_order(orthographic: bool) -> None:
+def test_many_faces_at_all_depths_are_composed_in_order(orthographic: bool, union: str) -> None:
     """More than are composed at a time: the same as by lists, but for rounding."""
     leaves = crowd(600)
     edge = tr.Distribution("uniform", 0.1, shift=-0.98)  # covers a hundredth at most
-    renderer = tr.SoftRasterizer((9, 13), edge, tr.OverDepth(hidden=0.0), orthographic=orthographic)
+    depth = tr.OverDepth(hidden=0.0, union=union)
+    renderer = tr.SoftRasterizer((9, 13), edge, depth, orthographic=orthographic)
     found = []
     for method in ("closed_forms", "autodiff"):
         with tr.derivatives_by(method):
@@ -143,13 +189,17 @@ def test_many_faces_at_all_depths_are_composed_in_order(orthographic: bool) -> N
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11 * size)
 
 
+@UNIONS
 @pytest.mark.parametrize("scale", [0.02, 0.3])
-def test_of_many_faces_the_faintest_change_colours_by_no_more_than_they_may(scale: float) -> None:
+def test_of_many_faces_the_faintest_change_colours_by_no_more_than_they_may(
+    scale: float, union: str
+) -> None:
     leaves = [leaf.detach() for leaf in crowd(400)]
     leaves[0][..., :2] *= 0.3  # half of the picture sees them from afar
     edge = tr.Distribution("logistic", scale)
     every, most = (
-        tr.SoftRasterizer(16, edge, tr.OverDepth(hidden=least))(*leaves) for least in (0.0, 1e-2)
+        tr.SoftRasterizer(16, edge, tr.OverDepth(hidden=least, union=union))(*leaves)
+        for least in (0.0, 1e-2)
     )
     assert 1e-5 < float((most - every).abs().max()) <= 2e-2
 
@@ -235,10 +285,9 @@ def test_where_nothing_is_the_background_shows() -> None:
 
 
 @F64
-@pytest.mark.parametrize("gamma", [None, 0.2, tr.Knots([0.5, 0.02])])
-def test_it_survives_files_and_copies(gamma: float | tr.Knots | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [*DEPTHS, tr.OverDepth(tr.Knots([0.5, 0.02]))])
+def test_it_survives_files_and_copies(depth: tr.OverDepth, tmp_path: Path) -> None:
     vertices, colours = scene(6)
-    depth = tr.OverDepth(gamma)
     path = tmp_path / "over.safetensors"
     tr.save_softening(path, tr.Softening(tr.Distribution("logistic", 0.05), depth))
     loaded = tr.load_softening(path).depth
@@ -250,9 +299,22 @@ def test_it_survives_files_and_copies(gamma: float | tr.Knots | None, tmp_path: 
 
 
 @F64
+def test_what_was_stored_before_there_was_a_choice_goes_by_the_product() -> None:
+    description = {"gamma": None, "hidden": 1e-3}
+    assert tr.OverDepth.built(Entry("depth", description, "", {}, frozenset())).union == "product"
+    old = tr.OverDepth()
+    del old.union
+    assert pickle.loads(pickle.dumps(old)).union == "product"
+
+
+@F64
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^gamma: .*positive"):
         tr.OverDepth(0.0)
+    with pytest.raises(ValueError, match=r"^union: .*largest_two.*product"):
+        tr.OverDepth(union="sum")
+    with pytest.raises(ValueError, match=r"^union: .*gamma.*product"):
+        tr.OverDepth(0.1, union="largest_two")
     with pytest.raises(ValueError, match=r"^barycentrics: .*nearest"):
         tr.SoftRasterizer(8, depth=tr.OverDepth(), barycentrics="clipped")
     with pytest.raises(ValueError, match=r"^unclipped_alpha: .*OverDepth"):
@@ -306,11 +368,11 @@ def test_an_edge_softness_of_the_users_own_is_fine() -> None:
     assert torch.equal(own(*scene(0)), usual(*scene(0)))
 
 
-@pytest.mark.parametrize("gamma", [None, 0.1])
-def test_closed_forms_and_autodiff_agree(gamma: float | None) -> None:
+@pytest.mark.parametrize("depth", DEPTHS, ids=NAMES)
+def test_closed_forms_and_autodiff_agree(depth: tr.OverDepth) -> None:
     vertices, colours = scene(7)
     leaves = [t.requires_grad_() for t in (vertices, colours)]
-    renderer = tr.SoftRasterizer(12, tr.Distribution("gaussian", 0.1), tr.OverDepth(gamma))
+    renderer = tr.SoftRasterizer(12, tr.Distribution("gaussian", 0.1), depth)
     found = {}
     for method in ("closed_forms", "autodiff"):
         with tr.derivatives_by(method):
@@ -328,16 +390,15 @@ def test_closed_forms_and_autodiff_agree(gamma: float | None) -> None:
 def test_without_a_threshold_second_derivatives_are_finite() -> None:
     vertices, colours = scene(8)
     leaves = [t.requires_grad_() for t in (vertices, colours)]
-    for gamma in (None, 0.1):
-        renderer = tr.SoftRasterizer(
-            16, tr.Distribution("gaussian", 0.05), tr.OverDepth(gamma), threshold=0.0
-        )
+    for depth in DEPTHS:
+        renderer = tr.SoftRasterizer(16, tr.Distribution("gaussian", 0.05), depth, threshold=0.0)
         first = torch.autograd.grad(renderer(*leaves).square().sum(), leaves, create_graph=True)
         second = torch.autograd.grad(first[0].sum() + first[1].sum(), leaves)
         assert all(bool(torch.isfinite(t).all()) for t in (*first, *second))
 
 
-def test_lists_are_as_deep_as_they_need_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+@UNIONS
+def test_lists_are_as_deep_as_they_need_to_be(monkeypatch: pytest.MonkeyPatch, union: str) -> None:
     """Also after a picture that needed deeper ones than the first guess."""
     depths: list[int] = []
 
@@ -348,13 +409,15 @@ def test_lists_are_as_deep_as_they_need_to_be(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(soft, "fragment_list", recorded)
     edge = tr.Distribution("uniform", scale=1 / 8)
-    renderer = tr.SoftRasterizer(8, edge, tr.OverDepth(), near=NEAR, far=FAR)
+    renderer = tr.SoftRasterizer(8, edge, tr.OverDepth(union=union), near=NEAR, far=FAR)
     speck = torch.tensor([[-0.01, -0.01], [0.01, -0.01], [0.0, 0.01]])
     speck += torch.tensor([0.01, 0.125])  # a tenth of the nearest pixel: nine do not hide others
+    # Each a little nearer to the pixel, so that it covers more than those before it.
+    nearing = speck + torch.linspace(0, 0.01, 9)[:, None, None]
     z = torch.linspace(1, 2, 9)[None]
     few, many = (
         tr.lift_triangles(shape.expand(1, 9, 3, 2), z).to(tr.runtime().dtype)
-        for shape in (torch.tensor(COVER), speck)
+        for shape in (torch.tensor(COVER), nearing)
     )
     with tr.derivatives_by("autodiff"):  # which goes by lists
         for faces in (few, many, few):
@@ -363,15 +426,16 @@ def test_lists_are_as_deep_as_they_need_to_be(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.runs_on(arch="vulkan")
+@UNIONS
 def test_a_fixed_order_gives_equal_bits_where_a_thread_takes_a_pair(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, union: str
 ) -> None:
     asked = dataclasses.replace(tr.runtime(), deterministic=True)
     monkeypatch.setattr(packing, "runtime", lambda: asked)
     vertices, colours = scene(9, 60)
     leaves = [t.requires_grad_() for t in (vertices, colours)]
     renderer = tr.SoftRasterizer(
-        128, tr.Distribution("logistic", 0.1), tr.OverDepth(), threshold=1e-3
+        128, tr.Distribution("logistic", 0.1), tr.OverDepth(union=union), threshold=1e-3
     )
     found = [torch.autograd.grad(renderer(*leaves).square().sum(), leaves) for _ in range(3)]
     for other in found[1:]:
@@ -422,7 +486,7 @@ def test_at_a_silhouette_the_front_is_before_the_back(dtype: torch.dtype) -> Non
     ]
     faces = torch.cat(pairs).to(dtype)
     edge = tr.Distribution("logistic", 0.05)
-    renderer = tr.SoftRasterizer(12, edge, tr.OverDepth())
+    renderer = tr.SoftRasterizer(12, edge, tr.OverDepth(union="product"))
     shades = torch.tensor([0.0, 1.0], dtype=dtype)[None, :, None, None].expand(180, 2, 3, 1)
     given, swapped = renderer(faces, shades), renderer(faces.flip(1), shades.flip(1))
     # Beyond the edge a -> b, and between its ends.

@@ -151,6 +151,7 @@ DEPTHS = {
         tensors=("colours", "depth_weights"),
     ),
     "over": Mode(depth=lambda x: tr.OverDepth()),
+    "over by the product": Mode(depth=lambda x: tr.OverDepth(union="product")),
     "over softly": Mode(depth=lambda x: tr.OverDepth(x["gamma"]), numbers={"gamma": 0.08}),
     "none": Mode(attributes=lambda x: None, tensors=()),
 }

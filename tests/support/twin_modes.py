@@ -155,21 +155,36 @@ def colour(o: tr.SoftRasterizer, x: Fragments, c: Tensor, background: Tensor, u:
 
 
 def over(o: tr.SoftRasterizer, x: Fragments, c: Tensor, u: Tensor) -> Tensor:
-    """(B,H,W,C): the mean of the fragments, each times what all the others let through."""
+    """(B,H,W,C): the mean of the fragments, each by what it shows of itself."""
+    share = added(x) if o.depth.union == "largest_two" else let_through(o, x, u)
+    total = share.sum(-1, keepdim=True)
+    share = share / torch.where(total > 0, total, 1.0)
+    return torch.einsum("bhwf,bhwfc->bhwc", share, c)
+
+
+def added(x: Fragments) -> Tensor:
+    """(B,H,W,F): what each adds to the sum of the two largest coverages up to it, at most 1."""
+    order = torch.where(x.shown, x.z, math.inf).argsort(-1)
+    a = torch.where(x.shown, torch.exp(x.log_f), 0.0).gather(-1, order)
+    up_to = torch.ones(a.shape[-1], a.shape[-1], dtype=torch.bool).tril()
+    two = torch.where(up_to, a[..., None, :], 0.0).topk(2, dim=-1).values.sum(-1).clamp(max=1)
+    more = torch.cat([two[..., :1], two[..., 1:] - two[..., :-1]], -1)
+    return torch.zeros_like(more).scatter(-1, order, more)
+
+
+def let_through(o: tr.SoftRasterizer, x: Fragments, u: Tensor) -> Tensor:
+    """(B,H,W,F): each times what all the others let through."""
     z = torch.where(x.shown, (o.far - x.z) / (o.far - o.near), 0.0)
     nearer = z[..., None, :] - z[..., :, None]  # (B,H,W,F,F): how much the last is in front
     if o.depth.gamma is None:
-        in_front = (nearer > 0).to(c)
+        in_front = (nearer > 0).to(z)
     else:
         gamma = twin.per_instance(o.depth.gamma(u), nearer, 4)
         in_front = 1 / (1 + torch.exp(-nearer / gamma))
     a = torch.where(x.shown, torch.exp(x.log_f), 0.0)
     itself = torch.eye(a.shape[-1], dtype=torch.bool)
     through = torch.where(itself, 1.0, 1 - a[..., None, :] * in_front).prod(-1)
-    share = a * through
-    total = share.sum(-1, keepdim=True)
-    share = share / torch.where(total > 0, total, 1.0)
-    return torch.einsum("bhwf,bhwfc->bhwc", share, c)
+    return a * through
 
 
 def channels(
