@@ -35,12 +35,14 @@ import taichi_raster as tr
 from meta.study.figures import solving_gif
 from tasks.picture import FAR, NEAR, Picture, PictureBatch
 
+SHEETS = tr.OverDepth(union="product")  # these triangles are no surface: they lie over one another
+
 # Depth softness, and scales of the edges in NDC (the picture is 2 wide), at first and at last.
 SOFTNESSES = {
     "softmax, soft, then sharp": (tr.SoftmaxDepth(0.2), 0.02, 0.003),
-    "over, sharp all the time": (tr.OverDepth(), 0.003, 0.003),
-    "over, soft all the time": (tr.OverDepth(), 0.02, 0.02),
-    "over, soft, then sharp": (tr.OverDepth(), 0.02, 0.003),
+    "over, sharp all the time": (SHEETS, 0.003, 0.003),
+    "over, soft all the time": (SHEETS, 0.02, 0.02),
+    "over, soft, then sharp": (SHEETS, 0.02, 0.003),
 }
 RECORD = 30  # moments at which the pictures are kept, for the film and the curves
 

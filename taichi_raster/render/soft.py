@@ -52,10 +52,10 @@ class SoftRasterizer(nn.Module):
     With a_k = F(d_k / scale) the coverage of face k at a pixel and z_k its depth there,
 
         alpha  = 1 - prod_k (1 - a_k)                                      (for the default `alpha`)
-        colour = alpha (sum_k a_k psi_k c_k) / (sum_k a_k psi_k) + (1 - alpha) background
+        colour = alpha (sum_k w_k c_k) / (sum_k w_k) + (1 - alpha) background
 
-    with psi_k the transmittance of the fragments in front of k, for the default `OverDepth`. For
-    `SoftmaxDepth` (Liu et al., ICCV 2019; Wu et al., EGSR 2024), psi = exp(z_norm / gamma), and
+    with w_k what face k adds to the coverage of those in front of it, for the default `OverDepth`,
+    where two faces together cover the sum of both, and 1 at most. For `SoftmaxDepth` (Liu et al., ICCV 2019; Wu et al., EGSR 2024), psi = exp(z_norm / gamma), and
 
         colour = (sum_k a_k psi_k c_k + psi_b background) / (sum_k a_k psi_k + psi_b)
 
