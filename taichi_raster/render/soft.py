@@ -54,8 +54,9 @@ class SoftRasterizer(nn.Module):
         alpha  = 1 - prod_k (1 - a_k)                                      (for the default `alpha`)
         colour = alpha (sum_k w_k c_k) / (sum_k w_k) + (1 - alpha) background
 
-    with w_k what face k adds to the coverage of those in front of it, for the default `OverDepth`,
-    where two faces together cover the sum of both, and 1 at most. For `SoftmaxDepth` (Liu et al., ICCV 2019; Wu et al., EGSR 2024), psi = exp(z_norm / gamma), and
+    with w_k what face k adds to the coverage of those in front of it, for the default `OverDepth`.
+    There, faces cover the sum of the two largest coverages, and at most 1. For `SoftmaxDepth`
+    (Liu et al., ICCV 2019; Wu et al., EGSR 2024), psi = exp(z_norm / gamma), and
 
         colour = (sum_k a_k psi_k c_k + psi_b background) / (sum_k a_k psi_k + psi_b)
 
