@@ -255,7 +255,8 @@ def render(
     background = torch.as_tensor(background, dtype=c.dtype).expand(c.shape[-1])
     if over:
         coverage = torch.where(counts, log_f, -math.inf).exp()
-        colour = composited(pair, coverage, c) + (1 - alpha[..., None]) * background
+        shown = composited(pair, coverage, c)
+        colour = alpha[..., None] * shown + (1 - alpha[..., None]) * background
     elif gamma is None:
         colour = nearest_inside(pair, counts, c, background)
     else:
@@ -280,9 +281,16 @@ def nearest_inside(pair: Pairs, counts: Tensor, c: Tensor, background: Tensor) -
 
 
 def composited(pair: Pairs, coverage: Tensor, c: Tensor) -> Tensor:
-    """Porter and Duff's *over*: (B,H,W,C), front to back in the order of the pixel's depths."""
+    """(B,H,W,C): the mean of the fragments, in the order of the pixel's depths.
+
+    Each weighs what it adds to the sum of the two largest coverages so far, at most 1.
+    """
     order = pair.z.argsort(-1)
     a = coverage.gather(-1, order)
-    through = torch.cumprod(1 - a, -1)
-    before = torch.cat([torch.ones_like(a[..., :1]), through[..., :-1]], -1)
-    return ((a * before)[..., None] * c.gather(-2, order[..., None].expand_as(c))).sum(-2)
+    weights, covered = [], torch.zeros_like(a[..., 0])
+    for last in range(1, a.shape[-1] + 1):
+        two = a[..., :last].topk(min(last, 2), -1).values.sum(-1).clamp(max=1)
+        weights.append(two - covered)
+        covered = two
+    share = torch.stack(weights, -1) / torch.where(covered > 0, covered, 1.0)[..., None]
+    return (share[..., None] * c.gather(-2, order[..., None].expand_as(c))).sum(-2)
