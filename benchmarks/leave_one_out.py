@@ -1,0 +1,448 @@
+"""Leave one family out: what is learned on five families of problems, judged on the sixth.
+
+    python benchmarks/leave_one_out.py --resume             # all six, judged on unseen tasks
+    python benchmarks/leave_one_out.py --only learn --resume
+
+What is learned is a `tr.SofteningPolicy` with feedback, from the start that was found by hand (all
+zeros, `tr.untuned_softening`). The outer gradient of each family is estimated by antithetic
+perturbations, each task with its own direction, on the stream "train". For each family that is left
+out, the policy takes a step along the mean gradient of the other five. How long the step is, and
+whether it is taken at all, is decided on tasks of these five of the stream "tune". So all six
+policies come out of one set of runs.
+
+Beside it stand fixed softnesses with image-space steps, the best of a grid by the same five, and
+those that docs/results.md lists: tuned, or learned, on the sixth family itself. "shipped" is
+`tr.universal_policy()`, which was learned on four of the six. All are judged on tasks of the stream
+"test", with the study's steps.
+
+Into the folder go a file for each piece of work, as soon as it is done, a policy for each family
+left out, and summary.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import judge_again  # noqa: E402
+from untuned import SIX, geometric_mean, problem_of  # noqa: E402
+
+import taichi_raster as tr  # noqa: E402
+from meta.evaluation.evaluate import Evaluation, evaluate  # noqa: E402
+from meta.inner.method import Method  # noqa: E402
+from meta.inner.policy_method import softening_method  # noqa: E402
+from meta.inner.unroll import unroll  # noqa: E402
+from meta.inner.updates import Adam, ImageSteps  # noqa: E402
+from meta.outer.checkpoint import load_json, save_json  # noqa: E402
+from meta.search.fixed import FixedSoftness, fixed_method  # noqa: E402
+from meta.study.plan import ANNEALED, WIDER, Problem, Study  # noqa: E402
+from meta.study.study import moved  # noqa: E402
+
+CHUNK = {"shape2d": 256, "occlusion": 128, "pose": 128, "shaded": 32, "shape3d": 64, "solid": 16}
+"""Tasks that are solved side by side: about as long for each family."""
+CHUNKS = {"shape2d": 12, "occlusion": 12, "pose": 12, "shaded": 10, "shape3d": 12, "solid": 8}
+"""How many such batches a gradient is estimated from."""
+TUNED = {"shape2d": 256, "occlusion": 256, "pose": 256, "shaded": 64, "shape3d": 64, "solid": 16}
+"""Tasks by which the length of a step is chosen, and as many fresh ones to confirm it."""
+UNSEEN = {"shape2d": 256, "occlusion": 256, "pose": 256, "shaded": 256, "shape3d": 64, "solid": 64}
+TUNING, CONFIRMATION = 4000, 5000  # first batches of the stream "tune"
+LENGTHS = (0.15, 0.3)  # of the step, in logarithms
+CAP = 4.0  # thresholds of failure: an error far beyond is hardly worse
+
+ADVICE, GRID, LEARNED = "advice", "grid", "learned on it"
+BY_HAND, UNIVERSAL, SHIPPED = "by hand", "universal", "shipped"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Learn on five families, judge on the sixth; see the top of the file.
+
+    Args:
+        left_out: families that are left out in turn.
+        only: "learn" ends before the judgement on unseen tasks.
+        out: folder of the results.
+        resume: keep what is there; without it the folder must be empty.
+        sigma: of the perturbations.
+        seed: of the directions.
+        threads: of Taichi and torch.
+    """
+
+    left_out: tuple[str, ...] = SIX
+    only: Literal["learn", "all"] = "all"
+    out: Path = Path("out/leave_one_out")
+    resume: bool = False
+    sigma: float = 0.2
+    seed: int = 0
+    threads: int = 1
+
+
+def main(options: Options) -> None:
+    unknown = set(options.left_out) - set(SIX)
+    if unknown or not options.left_out:
+        raise ValueError(f"--left-out: expected some of {', '.join(SIX)}, got {sorted(unknown)}")
+    if not options.resume and options.out.is_dir() and any(options.out.iterdir()):
+        raise ValueError(f"--out: {options.out} is not empty; --resume goes on with what is there")
+    os.environ["TI_CPU_MAX_NUM_THREADS"] = str(options.threads)
+    torch.set_num_threads(options.threads)
+    tr.init(arch="cpu", deterministic=True)
+    work = Work(options, Console())
+    slopes = {name: work.slope(name) for name in SIX}
+    (options.out / "slopes.md").write_text(slopes_table(slopes))
+    policies = {name: work.learned(name, slopes) for name in options.left_out}
+    if options.only == "all":
+        rows = {name: work.judged(name, policies[name]) for name in options.left_out}
+        text = summary(rows)
+        (options.out / "summary.md").write_text(text)
+        work.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The outer gradient of a family, and the standard error of each entry, by parameter."""
+
+    mean: dict[str, Tensor]
+    error: dict[str, Tensor]
+
+
+class Work:
+    """The pieces of work, each kept in a file of its own."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        self.options = options
+        self.console = console
+        self.problems: dict[str, tuple[Study, Problem]] = {
+            name: problem_of(name, UNSEEN[name]) for name in SIX
+        }
+
+    def slope(self, name: str) -> Slope:
+        """The gradient of a family's outer loss at the start, from all its batches."""
+        found: dict[str, list[Tensor]] = {}
+        for index in range(CHUNKS[name]):
+            path = self.options.out / "slopes" / name / f"{index}.json"
+            directions = self._directions(name, index)
+            values = self._kept(path, lambda name=name, index=index: self._pair(name, index))
+            up, down = (torch.tensor(values[end], dtype=torch.float64) for end in ("up", "down"))
+            difference = self._loss(name, up) - self._loss(name, down)
+            for key, direction in directions.items():
+                shaped = difference.reshape(-1, *[1] * (direction.ndim - 1))
+                rows = shaped * direction / (2 * self.options.sigma)
+                found.setdefault(key, []).append(rows)
+        every = {key: torch.cat(parts) for key, parts in found.items()}
+        return Slope(
+            {key: rows.mean(dim=0) for key, rows in every.items()},
+            {key: rows.std(dim=0) / math.sqrt(len(rows)) for key, rows in every.items()},
+        )
+
+    def learned(self, left_out: str, slopes: Mapping[str, Slope]) -> tr.SofteningPolicy:
+        """The policy by the other families, or the start if it is no better on fresh tasks."""
+        path = self.options.out / "policies" / f"without_{left_out}.safetensors"
+        if path.is_file():
+            return tr.load_policy(path)
+        others = [name for name in SIX if name != left_out]
+        step = direction([slopes[name] for name in others])
+        tried = {0.0: 0.0}
+        for length in LENGTHS:
+            policy = stepped(step, length)
+            logs = [self._against_start(name, policy, length, left_out, TUNING) for name in others]
+            tried[length] = float(np.mean([values.mean() for values in logs]))
+        best = min(tried, key=lambda length: tried[length])
+        policy, confirmed = tr.SofteningPolicy(feedback=True), (1.0, 1.0, 1.0)
+        if best:
+            better = stepped(step, best)
+            logs = [
+                self._against_start(name, better, best, left_out, CONFIRMATION) for name in others
+            ]
+            confirmed = geometric_mean(logs)
+            policy = better if confirmed[1] < 1 and confirmed[0] < 1 else policy
+        policy.card = {
+            "command": "python benchmarks/leave_one_out.py",
+            "left_out": left_out,
+            "losses": {str(length): value for length, value in tried.items()},
+            "length": best,
+            "confirmed": list(confirmed),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tr.save_policy(path, policy)
+        text = ", ".join(f"{length}: {value:+.3f}" for length, value in tried.items())
+        self.console.print(
+            f"without {left_out}: outer loss by length of the step: {text}; on fresh tasks errors "
+            f"{confirmed[0]:.3f} [{confirmed[1]:.3f}, {confirmed[2]:.3f}] of the start's",
+            soft_wrap=True,
+            highlight=False,
+        )
+        return policy
+
+    def judged(self, name: str, policy: tr.SofteningPolicy) -> dict[str, Evaluation]:
+        """Every method's errors on the unseen tasks of a family."""
+        study, problem = self.problems[name]
+        results = {}
+        for method, made in self._methods(name, study, problem, policy).items():
+            if method == UNIVERSAL and not any(bool(value.any()) for value in taken(policy)):
+                results[method] = results[BY_HAND]  # it is the start
+                continue
+            path = self.options.out / "judged" / name / f"{method.replace(' ', '_')}.json"
+
+            def errors(made: Callable[[], Method] = made) -> dict[str, Any]:
+                count, size = problem.count, problem.batch_size
+                return evaluate(made(), problem.family, count, "test", size).to_json()
+
+            results[method] = Evaluation.from_json(self._kept(path, errors))
+        return results
+
+    def grid(self, left_out: str) -> FixedSoftness:
+        """The one of a grid, with image-space steps, that is best on the other five families."""
+        others = [name for name in SIX if name != left_out]
+        scores = []
+        for index, config in enumerate(CONFIGURATIONS):
+            losses = []
+            for name in others:
+                path = self.options.out / "grid" / name / f"{index}.json"
+
+                def errors(name: str = name, config: FixedSoftness = config) -> dict[str, Any]:
+                    problem = self.problems[name][1]
+                    size = CHUNK[name] // 4
+                    method = image_method(in_pixels(config, problem), problem)
+                    return self._evaluated(method, name, size, TUNING + 500)
+
+                found = torch.tensor(self._kept(path, errors)["errors"], dtype=torch.float64)
+                losses.append(float(self._loss(name, found).mean()))
+            scores.append(np.mean(losses))
+        return CONFIGURATIONS[int(np.argmin(scores))]
+
+    def _methods(
+        self, name: str, study: Study, problem: Problem, policy: tr.SofteningPolicy
+    ) -> dict[str, Callable[[], Method]]:
+        tuned = judge_again.fixed_softnesses(name, constant=False)
+        size = problem.family.image_size
+        advice = FixedSoftness("logistic", 0.1, 2 / size, tuned[ANNEALED].lr, True)
+
+        def by_rate(config: FixedSoftness) -> Method:
+            method = fixed_method(config, problem.family.renderer, study.rule, problem.steps)
+            return moved(method, problem)
+
+        def pretrained() -> Method:
+            softening = tr.pretrained(name)
+            assert softening.lr is not None
+            renderer = problem.family.renderer(
+                softening.drawn_edge, softening.depth, softening.alpha
+            )
+            return moved(Method(renderer, study.rule, softening.lr, problem.steps), problem)
+
+        def by_policy(chosen: tr.SofteningPolicy) -> Method:
+            return softening_method(chosen, problem.family, problem.steps)
+
+        chosen = in_pixels(self.grid(name), problem)
+        found: dict[str, Callable[[], Method]] = {
+            ANNEALED: lambda: by_rate(tuned[ANNEALED]),
+            WIDER: lambda: by_rate(tuned[WIDER]),
+            ADVICE: lambda: by_rate(advice),
+            GRID: lambda: image_method(chosen, problem),
+            LEARNED: pretrained,
+            BY_HAND: lambda: by_policy(tr.SofteningPolicy()),
+            UNIVERSAL: lambda: by_policy(policy),
+            SHIPPED: lambda: by_policy(tr.universal_policy()),
+        }
+        return found
+
+    def _pair(self, name: str, index: int) -> dict[str, Any]:
+        """Errors at both ends of each task's perturbation."""
+        problem = self.problems[name][1]
+        task = problem.family.sample(CHUNK[name], "train", index)
+        method = softening_method(tr.SofteningPolicy(feedback=True), problem.family, problem.steps)
+        base = method.parameter_dict()
+        noise = {
+            f"renderer.{key}": self.options.sigma * value
+            for key, value in self._directions(name, index).items()
+        }
+        params = {
+            key: torch.cat([base[key] + sign * value for sign in (1, -1)])
+            for key, value in noise.items()
+        }
+        both = task.repeat(2)
+        run = unroll(method, both, params=params)
+        with torch.no_grad():
+            up, down = both.true_error(run.params).double().chunk(2)
+        return {"up": up.tolist(), "down": down.tolist()}
+
+    def _directions(self, name: str, index: int) -> dict[str, Tensor]:
+        """Of each task of a batch, (n, ...): a standard normal vector over all parameters."""
+        seed = 100_000 * self.options.seed + 1000 * SIX.index(name) + index
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {
+            key: value.shape
+            for key, value in tr.SofteningPolicy(feedback=True).named_parameters()
+            if key != "units"
+        }
+        return {
+            key: torch.randn(CHUNK[name], *shape, generator=generator, dtype=torch.float64)
+            for key, shape in shapes.items()
+        }
+
+    def _against_start(
+        self, name: str, policy: tr.SofteningPolicy, length: float, left_out: str, first: int
+    ) -> np.ndarray:
+        """Logarithms of the errors' ratios to the start's on one batch of tuning tasks.
+
+        While a length is chosen, it is the outer loss that is compared.
+        """
+        folder = self.options.out / "steps" / name
+        problem = self.problems[name][1]
+
+        def errors(chosen: tr.SofteningPolicy) -> Callable[[], dict[str, Any]]:
+            method = softening_method(chosen, problem.family, problem.steps)
+            return lambda: self._evaluated(method, name, TUNED[name], first)
+
+        start = errors(tr.SofteningPolicy())
+        before = self._kept(folder / f"{first}_start.json", start)["errors"]
+        path = folder / f"{first}_without_{left_out}_{length}.json"
+        after = self._kept(path, errors(policy))["errors"]
+        ours, theirs = (torch.tensor(x, dtype=torch.float64) for x in (after, before))
+        if first == TUNING:
+            return np.asarray(self._loss(name, ours) - self._loss(name, theirs))
+        floor = problem.family.error_floor
+        return np.asarray(torch.log((ours + floor) / (theirs + floor)))
+
+    def _evaluated(self, method: Method, name: str, count: int, first: int) -> dict[str, Any]:
+        family = self.problems[name][1].family
+        return {"errors": evaluate(method, family, count, "tune", count, first).errors.tolist()}
+
+    def _loss(self, name: str, errors: Tensor) -> Tensor:
+        """The logarithm of an error, bounded where the run has failed anyway."""
+        family = self.problems[name][1].family
+        return torch.log((errors + family.error_floor) / (errors + CAP * family.failure_threshold))
+
+    def _kept(self, path: Path, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is in the file; made, and put there, if it is missing."""
+        if path.is_file():
+            return load_json(path, "leave_one_out")
+        begin = time.process_time()
+        content = made()
+        save_json(path, {"kind": "leave_one_out", **content})
+        name = path.relative_to(self.options.out)
+        self.console.print(f"{name} ({time.process_time() - begin:.0f} s)", highlight=False)
+        return content
+
+
+def direction(slopes: list[Slope]) -> dict[str, Tensor]:
+    """Down the mean of the families' gradients, of length 1, the uncertain entries less.
+
+    Each entry of a family keeps the share 1 - (error / entry)^2 of itself, at least 0: the positive
+    part of James and Stein's estimate, entry by entry. So a family whose estimate is noisy does
+    not decide for the others.
+    """
+    found = {
+        key: -torch.stack([_shrunk(slope.mean[key], slope.error[key]) for slope in slopes]).mean(0)
+        for key in slopes[0].mean
+    }
+    length = math.sqrt(sum(float(value.square().sum()) for value in found.values()))
+    return {key: value / max(length, 1e-30) for key, value in found.items()}
+
+
+def _shrunk(mean: Tensor, error: Tensor) -> Tensor:
+    return mean * (1 - (error / mean.abs().clamp(min=1e-30)).square()).clamp(min=0)
+
+
+def stepped(step: Mapping[str, Tensor], length: float) -> tr.SofteningPolicy:
+    """The start, a step away."""
+    policy = tr.SofteningPolicy(feedback=True)
+    with torch.no_grad():
+        for key, value in step.items():
+            policy.get_parameter(key).add_(length * value)
+    return policy.requires_grad_(False)
+
+
+def taken(policy: tr.SofteningPolicy) -> list[Tensor]:
+    """What differs from the start, if anything does."""
+    return [value for key, value in policy.named_parameters() if key != "units"]
+
+
+CONFIGURATIONS = [
+    FixedSoftness("gaussian", start, end, lr, True, 0.3, 0.045, ("yager", 1.2), True)
+    for start, end, lr in itertools.product((0.06, 0.12), (0.15, 0.5), (0.01, 0.02, 0.04))
+]
+"""Scale from a number in NDC to one in pixels, and a displacement per step in NDC."""
+
+
+def in_pixels(config: FixedSoftness, problem: Problem) -> FixedSoftness:
+    """With the last scale in NDC."""
+    return replace(config, end=config.end * 2 / problem.family.image_size)
+
+
+def image_method(config: FixedSoftness, problem: Problem) -> Method:
+    """A fixed softness with image-space steps."""
+    rule = ImageSteps(Adam(betas=tr.ImageSteps.BETAS))
+    return fixed_method(config, problem.family.renderer, rule, problem.steps)
+
+
+def slopes_table(slopes: Mapping[str, Slope]) -> str:
+    """What each family would change: gradients over their standard errors."""
+    lines = ["| parameter | " + " | ".join(slopes) + " |", "|" + " --- |" * (len(slopes) + 1)]
+    for key, value in next(iter(slopes.values())).mean.items():
+        for place in itertools.product(*map(range, value.shape)):
+            cells = [
+                f"{float(s.mean[key][place]):+.3f} ({float(s.error[key][place]):.3f})"
+                for s in slopes.values()
+            ]
+            lines.append(f"| {key} {list(place)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(rows: Mapping[str, Mapping[str, Evaluation]]) -> str:
+    """Errors over the tuned expert's, and how often each method fails."""
+    methods = [name for name in next(iter(rows.values())) if name != ANNEALED]
+    text = ["Errors, over those of the best annealed softness tuned on the family itself:", ""]
+    text += _table(rows, methods, ANNEALED)
+    text += ["", f"Errors, over those of the start {BY_HAND!r}:", ""]
+    text += _table(rows, [UNIVERSAL, SHIPPED], BY_HAND)
+    text += ["", "Failures, %:", "", "| left out | n | " + " | ".join([ANNEALED, *methods]) + " |"]
+    text.append("|" + " --- |" * (len(methods) + 3))
+    for name, results in rows.items():
+        limit = problem_of(name, 1)[1].family.failure_threshold
+        failed = [100 * (results[m].errors > limit).mean() for m in (ANNEALED, *methods)]
+        count = len(results[ANNEALED].errors)
+        text.append(f"| {name} | {count} | " + " | ".join(f"{x:.1f}" for x in failed) + " |")
+    return "\n".join([*text, "", "In brackets 95% bootstrap intervals over tasks."]) + "\n"
+
+
+def _table(
+    rows: Mapping[str, Mapping[str, Evaluation]], methods: list[str], reference: str
+) -> list[str]:
+    """Geometric means of ratios to a reference, family by family and over all."""
+    lines = ["| left out | n | " + " | ".join(methods) + " |", "|" + " --- |" * (len(methods) + 2)]
+    logs: dict[str, list[np.ndarray]] = {method: [] for method in methods}
+    for name, results in rows.items():
+        floor = problem_of(name, 1)[1].family.error_floor
+        theirs = results[reference].errors
+        for method in methods:
+            logs[method].append(np.log((results[method].errors + floor) / (theirs + floor)))
+        cells = [_ratio([logs[method][-1]]) for method in methods]
+        lines.append(f"| {name} | {len(theirs)} | " + " | ".join(cells) + " |")
+    cells = [_ratio(logs[method]) for method in methods]
+    return [*lines, "| geometric mean | | " + " | ".join(cells) + " |"]
+
+
+def _ratio(logs: list[np.ndarray]) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*geometric_mean(logs))
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options))
+    except (ValueError, OSError, RuntimeError) as error:
+        raise SystemExit(f"leave_one_out: {error}") from error
