@@ -447,6 +447,20 @@ def test_a_face_over_the_whole_picture_is_interpolated_at_centres(
         assert relative(ours, theirs) < (1e-12 if dtype == torch.float64 else 2e-5)
 
 
+def test_edges_between_faces_pass_nothing_on_where_they_lie_on_pixel_borders() -> None:
+    side = torch.linspace(-0.41, 0.41, 9)  # 2.05 pixels each; the middle ones are between pixels
+    x, y = torch.meshgrid(side, side, indexing="xy")
+    points = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, 81, 3)
+    i = torch.arange(81).view(9, 9)
+    a, b, c, d = (x.flatten() for x in (i[:-1, :-1], i[:-1, 1:], i[1:, :-1], i[1:, 1:]))
+    faces = torch.cat([torch.stack([a, b, d], 1), torch.stack([a, d, c], 1)])
+    points = points.to(tr.runtime().dtype).requires_grad_()
+    image = tr.SharpRasterizer(40)(tr.gather_faces(points, faces), None)
+    (grad,) = torch.autograd.grad(image.sum(), points)
+    inner = grad.view(9, 9, 3)[1:-1, 1:-1]
+    assert float(inner.abs().max()) < 1e-5 * float(grad.abs().max())
+
+
 # --- memory on a CPU ------------------------------------------------------------------------------
 
 

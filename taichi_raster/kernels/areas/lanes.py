@@ -240,7 +240,11 @@ class Lanes(Tiles):
                 ax, ay = xs[i] - x, ys[i] - y
                 dx, dy = xs[j] - xs[i], ys[j] - ys[i]
                 _low, s, e, _high = self.within_line(ax, ay, across[i], up[i], False)
-                length = ti.select(sees and has_edges, sign * (e - s), zero)
+                # An edge along the pixel's border counts for neither of the pixels beside it.
+                reach = 0.5 * (self.most(dx, -dx) + self.most(dy, -dy))
+                beside = dy * ax - dx * ay
+                crosses = self.most(beside, -beside) < reach
+                length = ti.select(sees and has_edges and crosses, sign * (e - s), zero)
                 at_s = constant + slope_x * (ax + s * dx) + slope_y * (ay + s * dy)
                 at_e = at_s + (e - s) * (slope_x * dx + slope_y * dy)
                 later = self.product(s, e, at_s, at_e)
