@@ -145,6 +145,17 @@ def test_what_is_wrong_is_said_in_one_line(
     assert not out.exists()
 
 
+def test_a_photo_that_is_cut_off_is_named_before_the_fit_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = folder_of(tmp_path / "ball"), tmp_path / "out"
+    photo = sorted((folder / "images").iterdir())[3]
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
+    assert main(["fit", str(folder), "--out", str(out)]) == 1
+    assert f"{photo.name}: cannot be read as a picture" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_folder_without_cameras_or_masks_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
