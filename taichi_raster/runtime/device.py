@@ -195,9 +195,8 @@ def _refuse_change(current: Runtime, arch: str, precision: str, deterministic: b
 def _supported(arch: str) -> bool:
     if arch == "cpu":
         return True
-    ti.set_logging_level(
-        "error"
-    )  # else Taichi warns where there is no driver, as if it were needed
+    # Where there is no driver, Taichi warns as if one were needed.
+    ti.set_logging_level("error")
     try:
         known = bool(ti.lang.misc.is_arch_supported(_ARCHES[arch]))
     except Exception:  # noqa: BLE001 - a driver that fails while it is probed is not supported
