@@ -203,11 +203,7 @@ class ByFace(Apart):
         """
         f = m.listed[pair]
         pitch = m.size[Size.WIDTH]
-        sign = m.faces[Face.SIZE * f + Face.SIGN]
-        xs, ys = self.corners(m, f)
-        across, up = self.slopes(xs, ys)
-        _x0, _y0, in_x, in_y, w = self.constants(m, f)
-        shown = self.colours_of(m, f)
+        sign, xs, ys, across, up, in_x, in_y, w, shown = self.constants(m, f)
         at = begin
         while at < begin + count:
             many = ti.min(LANES, begin + count - at)

@@ -38,14 +38,20 @@ class Lanes(Tiles):
 
     @ti.func
     def constants(self, m: ti.template(), f):
-        """(first corner, barycentric slopes in x and y, w or 1 for each corner) of a face."""
-        x0, y0 = m.faces[Face.SIZE * f], m.faces[Face.SIZE * f + 1]
-        _share, in_x, in_y = self.barycentric(m, f, x0, y0)
+        """What all fragments of a face need of it.
+
+        Returns its sign, its corners' x and y, the slopes of its edges, the barycentric slopes in x
+        and y, w or 1 for each corner, and the attributes of the corners.
+        """
+        sign = m.faces[Face.SIZE * f + Face.SIGN]
+        xs, ys = self.corners(m, f)
+        across, up = self.slopes(xs, ys)
+        _share, in_x, in_y = self.barycentric(m, f, xs[0], ys[0])
         w = ti.Vector.one(self.real, 3)
         if ti.static(self.view.perspective and (not self.view.orthographic)):
             for i in ti.static(range(3)):
                 w[i] = m.faces[Face.SIZE * f + Face.W + i]
-        return x0, y0, in_x, in_y, w
+        return sign, xs, ys, across, up, in_x, in_y, w, self.colours_of(m, f)
 
     @ti.func
     def colours_of(self, m: ti.template(), f):
@@ -68,11 +74,7 @@ class Lanes(Tiles):
         """
         f = m.listed[pair]
         pitch = m.size[Size.WIDTH]
-        sign = m.faces[Face.SIZE * f + Face.SIGN]
-        xs, ys = self.corners(m, f)
-        across, up = self.slopes(xs, ys)
-        _x0, _y0, in_x, in_y, w = self.constants(m, f)
-        shown = self.colours_of(m, f)
+        sign, xs, ys, across, up, in_x, in_y, w, shown = self.constants(m, f)
         at = begin
         while at < end:
             count = ti.min(LANES, end - at)
