@@ -327,6 +327,18 @@ class PictureBatch:
         corners = torch.cat([xy, depth], dim=-1)
         return (corners, params[..., 6:]) if self.family.colours else corners
 
+    def outlines(
+        self, params: Float[Tensor, "B K D"]
+    ) -> tuple[Float[Tensor, "B H W"], Float[Tensor, "B H W"]]:
+        """What a start is measured by: coverage of `params`, and of the target.
+
+        A picture without an alpha channel counts as covered throughout.
+        """
+        drawn, target = self.sharp_image(params), self.target
+        if target.shape[-1] == 4:
+            return drawn[..., 3], target[..., 3]
+        return torch.ones_like(drawn[..., 0]), torch.ones_like(target[..., 0])
+
     def sharp_image(self, params: Float[Tensor, "B K D"]) -> Float[Tensor, "B H W C"]:
         """Sharp picture of the triangles at `params`, of the target's channels."""
         xy = turned_to_front(self._triangles(params))
