@@ -3,6 +3,7 @@
     python benchmarks/untuned.py --resume                       # six families, 64 unseen tasks each
     python benchmarks/untuned.py pose shape3d --tasks 16        # some of them, fewer tasks
     python benchmarks/untuned.py shape2d/three pose/far --out out/untuned_transfer    # transfers
+    python benchmarks/untuned.py pose --size 128 --steps 240 --out out/untuned_128    # other sizes
 
 The one found by hand is `tr.untuned_softening`, with steps by `meta.ImageSteps`: its scales and
 steps follow from how far outlines are apart at the start, and from the size of a pixel. With
@@ -66,6 +67,8 @@ class Options:
         out: folder of the results.
         resume: keep what is there and still holds; without it, all is judged anew.
         policy: a learned policy to judge as well.
+        size: side of the pictures in pixels, instead of the study's.
+        steps: inner steps, instead of the study's.
         threads: of Taichi and torch.
         arch: backend.
     """
@@ -75,6 +78,8 @@ class Options:
     out: Path = Path("out/untuned")
     resume: bool = False
     policy: Path | None = None
+    size: int | None = None
+    steps: int | None = None
     threads: int = 1
     arch: str = "cpu"
 
@@ -96,7 +101,8 @@ class Row:
 def main(options: Options) -> None:
     if options.threads < 1 or options.tasks < 1:
         raise ValueError("--threads, --tasks: expected at least 1")
-    chosen = [problem_of(name, options.tasks) for name in options.families]
+    found = [problem_of(name, options.tasks) for name in options.families]
+    chosen = [(study, changed(problem, options.size, options.steps)) for study, problem in found]
     os.environ["TI_CPU_MAX_NUM_THREADS"] = str(options.threads)
     torch.set_num_threads(options.threads)
     tr.init(arch=options.arch, deterministic=True)
@@ -121,6 +127,14 @@ def problem_of(name: str, tasks: int) -> tuple[Study, Problem]:
     family, _, other = name.partition("/")
     study, problem = judge_again.problems_of(f"{family}/{other or family}")[0]
     return study, replace(problem, count=tasks, batch_size=min(tasks, problem.batch_size))
+
+
+def changed(problem: Problem, size: int | None, steps: int | None) -> Problem:
+    """The same problem with pictures of another size, and another number of steps."""
+    family: Any = problem.family
+    if size is not None:
+        family = replace(family, image_size=size)
+    return replace(problem, family=family, steps=steps or problem.steps)
 
 
 def methods(
