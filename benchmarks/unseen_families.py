@@ -32,7 +32,16 @@ from tyro.conf import Positional
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from untuned import UNIVERSAL, UNTUNED, Row, identity, judged, summary, untuned_method  # noqa: E402
+from untuned import (  # noqa: E402
+    UNIVERSAL,
+    UNTUNED,
+    Row,
+    flags_of,
+    identity,
+    judged,
+    summary,
+    untuned_method,
+)
 
 import taichi_raster as tr  # noqa: E402
 from meta.inner.policy_method import softening_method  # noqa: E402
@@ -145,9 +154,10 @@ def methods(
     tuned = fixed_method(config, family.renderer, Adam(), steps)
     policy = tr.universal_policy()
     universal = softening_method(policy, family, steps)
+    flags = flags_of(family.sample(1, "tune", 0))
     return {
         ANNEALED: (lambda _: tuned, {"softness": config.to_json(), "rule": describe(Adam())}),
-        UNTUNED: (lambda task: untuned_method(task, problem), {"softness": identity(False)}),
+        UNTUNED: (lambda task: untuned_method(task, problem), {"softness": identity(*flags)}),
         UNIVERSAL: (lambda _: universal, {"policy": fingerprint(policy)}),
     }
 

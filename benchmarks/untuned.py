@@ -152,7 +152,7 @@ def methods(
         found[name] = (lambda _, method=method: method), settings
     found[UNTUNED] = (
         lambda task: untuned_method(task, problem),
-        {"softness": identity(getattr(problem.family.sample(1, "tune", 0), "backs", False))},
+        {"softness": identity(*flags_of(problem.family.sample(1, "tune", 0)))},
     )
     if learned is not None:
         policy = tr.load_policy(learned)
@@ -161,12 +161,12 @@ def methods(
     return found
 
 
-def identity(backs: bool) -> dict[str, Any]:
+def identity(backs: bool, coloured: bool) -> dict[str, Any]:
     """What tells one version of the untuned softening from another: its values on some masks."""
     drawn = torch.zeros(4, 64, 64)
     for k in range(4):
         drawn[k, 8:24, 8 + 8 * k : 24 + 8 * k] = 1.0
-    start = tr.untuned_softening(drawn[:1].expand(4, -1, -1), drawn, backs=backs)
+    start = tr.untuned_softening(drawn[:1].expand(4, -1, -1), drawn, backs=backs, coloured=coloured)
     assert start.lr is not None
     values = [
         schedule(torch.tensor(u, dtype=torch.float64)).tolist()
@@ -176,13 +176,18 @@ def identity(backs: bool) -> dict[str, Any]:
     return {"parts": repr(start), "values": values, "betas": list(tr.ImageSteps.BETAS)}
 
 
+def flags_of(task: Any) -> tuple[bool, bool]:
+    """Whether its renderer draws backs, and whether its loss compares colours."""
+    return getattr(task, "backs", False), getattr(task, "coloured", False)
+
+
 def untuned_method(task: TaskBatch, problem: Problem) -> Method:
     """The one method, for a batch of any tasks."""
     assert isinstance(task, OutlinedBatch)
     with torch.no_grad():
         drawn, target = task.outlines(task.start())
-    backs = getattr(task, "backs", False)
-    start = tr.untuned_softening(drawn, target, len(drawn) // task.batch_size, backs)
+    views = len(drawn) // task.batch_size
+    start = tr.untuned_softening(drawn, target, views, *flags_of(task))
     assert start.lr is not None
     renderer = problem.family.renderer(start.edge, start.depth, start.alpha)
     rule = ImageSteps(Adam(betas=tr.ImageSteps.BETAS))

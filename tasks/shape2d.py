@@ -166,6 +166,9 @@ class Shape2DBatch:
     present: Tensor
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
+    coloured: ClassVar[bool] = True
+    """Its loss compares colours; see `tr.untuned_softening`."""
+
     @property
     def batch_size(self) -> int:
         """B."""

@@ -29,12 +29,15 @@ from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.edge import Distribution
 from taichi_raster.softness.schedule import Geometric, Schedule
 
+SHARPEST_COLOURED = 0.25  # pixels: the last scale where colours are compared
+
 
 def untuned_softening(
     drawn: Float[Tensor, "R H W"],
     target: Float[Tensor, "R H W"],
     views: int = 1,
     backs: bool = False,
+    coloured: bool = False,
 ) -> Softening:
     """A softening for a problem that is known by its picture alone.
 
@@ -48,6 +51,8 @@ def untuned_softening(
         backs: True if the renderer draws the backs of closed surfaces, which it does unless it has
             `cull_backfaces=True`. Each outline then belongs to two faces, a front and a back, and
             coverages must add up less: p is 2.2 instead of 1.2.
+        coloured: True if the loss compares colours, not silhouettes alone. The scale then ends at a
+            quarter of a pixel instead of 0.15.
 
     Returns:
         A softening whose schedules have one value for each scene, (R / views,).
@@ -63,7 +68,8 @@ def untuned_softening(
     distance = scene_distance(drawn, target, views).double()
     pixel = 2 / min(drawn.shape[1:])
     first = (REACH * distance).clamp(min=pixel, max=max(pixel, WIDEST))
-    scale = Geometric(first, torch.full_like(first, SHARPEST * pixel))
+    last = SHARPEST_COLOURED if checks.flag("coloured", coloured) else SHARPEST
+    scale = Geometric(first, torch.full_like(first, last * pixel))
     return Softening(
         Distribution("gaussian", scale),
         OverDepth(Geometric(*GAMMA)),

@@ -40,6 +40,15 @@ def test_scales_are_in_units_of_the_distance_and_of_pixels() -> None:
     )
 
 
+def test_where_colours_are_compared_it_ends_softer() -> None:
+    plain, coloured = (
+        tr.untuned_softening(square(8), square(16), coloured=flag) for flag in (False, True)
+    )
+    first, last = (at(coloured.edge.scale, u) / at(plain.edge.scale, u) for u in (0.0, 1.0))
+    torch.testing.assert_close(first, torch.ones_like(first))
+    torch.testing.assert_close(last, torch.full_like(last, 0.25 / 0.15))
+
+
 def test_a_step_is_as_long_as_the_scale_and_shrinks_at_the_end() -> None:
     start = tr.untuned_softening(square(8), square(20))
     for progress, share in ((0.0, 1.0), (0.5, 1.0), (0.85, 1.0), (0.925, 0.1**0.5), (1.0, 0.1)):
@@ -99,3 +108,5 @@ def test_bad_masks_are_refused_by_name() -> None:
         tr.untuned_softening(square(8), square(8), views=2)
     with pytest.raises(TypeError, match=r"^backs: "):
         tr.untuned_softening(square(8), square(8), backs=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^coloured: "):
+        tr.untuned_softening(square(8), square(8), coloured=1)  # type: ignore[arg-type]
