@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from taichi_raster import checks
@@ -46,12 +46,14 @@ class PixelFragments:
         slots: (N,) the flat index of each in (layers, pixels), nearest first.
         layers: K, at least the largest number of fragments of a pixel.
         pixels: P.
+        fronts: (N,) whether each shows its face's front.
     """
 
     shown: Float[Tensor, "2+C N"]
     slots: Int[Tensor, " N"]
     layers: int
     pixels: int
+    fronts: Bool[Tensor, " N"]
 
     @property
     def counts(self) -> Int[Tensor, " P"]:
@@ -81,7 +83,10 @@ class OverDepth(DepthSoftness):
     * "largest_two", the default in a hard order: U is the sum of the two largest, at most 1. On a
       surface of many faces it is what they cover together. At an edge that two faces share, the
       part of the pixel that one leaves is just what the other covers, and nothing behind them shows
-      there. Other faces nearby cover what these two cover already.
+      there. Other faces nearby cover what these two cover already. Faces that show their front and
+      faces that show their back have a sum each, and U is the larger one: at a silhouette a front
+      and a back share an edge, and cover the same. So faces of a surface have to agree on which
+      side is the front.
     * "product": U = 1 - prod_j (1 - a_j), as if what faces cover had nothing to do with each other.
       Fragment i then weighs a_i prod_j (1 - a_j), with j those in front: Porter and Duff's *over*
       (SIGGRAPH 1984), as in PyTorch3D's `AlphaCompositor` and the triangle splatting of Held et al.
@@ -205,7 +210,7 @@ def weighted_sums(fragments: PixelFragments, union: str) -> Float[Tensor, "1+C P
     """The sums of each pixel's weights, and of weights times attributes, in the hard order."""
     coverage = fragments.spread(fragments.shown[0])
     if union == "largest_two":
-        return fragments.sums(_added_to_largest_two(coverage))
+        return fragments.sums(_added_to_largest_two(coverage, fragments.spread(fragments.fronts)))
     return fragments.sums(coverage * _through_in_order(coverage))
 
 
@@ -238,17 +243,25 @@ def _through_in_order(coverage: Float[Tensor, "K P"]) -> Float[Tensor, "K P"]:
     return torch.stack(parts)
 
 
-def _added_to_largest_two(coverage: Float[Tensor, "K P"]) -> Float[Tensor, "K P"]:
-    """What each coverage adds to the sum of the two largest up to it, at most 1."""
-    first = second = torch.zeros_like(coverage[0])
-    left = torch.ones_like(coverage[0])
+def _added_to_largest_two(
+    coverage: Float[Tensor, "K P"], fronts: Bool[Tensor, "K P"]
+) -> Float[Tensor, "K P"]:
+    """What each coverage adds to what those up to it cover together.
+
+    That is the sum of the two largest of fronts, or of backs, whichever is larger; at most 1.
+    """
+    covered = torch.zeros_like(coverage[0])
+    two = [(covered, covered), (covered, covered)]
     parts = []
-    for a in coverage.unbind():
-        more = torch.where(a > second, a - second, 0.0)
-        parts.append(torch.where(more > left, left, more))
-        larger = a > first
-        second = torch.where(larger, first, torch.where(a > second, a, second))
-        first = torch.where(larger, a, first)
-        left = 1 - first - second
-        left = torch.where(left > 0, left, 0.0)
+    for every, front in zip(coverage.unbind(), fronts.unbind(), strict=True):
+        for side, mine in enumerate((front, ~front)):
+            a, (first, second) = torch.where(mine, every, 0.0), two[side]
+            larger = a > first
+            second = torch.where(larger, first, torch.where(a > second, a, second))
+            two[side] = torch.where(larger, a, first), second
+        total = torch.where(front, two[0][0] + two[0][1], two[1][0] + two[1][1])
+        total = torch.where(total > 1, 1.0, total)
+        after = torch.where(total > covered, total, covered)
+        parts.append(after - covered)
+        covered = after
     return torch.stack(parts)

@@ -135,6 +135,7 @@ class Listed:
     values: FragmentValues
     shown: Tensor
     listing: FragmentList
+    fronts: Tensor
     pixels: int
     union: str
 
@@ -143,7 +144,8 @@ class Listed:
         listing = fragment_list(work.alpha, x, EARLY_STOP[work.union])
         values = FragmentValues(work.call, listing.entries, listing.begin, by_autodiff())
         shown = values.forward(x, texels)[0]
-        return Listed(values, shown, listing, work.call.pixels, work.union)
+        fronts = listing.fronts(x, work.call.variant.clockwise)
+        return Listed(values, shown, listing, fronts, work.call.pixels, work.union)
 
     def vjp(self, v: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -167,7 +169,8 @@ class Listed:
 
     def _sums(self) -> tuple[Tensor, Tensor]:
         shown = self.shown.detach().requires_grad_()
-        fragments = PixelFragments(shown, self.listing.slots, self.listing.depth, self.pixels)
+        listing = self.listing
+        fragments = PixelFragments(shown, listing.slots, listing.depth, self.pixels, self.fronts)
         return weighted_sums(fragments, self.union), shown
 
 

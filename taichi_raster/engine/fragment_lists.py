@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from taichi_raster.engine.engine import Engine, engine, on_engine
 from taichi_raster.engine.pixel_sums import PixelSums
 from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels.depth_sort import DepthSort
-from taichi_raster.kernels.largest_two import SortOfLargestTwo
+from taichi_raster.kernels.thinned_lists import SortOfLargestTwo
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
 from taichi_raster.runtime.layout import EarlyStop
@@ -30,12 +30,22 @@ class FragmentList:
         begin: where each face's fragments begin, (B * F + 1,); or each batch item's, (B + 1,).
         slots: (N,) the flat index of each in (depth, B, H, W), nearest first.
         depth: the largest number of fragments of a pixel, or more; at least 1.
+        faces: B * F.
     """
 
     entries: Int[Tensor, "3 N"]
     begin: Int[Tensor, " M"]
     slots: Int[Tensor, " N"]
     depth: int
+    faces: int
+
+    def fronts(self, x: Float[Tensor, " X"], clockwise: bool) -> Bool[Tensor, " N"]:
+        """Which of them show their face's front, given the inputs of the call."""
+        a, b, c = x.detach()[: 9 * self.faces].view(-1, 3, 3)[..., :2].unbind(1)
+        (ux, uy), (vx, vy) = (b - a).unbind(-1), (c - a).unbind(-1)
+        area = ux * vy - uy * vx
+        shows = area < 0 if clockwise else area > 0
+        return shows[self.entries[2].long()]
 
     @staticmethod
     def of(layers: Int[Tensor, "B H W K"], faces: int, by_face: bool) -> FragmentList:
@@ -56,7 +66,7 @@ class FragmentList:
         row = pixel // width
         entries = torch.stack([row - item * height, pixel - row * width, face])
         slots = layer.long() * (batch * height * width) + pixel
-        return FragmentList(entries, begin, slots, most)
+        return FragmentList(entries, begin, slots, most, batch * faces)
 
 
 def fragment_list(sums: PixelSums, x: Tensor, stop: int) -> FragmentList:

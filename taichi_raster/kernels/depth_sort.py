@@ -16,7 +16,7 @@ class TilePairs:
     """A face and the pixels of a tile.
 
     Attributes:
-        cover: coverage; negative for a face that shows its back, 0 where the pair does not count.
+        cover: coverage, as by `DepthSort.cover_of`; 0 where the pair does not count.
         z: depth, as by `PairKernels.order`.
         found: how many fragments each pixel has had so far.
     """
@@ -97,7 +97,7 @@ class DepthSort(PairKernels):
             if m.near:
                 f = self.weigh(m)
                 if f.counts:
-                    cover = self.cover_of(f)
+                    cover = self.cover_of(m, f)
                     found = self.insert(q * depth, found, depth, face, self.order(m, f), cover)
         ti.atomic_max(needed, self.finish(q, found, depth, hides))
 
@@ -147,8 +147,8 @@ class DepthSort(PairKernels):
     def note(self, m: Meeting, pairs: TilePairs, lane: Any) -> None:
         f = self.weigh(m)
         pairs.z.at(lane).set(self.order(m, f))
-        pairs.cover.at(lane).set(ti.select(f.counts, self.cover_of(f), 0.0))
+        pairs.cover.at(lane).set(ti.select(f.counts, self.cover_of(m, f), 0.0))
 
     @traced
-    def cover_of(self, f: Fragment) -> Any:
+    def cover_of(self, m: Meeting, f: Fragment) -> Any:
         return let(raw(f.edge.f))

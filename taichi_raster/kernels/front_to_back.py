@@ -164,7 +164,8 @@ class FrontToBack(FaintKernels):
             listed = low <= z and z < high
             if ti.static(self.largest_two):
                 cover = self.fields.rows[rows.planes[COVERAGE] + row * AREA + lane]
-                listed = listed and cover > pixels.second.at(lane).value
+                side = self.fields.row_lists[rows.sides + row]
+                listed = listed and cover > pixels.second.at(side * AREA + lane).value
             if listed:
                 at, before = found, True
                 while at > 0 and before:

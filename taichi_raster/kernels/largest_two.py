@@ -1,41 +1,44 @@
 """Compositing where coverages combine by the sum of the two largest, at most 1.
 
-With f and s the largest and the second largest of the coverages in front of a fragment, and
-T = max(0, 1 - f - s) the light that they leave, the fragment weighs
+Fronts and backs have sums of their own, and what they cover together is the larger one, U. For at
+a silhouette a front and a back share an edge, and cover the same. With U' what is covered in front
+of a fragment, it weighs U - U'. So it adds nothing unless it is larger than the second of those of
+its side, and most of a pixel's fragments need not be looked at.
 
-    w = min(max(0, a - s), T),
-
-which is what it adds to that sum. It adds nothing unless it is larger than s, so that most of a
-pixel's fragments need not be looked at. With g what a unit of its weight is worth to the loss, its
-adjoint is g minus the worth of the fragment that takes its place among the two, or that takes the
-last of the light; of a fragment that takes the last of the light it is 0.
+Let g be what a unit of its weight is worth to the loss. The loss is the sum of U (g - g_next) over
+all fragments that add something, with 0 behind the last. So the two that U is the sum of are worth
+g - g_next more, each time. Where U is 1 but their sum is larger, they get nothing.
 """
 
 from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.depth_sort import DepthSort
 from taichi_raster.kernels.faint import FaintKernels
 from taichi_raster.kernels.front_to_back import Composite, Pixels
 from taichi_raster.kernels.front_to_back_vjp import CompositeVJP, Worth
-from taichi_raster.kernels.rows import AREA, COVERAGE, NOWHERE, VALUE, WEIGHT, Rows
+from taichi_raster.kernels.rows import AREA, COVERAGE, FRONT, NOWHERE, VALUE, WEIGHT, Rows
 from taichi_raster.maths.arithmetic import minimum
 from taichi_raster.maths.tracing import element, let, traced
 from taichi_raster.maths.variables import Lanes
 from taichi_raster.runtime.layout import Limit
+
+FAINTEST = 1e-30  # of one that counts, though it adds nothing itself: its coverage has an adjoint
+SIDES = 2 * AREA  # a number for each pixel of a tile and each side: side * AREA + lane
 
 
 class TwoPixels(Pixels):
     """What is known of the pixels of a tile.
 
     Attributes:
-        first, second: the largest and the second largest coverage so far.
+        first, second: the largest and the second largest coverage so far, of each side.
+        covered: U, what all cover so far.
     """
 
     def __init__(self, planes: int) -> None:
         super().__init__(planes)
-        self.first, self.second = Lanes(AREA), Lanes(AREA)
+        self.first, self.second = Lanes(SIDES), Lanes(SIDES)
+        self.covered = Lanes(AREA)
 
 
 class TwoWorth(Worth):
@@ -43,15 +46,20 @@ class TwoWorth(Worth):
 
     Attributes:
         one, two: the rows of the fragments that cover so much, counted from 1; 0 for none.
-        one_weight, one_value, two_weight, two_value: theirs.
+        one_weight, one_bar, two_weight, two_bar: their weights, and the adjoints of their coverages
+            so far.
+        side, value: of the fragment that added something last: the side, and what a unit of its
+            weight is worth; -1 and 0 where there is none.
     """
 
     def __init__(self, planes: int) -> None:
         super().__init__(planes)
-        self.first, self.second = Lanes(AREA), Lanes(AREA)
-        self.one, self.two = Lanes(AREA, 0), Lanes(AREA, 0)
-        self.one_weight, self.one_value = Lanes(AREA), Lanes(AREA)
-        self.two_weight, self.two_value = Lanes(AREA), Lanes(AREA)
+        self.first, self.second = Lanes(SIDES), Lanes(SIDES)
+        self.covered = Lanes(AREA)
+        self.one, self.two = Lanes(SIDES, 0), Lanes(SIDES, 0)
+        self.one_weight, self.one_bar = Lanes(SIDES), Lanes(SIDES)
+        self.two_weight, self.two_bar = Lanes(SIDES), Lanes(SIDES)
+        self.side, self.value = Lanes(AREA, 0), Lanes(AREA)
 
 
 class FaintOfTwo:
@@ -70,10 +78,11 @@ class FaintOfTwo:
 
 @ti.data_oriented
 class FaintKernelsOfTwo(FaintKernels):
-    """How faint fragments are dropped: all those below hidden / 4 of the sum of the two largest.
+    """How faint fragments are dropped: all those below hidden / 16 of the sum of the two largest.
 
-    Their weights come to at most twice that, and those of all others change by at most as much: two
-    of the others that are kept hide what is dropped.
+    That is at most hidden / 8 of what fragments cover, as the two may show different sides. Those
+    of a side then weigh at most twice that, and the weights of all others change by at most as
+    much: two of the others that are kept hide what is dropped.
     """
 
     @traced
@@ -93,7 +102,7 @@ class FaintKernelsOfTwo(FaintKernels):
     @traced
     def set_unit(self, faint: Any, lane: Any) -> None:
         total = minimum(faint.first.at(lane).value + faint.second.at(lane).value, 1.0)
-        faint.least.at(lane).set(let(0.25 * self.limit(Limit.HIDDEN) * total))
+        faint.least.at(lane).set(let(0.0625 * self.limit(Limit.HIDDEN) * total))
 
     @traced
     def tally(self, faint: Any, at: Any, lane: Any, rows: Rows) -> None:
@@ -116,22 +125,24 @@ class LargestTwo(FaintKernelsOfTwo, Composite):
 
     @ti.func
     def compose_pixel(self, lane, found, high, pixels, rows):
-        first, second = pixels.first.at(lane).value, pixels.second.at(lane).value
-        through, i = pixels.through.at(lane).value, 0
-        while i < found and through > self.fields.limits[Limit.HIDDEN]:
+        covered, i = pixels.covered.at(lane).value, 0
+        while i < found and 1.0 - covered > self.fields.limits[Limit.HIDDEN]:
             row = self.fields.row_lists[rows.fragments + i]
-            at = row * AREA + lane
-            cover = self.fields.rows[rows.planes[COVERAGE] + at]
-            if cover > second:
-                self.fields.rows[rows.planes[WEIGHT] + at] = ti.min(cover - second, through)
-                self.fields.row_lists[rows.seen + row] = 1
-                second = ti.min(first, cover)
-                first = ti.max(first, cover)
-                through = ti.max(1.0 - first - second, 0.0)
+            place = self.fields.row_lists[rows.sides + row] * AREA + lane
+            cover = self.fields.rows[rows.planes[COVERAGE] + row * AREA + lane]
+            if cover > pixels.second.at(place).value:
+                first = pixels.first.at(place).value
+                total = ti.min(first + cover, 1.0)
+                pixels.second.at(place).set(ti.min(first, cover))
+                pixels.first.at(place).set(ti.max(first, cover))
+                if total > covered:
+                    weight = total - covered
+                    self.fields.rows[rows.planes[WEIGHT] + row * AREA + lane] = weight
+                    self.fields.row_lists[rows.seen + row] = 1
+                    covered = total
             i += 1
-        pixels.first.at(lane).set(first)
-        pixels.second.at(lane).set(second)
-        pixels.through.at(lane).set(through)
+        pixels.covered.at(lane).set(covered)
+        pixels.through.at(lane).set(1.0 - covered)
 
 
 @ti.data_oriented
@@ -143,7 +154,7 @@ class LargestTwoVJP(FaintKernelsOfTwo, CompositeVJP):
     """
 
     largest_two = True
-    spare = 2 * AREA
+    spare = 2 * SIDES
 
     @traced
     def pixels_of_tile(self) -> TwoWorth:
@@ -152,60 +163,97 @@ class LargestTwoVJP(FaintKernelsOfTwo, CompositeVJP):
     @traced
     def start(self, q: Any, lane: Any, pixels: Any) -> None:
         pixels.through.at(lane).set(1.0)
+        pixels.side.at(lane).set(-1)
         for plane in range(1 + self.channels):
             bar = let(element(self.fields.y.grad, self.place(plane, q)))
             pixels.bars.at(plane * AREA + lane).set(bar)
 
     @ti.func
     def compose_pixel(self, lane, found, high, pixels, rows):
-        first, second = pixels.first.at(lane).value, pixels.second.at(lane).value
-        one, two = pixels.one.at(lane).value, pixels.two.at(lane).value
-        one_weight, one_value = pixels.one_weight.at(lane).value, pixels.one_value.at(lane).value
-        two_weight, two_value = pixels.two_weight.at(lane).value, pixels.two_value.at(lane).value
-        through, i = pixels.through.at(lane).value, 0
-        while i < found and through > self.fields.limits[Limit.HIDDEN]:
+        covered, i = pixels.covered.at(lane).value, 0
+        while i < found and 1.0 - covered > self.fields.limits[Limit.HIDDEN]:
             row = self.fields.row_lists[rows.fragments + i]
-            at = row * AREA + lane
-            cover = self.fields.rows[rows.planes[COVERAGE] + at]
-            if cover > second:
-                value = self.fields.rows[rows.planes[VALUE] + at]
-                weight = cover - second
-                self.settle(two, lane, two_weight, two_value - value, rows)
-                if weight > through:  # it takes the last of the light
-                    self.settle(one, lane, one_weight, one_value - value, rows)
-                    self.settle(row + 1, lane, through, 0.0, rows)
-                    one, two, through = 0, 0, 0.0
+            side = self.fields.row_lists[rows.sides + row]
+            place = side * AREA + lane
+            cover = self.fields.rows[rows.planes[COVERAGE] + row * AREA + lane]
+            if cover > pixels.second.at(place).value:
+                value = self.fields.rows[rows.planes[VALUE] + row * AREA + lane]
+                total, weight = pixels.first.at(place).value + cover, 0.0
+                if total > covered:
+                    weight = ti.min(total, 1.0) - covered
+                    covered = ti.min(total, 1.0)
+                    self.reward(lane, value, pixels)
+                    pixels.side.at(lane).set(side)
+                    pixels.value.at(lane).set(value)
+                if total > 1.0:  # it takes the last of the light
+                    self.settle(row + 1, lane, weight, 0.0, rows)
+                    pixels.side.at(lane).set(-1)
                 else:
-                    if cover > first:
-                        second, two = first, one
-                        two_weight, two_value = one_weight, one_value
-                        first, one = cover, row + 1
-                        one_weight, one_value = weight, value
-                    else:
-                        second, two = cover, row + 1
-                        two_weight, two_value = weight, value
-                    through = ti.max(1.0 - first - second, 0.0)
+                    self.settle(
+                        pixels.two.at(place).value,
+                        lane,
+                        pixels.two_weight.at(place).value,
+                        pixels.two_bar.at(place).value,
+                        rows,
+                    )
+                    self.enter(row + 1, place, cover, weight, pixels)
             i += 1
-        if through <= self.fields.limits[Limit.HIDDEN] or high >= NOWHERE:
-            self.settle(one, lane, one_weight, one_value, rows)
-            self.settle(two, lane, two_weight, two_value, rows)
-            one, two = 0, 0
-        pixels.first.at(lane).set(first)
-        pixels.second.at(lane).set(second)
-        pixels.one.at(lane).set(one)
-        pixels.two.at(lane).set(two)
-        pixels.one_weight.at(lane).set(one_weight)
-        pixels.one_value.at(lane).set(one_value)
-        pixels.two_weight.at(lane).set(two_weight)
-        pixels.two_value.at(lane).set(two_value)
-        pixels.through.at(lane).set(through)
+        if 1.0 - covered <= self.fields.limits[Limit.HIDDEN] or high >= NOWHERE:
+            self.reward(lane, 0.0, pixels)
+            for side in ti.static(range(2)):
+                place = side * AREA + lane
+                for number, share, bar in ti.static(
+                    (
+                        (pixels.one, pixels.one_weight, pixels.one_bar),
+                        (pixels.two, pixels.two_weight, pixels.two_bar),
+                    )
+                ):
+                    self.settle(
+                        number.at(place).value,
+                        lane,
+                        share.at(place).value,
+                        bar.at(place).value,
+                        rows,
+                    )
+                    number.at(place).set(0)
+        pixels.covered.at(lane).set(covered)
+        pixels.through.at(lane).set(1.0 - covered)
+
+    @ti.func
+    def reward(self, lane, value, pixels):
+        """Let the two that cover most have what the last one is worth more than the next."""
+        side = pixels.side.at(lane).value
+        if side >= FRONT:
+            more = pixels.value.at(lane).value - value
+            place = side * AREA + lane
+            pixels.one_bar.at(place).set(pixels.one_bar.at(place).value + more)
+            pixels.two_bar.at(place).set(pixels.two_bar.at(place).value + more)
+
+    @ti.func
+    def enter(self, number, place, cover, weight, pixels):
+        """Let a fragment be one of the two largest of its side, instead of the second."""
+        first = pixels.first.at(place).value
+        if cover > first:
+            pixels.second.at(place).set(first)
+            pixels.two.at(place).set(pixels.one.at(place).value)
+            pixels.two_weight.at(place).set(pixels.one_weight.at(place).value)
+            pixels.two_bar.at(place).set(pixels.one_bar.at(place).value)
+            pixels.first.at(place).set(cover)
+            pixels.one.at(place).set(number)
+            pixels.one_weight.at(place).set(weight)
+            pixels.one_bar.at(place).set(0.0)
+        else:
+            pixels.second.at(place).set(cover)
+            pixels.two.at(place).set(number)
+            pixels.two_weight.at(place).set(weight)
+            pixels.two_bar.at(place).set(0.0)
 
     @ti.func
     def settle(self, number, lane, weight, cover_bar, rows):
         """A fragment's weight and the adjoint of its coverage are known; no fragment is 0."""
         if number > 0:
             at = (number - 1) * AREA + lane
-            self.fields.rows[rows.planes[WEIGHT] + at] = weight
+            self.fields.rows[rows.planes[WEIGHT] + at] = ti.max(weight, FAINTEST)
             self.fields.rows[rows.planes[VALUE] + at] = cover_bar
             self.fields.row_lists[rows.seen + number - 1] = 1
 
@@ -217,7 +265,7 @@ class LargestTwoVJP(FaintKernelsOfTwo, CompositeVJP):
                 face = self.face(b, self.fields.row_lists[rows.faces + row])
                 self.fields.rows[rows.far + row] = self.farthest(face)
         extra, kept = 0, 0
-        for lane in range(AREA):
+        for lane in range(SIDES):
             for number in ti.static((pixels.one, pixels.two)):
                 row = number.at(lane).value - 1
                 if row >= 0:
@@ -229,67 +277,9 @@ class LargestTwoVJP(FaintKernelsOfTwo, CompositeVJP):
             if reached and self.fields.rows[rows.far + row] >= high:
                 kept += 1
                 self.fields.row_lists[rows.places + row] = kept
-        for lane in range(AREA):
+        for lane in range(SIDES):
             for number in ti.static((pixels.one, pixels.two)):
                 row = number.at(lane).value - 1
                 if row >= 0:
                     number.at(lane).set(self.fields.row_lists[rows.places + row])
         return extra
-
-
-@ti.data_oriented
-class SortOfLargestTwo(DepthSort):
-    """Lists of those fragments alone that add something, up to where they hide the rest.
-
-    A kernel returns twice `depth` where lists are too short.
-    """
-
-    @ti.func
-    def finish(self, q, found, depth, hides):
-        for empty in range(ti.min(found, depth), depth):
-            self.fields.layers[q * depth + empty] = -1
-        return ti.select(found > depth, 2 * depth, found)
-
-    @ti.func
-    def insert(self, begin, found, depth, face, z, cover):
-        """Insert a face into a pixel's list, and drop what then adds nothing; how many are found.
-
-        It is `depth` + 1 from then on where there was no place for one.
-        """
-        count, larger = found, 0
-        for i in range(ti.min(found, depth)):
-            other_z = self.fields.layer_depths[begin + i]
-            nearer = other_z < z or (other_z == z and self.fields.layers[begin + i] < face)
-            if nearer and self.fields.layer_covers[begin + i] >= cover:
-                larger += 1
-        if larger < 2 and found >= depth:
-            count = depth + 1
-        elif larger < 2:
-            at, before = begin + found, True
-            while at > begin and before:
-                other_z, other = self.fields.layer_depths[at - 1], self.fields.layers[at - 1]
-                before = z < other_z or (z == other_z and face < other)
-                if before:
-                    self.fields.layer_depths[at], self.fields.layers[at] = other_z, other
-                    self.fields.layer_covers[at] = self.fields.layer_covers[at - 1]
-                    at -= 1
-            self.fields.layer_depths[at], self.fields.layers[at] = z, face
-            self.fields.layer_covers[at] = cover
-            count = self.thin(begin, found + 1)
-        return count
-
-    @ti.func
-    def thin(self, begin, found):
-        """Keep those of a list that add something; how many they are."""
-        first, second, through, kept = 0.0, 0.0, 1.0, 0
-        for i in range(found):
-            cover = self.fields.layer_covers[begin + i]
-            if cover > second and through > self.fields.limits[Limit.HIDDEN]:
-                self.fields.layer_depths[begin + kept] = self.fields.layer_depths[begin + i]
-                self.fields.layers[begin + kept] = self.fields.layers[begin + i]
-                self.fields.layer_covers[begin + kept] = cover
-                second = ti.min(first, cover)
-                first = ti.max(first, cover)
-                through = 1.0 - first - second
-                kept += 1
-        return kept

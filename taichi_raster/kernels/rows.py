@@ -17,7 +17,8 @@ from taichi_raster.runtime.layout import TILE
 
 AREA = TILE * TILE
 COVERAGE, DEPTH, WEIGHT, VALUE = range(4)  # planes of the rows
-NUMBERS, INTEGERS = 2, 7  # lists with an entry for each row
+NUMBERS, INTEGERS = 2, 8  # lists with an entry for each row
+FRONT, BACK = range(2)
 NOWHERE = 1e30  # the depth where there is no fragment
 
 
@@ -29,6 +30,7 @@ class Rows:
         far: the largest depth of each row; depths: those of a pixel's fragments.
         faces: of each row; begins, ends: the pixels that it reaches.
         seen: whether any of its fragments has a weight.
+        sides: which side of its face is seen, `FRONT` or `BACK`.
         order: all rows, as the last pixel had them.
         fragments: a pixel's, as rows, nearest first; places: where in `order` they were.
     """
@@ -42,8 +44,8 @@ class Rows:
         self.far, self.depths = (let(start + size * planes + room * i) for i in range(NUMBERS))
         start = let(slot * (room * INTEGERS))
         lists = [let(start + room * i) for i in range(INTEGERS)]
-        self.faces, self.seen, self.begins, self.ends = lists[:4]
-        self.order, self.fragments, self.places = lists[4:]
+        self.faces, self.seen, self.begins, self.ends, self.sides = lists[:5]
+        self.order, self.fragments, self.places = lists[5:]
 
 
 class Row:
@@ -88,6 +90,7 @@ class RowKernels(TileOrder):
         self.fields.rows[rows.far + row] = self.farthest(face)
         self.fields.row_lists[rows.faces + row] = index
         self.fields.row_lists[rows.seen + row] = 0
+        self.fields.row_lists[rows.sides + row] = self.side(face)
 
     @ti.func
     def keep(self, count, high, rows):
@@ -103,6 +106,7 @@ class RowKernels(TileOrder):
                 self.fields.row_lists[rows.begins + kept] = self.fields.row_lists[rows.begins + row]
                 self.fields.row_lists[rows.ends + kept] = end
                 self.fields.row_lists[rows.seen + kept] = 0
+                self.fields.row_lists[rows.sides + kept] = self.fields.row_lists[rows.sides + row]
                 kept += 1
         return kept
 
@@ -121,6 +125,10 @@ class RowKernels(TileOrder):
     @traced
     def farthest(self, face: Face) -> Any:
         return self.depth_bounds(face)[1]
+
+    @traced
+    def side(self, face: Face) -> Any:
+        return let(ti.select(self.front(face.triangle), FRONT, BACK))
 
     @traced
     def note(self, m: Meeting, found: Row, lane: Any) -> None:

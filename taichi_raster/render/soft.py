@@ -397,7 +397,8 @@ class SoftRasterizer(nn.Module):
         measured, _ = Evaluate.apply(
             packed, texels, FragmentValues(call, listing.entries, listing.begin, by_autodiff())
         )
-        fragments = PixelFragments(measured, listing.slots, listing.depth, call.pixels)
+        fronts = listing.fronts(packed, call.variant.clockwise)
+        fragments = PixelFragments(measured, listing.slots, listing.depth, call.pixels, fronts)
         if depth.gamma is None:
             colours = mean(weighted_sums(fragments, depth.union))
         else:

@@ -31,6 +31,7 @@ class Fragments:
     shown: Tensor  # counts for colour
     log_f: Tensor
     log_s: Tensor
+    front: Tensor  # (B,1,1,F), shows its front
 
 
 def render(
@@ -80,7 +81,7 @@ def fragments(
     shown = counts & (depth >= o.near) & (depth <= o.far)
     if o.cull_backfaces:
         shown = shown & front[:, None, None]
-    found = Fragments(pair.distance, weights, depth, shown, log_f, log_s)
+    found = Fragments(pair.distance, weights, depth, shown, log_f, log_s, front[:, None, None])
     return found, counts if o.unclipped_alpha else shown
 
 
@@ -163,11 +164,20 @@ def over(o: tr.SoftRasterizer, x: Fragments, c: Tensor, u: Tensor) -> Tensor:
 
 
 def added(x: Fragments) -> Tensor:
-    """(B,H,W,F): what each adds to the sum of the two largest coverages up to it, at most 1."""
+    """(B,H,W,F): what each adds to the coverage of those up to it.
+
+    That is the sum of the two largest among fronts, or among backs, whichever is larger.
+    """
     order = torch.where(x.shown, x.z, math.inf).argsort(-1)
     a = torch.where(x.shown, torch.exp(x.log_f), 0.0).gather(-1, order)
     up_to = torch.ones(a.shape[-1], a.shape[-1], dtype=torch.bool).tril()
-    two = torch.where(up_to, a[..., None, :], 0.0).topk(2, dim=-1).values.sum(-1).clamp(max=1)
+    front = x.front.expand(order.shape).gather(-1, order)
+    sums = []
+    for side in (front, ~front):
+        of_side = torch.where(side, a, 0.0)[..., None, :]
+        largest = torch.where(up_to, of_side, 0.0).topk(2, dim=-1).values
+        sums.append(largest.sum(-1).clamp(max=1))
+    two = torch.where(sums[0] >= sums[1], *sums)
     more = torch.cat([two[..., :1], two[..., 1:] - two[..., :-1]], -1)
     return torch.zeros_like(more).scatter(-1, order, more)
 
