@@ -1,6 +1,7 @@
 """Gradients of colours beside finite differences: is the picture's slope the right one?
 
     python benchmarks/colour_gradients.py
+    python benchmarks/colour_gradients.py --antialias 2
     python benchmarks/colour_gradients.py --size 64 --scale 0.5 --cull
 
 Two scenes in front of a grey background: a ball in front of a large ball, and a ball in front of a
@@ -43,6 +44,7 @@ class Options:
         size: side of the picture, in pixels.
         scale: of a Gaussian, in pixels.
         cull: whether soft renderers drop faces that show their back.
+        antialias: how many times larger each way soft renderers draw, before they average.
         step: of the finite differences, as a share of a pixel.
         samples: of their pictures, along each side of a pixel.
         pictures: how many random ones are summed with.
@@ -54,6 +56,7 @@ class Options:
     samples: int = 16
     pictures: int = 16
     cull: bool = False
+    antialias: int = 1
 
 
 class TwoThings:
@@ -130,6 +133,7 @@ def renderers(options: Options) -> dict[str, Draw]:
     common: dict[str, Any] = {"background": BACKGROUND, "near": NEAR, "far": FAR}
     common["cull_backfaces"] = options.cull
     made: dict[str, Draw] = {"sharp": tr.SharpRasterizer(options.size, **common)}
+    common["antialias"] = options.antialias
     made["default: OverDepth"] = tr.SoftRasterizer(options.size, edge, **common)
     made['OverDepth(union="product")'] = tr.SoftRasterizer(
         options.size, edge, tr.OverDepth(union="product"), **common

@@ -37,6 +37,7 @@ class Options:
         gamma: of the order; 0 for the hard order.
         precision: of the kernels.
         still: no gradient of the texture.
+        antialias: how many times larger each way pictures are drawn, before they are averaged.
         out: a JSON file for the figures.
     """
 
@@ -46,6 +47,7 @@ class Options:
     gamma: float = 0.0
     precision: str = "f32"
     still: bool = False
+    antialias: int = 1
     out: Path | None = None
 
 
@@ -67,7 +69,12 @@ def step(options: Options, scale: float, depth: tr.DepthSoftness) -> Callable[[]
     vertices.requires_grad_()
     leaves = [vertices] if options.still else [vertices, image]
     renderer = tr.SoftRasterizer(
-        options.size, tr.Distribution("logistic", scale), depth, near=1.0, far=5.0
+        options.size,
+        tr.Distribution("logistic", scale),
+        depth,
+        near=1.0,
+        far=5.0,
+        antialias=options.antialias,
     )
 
     def gradient() -> Tensor:

@@ -527,31 +527,3 @@ def test_a_rotation_by_rounding_changes_a_closed_surface_by_as_little() -> None:
     turned = still.clone().requires_grad_()
     (exact,) = torch.autograd.grad(image(turned).sum(), turned)
     assert float(slope) == pytest.approx(float(exact), rel=1e-3)
-
-
-@F64
-def test_colours_of_the_default_renderer_move_nearly_as_the_exact_picture_does() -> None:
-    """Shifts of a ball in front of another, along which a softmax is far off."""
-    ball, behind = tr.icosphere(2, 0.35), tr.icosphere(2, 0.8)
-    count = len(ball.vertices)
-    faces = torch.cat([ball.faces, behind.faces + count])
-    camera = tr.PerspectiveCamera(tr.look_at((0.0, 0.0, 2.7)), fov=42.0)
-    still = torch.cat([ball.vertices + torch.tensor([0.3, 0.2, 0.9]), behind.vertices]).double()
-    shades = torch.zeros(1, len(faces), 3, 1, dtype=torch.float64)
-    shades[:, : len(ball.faces)] = 1.0
-
-    def slopes(renderer: tr.SoftRasterizer | tr.SharpRasterizer) -> Tensor:
-        shift = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-        moved = torch.cat([still[:count] + shift, still[count:]])
-        image = renderer(tr.gather_faces(camera.project(moved[None]), faces), shades)[0, ..., 0]
-        across = torch.linspace(-1, 1, 64, dtype=torch.float64)
-        sums = (image * across).sum(), (image * across[:, None]).sum(), image.sum()
-        return torch.stack([torch.autograd.grad(s, shift, retain_graph=True)[0] for s in sums])
-
-    truth = slopes(tr.SharpRasterizer(64, near=1.0, far=5.0)).flatten()
-    edge = tr.Distribution("gaussian", 0.5 / 64)
-    default = slopes(tr.SoftRasterizer(64, edge, near=1.0, far=5.0)).flatten()
-    softmax = slopes(tr.SoftRasterizer(64, edge, tr.SoftmaxDepth(), near=1.0, far=5.0)).flatten()
-    assert torch.nn.functional.cosine_similarity(default, truth, dim=0) > 0.97
-    assert 0.8 < float((default * truth).sum() / truth.square().sum()) < 1.1
-    assert torch.nn.functional.cosine_similarity(softmax, truth, dim=0) < 0.9

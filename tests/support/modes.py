@@ -246,6 +246,7 @@ PAIRS = {
     "over, image, frank": paired(paired(TEXTURES["clamp"], DEPTHS["over"]), conorm("frank", 4.0)),
     "over softly, orthographic": paired(OPTIONS["orthographic"], DEPTHS["over softly"]),
     "over, picture behind": paired(OPTIONS["picture behind"], DEPTHS["over"]),
+    "over, fronts and backs": paired(DEPTHS["over"], Mode(turned=(1,))),
     "over, culled": Mode(
         depth=lambda x: tr.OverDepth(),
         options={

@@ -177,8 +177,8 @@ def added(x: Fragments) -> Tensor:
         of_side = torch.where(side, a, 0.0)[..., None, :]
         largest = torch.where(up_to, of_side, 0.0).topk(2, dim=-1).values
         sums.append(largest.sum(-1).clamp(max=1))
-    two = torch.where(sums[0] >= sums[1], *sums)
-    more = torch.cat([two[..., :1], two[..., 1:] - two[..., :-1]], -1)
+    together: Tensor = torch.where(sums[0] >= sums[1], sums[0], sums[1])
+    more = torch.cat([together[..., :1], together[..., 1:] - together[..., :-1]], -1)
     return torch.zeros_like(more).scatter(-1, order, more)
 
 
