@@ -55,7 +55,8 @@ class SoftRasterizer(nn.Module):
         colour = alpha (sum_k w_k c_k) / (sum_k w_k) + (1 - alpha) background
 
     with w_k what face k adds to the coverage of those in front of it, for the default `OverDepth`.
-    There, faces cover the sum of the two largest coverages, and at most 1. For `SoftmaxDepth`
+    There, faces cover the sum of the two largest coverages, and at most 1: of those that show their
+    front, or of those that show their back. For `SoftmaxDepth`
     (Liu et al., ICCV 2019; Wu et al., EGSR 2024), psi = exp(z_norm / gamma), and
 
         colour = (sum_k a_k psi_k c_k + psi_b background) / (sum_k a_k psi_k + psi_b)
@@ -72,7 +73,8 @@ class SoftRasterizer(nn.Module):
             are dropped from colour and alpha.
         cull_backfaces: drop faces that show their back.
         perspective_correct: interpolate attributes perspective-correctly; depth always is.
-        antialias: supersampling: render this many times larger each way, and average.
+        antialias: supersampling: render this many times larger each way, and average. Where the
+            softness is narrower than a pixel, 2 makes gradients of colours much more accurate.
         threshold: a fragment counts if F exceeds it, in [0, 1). With 0 every pixel meets every
             face, which is slow.
         cutoff: a fragment counts if it is no farther outside than this distance in NDC; None for
