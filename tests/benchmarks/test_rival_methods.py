@@ -1,0 +1,95 @@
+"""Other people's methods solve an easy task, within their budget of renders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import taichi_raster as tr
+from benchmarks.rival_methods import (
+    Evolution,
+    Noisy,
+    SharpEnd,
+    Starts,
+    by_pixel,
+    evolve,
+    many_starts,
+    smooth,
+)
+from meta import softening_method, unroll
+from meta.inner.updates import Adam
+from meta.search.fixed import FixedSoftness
+from tasks import Body
+from tasks.body import BodyBatch
+
+pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
+
+RENDERS = 300
+NOISY = Noisy(0.03, 0.1, 0.1, 0.1, 3, (0.9, 0.999))
+SOFTNESS = FixedSoftness("gaussian", 0.08, 0.01, 0.04, True)
+
+
+@pytest.fixture
+def task() -> BodyBatch:
+    return Body(image_size=16, start_angle=0.3).sample(4, "tune", 0)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many sharp pictures each call draws."""
+    rows: list[int] = []
+    original = BodyBatch.sharp_image
+
+    def counted(self: BodyBatch, params: Tensor) -> Tensor:
+        rows.append(len(params))
+        return original(self, params)
+
+    monkeypatch.setattr(BodyBatch, "sharp_image", counted)
+    return rows
+
+
+@pytest.mark.parametrize("name", ["smooth", "by_pixel", "evolve", "starts"])
+def test_it_lowers_the_loss_within_its_budget(name: str, task: BodyBatch, drawn: list[int]) -> None:
+    _ = task.target
+    drawn.clear()
+    methods: dict[str, Any] = {
+        "smooth": lambda: smooth(task, NOISY, RENDERS, 0),
+        "by_pixel": lambda: by_pixel(task, NOISY, RENDERS, 0),
+        "evolve": lambda: evolve(task, Evolution(0.1, 1.0), RENDERS, 0),
+        "starts": lambda: many_starts(task, Starts(3, 10, 0.1, 1.0), SOFTNESS, Adam(), 0),
+    }
+    if name == "evolve":
+        pytest.importorskip("cmaes", reason="comes with the extra bench")
+    found = methods[name]()
+    assert found.shape == task.start().shape
+    assert sum(drawn) <= RENDERS * task.batch_size
+    if name == "starts":
+        assert sum(drawn) == 3 * task.batch_size  # its descents are soft
+    with torch.no_grad():
+        before, after = task.image_error(task.start()), task.image_error(found)
+    assert float(after.mean()) < 0.6 * float(before.mean())
+
+
+def test_more_starts_are_never_worse_in_the_picture(task: BodyBatch) -> None:
+    losses = []
+    for count in (1, 6):
+        found = many_starts(task, Starts(count, 10, 0.03, 1.0), SOFTNESS, Adam(), 0)
+        with torch.no_grad():
+            losses.append(task.image_error(found))
+    assert bool((losses[1] <= losses[0] + 1e-12).all())
+    assert not torch.equal(losses[0], losses[1])
+
+
+def test_a_sharp_end_is_the_policy_until_then_and_ends_nearer(task: BodyBatch) -> None:
+    policy = tr.SofteningPolicy()
+    soft, sharp = (
+        unroll(make(policy, task.family, 40), task) for make in (softening_method, SharpEnd)
+    )
+    torch.testing.assert_close(sharp.losses[:30], soft.losses[:30], rtol=0, atol=0)
+    assert not torch.equal(sharp.losses[30], soft.losses[30])
+    with torch.no_grad():
+        before, after = (task.image_error(run.params).mean() for run in (soft, sharp))
+    assert float(after) < float(before)
