@@ -13,7 +13,7 @@ from torch import Tensor
 from taichi_raster.depth.over import EARLY_STOP, PixelFragments, weighted_sums
 from taichi_raster.engine.autodiff import by_autodiff
 from taichi_raster.engine.autograd import Two
-from taichi_raster.engine.engine import MARGIN, Engine, on_engine
+from taichi_raster.engine.engine import MARGIN, Engine, on_engine_here
 from taichi_raster.engine.fragment_lists import FragmentList, fragment_list
 from taichi_raster.engine.fragment_values import FragmentValues
 from taichi_raster.engine.pixel_sums import PixelSums, Sums
@@ -80,12 +80,12 @@ class Composite:
         return self
 
     def forward(self, x: Tensor, texels: Tensor | None) -> tuple[Tensor, Tensor]:
-        sums = on_engine(_forward, self, x, texels)
+        sums = on_engine_here(_forward, self, x, texels)
         return sums.y, sums.state
 
     def vjp(self, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
         if not by_autodiff():
-            return on_engine(_vjp, self, x, texels, v)
+            return on_engine_here(_vjp, self, x, texels, v)
         listed = Listed.of(self, x, texels)
         by_colours, of_texels = listed.values.vjp(x, texels, listed.vjp(v[ALPHA:]))
         return by_colours + self.alpha.vjp(x, None, v[:ALPHA])[0], of_texels

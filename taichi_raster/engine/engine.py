@@ -1,8 +1,8 @@
 """Runs one call at a time: uploads its inputs, lists the faces of its tiles, launches kernels.
 
-All of it runs in the thread that owns the runtime (see thread.py), so that calls do not overlap.
-They share the scratch fields. A call that comes back for its derivatives finds its data still
-there, or uploads them again if another call came between.
+Calls do not overlap: each runs in the thread that owns the runtime, or in the caller's in its turn
+(see thread.py). They share the scratch fields. A call that comes back for its derivatives finds its
+data still there, or uploads them again if another call came between.
 
 What is evaluated is in pixel_sums.py, fragment_values.py and soft_order.py.
 """
@@ -30,6 +30,7 @@ from taichi_raster.runtime.device import Runtime, runtime
 from taichi_raster.runtime.layout import RUNS, Part, State
 from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.thread import owner
+from taichi_raster.runtime.transforms import no_modes
 from taichi_raster.runtime.variant import Table, Variant, without_derivatives
 
 P = ParamSpec("P")
@@ -51,7 +52,7 @@ _SHARED_SUMS = 1 << 22
 
 
 class Engine:
-    """Scratch memory and compiled kernels of a runtime; for the owner's thread.
+    """Scratch memory and compiled kernels of a runtime; for one thread at a time.
 
     Attributes:
         on_gpu: whether kernels go pixel by pixel, which suits many threads.
@@ -276,6 +277,20 @@ def on_engine(
             would overwrite the memory of the call.
     """
     found: T = owner.run(_alone, function, *args, **kwargs)
+    return found
+
+
+def on_engine_here(
+    function: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """`on_engine`, but in this thread where that is possible; it saves most of a small call.
+
+    `function` makes no fields and calls no kernels of Taichi by itself: `Scratch`, `KernelCache`
+    and `Launcher` hand over what only the owner's thread can do. It may end anywhere, by Ctrl-C.
+    """
+    if _engine is None or _engine.on_gpu or not no_modes():
+        return on_engine(function, *args, **kwargs)
+    found: T = owner.run_here(_alone, function, *args, **kwargs)
     return found
 
 

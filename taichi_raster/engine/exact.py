@@ -9,7 +9,7 @@ from torch import Tensor
 
 from taichi_raster.engine.areas import see, see_vjp
 from taichi_raster.engine.autograd import Function
-from taichi_raster.engine.engine import on_engine
+from taichi_raster.engine.engine import on_engine_here
 from taichi_raster.engine.sight import Scene, Sight
 from taichi_raster.runtime.transforms import one_by_one
 
@@ -41,7 +41,7 @@ class _Draw(Function):
 
     @staticmethod
     def forward(vertices: Tensor, attributes: Tensor | None, drawing: Drawing) -> Tensor:
-        found, drawing.sight, *_ = on_engine(see, vertices, attributes, drawing.scene)
+        found, drawing.sight, *_ = on_engine_here(see, vertices, attributes, drawing.scene)
         return found
 
     @staticmethod
@@ -77,8 +77,8 @@ class _VJP(Function):
     ) -> tuple[Tensor, Tensor | None]:
         sight = drawing.sight
         if sight is None:
-            sight = on_engine(see, vertices, attributes, drawing.scene)[1]
-        return on_engine(see_vjp, sight, attributes, grad)
+            sight = on_engine_here(see, vertices, attributes, drawing.scene)[1]
+        return on_engine_here(see_vjp, sight, attributes, grad)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

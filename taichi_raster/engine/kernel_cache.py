@@ -8,6 +8,7 @@ from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.launcher import Launcher
 from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.runtime.thread import owner
 from taichi_raster.runtime.variant import Variant
 
 
@@ -28,18 +29,22 @@ class KernelCache:
         self._forget_stale()
         launcher = self._launchers.get((kind, variant, name))
         if launcher is None:
-            method = getattr(self.kernels(kind, variant), name)
-            launcher = Launcher(method, self._settings.arch)
-            self._launchers[kind, variant, name] = launcher
+            launcher = owner.run(self._launcher, kind, variant, name)
         return launcher(*arguments)
+
+    def _launcher(self, kind: type, variant: Variant, name: str) -> Launcher:
+        method = getattr(self.kernels(kind, variant), name)
+        launcher = self._launchers[kind, variant, name] = Launcher(method, self._settings.arch)
+        return launcher
 
     def kernels(self, kind: type, variant: Variant) -> Any:
         """The kernels of a kind for a variant."""
         self._forget_stale()
         kernels = self._kernels.get((kind, variant))
-        if kernels is None:
-            kernels = kind(variant, self._scratch, self._settings)
-            self._kernels[kind, variant] = kernels
+        return owner.run(self._make, kind, variant) if kernels is None else kernels
+
+    def _make(self, kind: type, variant: Variant) -> Any:
+        kernels = self._kernels[kind, variant] = kind(variant, self._scratch, self._settings)
         return kernels
 
     def _forget_stale(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from taichi_raster.engine.autodiff import by_autodiff, refuse_what_autodiff_cannot
 from taichi_raster.engine.autograd import Two
-from taichi_raster.engine.engine import Engine, engine, on_engine
+from taichi_raster.engine.engine import Engine, engine, on_engine, on_engine_here
 from taichi_raster.engine.texture import Texture
 from taichi_raster.kernels.autodiff import Accumulate, AccumulateTangent
 from taichi_raster.kernels.jvp import JVP
@@ -55,11 +55,12 @@ class PixelSums:
         return self
 
     def forward(self, x: Tensor, texels: Tensor | None) -> tuple[Tensor, Tensor]:
-        sums = on_engine(_forward, self.call, self.ticket, x, texels, self.background)
+        sums = on_engine_here(_forward, self.call, self.ticket, x, texels, self.background)
         return sums.y, sums.state
 
     def vjp(self, x: Tensor, texels: Tensor | None, v: Tensor) -> Two:
-        return on_engine(_vjp, self._now(), x, texels, v)
+        now = self._now()
+        return (on_engine if now.autodiff else on_engine_here)(_vjp, now, x, texels, v)
 
     def jvp(
         self, x: Tensor, texels: Tensor | None, x_dot: Tensor, texels_dot: Tensor | None

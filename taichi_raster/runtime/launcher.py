@@ -4,6 +4,8 @@ At every call Taichi looks up the compiled kernel by its arguments, in Python. T
 microseconds, five to ten times as long as the launch, and a small render launches nine kernels in a
 few milliseconds. A kernel whose arguments are all integers, and whose fields never change, is
 always the same one.
+
+Only the first launch, which compiles, has to be in the thread that owns Taichi.
 """
 
 from typing import Any
@@ -13,6 +15,7 @@ from taichi.lang import impl
 from torch import Tensor
 
 from taichi_raster.runtime.compile_notice import patience
+from taichi_raster.runtime.thread import owner
 
 # Versions of Taichi whose internals are used below; others launch as usual.
 _KNOWN = ti.__version__[:2] == (1, 7)
@@ -33,19 +36,29 @@ class Launcher:
 
     def __call__(self, *arguments: int | Tensor) -> int:
         """Launch the kernel, and return its number, or 0 if it has none."""
+        if self._kernel is None:
+            return owner.run(self._in_owner, arguments)
+        return self._launch(arguments)
+
+    def _in_owner(self, arguments: tuple[int | Tensor, ...]) -> int:
+        """A first launch, or one as usual; in the thread that owns Taichi."""
         if not self._direct:
             return self._method(*arguments) if self._used else self._first(arguments)
-        if self._kernel is None:
-            with patience.while_compiling():
-                self._find(arguments)
+        with patience.while_compiling():
+            self._find(arguments)
+        return self._launch(arguments)
+
+    def _launch(self, arguments: tuple[int | Tensor, ...]) -> int:
         context, given = self._context, self._given
         for i, argument in enumerate(arguments):  # most are those of the last launch
             if isinstance(argument, Tensor):
                 place = argument.data_ptr(), argument.nbytes, argument.shape
                 if place != given[i]:
+                    given[i] = None  # Ctrl-C may come between the next two lines
                     context.set_arg_external_array_with_shape((i,), *place, 0)
                     given[i] = place
             elif argument != given[i]:
+                given[i] = None
                 context.set_arg_int((i,), argument)
                 given[i] = argument
         self._program.launch_kernel(self._compiled, context)
@@ -67,6 +80,6 @@ class Launcher:
         self._compiled = self._program.compile_kernel(
             self._program.config(), self._program.get_device_caps(), kernel.compiled_kernels[key]
         )
-        self._kernel = kernel.compiled_kernels[key]
-        self._context = self._kernel.make_launch_context()
+        self._context = kernel.compiled_kernels[key].make_launch_context()
         self._given: list[Any] = [None] * len(arguments)
+        self._kernel = kernel.compiled_kernels[key]

@@ -1,8 +1,8 @@
 """Scratch memory on the device: flat fields that grow by doubling.
 
-The contents of the fields belong to one call at a time. Only the thread that owns the runtime may
-touch them (see thread.py). They are fields, not ndarrays, because autodiff through ndarray
-arguments is broken on Vulkan in Taichi 1.7.4 (taichi #8524).
+The contents of the fields belong to one call at a time, in its turn (see thread.py). Only the
+thread that owns the runtime makes them. They are fields, not ndarrays, because autodiff through
+ndarray arguments is broken on Vulkan in Taichi 1.7.4 (taichi #8524).
 
 Kernels compile anew when a field of theirs is replaced. So fields start large: 85 MB in float32,
 for 58,000 faces with three colours, or 512 x 512 pixels.
@@ -19,6 +19,7 @@ from taichi.lang import impl
 
 from taichi_raster.runtime import cuda_driver
 from taichi_raster.runtime.device import Runtime
+from taichi_raster.runtime.thread import owner
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class Scratch:
         """
         for name, size in sizes.items():
             if size > self._capacity.get(name, 0):
-                self._grow(name, max(_INITIAL[name], 1 << (size - 1).bit_length()))
+                owner.run(self._grow, name, max(_INITIAL[name], 1 << (size - 1).bit_length()))
 
     def _grow(self, name: str, capacity: int) -> None:
         if capacity >= 1 << 31:

@@ -1,12 +1,17 @@
-"""The thread that owns Taichi's runtime. It does all work with Taichi, one job at a time.
+"""The thread that owns Taichi's runtime, and whose turn it is to work with Taichi.
 
-Only the thread that called ``ti.init`` can build fields; in any other, Taichi fails an assertion.
-But renders come from any thread: a server's workers, a data loader's, and on a GPU those of torch's
-backward. So one daemon thread does all the work, and callers wait for it.
+Only the thread that called ``ti.init`` can build fields and compile kernels that use them; in any
+other, Taichi fails an assertion. But renders come from any thread: a server's workers, a data
+loader's, and on a GPU those of torch's backward. So one daemon thread does such work as a job, and
+callers wait for it.
 
 This also isolates the renderer's memory from the caller's modes, which torch keeps per thread.
 Tensors and fields are made outside of ``inference_mode``, ``torch.func`` transforms, autocast and
 default devices.
+
+To hand a job over and back wakes two threads, which takes as long as a small render. So on a CPU,
+without such modes, a caller does what is already compiled itself, in its turn: Taichi launches it
+from any thread. Callers take turns, whether they work themselves or wait for the owner.
 
 A forked child has neither this thread nor Taichi's own, so that every job raises there.
 """
@@ -81,6 +86,8 @@ class OwnerThread:
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._turn = threading.RLock()  # of the one caller that works or waits for the owner
+        self._handed = False  # whether the owner may be working
         self._claiming = threading.Lock()
         self._ident: int | None = None  # of the thread that serves
         self._forked = self._ended = False
@@ -96,17 +103,47 @@ class OwnerThread:
         """
         if threading.get_ident() == self._ident:
             return function(*args, **kwargs)
-        self.refuse_forked()
-        if self._ended:
-            raise RuntimeError("taichi_raster: this process is ending, and Taichi with it")
+        self._refuse()
         if self._ident is None:
             threading.Thread(target=self._serve, name="taichi_raster", daemon=True).start()
         job = _Job(function, args, kwargs)
-        with streams.ordered(*_tensors(args)) as order:
-            self._jobs.put(job)
-            found = job.wait()
-            order.outputs(*_tensors(found if isinstance(found, tuple) else (found,)))
+        with self._turn:
+            self._settle()
+            self._handed = True
+            with streams.ordered(*_tensors(args)) as order:
+                self._jobs.put(job)
+                found = job.wait()
+                order.outputs(*_tensors(found if isinstance(found, tuple) else (found,)))
+            self._handed = False
         return found
+
+    def run_here(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call ``function(*args, **kwargs)`` in this thread, while no other works with Taichi.
+
+        What only the owner can do, the function hands over by `run`.
+
+        Raises:
+            RuntimeError: as `run`.
+        """
+        if threading.get_ident() == self._ident:
+            return function(*args, **kwargs)
+        self._refuse()
+        with self._turn:
+            self._settle()
+            return function(*args, **kwargs)
+
+    def _settle(self) -> None:
+        """Wait for the owner, if an earlier caller was interrupted and did not."""
+        if self._handed:
+            job = _Job(_nothing, (), {})
+            self._jobs.put(job)
+            job.wait()
+            self._handed = False
+
+    def _refuse(self) -> None:
+        self.refuse_forked()
+        if self._ended:
+            raise RuntimeError("taichi_raster: this process is ending, and Taichi with it")
 
     def refuse_forked(self) -> None:
         """Raise in a child that was forked from a process with a runtime."""
@@ -139,14 +176,17 @@ class OwnerThread:
             return
         self._ended = True
         job = _Job(_end_taichi, (), {})
-        self._jobs.put(job)
-        if not job.wait(_PATIENCE_AT_EXIT):
-            _never_take_down()
+        if self._turn.acquire(timeout=_PATIENCE_AT_EXIT):  # and no one else ever gets it
+            self._jobs.put(job)
+            if job.wait(_PATIENCE_AT_EXIT):
+                return
+        _never_take_down()
 
     def after_fork(self) -> None:
         """In the child, mark the thread as lost."""
         self._claiming = threading.Lock()  # another thread may have held it
-        self._jobs = queue.SimpleQueue()
+        self._turn = threading.RLock()  # and this
+        self._jobs, self._handed = queue.SimpleQueue(), False
         if self._ident is not None:
             self._forked = True
             _never_take_down()
@@ -154,6 +194,10 @@ class OwnerThread:
 
 def _tensors(values: tuple[Any, ...]) -> Iterator[Tensor]:
     return (value for value in values if isinstance(value, Tensor))
+
+
+def _nothing() -> None:
+    """A job that ends once all before it have."""
 
 
 def _end_taichi() -> bool:

@@ -46,6 +46,17 @@ def is_active() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def no_modes() -> bool:
+    """Whether new tensors are ordinary ones here: no transform or mode of torch is on."""
+    return not (
+        torch._C._are_functorch_transforms_active()
+        or torch.is_inference_mode_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
 def _wrapped(value: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(value)
 
