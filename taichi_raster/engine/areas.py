@@ -23,8 +23,7 @@ from taichi_raster.engine.sight import (
     limits_of,
     or_one,
     room,
-    scratch,
-    shared,
+    room_for,
     workers_memory,
     zeros,
 )
@@ -89,7 +88,7 @@ def see_vjp(
     if isinstance(sight, TileSight):
         return see_by_tiles_vjp(sight, attributes, adjoints)
     assert isinstance(sight, PixelSight)
-    view, numbers, a = sight.scene.view, sight.numbers, sight.arrays
+    numbers, a = sight.numbers, sight.arrays
     pairs = adjoints.new_zeros(Pair.SIZE * len(sight.listed))
     channels = 0 if attributes is None else attributes.shape[3]
     colours = adjoints.new_zeros(max(3 * channels * len(sight.listed), 1))
@@ -100,7 +99,7 @@ def see_vjp(
         sight.ends,
         sight.slots,
         a["limits"],
-        *workers_memory(adjoints, numbers[Size.WORKERS], numbers[Size.LONGEST]),
+        *_workers_memory(adjoints, numbers),
         a["seen"],
         a["limits"] if attributes is None else flat(attributes),
         flat(adjoints),
@@ -109,7 +108,7 @@ def see_vjp(
         a["size"],
     )
     for begin, many in _portions(numbers, together=not runtime().deterministic):
-        launch(view, "see_pixels_vjp", *arguments, begin, many)
+        launch(sight.scene, "see_pixels_vjp", *arguments, begin, many)
     to_vertices = adjoints.new_empty(numbers[Size.BATCH], numbers[Size.FACES], 3, 3)
     to_attributes = (
         None
@@ -117,7 +116,7 @@ def see_vjp(
         else torch.empty_like(attributes, memory_format=torch.contiguous_format)
     )
     launch(
-        view,
+        sight.scene,
         "gather",
         a["faces"],
         a["boxes"],
@@ -157,12 +156,12 @@ def _see_by_pixels(
     limits = limits_of(scene.near, scene.far, vertices.dtype, vertices.device)
     faces = vertices.new_empty(Face.SIZE * batch * count)
     boxes = _empty(4 * batch * count, vertices)
-    launch(shared(view), "prepare", flat(vertices), faces, boxes, size, limits)
+    launch(scene, "prepare", flat(vertices), faces, boxes, size, limits)
     begins, listed = _list_by_sorting(boxes, numbers)
-    covered = scratch("covered", pixels, vertices.dtype, vertices.device)
+    covered = room_for("covered", pixels, vertices)[:pixels]
     counts = _empty(pixels, vertices)
     lists = faces, boxes, begins, listed, covered
-    launch(shared(view), "count_pixels", *lists, counts, size)
+    launch(scene, "count_pixels", *lists, counts, size)
     after = counts.cumsum(0)
     fragments, longest = torch.stack([after[-1], counts.max()]).tolist()
     firsts = (after - counts).int()
@@ -180,9 +179,10 @@ def _see_by_pixels(
     else:
         found = zeros((batch, scene.height, scene.width, view.channels + 1), vertices)
         colours = flat(attributes)
-    rest = firsts, ends, slots, limits, *workers_memory(vertices, workers, longest), seen, colours
+    own = _workers_memory(vertices, numbers)
+    rest = firsts, ends, slots, limits, *own, seen, colours
     for begin, many in _portions(numbers, together=True):
-        launch(view, "see_pixels", *lists, *rest, or_one(found.view(-1)), size, begin, many)
+        launch(scene, "see_pixels", *lists, *rest, or_one(found.view(-1)), size, begin, many)
     kept = {"faces": faces, "boxes": boxes, "begins": begins}
     kept |= {"seen": seen, "size": size, "limits": limits}
     return found, PixelSight(scene, numbers, listed, firsts, ends, slots, kept)
@@ -224,6 +224,13 @@ def _portions(numbers: dict[int, int], together: bool) -> Iterator[tuple[int, in
     for start in range(0, total, run):
         for begin in range(start, start + run, most):
             yield begin, min(most, start + run - begin)
+
+
+def _workers_memory(like: Tensor, numbers: dict[int, int]) -> tuple[Tensor, Tensor]:
+    """No more of it than is needed: Taichi copies it at each launch on Vulkan."""
+    workers, longest = numbers[Size.WORKERS], numbers[Size.LONGEST]
+    values, order = workers_memory(like, workers, longest)
+    return values[: room(workers, longest)], order[: workers * 2 * longest]
 
 
 def _empty(count: int, like: Tensor) -> Tensor:

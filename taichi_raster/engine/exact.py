@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from taichi_raster.engine.areas import see, see_vjp
 from taichi_raster.engine.autograd import Function
 from taichi_raster.engine.engine import on_engine_here
 from taichi_raster.engine.sight import Scene, Sight
+from taichi_raster.runtime import transforms
 from taichi_raster.runtime.transforms import one_by_one
 
 
@@ -54,7 +56,10 @@ class _Draw(Function):
         if grad is None:
             return None, None, None
         vertices, attributes = ctx.saved_tensors
-        return *_VJP.apply(vertices, attributes, grad, ctx.drawing), None
+        # With nothing left to differentiate, torch need not know of the next function.
+        plain = not (torch.is_grad_enabled() or transforms.is_active())
+        found = (_VJP.forward if plain else _VJP.apply)(vertices, attributes, grad, ctx.drawing)
+        return *found, None
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -32,6 +32,7 @@ class Scene:
         height, width: pixels.
         near, far: depth range.
         view: what kernels are compiled for.
+        launchers: of these kernels, by name.
     """
 
     height: int
@@ -39,6 +40,7 @@ class Scene:
     near: float
     far: float
     view: View
+    launchers: dict[str, Launcher] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +82,8 @@ def _kernels(view: View, settings: Runtime) -> tuple[Visibility, dict[str, Launc
     return Visibility(view, settings), {}
 
 
-@lru_cache(maxsize=256)
-def shared(view: View) -> View:
-    """The view of kernels that do not look at colours: one for all numbers of channels."""
-    return replace(view, channels=min(view.channels, 0))
+SHARED = {"prepare", "prepare_few", "prepare_many", "count_pixels"}
+"""Kernels that do not look at colours, so that all numbers of channels share them."""
 
 
 @lru_cache(maxsize=256)
@@ -91,33 +91,46 @@ def limits_of(near: float, far: float, dtype: torch.dtype, device: torch.device)
     return torch.tensor([near, far], dtype=dtype, device=device)
 
 
-def launch(view: View, name: str, *arguments: Tensor | int) -> int:
+def launch(scene: Scene, name: str, *arguments: Tensor | int) -> int:
     """Launch a kernel of `Visibility`."""
-    settings = runtime()
-    kernels, launchers = _kernels(view, settings)
-    launcher = launchers.get(name)
+    launcher = scene.launchers.get(name)
     if launcher is None:
-        launcher = launchers[name] = Launcher(getattr(kernels, name), settings.arch)
+        launcher = scene.launchers[name] = _launcher(scene.view, name)
     return launcher(*arguments)
 
 
+def _launcher(view: View, name: str) -> Launcher:
+    settings = runtime()
+    if name in SHARED:
+        view = replace(view, channels=min(view.channels, 0))
+    kernels, launchers = _kernels(view, settings)
+    if name not in launchers:
+        launchers[name] = Launcher(getattr(kernels, name), settings.arch)
+    return launchers[name]
+
+
 _kept: dict[tuple[str, torch.dtype], Tensor] = {}
-"""Memory whose contents no call needs any more; for the owner's thread."""
+"""Memory whose contents no call needs any more; for one thread at a time."""
 
 
-def scratch(name: str, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory that lasts until the next call. Fresh memory would be slow: the system clears it."""
+def room_for(name: str, size: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Memory of at least this size that lasts until the next call.
+
+    Fresh memory would be slow: the system clears it.
+    """
+    dtype = dtype or like.dtype
     found = _kept.get((name, dtype))
-    if found is None or len(found) < size or found.device != device:
-        found = _kept[name, dtype] = torch.empty(size * 5 // 4, dtype=dtype, device=device)
-    return found[:size]
+    if found is None or found.numel() < size or found.device != like.device:
+        found = torch.empty(size * 5 // 4, dtype=dtype, device=like.device)
+        _kept[name, dtype] = found
+    return found
 
 
 def workers_memory(like: Tensor, workers: int, longest: int) -> tuple[Tensor, Tensor]:
     """The workers' memory: numbers, and integers."""
     return (
-        scratch("numbers", room(workers, longest), like.dtype, like.device),
-        scratch("order", workers * 2 * longest, torch.int32, like.device),
+        room_for("numbers", room(workers, longest), like),
+        room_for("order", workers * 2 * longest, like, torch.int32),
     )
 
 
@@ -155,4 +168,4 @@ def flat(values: Tensor) -> Tensor:
 
 def or_one(values: Tensor) -> Tensor:
     """The values, or one that nobody uses: Taichi takes no empty arrays."""
-    return values if len(values) > 0 else values.new_zeros(1)
+    return values if values.numel() > 0 else values.new_zeros(1)

@@ -15,12 +15,10 @@ from taichi_raster.engine.sight import (
     Sight,
     by_pixel,
     fits,
-    flat,
     launch,
     limits_of,
     or_one,
-    scratch,
-    shared,
+    room_for,
     workers_memory,
     zeros,
 )
@@ -125,8 +123,8 @@ class Plan:
         return Plan(shape, 2 * faces + tiles, 8 * faces + 64 * tiles, 32)
 
 
-_plans: LRUCache[Shape, Plan] = LRUCache(256)
-"""What was enough for earlier pictures; for the owner's thread."""
+_plans: LRUCache[tuple[Scene, int, int], Plan] = LRUCache(256)
+"""What was enough for earlier pictures, by scene, batch and faces; for one thread at a time."""
 
 _idle: dict[torch.dtype, list[Tensor]] = {}
 """Memory of pictures that are no more. Fresh memory would be slow: the system clears it."""
@@ -194,39 +192,38 @@ def see_by_tiles(
     """`areas.see` on a CPU."""
     batch, count = vertices.shape[:2]
     view = scene.view
-    shape = Shape(view, batch, count, scene.height, scene.width)
-    plan = _plans.get(shape) or Plan.first(shape)
+    kind = scene, batch, count
+    plan = _plans.get(kind)
+    if plan is None:
+        plan = Plan.first(Shape(view, batch, count, scene.height, scene.width))
     limits = limits_of(scene.near, scene.far, vertices.dtype, vertices.device)
-    corners = flat(vertices)
+    corners = vertices.contiguous()
     while True:
         memory = Memory(plan, vertices.dtype)
-        arguments = corners, memory.ints, memory.floats, limits, plan.size
+        parts = memory.ints, memory.floats, limits
         if batch * count <= FEW:
-            pairs = launch(shared(view), "prepare_few", *arguments)
+            pairs = launch(scene, "prepare_few", corners, *parts, plan.size)
         else:
-            pairs = launch(shared(view), "prepare_many", *arguments, BANDS)
+            pairs = launch(scene, "prepare_many", corners, *parts, plan.size, BANDS)
         if not 0 <= pairs <= plan.pairs:
             fits("tile lists", pairs)
-            plan = Plan(shape, pairs + pairs // 4, plan.fragments, plan.longest)
+            plan = Plan(plan.shape, pairs + pairs // 4, plan.fragments, plan.longest)
             continue
         if attributes is None:
             found, colours = zeros((plan.fragments, 3), vertices), limits
         else:
             found = zeros((batch, scene.height, scene.width, view.channels + 1), vertices)
-            colours = flat(attributes)
+            colours = or_one(attributes.contiguous())
         own = workers_memory(vertices, plan.workers, plan.longest)
-        picture = or_one(found.view(-1))
-        launch(
-            view, "see_tiles", colours, memory.ints, memory.floats, limits, *own, picture, plan.size
-        )
+        launch(scene, "see_tiles", colours, *parts, *own, or_one(found), plan.size)
         tally = plan.starts["tally"]
         fragments, longest, many = memory.ints[tally : tally + 3].tolist()
         fits("fragments", -1 if many else Seen.SIZE * fragments)
         if fragments <= plan.fragments and longest <= plan.longest:
             break
         room = max(plan.fragments, fragments + fragments // 4)
-        plan = Plan(shape, plan.pairs, room, max(plan.longest, longest + longest // 4))
-    _plans[shape] = plan
+        plan = Plan(plan.shape, plan.pairs, room, max(plan.longest, longest + longest // 4))
+    _plans[kind] = plan
     if attributes is None:
         found = found[:fragments].clone()
     return found, TileSight(scene, plan, memory, fragments)
@@ -236,30 +233,22 @@ def see_by_tiles_vjp(
     sight: TileSight, attributes: Float[Tensor, "B F 3 C"] | None, adjoints: Tensor
 ) -> tuple[Float[Tensor, "B F 3 3"], Float[Tensor, "B F 3 C"] | None]:
     """`areas.see_vjp` on a CPU."""
-    scene, plan, memory = sight.scene, sight.plan, sight.memory
+    scene, plan = sight.scene, sight.plan
+    ints, floats = sight.memory.ints, sight.memory.floats
     limits = limits_of(scene.near, scene.far, adjoints.dtype, adjoints.device)
-    to_vertices = adjoints.new_empty(plan.shape.batch, plan.shape.faces, 3, 3)
+    batch, count = plan.shape.batch, plan.shape.faces
+    to_vertices = adjoints.new_empty(batch, count, 3, 3)
     to_attributes, colours, of_colours, channels = None, limits, limits, 0
     if attributes is not None:
         to_attributes = torch.empty_like(attributes, memory_format=torch.contiguous_format)
-        colours, of_colours = flat(attributes), or_one(to_attributes.view(-1))
+        colours, of_colours = or_one(attributes.contiguous()), or_one(to_attributes)
         channels = attributes.shape[3]
-    pairs = scratch("pairs", Pair.SIZE * plan.pairs, adjoints.dtype, adjoints.device)
-    shares = scratch("colours", 3 * channels * plan.pairs + 1, adjoints.dtype, adjoints.device)
+    pairs = room_for("pairs", Pair.SIZE * plan.pairs, adjoints)
+    shares = room_for("colours", 3 * channels * plan.pairs + 1, adjoints)
     own = workers_memory(adjoints, plan.workers, plan.longest)
-    launch(
-        scene.view,
-        "see_tiles_vjp",
-        colours,
-        memory.ints,
-        memory.floats,
-        limits,
-        *own,
-        flat(adjoints),
-        pairs,
-        shares,
-        to_vertices.view(-1),
-        of_colours,
-        plan.size,
-    )
+    of_pixels = or_one(adjoints.contiguous()), pairs, shares
+    launch(scene, "see_tiles_vjp", colours, ints, floats, limits, *own, *of_pixels, plan.size)
+    few = "few" if batch * count <= FEW else "many"
+    arguments = ints, floats, pairs, shares, to_vertices, of_colours, plan.size
+    launch(scene, f"give_back_{few}", *arguments)
     return to_vertices, to_attributes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -93,30 +94,25 @@ class SharpRasterizer(nn.Module):
         Raises:
             TypeError, ValueError, MemoryError: as `SoftRasterizer.forward`.
         """
-        later = Extremes()
-        checks.vertices(face_vertices, runtime(), later)
-        check_attributes(face_attributes, face_vertices, runtime(), later)
+        later, settings = Extremes(), runtime()
+        checks.vertices(face_vertices, settings, later)
+        check_attributes(face_attributes, face_vertices, settings, later)
         checks.visible(face_vertices, self.near, self.far, later)
         later.fetch()
-        size = (len(face_vertices), *self.image_size)
-        channels = _channels(face_attributes)
-        background = checks.background(self.background, channels, size)
+        background = None if _black(self.background) else self.background
+        if background is not None:
+            size = (len(face_vertices), *self.image_size)
+            background = checks.background(background, _channels(face_attributes), size)
         if face_attributes is None:
             return self._draw(face_vertices, face_vertices[..., :0])
         if isinstance(face_attributes, Tensor):
             image = self._draw(face_vertices, face_attributes)
         else:
             image = self._draw_textured(face_vertices, face_attributes)
-        if self._black(background):
+        if background is None:
             return image
         colour, alpha = image[..., :-1], image[..., -1:]
         return torch.cat([colour + (1 - alpha) * background.to(colour), alpha], dim=-1)
-
-    @staticmethod
-    def _black(background: Tensor) -> bool:
-        """Whether a background is known to add nothing; without waiting for a GPU."""
-        still = not transforms.has_derivatives(background) and background.device.type == "cpu"
-        return still and not transforms.unwrapped(background).any()
 
     def _draw(self, vertices: Tensor, attributes: Tensor) -> Tensor:
         return draw(vertices, attributes, self._scene(attributes.shape[3]))[0]
@@ -153,14 +149,39 @@ class SharpRasterizer(nn.Module):
         return image - (image.detach()[..., -1:] - 1).clamp(min=0) * _last(image)
 
     def _scene(self, channels: int) -> Scene:
-        view = View(
+        return _scene(
+            *self.image_size,
+            self.near,
+            self.far,
             self.perspective_correct,
             self.orthographic,
             self.cull_backfaces,
             self.front == "cw",
             channels,
         )
-        return Scene(*self.image_size, self.near, self.far, view)
+
+
+@lru_cache(maxsize=256)
+def _scene(
+    height: int,
+    width: int,
+    near: float,
+    far: float,
+    perspective: bool,
+    orthographic: bool,
+    cull: bool,
+    clockwise: bool,
+    channels: int,
+) -> Scene:
+    view = View(perspective, orthographic, cull, clockwise, channels)
+    return Scene(height, width, near, far, view)
+
+
+def _black(background: Tensor) -> bool:
+    """Whether a background is a number that adds nothing; without waiting for a GPU."""
+    if background.ndim > 0 or background.device.type != "cpu":
+        return False
+    return not transforms.has_derivatives(background) and float(background) == 0
 
 
 def _last(image: Tensor) -> Tensor:

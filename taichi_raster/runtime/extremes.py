@@ -15,6 +15,11 @@ from taichi_raster.runtime.transforms import unwrapped
 Check = Callable[[float, float], None]
 
 
+def waits(values: Tensor) -> bool:
+    """Whether the host would wait for one of these values."""
+    return values.device.type != "cpu"
+
+
 class Extremes:
     """Collects checks of tensors' smallest and largest values, and does them all in `fetch`.
 
@@ -46,5 +51,6 @@ def extremes(values: Tensor) -> tuple[float, float]:
     if values.numel() == 1:
         number = float(values)
         return number, number
-    low, high = torch.stack(torch.aminmax(values)).tolist()
+    both = torch.aminmax(values)
+    low, high = torch.stack(both).tolist() if waits(values) else (both[0].item(), both[1].item())
     return low, high

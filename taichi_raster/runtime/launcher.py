@@ -24,8 +24,9 @@ _KNOWN = ti.__version__[:2] == (1, 7)
 class Launcher:
     """Launches one kernel method.
 
-    Its arguments are integers, and flat contiguous tensors that always come in the same places and
-    have the same dtypes. It returns an integer or nothing.
+    Its arguments are integers, and contiguous tensors that always come in the same places and have
+    the same dtypes. The kernel sees flat arrays; on a GPU tensors have to be flat and detached. It
+    returns an integer or nothing.
     """
 
     def __init__(self, method: Any, arch: str) -> None:
@@ -45,17 +46,19 @@ class Launcher:
         if not self._direct:
             return self._method(*arguments) if self._used else self._first(arguments)
         with patience.while_compiling():
-            self._find(arguments)
+            self._find(tuple(map(_flat, arguments)))
         return self._launch(arguments)
 
     def _launch(self, arguments: tuple[int | Tensor, ...]) -> int:
         context, given = self._context, self._given
         for i, argument in enumerate(arguments):  # most are those of the last launch
             if isinstance(argument, Tensor):
-                place = argument.data_ptr(), argument.nbytes, argument.shape
+                place = argument.data_ptr(), argument.numel()
                 if place != given[i]:
                     given[i] = None  # Ctrl-C may come between the next two lines
-                    context.set_arg_external_array_with_shape((i,), *place, 0)
+                    context.set_arg_external_array_with_shape(
+                        (i,), place[0], argument.nbytes, place[1:], 0
+                    )
                     given[i] = place
             elif argument != given[i]:
                 given[i] = None
@@ -83,3 +86,7 @@ class Launcher:
         self._context = kernel.compiled_kernels[key].make_launch_context()
         self._given: list[Any] = [None] * len(arguments)
         self._kernel = kernel.compiled_kernels[key]
+
+
+def _flat(argument: int | Tensor) -> int | Tensor:
+    return argument.detach().view(-1) if isinstance(argument, Tensor) else argument

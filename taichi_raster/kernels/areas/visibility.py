@@ -130,13 +130,11 @@ class Visibility(Crowded):
         adjoints: FLOATS,
         pairs: FLOATS,
         colours: FLOATS,
-        to_vertices: FLOATS,
-        to_attributes: FLOATS,
         size: INTS,
     ):
-        """Write what the adjoints of `found` give to vertices and attributes; on a CPU.
+        """Write what the adjoints of `found` give to each tile and face; on a CPU.
 
-        `pairs` takes the `Pair` of each tile and face, `colours` the adjoints of its attributes.
+        `pairs` takes its `Pair`, `colours` the adjoints of its attributes.
         """
         for slot in range(size[Size.WORKERS] * SPREAD):
             if slot & (SPREAD - 1) == 0:
@@ -158,13 +156,50 @@ class Visibility(Crowded):
                     if self.has_faces(m, tile):
                         self.pass_pairs(m, t, tile)
                         self.pass_tile(m, tile, worker)
+
+    @ti.kernel
+    def give_back_few(
+        self,
+        ints: INTS,
+        floats: FLOATS,
+        pairs: FLOATS,
+        colours: FLOATS,
+        to_vertices: FLOATS,
+        to_attributes: FLOATS,
+        size: INTS,
+    ):
+        """`give_back_many` by one thread: for a few faces it takes less time than waking others."""
+        ti.loop_config(serialize=True)
         for f in range(size[Size.BATCH] * size[Size.FACES]):
             m = self.parts(ints, floats, size, pairs=pairs, colours=colours)
-            total = ti.Vector.zero(self.real, Pair.SIZE)
-            of_colours = ti.Vector.zero(self.real, max(self.values, 1))
-            for place in range(m.first_places[f], m.first_places[f + 1]):
-                self.add_pair(m, m.places[place], total, of_colours)
-            self.give_back(m, f, total, of_colours, to_vertices, to_attributes)
+            self.add_pairs(m, f, to_vertices, to_attributes)
+
+    @ti.kernel
+    def give_back_many(
+        self,
+        ints: INTS,
+        floats: FLOATS,
+        pairs: FLOATS,
+        colours: FLOATS,
+        to_vertices: FLOATS,
+        to_attributes: FLOATS,
+        size: INTS,
+    ):
+        """Sum up each face's pairs, in the order of its tiles; on a CPU."""
+        for f in range(size[Size.BATCH] * size[Size.FACES]):
+            m = self.parts(ints, floats, size, pairs=pairs, colours=colours)
+            self.add_pairs(m, f, to_vertices, to_attributes)
+
+    @ti.func
+    def add_pairs(
+        self, m: ti.template(), f, to_vertices: ti.template(), to_attributes: ti.template()
+    ):
+        """Write the sum of a face's pairs."""
+        total = ti.Vector.zero(self.real, Pair.SIZE)
+        of_colours = ti.Vector.zero(self.real, max(self.values, 1))
+        for place in range(m.first_places[f], m.first_places[f + 1]):
+            self.add_pair(m, m.places[place], total, of_colours)
+        self.give_back(m, f, total, of_colours, to_vertices, to_attributes)
 
     @ti.kernel
     def see_pixels_vjp(
