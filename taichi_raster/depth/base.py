@@ -208,14 +208,18 @@ class WeightedDepth(DepthSoftness):
     def compose(
         self, found: PixelColours, state: DepthState, floor: Tensor, background: Tensor | None
     ) -> Tensor:
-        gamma = parameters.to_like(state.gamma, floor).expand(len(floor))[:, None, None]
+        rest = self.rest(found.offset, found.reference, state, floor)
+        colours = found.colours if background is None else found.colours + rest * background
+        return colours * (found.weight + rest).reciprocal()
+
+    def rest(self, offset: Tensor, reference: Tensor, state: DepthState, floor: Tensor) -> Tensor:
+        """The background's weight in each pixel, (B, H, W); arguments as for `compose`."""
         floor = floor[:, None, None]
         formula = self.variant.log_weight
         if formula is not None and formula.relative:
-            floor = (floor - found.reference) / gamma
-        rest = torch.exp(floor - found.offset)
-        colours = found.colours if background is None else found.colours + rest * background
-        return colours * (found.weight + rest).reciprocal()
+            gamma = parameters.to_like(state.gamma, floor)
+            floor = (floor - reference) / (gamma[:, None, None] if gamma.ndim else gamma)
+        return torch.exp(floor - offset)
 
     def _stored(self, *schedules: str, **description: Any) -> Stored:
         """The description, these schedules, own parameters and the background's depth."""

@@ -216,10 +216,16 @@ def weighted_sums(fragments: PixelFragments, union: str) -> Float[Tensor, "1+C P
 
 def mean(sums: Float[Tensor, " 1+C *p"]) -> Float[Tensor, " C *p"]:
     """The weighted mean of each pixel's attributes, from the sums of weights, and of both."""
-    # Alpha is nearly 0 where the total is, so that the colour does not matter; but second
-    # derivatives hold the total's third power.
-    least = torch.finfo(sums.dtype).tiny ** 0.25
-    return sums[1:] / torch.where(sums[:1] > least, sums[:1], 1.0)
+    return sums[1:] / divisor(sums[:1])
+
+
+def divisor(total: Float[Tensor, " *p"]) -> Float[Tensor, " *p"]:
+    """The sum of weights, or 1 where it is nearly 0, and with it alpha.
+
+    There, the colour does not matter. But second derivatives hold the sum's third power.
+    """
+    least = torch.finfo(total.dtype).tiny ** 0.25
+    return torch.where(total > least, total, 1.0)
 
 
 def _warn_of_pairs(fragments: int, layers: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -258,11 +259,17 @@ def _sort(current: Engine, call: Call, x: Tensor) -> None:
     launch = current.cache.launch
     launch(TileOrder, variant, "bound_depths", faces, items_per_run(faces))
     nearest = transfer.read(fields, fields.layer_depths, x, faces).view(call.batch, call.faces)
-    order = nearest.argsort(dim=1, stable=True)
-    rank = torch.empty_like(order)
-    rank.scatter_(1, order, torch.arange(call.faces).expand_as(order))
-    both = torch.cat([rank, order]).int()
-    transfer.seed(fields, (fields.entry_begin, both))
+    if fields.views:
+        both = fields.views[fields.entry_begin][: 2 * faces].reshape(2, call.batch, call.faces)
+        both[1] = nearest.numpy().argsort(axis=1, kind="stable")
+        every = np.arange(call.faces)
+        for rank, order in zip(*both, strict=True):
+            rank[order] = every
+    else:
+        orders = nearest.argsort(dim=1, stable=True)
+        ranks = torch.empty_like(orders)
+        ranks.scatter_(1, orders, torch.arange(call.faces).expand_as(orders))
+        transfer.seed(fields, (fields.entry_begin, torch.cat([ranks, orders]).int()))
     tiles = call.batch * call.tiles
     launch(TileOrder, variant, "sort_tiles", tiles, items_per_run(tiles))
 

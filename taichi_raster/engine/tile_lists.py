@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -25,19 +27,25 @@ _TOO_MANY = (
 
 def list_faces(cache: KernelCache, fields: Scratch, call: Call, on_gpu: bool, like: Tensor) -> None:
     """List each tile's faces, for inputs that are on the device; `like` is on torch's."""
-    variant = Variant(
-        EdgeVariant("uniform"),
-        DepthVariant("none"),
-        cull=call.variant.cull,
-        clockwise=call.variant.clockwise,
-        unclipped_alpha=call.variant.unclipped_alpha,
-        moves=NO_DERIVATIVES,
-    )
+    variant = _variant(call.variant)
     if not on_gpu:
         _by_face(cache, fields, call, variant)
     else:
         few = call.batch * call.tiles * call.faces <= MARKS
         (_marked if few else _sorted)(cache, fields, call, variant, like)
+
+
+@lru_cache(maxsize=1024)
+def _variant(variant: Variant) -> Variant:
+    """What binning is compiled for, so that as many calls as possible share it."""
+    return Variant(
+        EdgeVariant("uniform"),
+        DepthVariant("none"),
+        cull=variant.cull,
+        clockwise=variant.clockwise,
+        unclipped_alpha=variant.unclipped_alpha,
+        moves=NO_DERIVATIVES,
+    )
 
 
 def items_per_run(count: int) -> int:

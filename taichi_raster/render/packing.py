@@ -6,6 +6,8 @@ Soft, sharp and hard renderers differ only in the softness. All three use `pack`
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -107,6 +109,10 @@ class Softness:
         edge = EdgeVariant("uniform")
         return Softness(edge, depth, "probabilistic", numbers, nothing, nothing, 0.0, cutoff, reach)
 
+    def but_conorm(self, name: str) -> Softness:
+        """The same softness with another T-conorm."""
+        return self if self.conorm == name else replace(self, conorm=name)
+
     def of_alpha(self) -> Softness:
         """The same softness for alpha only."""
         return replace(self, depth=DepthVariant("none"))
@@ -127,22 +133,18 @@ def pack(
     ]
     every = [*parts, shown.texels]
     levels = texels.starts(*shown.size)[:-1] if shown.mipmapped else []
-    call = Call(
-        _variant(shown, view, softness, [*map(transforms.has_derivatives, every)]),
-        batch,
-        faces,
-        view.height,
-        view.width,
+    moves = tuple(map(transforms.has_derivatives, every))
+    call = _call(
+        (softness.edge, softness.depth, softness.conorm),
+        (shown.corners.shape[3], shown.texture, shown.channels, shown.mipmapped),
+        view,
+        moves,
+        (batch, faces),
         tuple(part.numel() for part in every),
-        view.near,
-        view.far,
-        softness.threshold,
-        softness.cutoff,
-        softness.reach,
+        (softness.threshold, softness.cutoff, softness.reach, softness.hidden),
         runtime().deterministic,
         (*shown.size, shown.stride),
         tuple(levels),
-        softness.hidden,
     )
     x = torch.cat([part.reshape(-1) for part in parts if part.numel() > 0])
     return call, x, None if shown.texture == "none" else shown.texels
@@ -158,8 +160,7 @@ def for_alpha(call: Call, vertices: Tensor, view: View, softness: Softness) -> t
         (Part.PARAMETERS, softness.parameters),
     ):
         moves[part] = transforms.has_derivatives(values)
-    variant = _variant(without_attributes(vertices), view, softness.of_alpha(), moves)
-    return replace(call, variant=variant), any(moves)
+    return _call_for_alpha(call, (softness.edge, softness.conorm), view, tuple(moves)), any(moves)
 
 
 def without_attributes(vertices: Tensor) -> Appearance:
@@ -167,15 +168,63 @@ def without_attributes(vertices: Tensor) -> Appearance:
     return appearance(None, vertices, fixed_order=False)
 
 
-def _variant(shown: Appearance, view: View, softness: Softness, moves: list[bool]) -> Variant:
+Compiled: TypeAlias = tuple[EdgeVariant, DepthVariant, str]
+Shown: TypeAlias = tuple[int, str, int, bool]
+
+
+@lru_cache(maxsize=256)
+def _call(
+    compiled: Compiled,
+    shown: Shown,
+    view: View,
+    moves: tuple[bool, ...],
+    size: tuple[int, int],
+    sizes: tuple[int, ...],
+    limits: tuple[float, float, float, float],
+    fixed_order: bool,
+    texture: tuple[int, int, int],
+    levels: tuple[int, ...],
+) -> Call:
+    """The same call for equal arguments, so that what is kept for it is found at once."""
+    threshold, cutoff, reach, hidden = limits
+    return Call(
+        _variant(compiled, shown, view, moves),
+        *size,
+        view.height,
+        view.width,
+        sizes,
+        view.near,
+        view.far,
+        threshold,
+        cutoff,
+        reach,
+        fixed_order,
+        texture,
+        levels,
+        hidden,
+    )
+
+
+@lru_cache(maxsize=256)
+def _call_for_alpha(
+    call: Call, compiled: tuple[EdgeVariant, str], view: View, moves: tuple[bool, ...]
+) -> Call:
+    edge, conorm = compiled
+    alone = edge, DepthVariant("none"), conorm
+    return replace(call, variant=_variant(alone, (0, "none", 0, False), view, moves))
+
+
+def _variant(compiled: Compiled, shown: Shown, view: View, moves: tuple[bool, ...]) -> Variant:
+    edge, depth, conorm = compiled
+    corners, texture, channels, mipmapped = shown
     return Variant(
-        softness.edge,
-        softness.depth,
-        conorm=softness.conorm,
-        corners=shown.corners.shape[3],
-        texture=shown.texture,
-        texels=shown.channels,
-        mipmapped=shown.mipmapped,
+        edge,
+        depth,
+        conorm=conorm,
+        corners=corners,
+        texture=texture,
+        texels=channels,
+        mipmapped=mipmapped,
         perspective=view.perspective_correct,
         cull=view.cull_backfaces,
         clockwise=view.front == "cw",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from taichi_raster import checks
-from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours
+from taichi_raster.depth.base import DepthSoftness, DepthState, PixelColours, WeightedDepth
 from taichi_raster.depth.over import (
     EARLY_STOP,
     OverDepth,
@@ -27,6 +27,7 @@ from taichi_raster.engine.fragment_lists import fragment_list
 from taichi_raster.engine.fragment_values import FragmentValues
 from taichi_raster.engine.pixel_sums import PixelSums, Sums
 from taichi_raster.engine.soft_order import through_softly
+from taichi_raster.render import mixing, settled
 from taichi_raster.render.packing import Softness, View, for_alpha, pack, without_attributes
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
@@ -166,16 +167,17 @@ class SoftRasterizer(nn.Module):
             MemoryError: if the machine or Taichi cannot hold the call; the message says how much
                 it takes.
         """
-        later = Extremes()
-        checks.vertices(face_vertices, runtime(), later)
-        check_attributes(face_attributes, face_vertices, runtime(), later)
+        later, settings = Extremes(), runtime()
+        checks.vertices(face_vertices, settings, later)
+        check_attributes(face_attributes, face_vertices, settings, later)
         if not self.unclipped_alpha:
             checks.visible(face_vertices, self.near, self.far, later)
         later.fetch()
-        shown = appearance(face_attributes, face_vertices, runtime().deterministic)
+        shown = appearance(face_attributes, face_vertices, settings.deterministic)
         size = (len(face_vertices), *self.image_size)
         background = checks.background(self.background, shown.total or None, size)
-        u = as_progress(progress, checks.scenes(size[0], views))
+        scenes = checks.scenes(size[0], views)
+        u = None if progress is None else as_progress(progress, scenes)
         image = self._render(face_vertices, face_attributes, shown, u, background, views)
         if self.antialias == 1:
             return image
@@ -246,24 +248,14 @@ class SoftRasterizer(nn.Module):
         vertices: Tensor,
         attributes: Tensor | SurfaceTexture | UVTexture | None,
         shown: Appearance,
-        u: Tensor,
+        u: Tensor | None,
         background: Tensor,
         views: int,
     ) -> Tensor:
         """The image at full size, before the average of antialiasing."""
         batch = len(vertices)
         self._check_fragments()  # again: a renderer's parts may have been replaced
-        edge, depth, p = self._at(u, batch // views, views)
-        softness = Softness.of(
-            vertices,
-            (self.edge.variant, edge),
-            (self.depth.variant, depth),
-            (self.alpha.generator.name, p),
-            self.threshold,
-            self.cutoff,
-        )
-        if isinstance(self.depth, OverDepth):
-            softness = replace(softness, hidden=self.depth.hidden)
+        depth, softness = self._softness(vertices, u, views)
         by_fragments = self.depth.by_fragments and attributes is not None
         if by_fragments and self._by_tiles():
             return self._by_composite(vertices, shown, softness, depth, background)
@@ -277,11 +269,20 @@ class SoftRasterizer(nn.Module):
         self._refuse_mapped(x, depth, floor, by_fragments)
         work = PixelSums(call, engine().ticket(), floor.detach(), by_autodiff())
         sums = Sums(*Evaluate.apply(x, texels, work))
+        behind = None if attributes is None else self._behind(background, vertices)
+        if (
+            attributes is not None
+            and behind is None
+            and isinstance(self.depth, WeightedDepth)
+            and self._is_usual(floor, depth.gamma)
+        ):
+            offset, reference = sums.state[State.OFFSET], sums.state[State.REFERENCE]
+            rest = self.depth.rest(offset, reference, depth, floor)
+            return mixing.by_softmax(sums.y, rest, self._full(sums.state))
         total, weight, colours = sums.y.split([1, 1, sums_shown.total])
         alpha = self._resolve(total[0], sums.state, softness.parameters[:, Slot.P])
         if attributes is None:
             return alpha[..., None]
-        behind = self._behind(background, alpha)
         if by_fragments:
             colour = alpha * self._of_fragments(vertices, shown, softness, depth, work, x)
             colour = _over(colour, alpha, behind)
@@ -303,7 +304,8 @@ class SoftRasterizer(nn.Module):
         """`_render` where fragments are composed tile by tile: alpha and colours in one call."""
         view = self._view()
         # The composition does not use the T-conorm: all T-conorms share its kernels.
-        call, x, texels = pack(vertices, shown, view, replace(softness, conorm="probabilistic"))
+        alike = softness.but_conorm("probabilistic")
+        call, x, texels = pack(vertices, shown, view, alike)
         of_alpha, moves = for_alpha(call, vertices, view, softness)
         checks.fits_batch("depth.background_z", depth.background_z, call.batch)
         floor = parameters.to_like(self.depth.background(depth, call.batch), vertices)
@@ -312,10 +314,36 @@ class SoftRasterizer(nn.Module):
         assert isinstance(self.depth, OverDepth)
         union = self.depth.union
         y, state = Evaluate.apply(x, texels, Composite(call, sums, union, moves))
+        behind = self._behind(background, vertices)
+        if behind is None and self._is_usual():
+            return mixing.in_order(y, self._full(state))
         total, _, colours = y.split([1, 1, 1 + shown.total])
         alpha = self._resolve(total[0], state, softness.parameters[:, Slot.P])
-        colour = _over(alpha * mean(colours), alpha, self._behind(background, alpha))
+        colour = _over(alpha * mean(colours), alpha, behind)
         return torch.cat([colour.movedim(0, -1), alpha[..., None]], dim=-1)
+
+    def _softness(
+        self, vertices: Tensor, u: Tensor | None, views: int
+    ) -> tuple[DepthState, Softness]:
+        """The softness at progress `u`, with one entry for each batch item."""
+        limits = self.threshold, self.cutoff
+        key = settled.key_of(self.edge, self.depth, self.alpha, vertices, limits)
+        found = settled.look_up(key)
+        if found is not None:
+            return found
+        scenes = len(vertices) // views
+        edge, depth, p = self._at(as_progress(None, scenes) if u is None else u, scenes, views)
+        softness = Softness.of(
+            vertices,
+            (self.edge.variant, edge),
+            (self.depth.variant, depth),
+            (self.alpha.generator.name, p),
+            *limits,
+        )
+        if isinstance(self.depth, OverDepth):
+            softness = replace(softness, hidden=self.depth.hidden)
+        settled.keep(key, depth, softness)
+        return depth, softness
 
     def _at(self, u: Tensor, scenes: int, views: int) -> tuple[EdgeState, DepthState, Tensor]:
         """Edge, depth and the T-conorm's p at progress `u`, with one entry for each batch item."""
@@ -391,7 +419,7 @@ class SoftRasterizer(nn.Module):
         assert isinstance(depth, OverDepth)
         # These kernels do not use the T-conorm: all T-conorms share them.
         call, packed, texels = pack(
-            vertices, shown, self._view(), replace(softness, conorm="probabilistic")
+            vertices, shown, self._view(), softness.but_conorm("probabilistic")
         )
         # In a soft order no fragment is surely hidden.
         stop = EARLY_STOP[depth.union] if depth.gamma is None else EarlyStop.NEVER
@@ -412,11 +440,20 @@ class SoftRasterizer(nn.Module):
 
     def _resolve(self, total: Tensor, state: Tensor, p: Tensor) -> Tensor:
         """Alpha (B, H, W) from the T-conorm's sum."""
-        generator, peak = self.alpha.generator, state[State.PEAK]
-        saturates = registry.find(self.edge.variant.distribution).saturates_at < math.inf
-        if saturates and not generator.largest_alone:
-            return self.alpha.resolve(total, peak, state[State.SATURATED] > 0, p)
+        generator, peak, full = self.alpha.generator, state[State.PEAK], self._full(state)
+        if full is not None:
+            return self.alpha.resolve(total, peak, full, p)
         return generator.inverse(total, peak, p[:, None, None])
+
+    def _full(self, state: Tensor) -> Tensor | None:
+        """Where a coverage is exactly 1, and so is alpha; None if it never is."""
+        saturates = registry.find(self.edge.variant.distribution).saturates_at < math.inf
+        counted = saturates and not self.alpha.generator.largest_alone
+        return state[State.SATURATED] > 0 if counted else None
+
+    def _is_usual(self, *constants: Tensor) -> bool:
+        """Whether alpha and colours are mixed as in `mixing`; `constants` are what else is."""
+        return self.alpha.name == "probabilistic" and mixing.known(*constants)
 
     def _behind(self, background: Tensor, like: Tensor) -> Tensor | None:
         """The background at full size, channels first; None if it is a constant 0."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taichi_raster.runtime.layout import MIPMAPS, RUNS, TILE, Dim, Part
-from taichi_raster.runtime.variant import Variant
+from taichi_raster.runtime.variant import Variant, hashed_once
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Call:
     """One render, as the kernels see it.

@@ -5,7 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+def hashed_once(kind: type[T]) -> type[T]:
+    """Decorator: instances of a frozen dataclass keep their hash, which each launch asks for.
+
+    It stays out of pickles: strings have other hashes in another process.
+    """
+    compute: Any = kind.__hash__
+
+    def kept(self: T) -> int:
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            found = self.__dict__["_hash"] = compute(self)
+        return found
+
+    def state(self: T) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
+    setattr(kind, "__hash__", kept)  # noqa: B010 - mypy takes no assignment to a method
+    setattr(kind, "__getstate__", state)  # noqa: B010
+    return kind
 
 
 @dataclass(frozen=True)
@@ -130,6 +153,7 @@ class DepthVariant:
         return self.log_weight is not None and self.log_weight.looped
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Variant:
     """Everything that is compiled into a kernel.

@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 import taichi_raster as tr
 from fake_gpu import AWAY
 from scenes import random_faces
+from taichi_raster import checks
+from taichi_raster.runtime import extremes as extremes_module
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.extremes import Extremes, extremes
 from taichi_raster.runtime.layout import Dim
@@ -64,6 +66,13 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return shapes
 
 
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks treat tensors of the CPU, whose values are at hand, as a GPU's."""
+    for module in (checks, extremes_module):
+        monkeypatch.setattr(module, "waits", lambda _: True)
+
+
 RENDERERS = {
     "softmax": lambda: tr.SoftRasterizer(16, depth=tr.SoftmaxDepth(), background=(0.1, 0.2, 0.3)),
     "in order": lambda: tr.SoftRasterizer(16, depth=tr.OverDepth()),
@@ -72,6 +81,7 @@ RENDERERS = {
 }
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("name", RENDERERS)
 def test_a_render_and_its_gradient_look_at_the_scene_once(
     name: str, fetched: list[tuple[int, ...]]
@@ -85,6 +95,7 @@ def test_a_render_and_its_gradient_look_at_the_scene_once(
     assert looks.count == 0
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 def test_hard_buffers_look_once(fetched: list[tuple[int, ...]]) -> None:
     vertices, _ = random_faces(seed=3)
     with Looks(vertices) as looks:

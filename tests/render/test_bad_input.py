@@ -15,6 +15,7 @@ from torch.func import functional_call
 import taichi_raster as tr
 from paths import ROOT
 from scenes import random_faces
+from taichi_raster import checks
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
@@ -302,6 +303,17 @@ def test_init_may_be_repeated_but_not_changed(pytestconfig: pytest.Config) -> No
         tr.init(arch=arch, precision=precision, deterministic=True)
     with pytest.raises(ValueError, match=r"(?i)f64.*vulkan|vulkan.*f64"):
         tr.init(arch="vulkan", precision="f64")
+
+
+def test_finite_values_are_taken_whatever_their_sum(dtype: torch.dtype) -> None:
+    """Their sum may be infinite, or that of infinite ones NaN."""
+    most = torch.full((3, 4), torch.finfo(dtype).max, dtype=dtype)
+    assert not torch.isfinite(most.sum())
+    checks.finite("an infinite or NaN value", "x", most)
+    both = torch.tensor([torch.inf, -torch.inf], dtype=dtype)
+    for bad in (both, both[:1], torch.tensor([0.0, torch.nan], dtype=dtype)):
+        with pytest.raises(ValueError, match="x: holds an infinite or NaN value"):
+            checks.finite("an infinite or NaN value", "x", bad)
 
 
 SCRIPTS = {
