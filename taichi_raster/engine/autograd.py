@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers as _alive
 
-from taichi_raster.runtime.transforms import one_by_one
+from taichi_raster.runtime.transforms import is_differentiated, one_by_one
 
 W = TypeVar("W", bound="Work")
 
@@ -100,7 +100,9 @@ class Evaluate(Function):
         if grads[0] is None:
             return None, None, None
         x, texels, work = _saved(ctx)
-        return *_VJP.apply(x, texels, grads[0], work), None
+        # Torch need not know of a function that it will not differentiate.
+        vjp = _VJP.apply if is_differentiated() else _VJP.forward
+        return *vjp(x, texels, grads[0], work), None
 
     @staticmethod
     def jvp(

@@ -39,6 +39,9 @@ ALPHA = 2
 STRIPS = 8
 """Runs of the adjoint, of one batch item."""
 
+FEW = 64
+"""Faces that one thread sorts in each of as many tiles."""
+
 BUDGET = 1 << 22
 """Numbers of rows at a time; more only where a single run needs more."""
 
@@ -256,7 +259,10 @@ def _sort(current: Engine, call: Call, x: Tensor) -> None:
     fields, faces = current.scratch, call.batch * call.faces
     entries = fields.capacity("tile_faces")
     fields.reserve(layer_depths=faces, entry_begin=2 * faces, tile_order=entries)
-    launch = current.cache.launch
+    launch, tiles = current.cache.launch, call.batch * call.tiles
+    if call.faces <= FEW and tiles * call.faces <= FEW * FEW:
+        launch(TileOrder, variant, "sort_few", faces, tiles)
+        return
     launch(TileOrder, variant, "bound_depths", faces, items_per_run(faces))
     nearest = transfer.read(fields, fields.layer_depths, x, faces).view(call.batch, call.faces)
     if fields.views:
@@ -270,7 +276,6 @@ def _sort(current: Engine, call: Call, x: Tensor) -> None:
         ranks = torch.empty_like(orders)
         ranks.scatter_(1, orders, torch.arange(call.faces).expand_as(orders))
         transfer.seed(fields, (fields.entry_begin, torch.cat([ranks, orders]).int()))
-    tiles = call.batch * call.tiles
     launch(TileOrder, variant, "sort_tiles", tiles, items_per_run(tiles))
 
 

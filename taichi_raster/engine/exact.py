@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,8 +11,7 @@ from taichi_raster.engine.areas import see, see_vjp
 from taichi_raster.engine.autograd import Function
 from taichi_raster.engine.engine import on_engine_here
 from taichi_raster.engine.sight import Scene, Sight
-from taichi_raster.runtime import transforms
-from taichi_raster.runtime.transforms import one_by_one
+from taichi_raster.runtime.transforms import is_differentiated, one_by_one
 
 
 class Drawing:
@@ -56,10 +54,9 @@ class _Draw(Function):
         if grad is None:
             return None, None, None
         vertices, attributes = ctx.saved_tensors
-        # With nothing left to differentiate, torch need not know of the next function.
-        plain = not (torch.is_grad_enabled() or transforms.is_active())
-        found = (_VJP.forward if plain else _VJP.apply)(vertices, attributes, grad, ctx.drawing)
-        return *found, None
+        # Torch need not know of a function that it will not differentiate.
+        vjp = _VJP.apply if is_differentiated() else _VJP.forward
+        return *vjp(vertices, attributes, grad, ctx.drawing), None
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> None:

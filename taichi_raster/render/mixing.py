@@ -88,13 +88,12 @@ class _InOrder(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:
         y, full = ctx.saved_tensors
         weight, v_colours = divisor(y[2]), v[..., :-1].movedim(-1, 0)
-        mean = y[3:] / weight
-        to_colours = v_colours * (_alpha(y[0], full) / weight)
-        to_weight = -(to_colours * mean).sum(0)
-        to_weight = torch.where(weight == y[2], to_weight, 0.0)
-        to_total = _to_total(v[..., -1] + (v_colours * mean).sum(0), y[0], full)
+        share = _alpha(y[0], full) / weight
+        mixed = (v_colours * (y[3:] / weight)).sum(0)
+        to_weight = torch.where(weight == y[2], -mixed * share, 0.0)
+        to_total = _to_total(v[..., -1] + mixed, y[0], full)
         nothing = torch.zeros_like(to_total)
-        return torch.cat([torch.stack([to_total, nothing, to_weight]), to_colours]), None
+        return torch.cat([torch.stack([to_total, nothing, to_weight]), v_colours * share]), None
 
 
 def _last(planes: Tensor) -> Tensor:

@@ -57,6 +57,15 @@ def no_modes() -> bool:
     )
 
 
+def is_differentiated() -> bool:
+    """Whether torch may differentiate, in either mode, what is computed now."""
+    return (
+        torch.is_grad_enabled()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 def _wrapped(value: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(value)
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from scenes import random_faces
 from taichi_raster.depth import over
+from taichi_raster.engine import composite
 from taichi_raster.engine.fragment_lists import FragmentList, fragment_list
 from taichi_raster.render import packing, soft
 from taichi_raster.scene import gather
@@ -527,3 +529,22 @@ def test_a_rotation_by_rounding_changes_a_closed_surface_by_as_little() -> None:
     turned = still.clone().requires_grad_()
     (exact,) = torch.autograd.grad(image(turned).sum(), turned)
     assert float(slope) == pytest.approx(float(exact), rel=1e-3)
+
+
+@pytest.mark.runs_on(arch="cpu")
+def test_faces_that_one_thread_sorts_have_the_order_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where some are equally near, of which the lower index comes first."""
+    vertices, colours = random_faces(seed=11, faces=20)
+    vertices[:, 10:] = vertices[:, :10]  # each twice
+    given = [x.to(tr.runtime().dtype) for x in (vertices, colours)]
+
+    def found() -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in given]
+        image = tr.SoftRasterizer(20, tr.Distribution("logistic", 0.1))(*leaves)
+        return [image.detach(), *torch.autograd.grad(image.square().sum(), leaves)]
+
+    by_one = found()
+    monkeypatch.setattr(composite, "FEW", 0)
+    assert all(map(torch.equal, found(), by_one))
