@@ -190,10 +190,11 @@ def _forward(current: Engine, work: Composite, x: Tensor, texels: Tensor | None)
     fields.reserve(y=size + MARGIN)
     current.load(work.alpha.call, work.alpha.ticket, x, work.alpha.background)
     y = x.new_empty(planes + size)
+    found = y.numpy()
     of_alpha, state = transfer.read_both(
         fields, fields.y, planes, fields.state, State.COUNT * call.pixels, x
     )
-    y.numpy()[:planes] = of_alpha.numpy()
+    found[:planes] = of_alpha.numpy()
     _place(current, work, x, Texture.of(texels, call))
     variant = without_derivatives(call.variant)
     kind = LargestTwo if work.union == "largest_two" else Forward
@@ -205,7 +206,7 @@ def _forward(current: Engine, work: Composite, x: Tensor, texels: Tensor | None)
         needed = _run(current, kind, call, variant, room)
     _rooms[scene] = room
     sums = transfer.read(fields, fields.y, x, size)
-    y.numpy()[planes:] = sums.numpy()  # a copy: else what is found would hold what it is kept for
+    found[planes:] = sums.numpy()  # a copy: else what is found would hold what it is kept for
     work.found.sums, work.found.room = sums, room
     return Sums(y.view(-1, *work._shape), state.view(-1, *work._shape))
 

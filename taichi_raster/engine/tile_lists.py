@@ -59,9 +59,11 @@ def _by_face(cache: KernelCache, fields: Scratch, call: Call, variant: Variant) 
     total, room = 1, 0
     while total > room:  # the second time, there is room
         room = fields.capacity("tile_faces")
-        total = cache.launch(
-            BinningCPU, variant, "build", tiles, bands, call.bands, items_per_run(bands), room
-        )
+        if bands == 1:
+            total = cache.launch(BinningCPU, variant, "build_alone", tiles, room)
+        else:
+            sizes = tiles, bands, call.bands, items_per_run(bands), room
+            total = cache.launch(BinningCPU, variant, "build", *sizes)
         fields.reserve(tile_faces=_fitting(total))
 
 

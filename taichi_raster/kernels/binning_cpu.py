@@ -32,6 +32,19 @@ class BinningCPU(PairKernels):
         self.parallel(fits, length, self.visit, (bands, True))
         return total
 
+    @ti.kernel
+    def build_alone(self, tiles: ti.i32, room: ti.i32) -> ti.i32:
+        """`build` where there is one band: by one thread, which need not wake others."""
+        ti.loop_config(serialize=True)
+        for band in range(1):
+            self.visit(band, 1, False)
+        total = self.sum_up(tiles)
+        fits = ti.select((total >= 0) & (total <= room), 1, 0)
+        ti.loop_config(serialize=True)
+        for band in range(fits):
+            self.visit(band, 1, True)
+        return total
+
     @ti.func
     def visit(self, band, bands, fills: ti.template()):
         """Count the faces of a band's tiles, or, where `fills`, list them.

@@ -58,16 +58,18 @@ def in_order(
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, rest: Tensor, full: Tensor | None) -> Tensor:
-        ctx.save_for_backward(y, rest, full)
+        inverse = (y[1] + rest).reciprocal_()
+        ctx.save_for_backward(y, rest, full, inverse)
         found = y.new_empty(*y.shape[1:], len(y) - 1)
-        torch.mul(_last(y[2:]), (y[1] + rest).reciprocal_()[..., None], out=found[..., :-1])
+        torch.mul(_last(y[2:]), inverse[..., None], out=found[..., :-1])
         found[..., -1] = _alpha(y[0], full)
         return found
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None]:
-        y, rest, full = ctx.saved_tensors
-        inverse = (y[1] + rest).reciprocal()
+        y, rest, full, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():  # what is kept has no derivatives
+            inverse = (y[1] + rest).reciprocal()
         to_colours = v[..., :-1].movedim(-1, 0) * inverse
         to_weight = -(to_colours * y[2:]).sum(0) * inverse
         to_total = _to_total(v[..., -1], y[0], full)
@@ -77,23 +79,29 @@ class _Softmax(torch.autograd.Function):
 class _InOrder(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, full: Tensor | None) -> Tensor:
-        ctx.save_for_backward(y, full)
-        alpha = _alpha(y[0], full)
+        weight, mean, alpha = _parts(y, full)
+        ctx.save_for_backward(y, full, weight, mean, alpha)
         found = y.new_empty(*y.shape[1:], len(y) - 2)
-        torch.mul(_last(y[3:] / divisor(y[2])), alpha[..., None], out=found[..., :-1])
+        torch.mul(_last(mean), alpha[..., None], out=found[..., :-1])
         found[..., -1] = alpha
         return found
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:
-        y, full = ctx.saved_tensors
-        weight, v_colours = divisor(y[2]), v[..., :-1].movedim(-1, 0)
-        share = _alpha(y[0], full) / weight
-        mixed = (v_colours * (y[3:] / weight)).sum(0)
+        y, full, *kept = ctx.saved_tensors
+        weight, mean, alpha = _parts(y, full) if torch.is_grad_enabled() else kept
+        v_colours, share = v[..., :-1].movedim(-1, 0), alpha / weight
+        mixed = (v_colours * mean).sum(0)
         to_weight = torch.where(weight == y[2], -mixed * share, 0.0)
         to_total = _to_total(v[..., -1] + mixed, y[0], full)
         nothing = torch.zeros_like(to_total)
         return torch.cat([torch.stack([to_total, nothing, to_weight]), v_colours * share]), None
+
+
+def _parts(y: Tensor, full: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of weights or 1, the mean colours, and alpha, for `OverDepth`."""
+    weight = divisor(y[2])
+    return weight, y[3:] / weight, _alpha(y[0], full)
 
 
 def _last(planes: Tensor) -> Tensor:
