@@ -274,6 +274,7 @@ class SoftRasterizer(nn.Module):
             attributes is not None
             and behind is None
             and isinstance(self.depth, WeightedDepth)
+            and type(self.depth).compose is WeightedDepth.compose
             and self._is_usual(floor, depth.gamma)
         ):
             offset, reference = sums.state[State.OFFSET], sums.state[State.REFERENCE]
