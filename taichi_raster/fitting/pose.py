@@ -195,7 +195,7 @@ class _Ends:
             free = torch.full((6, 6), torch.inf, dtype=torch.float64)
             covariance, fits = free, False
         else:
-            local, fits = ended.local, ended.sure and ended.motion < 0.2
+            local, fits = ended.local, ended.converged
             covariance = scene.in_given_units(ended.covariance, local)
         mismatch = problem.mismatch(local) if self.masked else math.nan
         correlation, error = math.nan, math.nan

@@ -18,6 +18,7 @@ from taichi_raster.runtime.precision import product
 
 _FARTHEST = 1 / 8  # of the picture's shorter side: pixels farther apart are independent
 _FAINT = 0.05  # correlations below that are taken as 0, and so are those farther out
+_AROUND, _PRIOR = 9, 9  # pixels; pixels of the mean variance that are added
 _TUNING = {"squares": torch.inf, "cauchy": 2.385, "tukey": 4.685}
 """Of the scale of Gaussian errors: 95% as good as least squares for those."""
 
@@ -35,6 +36,8 @@ class Field:
         gradient: (2, C, H, W) of what is predicted, along columns and rows, where errors are those
             of an outline; see `outline_noise`.
         blur: pixels by which error and slopes are blurred.
+        values: the variance of a pixel's error by itself, before the blur, where those are of an
+            outline.
     """
 
     error: Float[Tensor, "C H W"]
@@ -44,6 +47,7 @@ class Field:
     least: float
     gradient: Float[Tensor, "2 C H W"] | None = None
     blur: float = 0.0
+    values: float = 0.0
 
     def scale(self) -> float:
         """Of the errors: robust where they count so."""
@@ -53,9 +57,9 @@ class Field:
         spread = 1.4826 * float(error.abs().median()) if error.numel() > 0 else 0.0
         return max(spread, self.least)
 
-    def cost(self, scale: float) -> float:
-        """Half the robust sum of squares, as if all its pixels were there."""
-        error = self.error[self.valid]
+    def cost(self, scale: float, where: Bool[Tensor, "C H W"]) -> float:
+        """Half the robust sum of squares: if errors count so, the mean of these pixels."""
+        error = self.error[where]
         if error.numel() == 0:
             return torch.inf
         if self.robust == "squares":
@@ -111,13 +115,16 @@ def normal_of(field: Field, last: bool = False) -> Normal:
     slope = product(flat, (weight * error).double().flatten()[:, None])[:, 0]
     kept = counted & (weight > 0.1)
     many = max(float(kept.sum()), 1.0)
-    variance = max(float(pulled[kept].square().sum()) / many, 1e-4 * field.least**2)
     if last and field.gradient is not None:
-        noise = outline_noise(field.error, slopes, field.gradient, kept, field.blur)
+        noise = outline_noise(
+            field.error, slopes, field.gradient, field.valid, field.blur, field.values
+        )
         return _normal(field, matrix, slope, bread, noise, torch.inf, scale)
-    spread = _correlated(pulled * kept, kept)
-    noise = variance * product(flat, (_convolved(slopes * kept, spread) * kept).flatten(1).mT)
-    plain = variance * product(flat * kept.flatten(), flat.mT)
+    deviation = _deviation(pulled, kept, 1e-2 * field.least)
+    spread = _correlated(pulled / deviation * kept, kept)
+    scaled = slopes * deviation * kept
+    noise = product(scaled.flatten(1), _convolved(scaled, spread).flatten(1).mT)
+    plain = product(scaled.flatten(1), scaled.flatten(1).mT)
     alike = float(noise.trace() / plain.trace().clamp(min=1e-30))
     return _normal(field, matrix, slope, bread, noise, many / max(alike, 1.0), scale)
 
@@ -135,6 +142,20 @@ def _normal(
     whole = (1.0 if field.robust == "squares" else float(field.valid.sum())) / unit
     noise = positive(noise) / unit**2
     return Normal(matrix / unit, slope / unit, bread / unit, noise, pixels, scale, whole)
+
+
+def _deviation(
+    pulled: Float[Tensor, "C H W"], kept: Bool[Tensor, "C H W"], least: float
+) -> Float[Tensor, "C H W"]:
+    """The standard deviation of errors round about each pixel: it differs, as by how askew."""
+    one = kept.double()
+    squares, many = (
+        torch.nn.functional.avg_pool2d(x[None], _AROUND, 1, _AROUND // 2)[0]
+        for x in (pulled.square() * one, one)
+    )
+    mean = float((pulled.square() * one).sum()) / max(float(one.sum()), 1.0)
+    share = _PRIOR / _AROUND**2
+    return ((squares + share * mean) / (many + share)).sqrt().clamp(min=least)
 
 
 def _correlated(pulled: Float[Tensor, "C H W"], kept: Bool[Tensor, "C H W"]) -> Tensor:

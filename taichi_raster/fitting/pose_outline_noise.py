@@ -1,107 +1,178 @@
 """How uncertain a mask's outline is, by restricted likelihood of what is left of its errors.
 
 A mask's errors are of two kinds: its outline is not where it should be, alike over some pixels; and
-its pixels' values are off, each by itself. With u a random field of displacements, an error is the
-picture's gradient times u, so that errors have the covariance
+its pixels' values are off, each by itself. The second is measured away from outlines. For the
+first, the outline is cut into pieces of a few pixels. How far the mask's outline is from the drawn
+one at a piece is the sum of errors times the picture's gradient, over that of its square. With u
+a random field of displacements, these distances have the covariance
 
-    a (gx gx' + gy gy') exp(-d^2 / 2 l^2) + b exp(-d^2 / 4 w^2)
+    a (n n') exp(-d / l) + c [the same piece] + what the pixels' values add
 
-at a distance d, with w the width that the pictures were blurred by. An outline has so few
-independent pieces that the fit of six unknowns takes a good part of their errors away. Restricted
-likelihood (Patterson and Thompson, Biometrika 58, 1971) knows that. Instead of the best a, b and l,
-the mean over all of them is taken, by their likelihood.
+for pieces with normals n and n' at a distance d. The term c is for what changes from piece to
+piece, as by rounding to whole pixels. Of Matern's family of correlations, exp(-d / l) takes the
+field as least smooth. That is on the safe side: a rough field that is taken for a smooth one seems
+to say far more of what the pose could have explained.
+
+An outline has so few independent pieces that the fit of six unknowns takes a good part of their
+errors away. Restricted likelihood (Patterson and Thompson, Biometrika 58, 1971) knows that. Instead
+of the best a, c and l, the mean over all of them is taken, by their likelihood.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from taichi_raster.fitting.pose_matching import blurred, gaussian
 from taichi_raster.runtime.precision import product
 
-_LENGTHS = (0.75, 1.5, 3.0, 6.0, 12.0, 24.0)
+_LENGTHS = (1.5, 3.0, 6.0, 12.0, 24.0)
 """Pixels: l."""
 
-_SHARES = (0.02, 0.2, 0.6, 1.0)
-"""Of b in the mean variance."""
+_SHARES = (0.03, 0.15, 0.4, 0.8)
+"""Of c in the variance of displacements."""
 
-_MOST = 250
-"""Pixels whose likelihood is evaluated; the covariance is that of all."""
+_TIMES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.5, 7.0)
+"""The variance of displacements, in units of what is left of it after the fit."""
+
+_SPACING, _MOST = 2.0, 160
+"""Pixels between pieces, and how many there are at most: then they are farther apart."""
+
+_STRONG, _FAINT = 0.5, 0.02
+"""Of the largest gradient: where pieces have their middles, and up to where pixels belong to them.
+"""
+
+_LEAST = 1e-6  # square pixels: the variance of displacements, at least
+
+
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """Pieces of an outline.
+
+    Attributes:
+        at: (S, 2) rows and columns of their middles.
+        normal: (S, 2)
+        off: (S,) how far the mask's outline is from the drawn one, in pixels.
+        pull: (n, S) the sums of slopes times errors, for each pixel that a piece is off.
+        strength: (S,) the sum of squared gradients.
+        values: (S,) the variance of `off`, for each unit of the values' variance.
+    """
+
+    at: Float[Tensor, "S 2"]
+    normal: Float[Tensor, "S 2"]
+    off: Float[Tensor, " S"]
+    pull: Float[Tensor, "n S"]
+    strength: Float[Tensor, " S"]
+    values: Float[Tensor, " S"]
+
+    @staticmethod
+    def of(error: Tensor, slopes: Tensor, gradient: Tensor, valid: Tensor, width: float) -> _Pieces:
+        """Of one channel's (H, W), (n, H, W), (2, H, W) and (H, W)."""
+        size = gradient.double().square().sum(0).sqrt() * valid
+        row, column = (size > _STRONG * size.max()).nonzero().unbind(1)
+        order = size[row, column].argsort(descending=True, stable=True)
+        at = _apart(torch.stack([row, column], dim=1)[order].double())
+        row, column = (size > _FAINT * size.max()).nonzero().unbind(1)
+        pixels = torch.stack([row, column], dim=1).double()
+        nearest = torch.cat([torch.cdist(some, at).argmin(1) for some in pixels.split(4096)])
+
+        def sums(picture: Tensor) -> Tensor:
+            some = picture[..., row, column].double()
+            zero = torch.zeros(*some.shape[:-1], len(at), dtype=torch.float64)
+            return zero.index_add_(-1, nearest, some)
+
+        strength = sums(size.square())
+        normal = torch.nn.functional.normalize(sums(size * gradient), dim=0)
+        twice = blurred(size[None], gaussian(2**0.5 * width))[0] if width > 0 else size
+        pull = sums(size * slopes)
+        values = sums(size * twice) / strength.square()
+        return _Pieces(at, normal.T, sums(size * error) / strength, pull, strength, values)
 
 
 def outline_noise(
     error: Float[Tensor, "C H W"],
     slopes: Float[Tensor, "n C H W"],
     gradient: Float[Tensor, "2 C H W"],
-    kept: Bool[Tensor, "C H W"],
+    valid: Bool[Tensor, "C H W"],
     width: float,
+    values: float,
 ) -> Float[Tensor, "n n"]:
     """The covariance of the sums of slopes times errors.
 
     Args:
         error, slopes: of coverage, blurred by `width` pixels.
         gradient: of coverage, along columns and rows.
-        kept: where slopes are not 0.
+        valid: where there is something to compare.
+        width: pixels.
+        values: the variance of a pixel's value by itself, before the blur.
     """
-    channel, row, column = kept.nonzero().unbind(1)
-    at = torch.stack([row, column], dim=1).double()
-    part = slice(None, None, max(1, -(-len(at) // _MOST)))
-    few = _pairs(at[part], channel[part])
-    alike = _value_kernel(few, width)
-    x, e = slopes[:, kept][:, part].double().T, error[kept][part].double()
-    g = gradient[:, kept][:, part].double()
-    outer = product(g.T, g)
-    mean = float(outer.diagonal().mean())
-    logs, sizes = [], []
+    shown = [c for c in range(len(error)) if bool(gradient[:, c].any())]
+    parts = [
+        _Pieces.of(error[c], slopes[:, c], gradient[:, c], valid[c], width) for c in shown
+    ]
+    plain = slopes.double()
+    if width > 0:
+        plain = blurred(plain, gaussian(width))
+    flat = plain.flatten(1)
+    found = values * product(flat, flat.mT)
+    if not parts:
+        return found
+    pull = torch.cat([p.pull for p in parts], dim=1)
+    return found + product(product(pull, _displacements(parts, values)), pull.mT)
+
+
+def _displacements(parts: list[_Pieces], values: float) -> Float[Tensor, "S S"]:
+    """The covariance of the outline's displacements, less what the pixels' values add."""
+    at, normal = (torch.cat([getattr(p, name) for p in parts]) for name in ("at", "normal"))
+    channel = torch.cat([torch.full((len(p.at),), float(c)) for c, p in enumerate(parts)])
+    off = torch.cat([p.off for p in parts])
+    slopes = torch.cat([p.pull / p.strength for p in parts], dim=1).T
+    known = values * torch.cat([p.values for p in parts])
+    apart = torch.where(channel[:, None] == channel, torch.cdist(at, at), torch.inf)
+    alike, eye = product(normal, normal.mT), torch.eye(len(at), dtype=torch.float64)
+    left = float(off.square().mean())
+    left = max(left - float(known.mean()), 0.05 * left, _LEAST)
+    logs, bases = [], []
+    fixed = known.diag() + 1e-3 * _LEAST * eye
     for length in _LENGTHS:
-        moved = outer / mean * torch.exp(-0.5 * few / length**2)
+        smooth = alike * torch.exp(-apart / length)
         for share in _SHARES:
-            matrix = (1 - share) * moved + share * alike
-            log, size = _likelihood(matrix, x, e)
-            logs.append(log)
-            sizes.append(size)
-    weights = torch.softmax(torch.tensor(logs, dtype=torch.float64), 0)
-    weights = (weights * torch.tensor(sizes, dtype=torch.float64)).reshape(len(_LENGTHS), -1)
-    shares = torch.tensor(_SHARES, dtype=torch.float64)
-    outline, values = (weights * (1 - shares)).sum(1) / mean, float((weights * shares).sum())
-    many = slopes[:, kept].double()
-    full = gradient[:, kept].double()
-    found = torch.zeros(len(many), len(many), dtype=torch.float64)
-    for rows in torch.arange(len(at)).split(1024):
-        squares = _pairs(at, channel, rows)
-        some = product(full[:, rows].T, full)
-        kernel = values * _value_kernel(squares, width)
-        for length, amount in zip(_LENGTHS, outline.tolist(), strict=True):
-            kernel += amount * some * torch.exp(-0.5 * squares / length**2)
-        found += product(many[:, rows], product(kernel, many.T))
+            bases.append((1 - share) * smooth + share * eye)
+            logs += [_likelihood(left * t * bases[-1] + fixed, slopes, off) for t in _TIMES]
+    weights = torch.softmax(torch.tensor(logs, dtype=torch.float64), 0).reshape(len(bases), -1)
+    amounts = (weights * left * torch.tensor(_TIMES, dtype=torch.float64)).sum(1)
+    found = torch.zeros_like(eye)
+    for amount, base in zip(amounts.tolist(), bases, strict=True):
+        found += amount * base
     return found
 
 
-def _pairs(at: Tensor, channel: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Squared distances, infinite between channels."""
-    rows = torch.arange(len(at)) if rows is None else rows
-    squares = (at[rows, None] - at[None]).square().sum(-1)
-    return torch.where(channel[rows, None] == channel[None], squares, torch.inf)
+def _apart(at: Float[Tensor, "N 2"]) -> Float[Tensor, "S 2"]:
+    """Some of the points, the first ones first, none too near to another."""
+    spacing = _SPACING
+    while True:
+        left, taken = at, []
+        while len(left) > 0 and len(taken) <= _MOST:
+            taken.append(left[0])
+            left = left[(left - left[0]).square().sum(1) >= spacing**2]
+        if len(left) == 0:
+            return torch.stack(taken)
+        spacing *= 1.3
 
 
-def _value_kernel(squares: Tensor, width: float) -> Tensor:
-    return torch.exp(-0.25 * squares / width**2) if width > 0 else (squares == 0).double()
-
-
-def _likelihood(matrix: Tensor, x: Tensor, e: Tensor) -> tuple[float, float]:
-    """(restricted log-likelihood, variance) of errors e, after unknowns of slopes x were fitted."""
-    matrix = matrix + 1e-4 * torch.eye(len(matrix)).to(matrix)
+def _likelihood(matrix: Tensor, x: Tensor, e: Tensor) -> float:
+    """The restricted log-likelihood of errors e, after unknowns of slopes x were fitted."""
     factor = torch.linalg.cholesky(matrix)
-    white = torch.linalg.solve_triangular(factor, torch.cat([x, e[:, None]], dim=1), upper=False)
-    x, e = white[:, :-1], white[:, -1]
     scale = x.square().sum(0).sqrt().clamp(min=1e-30)
-    values, vectors = torch.linalg.eigh(product((x / scale).T, x / scale))
-    held = values > 1e-9
-    basis = product(x / scale, vectors[:, held]) / values[held].sqrt()
+    both = torch.cat([x / scale, e[:, None]], dim=1)
+    white = torch.linalg.solve_triangular(factor, both, upper=False)
+    x, e = white[:, :-1], white[:, -1]
+    values, vectors = torch.linalg.eigh(product(x.T, x))
+    held = values > 1e-9 * values.max()
+    basis = product(x, vectors[:, held]) / values[held].sqrt()
     e = e - product(basis, product(basis.T, e[:, None]))[:, 0]
-    free = max(len(e) - int(held.sum()), 1)
-    variance = max(float(e.square().sum()) / free, 1e-12)
     volume = 2 * float(factor.diagonal().log().sum()) + float(values[held].log().sum())
-    volume += 2 * float(scale.log().sum())
-    return -0.5 * (free * float(torch.tensor(variance).log()) + volume), variance
+    return -0.5 * (float(e.square().sum()) + volume)

@@ -17,8 +17,12 @@ from taichi_raster.runtime.precision import product
 from taichi_raster.scene.pose import Pose
 
 _FARTHEST = 0.3  # a step of any unknown, at most
-_DONE = 0.02  # pixels: a step that need not be taken
 _SMALL = 0.1  # pixels: a step that makes costs worse is the last, as other pixels are seen then
+_DONE, _FINEST = 0.02, 0.002  # pixels: a step that is not taken, if it is uncertain; in any case
+_SURE = 0.01  # the square of a step in standard deviations, that need not be taken
+_ENOUGH = 0.5  # of pixels have to be seen again after a step
+_HELD = 0.3  # radians, sizes: the standard deviation of any unknown, at most
+_AROUND = 2.0  # standard deviations: so far away, costs are to be higher
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,80 +32,116 @@ class Settled:
     Attributes:
         local: in the scene's frame and unit.
         covariance: (n, n) of the unknowns of `PoseScene.moved`.
-        motion: of the last step, in pixels of a picture of `size`.
+        motion: of the next step, in pixels of a picture of `size`.
+        remaining: the square of the next step in standard deviations (Mahalanobis' distance by the
+            covariance; twice Newton's decrement, if errors are independent).
+        minimum: whether costs are higher on both sides, where they rise least.
         sure: whether all unknowns are held by something.
     """
 
     local: Pose
     covariance: Float[Tensor, "n n"]
     motion: float
+    remaining: float
+    minimum: bool
     sure: bool
+
+    @property
+    def converged(self) -> bool:
+        """Whether no step is left that is larger than the pose's own standard error.
+
+        Where the pose is surer than drawings are exact, a tenth of a pixel is as good.
+        """
+        return self.sure and self.minimum and (self.remaining < 1 or self.motion < _SMALL)
 
 
 def settled(
     scene: PoseScene, terms: Sequence[Term], local: Pose, size: tuple[int, int], steps: int = 8
 ) -> Settled | None:
-    """Levenberg and Marquardt's steps until none would move by a fiftieth of a pixel.
+    """Levenberg and Marquardt's steps until none would move by a tenth of a standard deviation.
 
     Each term counts by its own noise, which is measured anew at each step. None if too little is
     seen of the objects.
     """
     terms = [term.at(scene, local) for term in terms]
     fields = [term.field(scene, local) for term in terms]
-    seen = [field for field in fields if field is not None]
-    if not seen:
+    if all(field is None for field in fields):
         return None
-    normals = [normal_of(field) for field in seen]
-    damping, motion = 1e-4, math.inf
+
+    def motion(pose: Pose) -> float:
+        return max(scene.motion(local, pose, p, size) for p in range(len(scene.cameras)))
+
+    normals = [normal_of(field) for field in fields if field is not None]
+    damping = 1e-4
     for _ in range(steps):
-        matrix = sum(n.matrix for n in normals)
-        slope = sum(n.slope for n in normals)
-        assert isinstance(matrix, Tensor) and isinstance(slope, Tensor)
-        damped = matrix + damping * torch.diag(matrix.diagonal().clamp(min=1e-9))
-        step = torch.linalg.solve(positive(damped), slope)
-        step = step * (_FARTHEST / step.abs().max().clamp(min=1e-30)).clamp(max=1)
+        step, left = _step(normals, damping)
         tried = scene.moved(local, step)
-        moved = max(scene.motion(local, tried, p, size) for p in range(len(scene.cameras)))
-        if moved < _DONE:
-            motion = moved
+        moved = motion(tried)
+        if moved < _FINEST or (moved < _DONE and left < _SURE):
             break
         new = [term.field(scene, tried) for term in terms]
-        if _worse(fields, new, normals):
-            damping, motion = max(10 * damping, 1e-3), moved
+        if not _change(fields, new, normals) <= 1e-9:
+            damping = max(10 * damping, 1e-3)
             if damping > 1e3 or moved < _SMALL:
                 break
             continue
-        local, fields, motion = tried, new, moved
+        local, fields = tried, new
         normals = [normal_of(field) for field in fields if field is not None]
         damping = max(damping / 10, 1e-7)
     ends = [normal_of(field, last=True) for field in fields if field is not None]
     covariance, sure = _sandwich(ends)
-    return Settled(local, covariance, motion, sure)
+    step = _step(ends, 1e-7)[0]
+    remaining = float((step * torch.linalg.solve(positive(covariance), step)).sum())
+    values, vectors = torch.linalg.eigh(covariance)
+    along = _AROUND * float(values[-1].clamp(min=0).sqrt().clamp(max=_HELD)) * vectors[:, -1]
+    minimum = True
+    for side in (-1.0, 1.0):
+        away = scene.moved(local, side * along)
+        if motion(away) > _SMALL:
+            beside = [term.field(scene, away) for term in terms]
+            minimum = minimum and _change(fields, beside, ends) > 0
+    return Settled(local, covariance, motion(scene.moved(local, step)), remaining, minimum, sure)
 
 
-def _worse(
+def _step(normals: Sequence[Normal], damping: float) -> tuple[Tensor, float]:
+    """(the step, its square in standard deviations)."""
+    matrix, slope = sum(n.matrix for n in normals), sum(n.slope for n in normals)
+    assert isinstance(matrix, Tensor) and isinstance(slope, Tensor)
+    damped = matrix + damping * torch.diag(matrix.diagonal().clamp(min=1e-9))
+    step = torch.linalg.solve(positive(damped), slope)
+    step = step * (_FARTHEST / step.abs().max().clamp(min=1e-30)).clamp(max=1)
+    return step, float((slope * step).sum())
+
+
+def _change(
     old: Sequence[Field | None], new: Sequence[Field | None], normals: Sequence[Normal]
-) -> bool:
-    """Whether all costs together grow, by the scales of before."""
+) -> float:
+    """By how much all costs together grow, by the scales of before.
+
+    Of each term, those pixels are compared that count before and after.
+    """
     change, left = 0.0, list(normals)
     for before, after in zip(old, new, strict=True):
         if before is None:
             continue
         normal = left.pop(0)
         if after is None:
-            return True
-        change += normal.whole * (after.cost(normal.scale) - before.cost(normal.scale))
-    return not change <= 1e-9
+            return math.inf
+        both = before.valid & after.valid
+        if float(both.sum()) < _ENOUGH * float(before.valid.sum()):
+            return math.inf
+        costs = [field.cost(normal.scale, both) for field in (before, after)]
+        change += normal.whole * (costs[1] - costs[0])
+    return change
 
 
 def _sandwich(normals: Sequence[Normal]) -> tuple[Tensor, bool]:
     """(covariance, whether no unknown is free); errors are fewer by what was fitted to them."""
     bread, noise = sum(n.bread for n in normals), sum(n.noise for n in normals)
     assert isinstance(bread, Tensor) and isinstance(noise, Tensor)
-    values = torch.linalg.eigvalsh(bread)
     inverse = torch.linalg.inv(positive(bread))
     pixels, unknowns = max(sum(n.pixels for n in normals), 1.0), len(bread)
     fewer = 1 / max(1 - unknowns / pixels, 0.1)
     found = fewer * product(product(inverse, noise), inverse)
-    sure = float(values[0]) > 1e-9 * float(values[-1].clamp(min=1e-30))
-    return (found + found.mT) / 2, sure
+    found = (found + found.mT) / 2
+    return found, float(torch.linalg.eigvalsh(found)[-1]) < _HELD**2

@@ -22,9 +22,10 @@ LEAST = 12
 """Pixels that a photo or a depth map needs."""
 
 _STEP = 0.1  # pixels, of finite differences of exact areas
-_STEEP = 4.0  # depth of surfaces seen more askew is not compared: the tangent of the angle
+_STEEP = 10.0  # depth of surfaces seen more askew is not compared: the tangent of the angle
 _MARGIN, _ENOUGH = 3, 400  # pixels: from outlines, and as many as are then to be left
 _LEAST_BLUR, _MOST_BLUR = 0.15, 4.0  # pixels
+_TIMES_OFF = 3.0  # of how far an outline is off: so blurred, errors are linear in that
 _COLOUR = 1 / 255  # errors of colours, at least
 _COVERAGE = 1e-3  # errors of coverage, at least
 _DEPTH = 1e-4  # errors of depth, at least, of the objects' size
@@ -44,8 +45,8 @@ class Term(Protocol):
 class MaskTerm:
     """Coverage: of all objects together, (1, H, W), or of each, (K, H, W).
 
-    Where the outline is off by more than a fraction of a pixel, both pictures are blurred by as
-    much: pixels then change in proportion to how far it is off.
+    Where the outline is off by more than a fraction of a pixel, both pictures are blurred by some
+    times as much: pixels then change in proportion to how far it is off.
     """
 
     photo: int
@@ -82,15 +83,17 @@ class MaskTerm:
             return None
         width = self.blur
         if width is None:
-            width = min(self._off(error, slopes), _MOST_BLUR)
+            off = self._off(error, slopes)
+            width = min(_TIMES_OFF * off, _MOST_BLUR) if off > _LEAST_BLUR else 0.0
         error, shown = error.double(), drawn[0].double()
-        if width > _LEAST_BLUR:
+        raw, moving = error, slopes.square().sum(0)
+        if width > 0:
             kernel = gaussian(width)
             error, slopes, shown = (blurred(x, kernel) for x in (error, slopes, shown))
         gradient = gradient_of(shown.movedim(0, -1)).movedim(-1, 1)
-        blur = width if width > _LEAST_BLUR else 0.0
         valid = self.known.expand_as(error)
-        return Field(error, slopes, valid, "squares", _COVERAGE, gradient, blur)
+        values = _value_noise(raw, moving, valid)
+        return Field(error, slopes, valid, "squares", _COVERAGE, gradient, width, values)
 
     def drawn(self, scene: PoseScene, local: Pose) -> Float[Tensor, "C H W"]:
         """What the target should be."""
@@ -208,8 +211,10 @@ class PhotoTerm:
 class DepthTerm:
     """Distances along the optical axis, in the objects' unit; 0 where unknown.
 
-    The error of a pixel's distance, where its ray meets the surface's plane. What is far off, as
-    something that stands before the object, does not count (Tukey's weights).
+    The error is the distance of the measured point from the plane of the surface that its pixel
+    sees (Chen and Medioni, Image and Vision Computing 10, 1992), so that what is seen askew counts
+    less. What is far off, as something that stands before the object, does not count (Tukey's
+    weights).
     """
 
     photo: int
@@ -230,7 +235,9 @@ class DepthTerm:
         along = (seen.slope * seen.motions[..., :2]).sum(-1)
         own = seen.motions[..., 2] - along
         error = self.depth[seen.row, seen.column].double() / scene.unit - seen.z
-        steep = seen.slope.norm(dim=-1) / (seen.z * _ray(scene, self.photo)) > _STEEP
+        tangent = seen.slope.norm(dim=-1) / (seen.z * _ray(scene, self.photo))
+        steep, facing = tangent > _STEEP, (1 + tangent.square()).rsqrt()
+        own, error = own * facing, error * facing
         pictures = torch.zeros(scene.unknowns + 1, *size, dtype=torch.float64)
         for k in range(len(scene.meshes)):
             mine = seen.owner == k
@@ -251,6 +258,13 @@ class DepthTerm:
         scale = field.scale()
         near = (field.error.abs() < 4.685 * scale)[field.valid]
         return scale * scene.unit, float(near.double().mean())
+
+
+def _value_noise(error: Tensor, moving: Tensor, valid: Tensor) -> float:
+    """The variance of coverage away from outlines, by the median."""
+    near = torch.nn.functional.max_pool2d((moving > 0)[None].float(), 9, 1, 4)[0] > 0
+    far = error[valid & ~near].abs()
+    return (1.4826 * float(far.median())) ** 2 if far.numel() > 0 else 0.0
 
 
 def _ray(scene: PoseScene, photo: int) -> float:

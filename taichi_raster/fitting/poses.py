@@ -116,7 +116,7 @@ def fit_poses(
         return PosesFit(
             scene.world(local), torch.full((n, n), math.inf), False, mismatches, alike, off
         )
-    fits = ended.sure and ended.motion < 0.2
+    fits = ended.converged
     if given.photo_terms:
         fits = fits and float(alike.nan_to_num(1.0).min()) > AGREES
     if given.depth_terms:
