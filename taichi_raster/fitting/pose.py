@@ -42,8 +42,9 @@ class PoseFit:
             shift, in the object's units; both in OpenCV's axes. The noise of pixels, and how far
             that of neighbours is alike, is measured in what is left of their errors. It takes
             mesh and lens as exact.
-        converged: whether what was given fits, the last step was small, and the fit is a minimum in
-            all six directions.
+        converged: whether what was given fits, all six unknowns are held by it, costs rise on both
+            sides where they rise least, and the next step would be smaller than the pose's own
+            standard error. Of a mask, noise in every pixel may be left.
         mismatch: the area that drawing and mask do not share, over that of both, in [0, 1]; NaN
             without a mask.
         others: (K,) the mismatches of the other starts that were followed to the end.
@@ -131,7 +132,7 @@ def fit_pose(
     found = _Ends(mesh, problem, mask is not None, photo, depth)
     if mask is None:
         assert start is not None
-        return found.fitted(_double(start), None, say)
+        return found.fitted(_double(start), torch.zeros(0), say)
     guess = problem.before_the_mask() if start is None else _double(start)
     count = starts or (32 if start is None else 1)
     poses = problem.turned(guess, count, seed, math.pi if start is None else 0.8)
@@ -140,25 +141,17 @@ def fit_pose(
         say("the guess does not fit: other starts")
         more = problem.turned(guess, 25, seed, math.pi)
         followed = sorted([*followed, *problem.followed(more, say)], key=lambda one: one.mismatch)
-    best, minimum = problem.polished(followed[0])
+    best = problem.polished(followed[0])
     say(f"to the end: mismatch {best.mismatch:.4f}")
     others = torch.tensor([one.mismatch for one in followed[1:]])
-    by_mask = found.fitted(best.pose, _Mask(minimum and best.motion < 0.1, others), say)
+    by_mask = found.fitted(best.pose, others, say)
     if photo is None and depth is None:
         return by_mask
     also = [one.pose for one in followed[1:] if one.mismatch < 2 * FITS]
-    fits = [by_mask, *(found.fitted(pose, _Mask(True, others), say) for pose in also)]
+    fits = [by_mask, *(found.fitted(pose, others, say) for pose in also)]
     if photo is not None:
         return max(fits, key=lambda fit: fit.correlation)
     return min(fits, key=lambda fit: fit.depth_error)
-
-
-@dataclass(frozen=True, eq=False)
-class _Mask:
-    """What the mask has found: whether a minimum, and the mismatches of other starts."""
-
-    minimum: bool
-    others: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +164,7 @@ class _Ends:
     photo: Tensor | None
     depth: Tensor | None
 
-    def fitted(self, start: Pose, by_mask: _Mask | None, say: Callable[[str], None]) -> PoseFit:
+    def fitted(self, start: Pose, others: Tensor, say: Callable[[str], None]) -> PoseFit:
         """By distances, by the texture, and by all together."""
         problem = self.problem
         opencv = torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0]))[None].to(problem.camera.view)
@@ -197,7 +190,7 @@ class _Ends:
         else:
             local, fits = ended.local, ended.converged
             covariance = scene.in_given_units(ended.covariance, local)
-        mismatch = problem.mismatch(local) if self.masked else math.nan
+        mismatch, beyond = problem.mismatch(local) if self.masked else (math.nan, math.nan)
         correlation, error = math.nan, math.nan
         if photo is not None:
             correlation = photo.correlation(scene, local)
@@ -206,10 +199,8 @@ class _Ends:
             error, share = depth.share(scene, local)
             fits = fits and error < NEAR * problem.size and share > 0.5
         if photo is None and depth is None:
-            fits = fits and mismatch <= FITS
-            fits = fits and by_mask is not None and by_mask.minimum
+            fits = fits and beyond <= FITS
         pose = scene.world(local)
-        others = torch.zeros(0) if by_mask is None else by_mask.others
         return PoseFit(pose, covariance, fits, mismatch, others, correlation, error)
 
     def _terms(self) -> tuple[MaskTerm | None, PhotoTerm | None, DepthTerm | None]:

@@ -110,9 +110,7 @@ def outline_noise(
         values: the variance of a pixel's value by itself, before the blur.
     """
     shown = [c for c in range(len(error)) if bool(gradient[:, c].any())]
-    parts = [
-        _Pieces.of(error[c], slopes[:, c], gradient[:, c], valid[c], width) for c in shown
-    ]
+    parts = [_Pieces.of(error[c], slopes[:, c], gradient[:, c], valid[c], width) for c in shown]
     plain = slopes.double()
     if width > 0:
         plain = blurred(plain, gaussian(width))

@@ -201,8 +201,8 @@ class Problem:
         z = local.translation[:, 2]
         return max(0.2 * float(z.min() - 1), 1e-3), 5 * float(z.max() + 1)
 
-    def polished(self, found: Followed) -> tuple[Followed, bool]:
-        """Newton's method to the end: (pose, whether a minimum in all directions)."""
+    def polished(self, found: Followed) -> Followed:
+        """Newton's method to the end."""
         local = self.local(found.pose)
         target, known = self.target(FINE)
         loss_of = _Loss(self, target[0], known[0], self.depths(local))
@@ -223,21 +223,19 @@ class Problem:
                 damping *= 10
                 if damping > 1e3:
                     break
-        minimum = float(torch.linalg.eigvalsh(hessian)[0]) > 0
-        mismatch = self.mismatch(local)
+        mismatch = self.mismatch(local)[0]
         pose = Pose(*(v.detach() for v in _parts(self.given(local))))
         settled = motion if math.isfinite(motion) else 0.0 if damping > 1e3 else math.inf
-        return Followed(pose, mismatch, settled), minimum
+        return Followed(pose, mismatch, settled)
 
-    def mismatch(self, local: Pose) -> float:
-        """Of `PoseFit`, in all pixels."""
+    def mismatch(self, local: Pose) -> tuple[float, float]:
+        """As of `PoseFit`, in all pixels; and without what noise in every pixel explains."""
         full, known = self.target(min(self.mask.shape))
         near, far = self.depths(local)
         drawn = SharpRasterizer(_size(full), near=near, far=far)(
             gather_faces(self.points(local, self.mesh).float(), self.mesh.faces), None
         )[..., 0]
-        drawn = drawn * known
-        return float((drawn - full).abs().sum() / torch.maximum(drawn, full).sum().clamp(min=1))
+        return mismatches(drawn * known, full, known)
 
     def _motion(self, one: Pose, two: Pose, size: int) -> float:
         """How far vertices move, root mean square, in pixels."""
@@ -278,6 +276,20 @@ class _Loss:
         rows = [torch.autograd.grad(change[i], unknowns, retain_graph=True)[0] for i in range(6)]
         hessian = torch.stack(rows).double()
         return float(loss.detach()), slope.double(), (hessian + hessian.mT) / 2
+
+
+def mismatches(drawn: Tensor, target: Tensor, known: Tensor) -> tuple[float, float]:
+    """The area that drawing and mask do not share, over that of both; and of more than noise.
+
+    Noise is three standard deviations, by the median: 0 but for a mask that has it in most pixels.
+    """
+    error = (drawn - target).abs()
+    noise = min(3 * 1.4826 * float(error[known].median()), 0.9) if bool(known.any()) else 0.0
+    found = []
+    for least in (0.0, noise):
+        off, shown = ((x - least).clamp(min=0) / (1 - least) for x in (error, target))
+        found.append(float(off.sum() / torch.maximum(drawn, shown).sum().clamp(min=1)))
+    return found[0], found[1]
 
 
 def smaller(mask: Tensor, known: Tensor, size: int) -> tuple[Tensor, Tensor]:

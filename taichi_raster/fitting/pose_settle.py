@@ -22,6 +22,7 @@ _DONE, _FINEST = 0.02, 0.002  # pixels: a step that is not taken, if it is uncer
 _SURE = 0.01  # the square of a step in standard deviations, that need not be taken
 _ENOUGH = 0.5  # of pixels have to be seen again after a step
 _HELD = 0.3  # radians, sizes: the standard deviation of any unknown, at most
+_LOOSE = 1.0  # radians, sizes: what is less sure than that stays as it is
 _AROUND = 2.0  # standard deviations: so far away, costs are to be higher
 
 
@@ -107,8 +108,8 @@ def _step(normals: Sequence[Normal], damping: float) -> tuple[Tensor, float]:
     """(the step, its square in standard deviations)."""
     matrix, slope = sum(n.matrix for n in normals), sum(n.slope for n in normals)
     assert isinstance(matrix, Tensor) and isinstance(slope, Tensor)
-    damped = matrix + damping * torch.diag(matrix.diagonal().clamp(min=1e-9))
-    step = torch.linalg.solve(positive(damped), slope)
+    damped = matrix + damping * torch.diag(matrix.diagonal()) + torch.eye(len(matrix)) / _LOOSE**2
+    step = torch.linalg.solve(damped, slope)
     step = step * (_FARTHEST / step.abs().max().clamp(min=1e-30)).clamp(max=1)
     return step, float((slope * step).sum())
 
@@ -136,12 +137,10 @@ def _change(
 
 
 def _sandwich(normals: Sequence[Normal]) -> tuple[Tensor, bool]:
-    """(covariance, whether no unknown is free); errors are fewer by what was fitted to them."""
+    """(covariance, whether no unknown is free)."""
     bread, noise = sum(n.bread for n in normals), sum(n.noise for n in normals)
     assert isinstance(bread, Tensor) and isinstance(noise, Tensor)
     inverse = torch.linalg.inv(positive(bread))
-    pixels, unknowns = max(sum(n.pixels for n in normals), 1.0), len(bread)
-    fewer = 1 / max(1 - unknowns / pixels, 0.1)
-    found = fewer * product(product(inverse, noise), inverse)
+    found = product(product(inverse, noise), inverse)
     found = (found + found.mT) / 2
     return found, float(torch.linalg.eigvalsh(found)[-1]) < _HELD**2

@@ -28,6 +28,7 @@ _LEAST_BLUR, _MOST_BLUR = 0.15, 4.0  # pixels
 _TIMES_OFF = 3.0  # of how far an outline is off: so blurred, errors are linear in that
 _COLOUR = 1 / 255  # errors of colours, at least
 _COVERAGE = 1e-3  # errors of coverage, at least
+_OBJECT = 0.1  # errors of depth that are the object's, at most, of the objects' size
 _DEPTH = 1e-4  # errors of depth, at least, of the objects' size
 
 
@@ -248,7 +249,8 @@ class DepthTerm:
         if int(valid.sum()) < LEAST:
             return None
         pictures = pictures * valid
-        return Field(pictures[-1][None], pictures[:-1, None], valid[None], "tukey", _DEPTH)
+        parts = pictures[-1][None], pictures[:-1, None], valid[None]
+        return Field(*parts, "tukey", _DEPTH, most=_OBJECT)
 
     def share(self, scene: PoseScene, local: Pose) -> tuple[float, float]:
         """(scale of the errors in the objects' unit, share of pixels that it holds for)."""

@@ -36,7 +36,7 @@ class PosesFit:
         poses: K poses, object to world.
         covariance: (6 K, 6 K): of each object, a small turn about its centre in radians, and the
             shift of its centre in the objects' units, both in the world's axes.
-        converged: whether what was given fits, the last step was small, and all is determined.
+        converged: as of `PoseFit`.
         mismatches: (P,) as of `PoseFit`; the largest of its objects, if a mask tells them apart.
             NaN without a mask.
         correlations: (P,) of colours; NaN without a photo.
@@ -103,7 +103,8 @@ def fit_poses(
             ended = settled(scene, terms, local, size, steps)
             local = local if ended is None else ended.local
     say("to the end")
-    mismatches = torch.tensor([given.mismatch(scene, local, p) for p in range(len(views))])
+    both = torch.tensor([given.mismatch(scene, local, p) for p in range(len(views))])
+    mismatches, beyond = both.unbind(1)
     alike, off = torch.full_like(mismatches, math.nan), torch.full_like(mismatches, math.nan)
     for photo in given.photo_terms:
         alike[photo.photo] = photo.correlation(scene, local)
@@ -123,7 +124,7 @@ def fit_poses(
         close = float(off.nan_to_num(0.0).max()) < NEAR * scene.unit
         fits = fits and close and min(shares) > 0.5
     if not given.photo_terms and not given.depth_terms:
-        fits = fits and float(mismatches.nan_to_num(0.0).max()) <= FITS
+        fits = fits and float(beyond.nan_to_num(0.0).max()) <= FITS
     covariance = scene.in_given_units(ended.covariance, local)
     return PosesFit(scene.world(local), covariance, fits, mismatches, alike, off)
 

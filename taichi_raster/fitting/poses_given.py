@@ -12,7 +12,7 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.fitting import pose_inputs
 from taichi_raster.fitting.pose import photo_term
-from taichi_raster.fitting.pose_problem import FINE, smaller
+from taichi_raster.fitting.pose_problem import FINE, mismatches, smaller
 from taichi_raster.fitting.pose_scene import PoseScene
 from taichi_raster.fitting.pose_terms import DepthTerm, MaskTerm, PhotoTerm, Term
 from taichi_raster.scene.camera import Camera
@@ -121,14 +121,15 @@ class Given:
         covered = mask if mask.is_floating_point() else (mask > 0).float()
         return [torch.where(self.known[photo], covered, 0.0)]
 
-    def mismatch(self, scene: PoseScene, local: Pose, photo: int) -> float:
-        """The largest of a photo's objects; NaN without a mask."""
+    def mismatch(self, scene: PoseScene, local: Pose, photo: int) -> tuple[float, float]:
+        """As of `Problem`, the largest of a photo's objects; NaN without a mask."""
         terms = [term for term in self.mask_terms if term.photo == photo]
         if not terms:
-            return math.nan
-        drawn = terms[0].drawn(scene, local) * terms[0].known
-        whole = torch.maximum(drawn, terms[0].target).sum((1, 2)).clamp(min=1)
-        return float(((drawn - terms[0].target).abs().sum((1, 2)) / whole).max())
+            return math.nan, math.nan
+        target, known = terms[0].target, terms[0].known
+        drawn = terms[0].drawn(scene, local) * known
+        each = [mismatches(*pictures, known) for pictures in zip(drawn, target, strict=True)]
+        return max(one for one, _ in each), max(other for _, other in each)
 
 
 def _listed(name: str, given: Sequence[Tensor | None] | None, count: int) -> list[Tensor | None]:
