@@ -190,7 +190,7 @@ def main(options: Options) -> None:
     before = read(options.done, options.seed)
     found: dict[str, list[float]] = {kind: [] for kind in options.only}
     for kind in options.only:
-        failed = 0
+        ended: list[bool] = []
         for i in range(options.poses):
             if (kind, i) not in before:
                 rng = np.random.default_rng([options.seed, KINDS.index(kind), i])
@@ -205,9 +205,9 @@ def main(options: Options) -> None:
                     file.write(json.dumps(line) + "\n")
             square, converged = before[kind, i]
             found[kind].append(square)
-            failed += not converged
+            ended.append(converged)
             if i + 1 == options.poses or (i + 1) % 50 == 0:
-                report(kind, np.array(found[kind]), failed)
+                report(kind, np.array(found[kind]), np.array(ended))
     plot(found, options.out)
 
 
@@ -221,14 +221,15 @@ def read(path: Path, seed: int) -> dict[tuple[str, int], tuple[float, bool]]:
     }
 
 
-def report(kind: str, squares: np.ndarray, failed: int) -> None:
-    shares = [float((squares <= chi2.ppf(p, 6)).mean()) for p in REGIONS]
-    within = ", ".join(f"{s:.1%} within {p:.0%}" for p, s in zip(REGIONS, shares, strict=True))
-    print(
-        f"{kind}: {within}; median {np.median(squares):.2f} (5.35), {failed} of {len(squares)} "
-        "not converged",
-        flush=True,
-    )
+def report(kind: str, squares: np.ndarray, ended: np.ndarray) -> None:
+    """Of all poses, and of those that are called converged."""
+
+    def shares(some: np.ndarray) -> str:
+        within = [float((some <= chi2.ppf(p, 6)).mean()) for p in REGIONS] if len(some) else []
+        return ", ".join(f"{s:.1%} within {p:.0%}" for p, s in zip(REGIONS, within, strict=False))
+
+    print(f"{kind}: {shares(squares)}; median {np.median(squares):.2f} (5.35)")
+    print(f"    {ended.sum()} of {len(ended)} converged: {shares(squares[ended])}", flush=True)
 
 
 def plot(found: dict[str, list[float]], path: Path) -> None:

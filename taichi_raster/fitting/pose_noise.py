@@ -63,8 +63,9 @@ class Field:
             return self.least
         off = error.abs()
         spread = 1.4826 * float(off.median())
-        if spread > self.most:  # something stands before most of it: by the nearest tenth
-            spread = max(self.most, float(off.kthvalue(1 + len(off) // 10).values) / 0.1257)
+        if spread > self.most:  # something stands before it: the nearest tenth has to count
+            nearest = float(off.kthvalue(1 + len(off) // 10).values)
+            spread = min(spread, max(self.most, nearest / 2))
         return max(spread, self.least)
 
     def cost(self, scale: float, where: Bool[Tensor, "C H W"]) -> float:
@@ -203,8 +204,8 @@ def _taken(
 ) -> Float[Tensor, "L L"]:
     """What least squares takes away of the sums of products of errors, for each shift.
 
-    With P = A' H^-1 B, of rows A, `moved`, and B, `scaled`, and with errors e of covariance R, there
-    is left e - P e, whose covariance is R - P R - R P' + P R P'.
+    With P = A' H^-1 B, of rows A, `moved`, and B, `scaled`, and errors e of covariance R, there is
+    left e - P e, whose covariance is R - P R - R P' + P R P'.
     """
     inverse = torch.linalg.inv(positive(matrix))
     felt = _convolved(scaled, spread)

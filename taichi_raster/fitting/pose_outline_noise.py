@@ -152,7 +152,8 @@ def _apart(at: Float[Tensor, "N 2"]) -> Float[Tensor, "S 2"]:
     """Some of the points, the first ones first, none too near to another."""
     spacing = _SPACING
     while True:
-        left, taken = at, []
+        left = at
+        taken: list[Tensor] = []
         while len(left) > 0 and len(taken) <= _MOST:
             taken.append(left[0])
             left = left[(left - left[0]).square().sum(1) >= spacing**2]

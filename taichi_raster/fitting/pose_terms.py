@@ -28,7 +28,7 @@ _LEAST_BLUR, _MOST_BLUR = 0.15, 4.0  # pixels
 _TIMES_OFF = 3.0  # of how far an outline is off: so blurred, errors are linear in that
 _COLOUR = 1 / 255  # errors of colours, at least
 _COVERAGE = 1e-3  # errors of coverage, at least
-_OBJECT = 0.1  # errors of depth that are the object's, at most, of the objects' size
+_OBJECT = 0.05  # errors of depth that are the object's, at most, of the objects' size
 _DEPTH = 1e-4  # errors of depth, at least, of the objects' size
 
 
