@@ -1,0 +1,107 @@
+"""The noise of a pose's terms: what is left of errors says as much as all of them did."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from taichi_raster.fitting.pose_matching import blurred, gaussian
+from taichi_raster.fitting.pose_noise import Field, normal_of
+from taichi_raster.fitting.pose_problem import mismatches
+
+pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
+
+SIZE, DRAWS = 72, 40
+
+
+def smooth(generator: torch.Generator, width: float) -> Tensor:
+    """White noise through a Gaussian, of standard deviation 1."""
+    white = torch.randn(1, SIZE, SIZE, generator=generator, dtype=torch.float64)
+    return blurred(white, gaussian(width))[0] * 2 * width * torch.pi**0.5
+
+
+def places() -> tuple[Tensor, Tensor]:
+    at = torch.arange(SIZE, dtype=torch.float64) - (SIZE - 1) / 2
+    return at[None].expand(SIZE, SIZE), at[:, None].expand(SIZE, SIZE)
+
+
+def square_of_errors(field: Field, error: Tensor) -> float:
+    """Mahalanobis' distance, squared, of what least squares makes of the errors."""
+    flat = field.slopes.flatten(1)
+    matrix = flat @ flat.T
+    off = torch.linalg.solve(matrix, flat @ error.flatten())
+    left = Field(
+        error - (off[:, None, None, None] * field.slopes).sum(0),
+        field.slopes,
+        field.valid,
+        field.robust,
+        field.least,
+        field.gradient,
+        field.blur,
+        field.values,
+    )
+    normal = normal_of(left, last=True)
+    bread = torch.linalg.inv(normal.bread)
+    return float(off @ torch.linalg.solve(bread @ normal.noise @ bread, off))
+
+
+@pytest.mark.parametrize("kind", ["wobbling", "rounded", "noisy"])
+def test_an_outline_that_is_off_says_how_uncertain_its_place_is(kind: str) -> None:
+    """A disc's place and radius: of 40 draws, 90% are to be within 6.25 (chi-squared of three)."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = places()
+    radius = (x.square() + y.square()).sqrt()
+    width = 0.0 if kind == "noisy" else 1.5
+    # The coverage of an edge: a ramp of a pixel, or a Gaussian's.
+    slope = (
+        -(1 - (radius - 22).abs()).clamp(min=0)
+        if width == 0
+        else -torch.exp(-0.5 * ((radius - 22) / width).square()) / (width * (2 * torch.pi) ** 0.5)
+    )
+    gradient = torch.stack([slope * x / radius, slope * y / radius])[:, None]
+    slopes = torch.stack([-gradient[0], -gradient[1], -slope[None]])
+    valid, values = torch.ones(1, SIZE, SIZE, dtype=torch.bool), 0.02 if kind == "noisy" else 0.0
+    field = Field(slopes[0], slopes, valid, "squares", 1e-3, gradient, width, values)
+    squares = []
+    for _ in range(DRAWS):
+        if kind == "noisy":
+            noise = torch.randn(1, SIZE, SIZE, generator=generator, dtype=torch.float64)
+            error = values**0.5 * noise
+        else:
+            moves = [0.7 * smooth(generator, 3.0) for _ in range(2)]
+            if kind == "rounded":
+                moves = [(move + radius).round() - radius for move in moves]
+            error = sum(g * move for g, move in zip(gradient, moves, strict=True))
+        squares.append(square_of_errors(field, error))
+    within = sum(square < 6.25 for square in squares) / DRAWS
+    assert within >= 0.75
+    assert sum(squares) / DRAWS > 1.2  # 3 by a right covariance: it is not too large by far
+
+
+def test_smooth_errors_of_distances_say_how_uncertain_a_plane_is() -> None:
+    """Height and slopes of a plane: errors that are alike over 4 pixels."""
+    generator = torch.Generator().manual_seed(1)
+    x, y = places()
+    slopes = torch.stack([torch.ones_like(x), x / 20, y / 20])[:, None]
+    valid = ((x.abs() < 22) & (y.abs() < 16))[None]
+    field = Field(slopes[0], slopes * valid, valid, "tukey", 1e-4)
+    squares = [square_of_errors(field, smooth(generator, 2.0)[None] * valid) for _ in range(DRAWS)]
+    within = sum(square < 6.25 for square in squares) / DRAWS
+    assert within >= 0.75
+    assert sum(squares) / DRAWS > 1.2
+
+
+def test_noise_in_every_pixel_is_no_mismatch_but_a_wrong_shape_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = places()
+    disc = (x.square() + y.square() < 400).float()
+    known = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    noisy = disc + 0.15 * torch.randn(SIZE, SIZE, generator=generator)
+    plain, beyond = mismatches(disc, noisy, known)
+    assert plain > 0.3 and beyond < 0.01
+    other = (x.square() + y.square() < 250).float()
+    plain, beyond = mismatches(other, noisy, known)
+    assert beyond == pytest.approx(1 - 250 / 400, abs=0.05)
+    plain, beyond = mismatches(other, disc, known)
+    assert plain == pytest.approx(beyond)
