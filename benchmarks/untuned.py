@@ -161,12 +161,12 @@ def methods(
     return found
 
 
-def identity(backs: bool, coloured: bool) -> dict[str, Any]:
+def identity(backs: bool, separate: bool) -> dict[str, Any]:
     """What tells one version of the untuned softening from another: its values on some masks."""
     drawn = torch.zeros(4, 64, 64)
     for k in range(4):
         drawn[k, 8:24, 8 + 8 * k : 24 + 8 * k] = 1.0
-    start = tr.untuned_softening(drawn[:1].expand(4, -1, -1), drawn, backs=backs, coloured=coloured)
+    start = tr.untuned_softening(drawn[:1].expand(4, -1, -1), drawn, backs=backs, separate=separate)
     assert start.lr is not None
     values = [
         schedule(torch.tensor(u, dtype=torch.float64)).tolist()
@@ -177,8 +177,8 @@ def identity(backs: bool, coloured: bool) -> dict[str, Any]:
 
 
 def flags_of(task: Any) -> tuple[bool, bool]:
-    """Whether its renderer draws backs, and whether its loss compares colours."""
-    return getattr(task, "backs", False), getattr(task, "coloured", False)
+    """Whether its renderer draws backs, and whether its faces share no edges."""
+    return getattr(task, "backs", False), getattr(task, "separate", False)
 
 
 def untuned_method(task: TaskBatch, problem: Problem) -> Method:

@@ -178,8 +178,8 @@ class OcclusionBatch:
     present: Bool[Tensor, "B K"]
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    coloured: ClassVar[bool] = True
-    """Its loss compares colours; see `tr.untuned_softening`."""
+    separate: ClassVar[bool] = True
+    """Its triangles share no edges; see `tr.untuned_softening`."""
 
     @property
     def batch_size(self) -> int:

@@ -230,8 +230,8 @@ class PictureBatch:
     drawn: Float[Tensor, "B H W C"] | None
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    coloured: ClassVar[bool] = True
-    """Its loss compares colours; see `tr.untuned_softening`."""
+    separate: ClassVar[bool] = True
+    """Its triangles share no edges; see `tr.untuned_softening`."""
 
     @property
     def batch_size(self) -> int:

@@ -323,11 +323,6 @@ class PoseBatch:
 
         return self._cached("start_overlap", overlap)
 
-    @property
-    def coloured(self) -> bool:
-        """Whether the loss compares colours; see `tr.untuned_softening`."""
-        return self.colours is not None
-
     def start(self) -> Float[Tensor, "B K"]:
         """Initial unknowns; the same tensor at every call."""
         return self.initial

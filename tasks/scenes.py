@@ -83,11 +83,6 @@ class SceneBatch:
         """Sharp picture of the hidden instance: RGBA, or a silhouette; its views side by side."""
         return self._side_by_side(self._targets)
 
-    @property
-    def coloured(self) -> bool:
-        """Whether the loss compares colours; see `tr.untuned_softening`."""
-        return self._targets.shape[-1] > 1
-
     def start(self) -> Float[Tensor, "B ..."]:
         """Initial unknowns; the same tensor at every call."""
         return self.initial

@@ -300,11 +300,6 @@ class Shape3DBatch:
         """Whether the soft renderer draws back faces, too; see `tr.untuned_softening`."""
         return not self.family.cull_backfaces
 
-    @property
-    def coloured(self) -> bool:
-        """Whether the loss compares colours; see `tr.untuned_softening`."""
-        return self.family.image == "shaded"
-
     def start(self) -> Float[Tensor, "B V 3"]:
         """Initial unknowns; the same tensor at every call."""
         return torch.zeros_like(self.family.template.mesh.vertices).repeat(self.batch_size, 1, 1)

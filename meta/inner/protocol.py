@@ -83,7 +83,7 @@ class OutlinedBatch(MeasuredBatch, Protocol):
     """A batch whose start can be measured in the picture, too: how far outlines are apart.
 
     One whose soft renderer draws the backs of closed surfaces says so by an attribute more, ``backs
-    = True``, and one whose loss compares colours, ``coloured = True``: see `tr.untuned_softening`.
+    = True``, and one whose faces share no edges, ``separate = True``: see `tr.untuned_softening`.
     """
 
     def outlines(

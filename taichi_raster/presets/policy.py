@@ -3,7 +3,7 @@
     policy = SofteningPolicy()                       # all zeros: `untuned_softening`, by hand
     start = GuidedSoftening(policy, mask, target)    # for one problem, measured from two masks
 
-All parameters are deviations from the softening that was found by hand for silhouettes. They are
+All parameters are deviations from the softening that was found by hand for meshes. They are
 logarithms, so that 0.1 means ten percent anywhere. What they multiply is in units of the picture:
 the distance that outlines have to travel, and the size of a pixel. So they mean the same in every
 problem.

@@ -29,7 +29,7 @@ from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.edge import Distribution
 from taichi_raster.softness.schedule import Geometric, Schedule
 
-SHARPEST_COLOURED = 0.25  # pixels: the last scale where colours are compared
+SHARPEST_SEPARATE = 0.25  # pixels: the last scale where faces share no edges
 
 
 def untuned_softening(
@@ -37,7 +37,7 @@ def untuned_softening(
     target: Float[Tensor, "R H W"],
     views: int = 1,
     backs: bool = False,
-    coloured: bool = False,
+    separate: bool = False,
 ) -> Softening:
     """A softening for a problem that is known by its picture alone.
 
@@ -51,8 +51,9 @@ def untuned_softening(
         backs: True if the renderer draws the backs of closed surfaces, which it does unless it has
             `cull_backfaces=True`. Each outline then belongs to two faces, a front and a back, and
             coverages must add up less: p is 2.2 instead of 1.2.
-        coloured: True if the loss compares colours, not silhouettes alone. The scale then ends at a
-            quarter of a pixel instead of 0.15.
+        separate: True if the faces share no edges, as triangles that are strewn over a picture. The
+            scale then ends at a quarter of a pixel instead of 0.15. Where faces share edges, what
+            is behind shines through these, the more so the softer they are.
 
     Returns:
         A softening whose schedules have one value for each scene, (R / views,).
@@ -68,7 +69,7 @@ def untuned_softening(
     distance = scene_distance(drawn, target, views).double()
     pixel = 2 / min(drawn.shape[1:])
     first = (REACH * distance).clamp(min=pixel, max=max(pixel, WIDEST))
-    last = SHARPEST_COLOURED if checks.flag("coloured", coloured) else SHARPEST
+    last = SHARPEST_SEPARATE if checks.flag("separate", separate) else SHARPEST
     scale = Geometric(first, torch.full_like(first, last * pixel))
     return Softening(
         Distribution("gaussian", scale),

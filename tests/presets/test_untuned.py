@@ -40,11 +40,11 @@ def test_scales_are_in_units_of_the_distance_and_of_pixels() -> None:
     )
 
 
-def test_where_colours_are_compared_it_ends_softer() -> None:
-    plain, coloured = (
-        tr.untuned_softening(square(8), square(16), coloured=flag) for flag in (False, True)
+def test_where_faces_share_no_edges_it_ends_softer() -> None:
+    plain, separate = (
+        tr.untuned_softening(square(8), square(16), separate=flag) for flag in (False, True)
     )
-    first, last = (at(coloured.edge.scale, u) / at(plain.edge.scale, u) for u in (0.0, 1.0))
+    first, last = (at(separate.edge.scale, u) / at(plain.edge.scale, u) for u in (0.0, 1.0))
     torch.testing.assert_close(first, torch.ones_like(first))
     torch.testing.assert_close(last, torch.full_like(last, 0.25 / 0.15))
 
@@ -108,5 +108,5 @@ def test_bad_masks_are_refused_by_name() -> None:
         tr.untuned_softening(square(8), square(8), views=2)
     with pytest.raises(TypeError, match=r"^backs: "):
         tr.untuned_softening(square(8), square(8), backs=1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"^coloured: "):
-        tr.untuned_softening(square(8), square(8), coloured=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^separate: "):
+        tr.untuned_softening(square(8), square(8), separate=1)  # type: ignore[arg-type]
