@@ -73,6 +73,7 @@ MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
+@pytest.mark.runs_on(arch="cpu")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", RENDERERS)
 def test_under_a_mode_it_is_handed_over(

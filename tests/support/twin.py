@@ -283,14 +283,17 @@ def nearest_inside(pair: Pairs, counts: Tensor, c: Tensor, background: Tensor) -
 def composited(pair: Pairs, coverage: Tensor, c: Tensor) -> Tensor:
     """(B,H,W,C): the mean of the fragments, in the order of the pixel's depths.
 
-    Each weighs what it adds to the sum of the two largest coverages so far, at most 1.
+    Each weighs what it adds to what is covered: the sum of the two largest coverages so far of
+    faces that show their front, or of those that show their back, whichever is larger; at most 1.
     """
     order = pair.z.argsort(-1)
     a = coverage.gather(-1, order)
+    front = (pair.area > 0)[:, None, None].expand(order.shape).gather(-1, order)
     weights, covered = [], torch.zeros_like(a[..., 0])
     for last in range(1, a.shape[-1] + 1):
-        two = a[..., :last].topk(min(last, 2), -1).values.sum(-1).clamp(max=1)
-        weights.append(two - covered)
-        covered = two
+        sides = [torch.where(side, a, 0.0)[..., :last] for side in (front, ~front)]
+        two = [x.topk(min(last, 2), -1).values.sum(-1).clamp(max=1) for x in sides]
+        weights.append(torch.maximum(*two) - covered)
+        covered = torch.maximum(*two)
     share = torch.stack(weights, -1) / torch.where(covered > 0, covered, 1.0)[..., None]
     return (share[..., None] * c.gather(-2, order[..., None].expand_as(c))).sum(-2)
