@@ -24,7 +24,8 @@ def known(*constants: Tensor) -> bool:
     Args:
         constants: what else a picture is made of.
     """
-    still = torch.autograd.forward_ad._current_level < 0 and no_modes()
+    # Under autocast, too, so that it changes no bit of a gradient.
+    still = torch.autograd.forward_ad._current_level < 0 and no_modes(but_autocast=True)
     return still and not any(value.requires_grad for value in constants)
 
 

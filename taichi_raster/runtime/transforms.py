@@ -46,12 +46,16 @@ def is_active() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def no_modes() -> bool:
-    """Whether new tensors are ordinary ones here: no transform or mode of torch is on."""
+def no_modes(but_autocast: bool = False) -> bool:
+    """Whether new tensors are ordinary ones here: no transform or mode of torch is on.
+
+    Args:
+        but_autocast: whether autocast may be on, which leaves all but products of matrices alone.
+    """
     return not (
         torch._C._are_functorch_transforms_active()
         or torch.is_inference_mode_enabled()
-        or torch.is_autocast_enabled("cpu")
+        or (torch.is_autocast_enabled("cpu") and not but_autocast)
         or torch._C._len_torch_function_stack()
         or torch._C._len_torch_dispatch_stack()
     )
