@@ -148,7 +148,7 @@ def test_a_caller_waits_for_the_job_of_one_that_was_interrupted() -> None:
 @pytest.mark.runs_on(arch="cpu", precision="f64")
 @pytest.mark.parametrize("sharp", [True, False], ids=["sharp", "soft"])
 def test_interrupts_at_any_time_leave_later_renders_right(sharp: bool) -> None:
-    """Ctrl-C in the middle of the caller's own work, a few hundred times."""
+    """Ctrl-C in the middle of the caller's own work, a hundred times."""
     printed = run_program(
         f"""
 import random, signal, time
@@ -179,7 +179,7 @@ def interrupting():
         _thread.interrupt_main()
 threading.Thread(target=interrupting, daemon=True).start()
 hit = 0
-for turn in range(400):
+for turn in range(120):
     try:
         armed.set()
         for _ in range(20):  # Python drops what is raised within a finalizer
@@ -192,4 +192,4 @@ for turn in range(400):
 print("interrupts:", hit)
 """
     )
-    assert int(printed.split()[-1]) > 300
+    assert int(printed.split()[-1]) > 80
