@@ -21,16 +21,16 @@ from torch import Tensor
 import taichi_raster as tr
 from tasks.pose_meshes import lit_colours, random_body
 from tasks.scenes import (
+    Drawn,
     Faces,
     Given,
-    SceneBatch,
+    SceneFamily,
+    check_angles,
     check_extents,
-    check_size,
     moved,
     random_turn,
     seen,
 )
-from tasks.streams import Stream, instance_generators
 from tasks.triangles import separated_colours
 
 NEAR, FAR = 0.5, 12.0
@@ -41,18 +41,16 @@ PLACES = 0.5  # largest x and y of an object's middle, in NDC
 DARKEST = 0.3  # share of a colour where no light comes, so that nothing looks like the ground
 
 
-@dataclass(frozen=True)
-class Arrangement:
+@dataclass(frozen=True, kw_only=True)
+class Arrangement(SceneFamily):
     """Family of arrangements; `sample` draws batches.
 
     Args:
         objects: K, how many there are in a picture.
-        image_size: side of the square picture in pixels.
         start_angle: degrees between an object's turn at the start and the true one, (low, high).
         start_shift: largest difference of each of x and y at the start, in NDC.
         start_depth: the same of the logarithm of the depth.
-        seed: of the whole family; a batch is a function of (seed, stream, index, size) alone.
-        dtype: of all tensors; the runtime's by default.
+        image_size, seed, dtype: as of `SceneFamily`.
 
     Raises ValueError, naming the argument.
     """
@@ -62,10 +60,7 @@ class Arrangement:
     start_angle: tuple[float, float] = (10.0, 30.0)
     start_shift: float = 0.15
     start_depth: float = 0.2
-    seed: int = 0
-    dtype: torch.dtype | None = None
 
-    views: ClassVar[int] = 1
     near: ClassVar[float] = NEAR
     far: ClassVar[float] = FAR
     failure_threshold: ClassVar[float] = 0.15
@@ -73,54 +68,16 @@ class Arrangement:
     error_name: ClassVar[str] = "vertex RMSE (scene units)"
 
     def __post_init__(self) -> None:
-        check_size(self.image_size, self.seed)
-        if not isinstance(self.objects, int) or self.objects < 1:
+        super().__post_init__()
+        if isinstance(self.objects, bool) or not isinstance(self.objects, int) or self.objects < 1:
             raise ValueError(f"objects must be an integer >= 1, got {self.objects!r}")
-        low, high = self.start_angle
-        if not 0 <= low <= high <= 180:
-            raise ValueError(f"start_angle must be (low, high) in 0 to 180, got ({low}, {high})")
+        check_angles("start_angle", self.start_angle)
         check_extents(start_shift=self.start_shift, start_depth=self.start_depth)
-
-    def sample(self, batch_size: int, stream: Stream, index: int) -> SceneBatch:
-        """Batch `index` of a stream ("tune", "train" or "test"; disjoint).
-
-        Instance i depends on (seed, stream, index, i) only: a smaller batch begins a larger one.
-        """
-        generators = instance_generators(batch_size, self.seed, stream, index)
-        drawn = [self._draw(rng) for rng in generators]
-        dtype = self.dtype or tr.runtime().dtype
-        corners, colours, hidden, initial = (
-            torch.as_tensor(np.stack(part)).to(dtype) for part in zip(*drawn, strict=True)
-        )
-        return SceneBatch(self, {"corners": corners, "colours": colours}, hidden, initial)
-
-    def renderer(
-        self,
-        edge: tr.EdgeSoftness,
-        depth: tr.DepthSoftness | None = None,
-        alpha: tr.TConorm | None = None,
-    ) -> tr.SoftRasterizer:
-        """Soft renderer of this family's size and clip depths, over black.
-
-        The default depth softness is `OverDepth`, by the product.
-        """
-        depth = tr.OverDepth(union="product") if depth is None else depth
-        return tr.SoftRasterizer(
-            self.image_size, edge, depth, alpha, near=NEAR, far=FAR, cull_backfaces=True
-        )
-
-    def sharp_renderer(self) -> tr.SharpRasterizer:
-        """Sharp reference renderer of the same size and clip depths."""
-        return tr.SharpRasterizer(self.image_size, near=NEAR, far=FAR, cull_backfaces=True)
 
     def faces(self, given: Given, params: Float[Tensor, "B K 6"]) -> Faces:
         """All objects in one picture, and their colours."""
         corners = seen(self._placed(given, params), FOCAL).flatten(1, 2).unflatten(1, (-1, 3))
         return corners, given["colours"]
-
-    def appearance(self, params: Float[Tensor, "B K 6"]) -> None:
-        """Colours are known."""
-        return
 
     def distance(
         self, given: Given, params: Float[Tensor, "B K 6"], hidden: Float[Tensor, "B K 6"]
@@ -143,7 +100,7 @@ class Arrangement:
         )
         return moved(given["corners"].flatten(2, 3), params[..., 3:], shift)
 
-    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def draw(self, rng: np.random.Generator) -> Drawn:
         """One instance: corners (K, F, 3, 3), colours (K F, 3, 3), solution and start (K, 6)."""
         bodies = [tr.normalise(random_body(rng), radius=RADIUS) for _ in range(self.objects)]
         corners = np.stack([body.vertices[body.faces].numpy() for body in bodies])
@@ -157,4 +114,5 @@ class Arrangement:
         shift = rng.uniform(-self.start_shift, self.start_shift, (self.objects, 2))
         deeper = rng.uniform(-self.start_depth, self.start_depth, (self.objects, 1))
         turns = np.stack([random_turn(rng, *self.start_angle) for _ in range(self.objects)])
-        return corners, colours, hidden, hidden + np.concatenate([shift, deeper, turns], axis=1)
+        start = hidden + np.concatenate([shift, deeper, turns], axis=1)
+        return {"corners": corners, "colours": colours}, hidden, start

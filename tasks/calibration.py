@@ -20,15 +20,14 @@ from torch import Tensor
 
 import taichi_raster as tr
 from tasks.scenes import (
+    Drawn,
     Faces,
     Given,
-    SceneBatch,
+    SceneFamily,
     check_extents,
-    check_size,
     moved,
     random_turn,
 )
-from tasks.streams import Stream, instance_generators
 
 NEAR, FAR = 1.0, 9.0
 FOCAL = (1.2, 2.0)  # of the truth, in NDC at the tangent 1
@@ -38,27 +37,21 @@ DEPTHS = (3.0, 6.0)  # of the boxes' middles
 SIDES = (0.08, 0.2)  # half sides of the boxes, as they appear, in NDC
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, kw_only=True)
+class Calibration(SceneFamily):
     """Family of calibrations; `sample` draws batches. A lens at the start bends nothing.
 
     Args:
-        image_size: side of the square picture in pixels.
         start_focal: largest difference of the logarithm of the focal length at the start.
         start_centre: largest difference of each coordinate of the principal point, in NDC.
-        seed: of the whole family; a batch is a function of (seed, stream, index, size) alone.
-        dtype: of all tensors; the runtime's by default.
+        image_size, seed, dtype: as of `SceneFamily`.
 
     Raises ValueError, naming the argument.
     """
 
-    image_size: int = 32
     start_focal: float = 0.25
     start_centre: float = 0.15
-    seed: int = 0
-    dtype: torch.dtype | None = None
 
-    views: ClassVar[int] = 1
     near: ClassVar[float] = NEAR
     far: ClassVar[float] = FAR
     failure_threshold: ClassVar[float] = 0.05
@@ -66,36 +59,8 @@ class Calibration:
     error_name: ClassVar[str] = "reprojection RMSE (NDC)"
 
     def __post_init__(self) -> None:
-        check_size(self.image_size, self.seed)
+        super().__post_init__()
         check_extents(start_focal=self.start_focal, start_centre=self.start_centre)
-
-    def sample(self, batch_size: int, stream: Stream, index: int) -> SceneBatch:
-        """Batch `index` of a stream ("tune", "train" or "test"; disjoint).
-
-        Instance i depends on (seed, stream, index, i) only: a smaller batch begins a larger one.
-        """
-        generators = instance_generators(batch_size, self.seed, stream, index)
-        drawn = [self._draw(rng) for rng in generators]
-        dtype = self.dtype or tr.runtime().dtype
-        corners, hidden, initial = (
-            torch.as_tensor(np.stack(part)).to(dtype) for part in zip(*drawn, strict=True)
-        )
-        return SceneBatch(self, {"corners": corners}, hidden, initial)
-
-    def renderer(
-        self,
-        edge: tr.EdgeSoftness,
-        depth: tr.DepthSoftness | None = None,
-        alpha: tr.TConorm | None = None,
-    ) -> tr.SoftRasterizer:
-        """Soft renderer of this family's size and clip depths; `depth` plays no part."""
-        return tr.SoftRasterizer(
-            self.image_size, edge, depth, alpha, near=NEAR, far=FAR, cull_backfaces=True
-        )
-
-    def sharp_renderer(self) -> tr.SharpRasterizer:
-        """Sharp reference renderer of the same size and clip depths."""
-        return tr.SharpRasterizer(self.image_size, near=NEAR, far=FAR, cull_backfaces=True)
 
     def faces(self, given: Given, params: Float[Tensor, "B 4"]) -> Faces:
         """The rig through the camera."""
@@ -106,10 +71,6 @@ class Calibration:
         stretch = log_focal.exp() * (1 + bending * (across.square() + up.square()))
         return torch.stack([x + stretch * across, y + stretch * up, depth], dim=-1), None
 
-    def appearance(self, params: Float[Tensor, "B 4"]) -> None:
-        """There is none."""
-        return
-
     def distance(
         self, given: Given, params: Float[Tensor, "B 4"], hidden: Float[Tensor, "B 4"]
     ) -> Float[Tensor, " B"]:
@@ -117,8 +78,8 @@ class Calibration:
         found, truth = (self.faces(given, each)[0][..., :2] for each in (params, hidden))
         return torch.sqrt((found - truth).square().sum(dim=-1).flatten(1).mean(dim=1) + 1e-24)
 
-    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """One instance: the rig's corners (F, 3, 3), solution (4,), start (4,)."""
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """One instance: the rig's corners (F, 3, 3), its solution and start (4,)."""
         focal = rng.uniform(*FOCAL)
         centre, bending = rng.uniform(-CENTRE, CENTRE, 2), rng.uniform(-BENDING, BENDING)
         boxes = []
@@ -138,4 +99,4 @@ class Calibration:
         start[0] += rng.uniform(-self.start_focal, self.start_focal)
         start[1:3] += rng.uniform(-self.start_centre, self.start_centre, 2)
         start[3] = 0.0
-        return np.concatenate(boxes), hidden, start
+        return {"corners": np.concatenate(boxes)}, hidden, start

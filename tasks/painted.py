@@ -20,16 +20,16 @@ from torch import Tensor
 import taichi_raster as tr
 from tasks.pose_meshes import FACES, RADIUS, random_body
 from tasks.scenes import (
+    Drawn,
     Faces,
     Given,
-    SceneBatch,
+    SceneFamily,
+    check_angles,
     check_extents,
-    check_size,
     moved,
     random_turn,
     seen,
 )
-from tasks.streams import Stream, instance_generators
 
 NEAR, FAR = 0.5, 12.0
 FOCAL = 2.4
@@ -40,16 +40,14 @@ START_COLOUR = 0.5
 WAVES = 3.0  # of the pattern, in radians a scene unit
 
 
-@dataclass(frozen=True)
-class Painted:
+@dataclass(frozen=True, kw_only=True)
+class Painted(SceneFamily):
     """Family of painted bodies; `sample` draws batches.
 
     Args:
-        image_size: side of each square picture in pixels.
         start_angle: degrees between the start's turn and the true one, (low, high).
         start_shift: largest difference of each coordinate of the place, in scene units.
-        seed: of the whole family; a batch is a function of (seed, stream, index, size) alone.
-        dtype: of all tensors; the runtime's by default.
+        image_size, seed, dtype: as of `SceneFamily`.
 
     Raises ValueError, naming the argument.
     """
@@ -57,8 +55,6 @@ class Painted:
     image_size: int = 40
     start_angle: tuple[float, float] = (10.0, 30.0)
     start_shift: float = 0.2
-    seed: int = 0
-    dtype: torch.dtype | None = None
 
     views: ClassVar[int] = SIDES
     near: ClassVar[float] = NEAR
@@ -68,45 +64,9 @@ class Painted:
     error_name: ClassVar[str] = "RMSE of places and colours"
 
     def __post_init__(self) -> None:
-        check_size(self.image_size, self.seed)
-        low, high = self.start_angle
-        if not 0 <= low <= high <= 180:
-            raise ValueError(f"start_angle must be (low, high) in 0 to 180, got ({low}, {high})")
+        super().__post_init__()
+        check_angles("start_angle", self.start_angle)
         check_extents(start_shift=self.start_shift)
-
-    def sample(self, batch_size: int, stream: Stream, index: int) -> SceneBatch:
-        """Batch `index` of a stream ("tune", "train" or "test"; disjoint).
-
-        Instance i depends on (seed, stream, index, i) only: a smaller batch begins a larger one.
-        """
-        generators = instance_generators(batch_size, self.seed, stream, index)
-        drawn = [self._draw(rng) for rng in generators]
-        dtype = self.dtype or tr.runtime().dtype
-        corners, hidden, initial = (
-            torch.as_tensor(np.stack(part)).to(dtype) for part in zip(*drawn, strict=True)
-        )
-        given = {"corners": corners}
-        given["pixels"] = self._pixels(given, hidden)
-        return SceneBatch(self, given, hidden, initial)
-
-    def renderer(
-        self,
-        edge: tr.EdgeSoftness,
-        depth: tr.DepthSoftness | None = None,
-        alpha: tr.TConorm | None = None,
-    ) -> tr.SoftRasterizer:
-        """Soft renderer of this family's size and clip depths, over black.
-
-        The default depth softness is `OverDepth`, by the product.
-        """
-        depth = tr.OverDepth(union="product") if depth is None else depth
-        return tr.SoftRasterizer(
-            self.image_size, edge, depth, alpha, near=NEAR, far=FAR, cull_backfaces=True
-        )
-
-    def sharp_renderer(self) -> tr.SharpRasterizer:
-        """Sharp reference renderer of the same size and clip depths."""
-        return tr.SharpRasterizer(self.image_size, near=NEAR, far=FAR, cull_backfaces=True)
 
     def faces(self, given: Given, params: Float[Tensor, "B D"]) -> Faces:
         """The body from all sides, and its colours."""
@@ -137,15 +97,16 @@ class Painted:
         colours = (off * pixels).sum(dim=1) / pixels.sum(dim=1).clamp(min=1)
         return torch.sqrt(places + colours + 1e-24)
 
-    def _pixels(self, given: Given, hidden: Tensor) -> Float[Tensor, "B F"]:
-        """In how many pixels of all pictures each face is seen at the hidden pose."""
+    def seen_of(self, given: Given, hidden: Float[Tensor, "B D"]) -> dict[str, Tensor]:
+        """In how many pixels of all pictures each face is seen at the hidden pose: (B, F)."""
         corners, _ = self.faces(given, hidden)
         shown = tr.hard_buffers(corners, self.image_size, near=NEAR, far=FAR).face
         ids = shown.unflatten(0, (-1, SIDES)).flatten(1).long() + 1  # 0 is the background
         counts = torch.zeros(len(hidden), FACES + 1, dtype=hidden.dtype)
-        return counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=hidden.dtype))[:, 1:]
+        counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=hidden.dtype))
+        return {"pixels": counts[:, 1:]}
 
-    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def draw(self, rng: np.random.Generator) -> Drawn:
         """One instance: corners (F, 3, 3), solution and start (6 + 3 F,)."""
         body = random_body(rng)
         corners = body.vertices[body.faces].numpy()
@@ -156,7 +117,7 @@ class Painted:
         shift = rng.uniform(-self.start_shift, self.start_shift, 3)
         turn = random_turn(rng, *self.start_angle)
         hidden = np.concatenate([np.zeros(6), colours.ravel()])
-        return corners, hidden, np.concatenate([shift, turn, start.ravel()])
+        return {"corners": corners}, hidden, np.concatenate([shift, turn, start.ravel()])
 
 
 def _from_all_sides(points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B K N 3"]:

@@ -7,9 +7,10 @@ makes of these what `meta.StudyBatch` and `meta.OutlinedBatch` ask for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 import taichi_raster as tr
 from tasks.copies import repeater
 from tasks.silhouettes import mean_iou, side_by_side
+from tasks.streams import Stream, instance_generators
 
 Given = Mapping[str, Tensor]
 """What is known of each instance, (B, ...) by name."""
@@ -26,36 +28,102 @@ Given = Mapping[str, Tensor]
 Faces = tuple[Float[Tensor, "R F 3 3"], "Float[Tensor, 'R F 3 3'] | None"]
 """Corners in NDC and depth, and colours at them; None for silhouettes."""
 
+Drawn = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+"""One instance: what is known of it by name, its solution, and its start."""
 
-class SceneFamily(Protocol):
-    """What a batch needs to know of its family."""
 
-    views: ClassVar[int]
+@dataclass(frozen=True, kw_only=True)
+class SceneFamily(ABC):
+    """What these families share; a family of its own says how it is drawn, and what is hidden.
+
+    Args:
+        image_size: side of each square picture in pixels.
+        seed: of the whole family; a batch is a function of (seed, stream, index, size) alone.
+        dtype: of all tensors; the runtime's by default.
+
+    Raises ValueError, naming the argument.
+    """
+
+    image_size: int = 32
+    seed: int = 0
+    dtype: torch.dtype | None = None
+
+    views: ClassVar[int] = 1
     near: ClassVar[float]
     far: ClassVar[float]
+    closed: ClassVar[bool] = True  # surfaces, whose backs are not drawn
+    failure_threshold: ClassVar[float]
+    error_floor: ClassVar[float]
+    error_name: ClassVar[str]
 
-    @property
-    def failure_threshold(self) -> float:
-        """As in `meta.StudyFamily`."""
-        ...
+    def __post_init__(self) -> None:
+        _check_integer("image_size", self.image_size, 8)
+        _check_integer("seed", self.seed, 0)
+
+    def sample(self, batch_size: int, stream: Stream, index: int) -> SceneBatch:
+        """Batch `index` of a stream ("tune", "train" or "test"; disjoint).
+
+        Instance i depends on (seed, stream, index, i) only: a smaller batch begins a larger one.
+        """
+        generators = instance_generators(batch_size, self.seed, stream, index)
+        dtype = self.dtype or tr.runtime().dtype
+        known, *rest = zip(*(self.draw(rng) for rng in generators), strict=True)
+
+        def stacked(parts: Iterable[np.ndarray]) -> Tensor:
+            return torch.as_tensor(np.stack(list(parts))).to(dtype)
+
+        given = {name: stacked(each[name] for each in known) for name in known[0]}
+        hidden, initial = map(stacked, rest)
+        return SceneBatch(self, given | self.seen_of(given, hidden), hidden, initial)
+
+    def renderer(
+        self,
+        edge: tr.EdgeSoftness,
+        depth: tr.DepthSoftness | None = None,
+        alpha: tr.TConorm | None = None,
+    ) -> tr.SoftRasterizer:
+        """Soft renderer of this family's size and clip depths, over black.
+
+        The default depth softness is `OverDepth`, by the product. For silhouettes it plays no part.
+        """
+        depth = tr.OverDepth(union="product") if depth is None else depth
+        return tr.SoftRasterizer(
+            self.image_size,
+            edge,
+            depth,
+            alpha,
+            near=self.near,
+            far=self.far,
+            cull_backfaces=self.closed,
+        )
 
     def sharp_renderer(self) -> tr.SharpRasterizer:
-        """Draws targets."""
-        ...
+        """Sharp reference renderer of the same size and clip depths."""
+        return tr.SharpRasterizer(
+            self.image_size, near=self.near, far=self.far, cull_backfaces=self.closed
+        )
 
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """One instance: what is known of it by name, its solution, and its start."""
+
+    @abstractmethod
     def faces(self, given: Given, params: Float[Tensor, "B ..."]) -> Faces:
         """What unknowns look like: R is `views` times B, and views of one instance are together."""
-        ...
 
-    def appearance(self, params: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."] | None:
-        """The colours among the unknowns, if there are any: steps measure them for themselves."""
-        ...
-
+    @abstractmethod
     def distance(
         self, given: Given, params: Float[Tensor, "B ..."], hidden: Float[Tensor, "B ..."]
     ) -> Float[Tensor, " B"]:
         """How far unknowns are from the hidden ones; differentiable, with a finite slope at 0."""
-        ...
+
+    def appearance(self, params: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."] | None:
+        """The colours among the unknowns, if there are any: steps measure them for themselves."""
+        return None
+
+    def seen_of(self, given: Given, hidden: Float[Tensor, "B ..."]) -> dict[str, Tensor]:
+        """What else the batch knows, from the pictures of its hidden instances."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -91,7 +159,7 @@ class SceneBatch:
         self, params: Float[Tensor, "B ..."], renderer: nn.Module, progress: float | Tensor
     ) -> Float[Tensor, " B"]:
         """1 - IoU of the soft silhouettes and the targets', or MSE of their colours over black."""
-        image = renderer(*self.family.faces(self.given, params), progress, self.family.views)
+        image = self.soft_image(params, renderer, progress)
         if image.shape[-1] == 1:
             each = tr.silhouette_iou_loss(image[..., 0], self._targets[..., 0])
         else:
@@ -147,6 +215,14 @@ class SceneBatch:
         """Sharp picture of the unknowns, as `target`."""
         return self._side_by_side(self._drawn(params))
 
+    def soft_image(
+        self, params: Float[Tensor, "B ..."], renderer: nn.Module, progress: float | Tensor
+    ) -> Float[Tensor, "R H W C"]:
+        """Soft pictures of the unknowns, a view each."""
+        faces, colours = self.family.faces(self.given, params)
+        image: Tensor = renderer(faces, colours, progress, self.family.views)
+        return image
+
     @property
     def _targets(self) -> Float[Tensor, "R H W C"]:
         if "targets" not in self._cache:
@@ -171,19 +247,23 @@ class SceneBatch:
         )
 
 
-def check_size(image_size: object, seed: object) -> None:
-    """ValueError that names what is wrong, for a side below 8 pixels or a negative seed."""
-    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 8:
-        raise ValueError(f"image_size must be an integer >= 8, got {image_size!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
-
-
 def check_extents(**extents: float) -> None:
     """ValueError that names the first which is not a finite number >= 0."""
     for name, value in extents.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
+
+
+def check_angles(name: str, angles: tuple[float, float]) -> None:
+    """ValueError, naming it, unless it is (low, high) within 0 and 180 degrees."""
+    low, high = angles
+    if not 0 <= low <= high <= 180:
+        raise ValueError(f"{name} must be (low, high) in 0 to 180, got ({low}, {high})")
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
 
 
 def random_turn(rng: np.random.Generator, low: float, high: float) -> np.ndarray:

@@ -23,7 +23,7 @@ from meta import softening_method, unroll
 from meta.inner.updates import Adam
 from meta.search.fixed import FixedSoftness
 from tasks import Body
-from tasks.body import BodyBatch
+from tasks.scenes import SceneBatch
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
@@ -33,7 +33,7 @@ SOFTNESS = FixedSoftness("gaussian", 0.08, 0.01, 0.04, True)
 
 
 @pytest.fixture
-def task() -> BodyBatch:
+def task() -> SceneBatch:
     return Body(image_size=16, start_angle=0.3).sample(4, "tune", 0)
 
 
@@ -41,18 +41,20 @@ def task() -> BodyBatch:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many sharp pictures each call draws."""
     rows: list[int] = []
-    original = BodyBatch.sharp_image
+    original = SceneBatch._drawn
 
-    def counted(self: BodyBatch, params: Tensor) -> Tensor:
+    def counted(self: SceneBatch, params: Tensor) -> Tensor:
         rows.append(len(params))
         return original(self, params)
 
-    monkeypatch.setattr(BodyBatch, "sharp_image", counted)
+    monkeypatch.setattr(SceneBatch, "_drawn", counted)
     return rows
 
 
 @pytest.mark.parametrize("name", ["smooth", "by_pixel", "evolve", "starts"])
-def test_it_lowers_the_loss_within_its_budget(name: str, task: BodyBatch, drawn: list[int]) -> None:
+def test_it_lowers_the_loss_within_its_budget(
+    name: str, task: SceneBatch, drawn: list[int]
+) -> None:
     _ = task.target
     drawn.clear()
     methods: dict[str, Any] = {
@@ -61,8 +63,6 @@ def test_it_lowers_the_loss_within_its_budget(name: str, task: BodyBatch, drawn:
         "evolve": lambda: evolve(task, Evolution(0.1, 1.0), RENDERS, 0),
         "starts": lambda: many_starts(task, Starts(3, 10, 0.1, 1.0), SOFTNESS, Adam(), 0),
     }
-    if name == "evolve":
-        pytest.importorskip("cmaes", reason="comes with the extra bench")
     found = methods[name]()
     assert found.shape == task.start().shape
     assert sum(drawn) <= RENDERS * task.batch_size
@@ -73,7 +73,7 @@ def test_it_lowers_the_loss_within_its_budget(name: str, task: BodyBatch, drawn:
     assert float(after.mean()) < 0.6 * float(before.mean())
 
 
-def test_more_starts_are_never_worse_in_the_picture(task: BodyBatch) -> None:
+def test_more_starts_are_never_worse_in_the_picture(task: SceneBatch) -> None:
     losses = []
     for count in (1, 6):
         found = many_starts(task, Starts(count, 10, 0.03, 1.0), SOFTNESS, Adam(), 0)
@@ -83,7 +83,7 @@ def test_more_starts_are_never_worse_in_the_picture(task: BodyBatch) -> None:
     assert not torch.equal(losses[0], losses[1])
 
 
-def test_a_sharp_end_is_the_policy_until_then_and_ends_nearer(task: BodyBatch) -> None:
+def test_a_sharp_end_is_the_policy_until_then_and_ends_nearer(task: SceneBatch) -> None:
     policy = tr.SofteningPolicy()
     soft, sharp = (
         unroll(make(policy, task.family, 40), task) for make in (softening_method, SharpEnd)

@@ -11,7 +11,7 @@ import torch
 import taichi_raster as tr
 from meta import OutlinedBatch, StudyFamily, softening_method, unroll
 from tasks import Body
-from tasks.body import ANGLES, LENGTHS, PARENTS, REST
+from tasks.body import ANGLES, LENGTHS, PARENTS, REST, limbs
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
 
@@ -40,25 +40,25 @@ def test_batches_are_functions_of_their_arguments_and_streams_differ(family: Bod
 def test_limbs_hang_together_and_turn_with_their_parents(family: Body) -> None:
     task = family.sample(1, "tune", 0)
     params = task.hidden.clone()
-    begins, ends, _ = task._limbs(params)
+    begins, ends, _ = limbs(task.given["sizes"], params)
     for k, parent in enumerate(PARENTS):
         joint = params[:, :2] if parent < 0 else ends[:, parent]
         torch.testing.assert_close(begins[:, k], joint)
         length = (ends[:, k] - begins[:, k]).norm(dim=1)
-        torch.testing.assert_close(length, task.sizes[:, 0, k])
+        torch.testing.assert_close(length, task.given["sizes"][:, 0, k])
     turned = params.clone()
     turned[:, 2 + ANGLES[2]] += 0.3  # an upper arm
-    after = task._limbs(turned)[1]
+    after = limbs(task.given["sizes"], turned)[1]
     still = [k for k in range(len(LENGTHS)) if k not in (2, 3)]
     torch.testing.assert_close(after[:, still], ends[:, still])
     moved = (after[:, 2] - ends[:, 2]).norm(dim=1)
-    torch.testing.assert_close(moved, 2 * math.sin(0.15) * task.sizes[:, 0, 2])
+    torch.testing.assert_close(moved, 2 * math.sin(0.15) * task.given["sizes"][:, 0, 2])
     assert bool(((after[:, 3] - ends[:, 3]).norm(dim=1) > 0.01).all())
 
 
 def test_at_rest_it_stands_upright(family: Body) -> None:
     task = family.sample(1, "tune", 0)
-    ends = task._limbs(torch.zeros(1, 11, dtype=torch.float64))[1][0]
+    ends = limbs(task.given["sizes"], torch.zeros(1, 11, dtype=torch.float64))[1][0]
     assert float(ends[1, 1]) > float(ends[0, 1]) > 0  # head above chest above pelvis
     assert float(ends[7, 1]) < float(ends[6, 1]) < 0  # feet below knees
     assert float(ends[2, 0]) * float(ends[4, 0]) < 0  # an arm on each side
