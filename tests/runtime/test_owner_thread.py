@@ -1,14 +1,13 @@
 """One thread owns Taichi's runtime: it does the jobs of all others, and survives what they do."""
 
-import signal
 import threading
-import time
 from typing import Any
 
 import pytest
 import taichi as ti
 
 import taichi_raster as tr
+from interrupts import interrupted
 from taichi_raster.runtime.lru_cache import LRUCache
 from taichi_raster.runtime.thread import OwnerThread, owner, runs_in_runtime_thread
 
@@ -48,19 +47,10 @@ def test_an_interrupted_wait_leaves_the_owner_at_work() -> None:
         release.wait(60)
         done.append("slow")
 
-    def interrupt() -> None:
-        time.sleep(0.2)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
-    try:
-        threading.Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
-            mine.run(slow)
-        assert not done
-    finally:
-        signal.signal(signal.SIGINT, before)
-        release.set()
+    with interrupted():
+        mine.run(slow)
+    assert not done
+    release.set()
     assert mine.run(lambda: done) == ["slow"]
 
 

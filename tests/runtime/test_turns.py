@@ -1,6 +1,5 @@
 """What is compiled runs in the caller's thread, where it can, and one caller works at a time."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 import taichi_raster as tr
+from interrupts import interrupted
 from programs import run_program
 from taichi_raster.engine import areas, sight_by_tiles
 from taichi_raster.runtime import transfer
@@ -130,17 +130,8 @@ def test_a_caller_waits_for_the_job_of_one_that_was_interrupted() -> None:
         release.wait(60)
         done.append("slow")
 
-    def interrupt() -> None:
-        time.sleep(0.2)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        threading.Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
-            mine.run_here(mine.run, slow)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with interrupted():
+        mine.run_here(mine.run, slow)
     threading.Timer(0.2, release.set).start()
     assert mine.run_here(done.copy) == ["slow"]
 
