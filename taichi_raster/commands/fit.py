@@ -87,7 +87,8 @@ class Fit:
             )
         for photo in capture:
             # What is wrong with any of them is said before the long part.
-            photo.mask(), photo.image()
+            photo.mask()
+            photo.image()
         self.out.mkdir(parents=True, exist_ok=True)
         init("cpu")
         torch.set_num_threads(1)  # torch's idle threads would take the cores from the kernels
