@@ -124,7 +124,11 @@ class FaceNumbers(nn.Module):
         self.sharp = sharp
 
     def forward(
-        self, faces: Float[Tensor, "B F 3 3"], attributes: Tensor | None = None, progress: Any = 0.0
+        self,
+        faces: Float[Tensor, "B F 3 3"],
+        attributes: Tensor | None = None,
+        progress: Any = 0.0,
+        views: int = 1,
     ) -> Int[Tensor, "B H W"]:
         s = self.sharp
         return tr.hard_buffers(faces, s.image_size, s.near, s.far, s.cull_backfaces).face

@@ -231,8 +231,8 @@ def overlay(axis: Axes, task: Any, params: Tensor) -> None:
 
 
 def larger_of(sharp: tr.SharpRasterizer) -> Callable[..., Tensor]:
-    """A sharp renderer in the place of a soft one, which takes a progress, too."""
-    return lambda faces, attributes, progress: sharp(faces, attributes)
+    """A sharp renderer in the place of a soft one, which takes a progress and views, too."""
+    return lambda faces, attributes, progress, views=1: sharp(faces, attributes)
 
 
 # Families -----------------------------------------------------------------------------------------
