@@ -5,7 +5,7 @@
     python benchmarks/untuned.py shape2d/three pose/far --out out/untuned_transfer    # transfers
     python benchmarks/untuned.py pose --size 128 --steps 240 --out out/untuned_128    # other sizes
 
-The one found by hand is `tr.untuned_softening`, with steps by `meta.ImageSteps`: its scales and
+The one found by hand is `tr.SofteningPolicy()`, as `tr.untuned_softening` has it: its scales and
 steps follow from how far outlines are apart at the start, and from the size of a pixel. With
 `--policy FILE` there is another, learned by `benchmarks/learn_universal.py`. The others are the
 fixed softnesses that docs/results.md lists: tuned for each family, its learning rate included, and
@@ -42,9 +42,8 @@ from meta.evaluation.evaluate import Evaluation, batches  # noqa: E402
 from meta.evaluation.stats import compare, summarise  # noqa: E402
 from meta.inner.method import Method  # noqa: E402
 from meta.inner.policy_method import softening_method  # noqa: E402
-from meta.inner.protocol import OutlinedBatch, TaskBatch  # noqa: E402
+from meta.inner.protocol import TaskBatch  # noqa: E402
 from meta.inner.unroll import unroll  # noqa: E402
-from meta.inner.updates import Adam, ImageSteps  # noqa: E402
 from meta.outer.checkpoint import describe, fingerprint, load_json, save_json  # noqa: E402
 from meta.search.fixed import fixed_method  # noqa: E402
 from meta.study.plan import ANNEALED, WIDER, Problem, Study  # noqa: E402
@@ -150,48 +149,18 @@ def methods(
         method = moved(method, problem)
         settings = {"softness": config.to_json(), "rule": describe(study.rule)}
         found[name] = (lambda _, method=method: method), settings
-    found[UNTUNED] = (
-        lambda task: untuned_method(task, problem),
-        {"softness": identity(*flags_of(problem.family.sample(1, "tune", 0)))},
-    )
+    policies = {UNTUNED: tr.SofteningPolicy()}
     if learned is not None:
-        policy = tr.load_policy(learned)
-        method = softening_method(policy, problem.family, problem.steps)
-        found[UNIVERSAL] = (lambda _: method), {"policy": fingerprint(policy)}
-    return found
+        policies[UNIVERSAL] = tr.load_policy(learned)
+    return found | {name: by_policy(policy, problem) for name, policy in policies.items()}
 
 
-def identity(backs: bool, separate: bool) -> dict[str, Any]:
-    """What tells one version of the untuned softening from another: its values on some masks."""
-    drawn = torch.zeros(4, 64, 64)
-    for k in range(4):
-        drawn[k, 8:24, 8 + 8 * k : 24 + 8 * k] = 1.0
-    start = tr.untuned_softening(drawn[:1].expand(4, -1, -1), drawn, backs=backs, separate=separate)
-    assert start.lr is not None
-    values = [
-        schedule(torch.tensor(u, dtype=torch.float64)).tolist()
-        for schedule in (start.edge.get_submodule("scale"), start.lr)
-        for u in (0.0, 0.5, 0.9, 1.0)
-    ]
-    return {"parts": repr(start), "values": values, "betas": list(tr.ImageSteps.BETAS)}
-
-
-def flags_of(task: Any) -> tuple[bool, bool]:
-    """Whether its renderer draws backs, and whether its faces share no edges."""
-    return getattr(task, "backs", False), getattr(task, "separate", False)
-
-
-def untuned_method(task: TaskBatch, problem: Problem) -> Method:
-    """The one method, for a batch of any tasks."""
-    assert isinstance(task, OutlinedBatch)
-    with torch.no_grad():
-        drawn, target = task.outlines(task.start())
-    views = len(drawn) // task.batch_size
-    start = tr.untuned_softening(drawn, target, views, *flags_of(task))
-    assert start.lr is not None
-    renderer = problem.family.renderer(start.edge, start.depth, start.alpha)
-    rule = ImageSteps(Adam(betas=tr.ImageSteps.BETAS))
-    return Method(renderer, rule, start.lr, problem.steps)
+def by_policy(
+    policy: tr.SofteningPolicy, problem: Problem, **options: Any
+) -> tuple[Made, dict[str, Any]]:
+    """The method of a policy, and what its results depend on."""
+    method = softening_method(policy, problem.family, problem.steps, **options)
+    return (lambda _: method), {"policy": fingerprint(policy), "sharp_from": method.sharp_from}
 
 
 def judged(

@@ -178,9 +178,6 @@ class OcclusionBatch:
     present: Bool[Tensor, "B K"]
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    separate: ClassVar[bool] = True
-    """Its triangles share no edges; see `tr.untuned_softening`."""
-
     @property
     def batch_size(self) -> int:
         """B."""

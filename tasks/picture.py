@@ -230,9 +230,6 @@ class PictureBatch:
     drawn: Float[Tensor, "B H W C"] | None
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    separate: ClassVar[bool] = True
-    """Its triangles share no edges; see `tr.untuned_softening`."""
-
     @property
     def batch_size(self) -> int:
         """B."""

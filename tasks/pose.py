@@ -379,7 +379,7 @@ class PoseBatch:
                 "distance_error": off[:, 0],
                 "fov_error": 2 * off[:, 3],
                 "pan_error": off[:, 4:].norm(dim=1),
-                "iou": _iou(image[..., -1], self.target[..., -1]),
+                "iou": 1 - tr.coverage_iou_loss(image[..., -1], self.target[..., -1]),
                 "start_overlap": self.start_overlap,
             }
 
@@ -437,7 +437,7 @@ class PoseBatch:
 
     def _sharp_difference(self, image: Tensor) -> Tensor:
         if self.colours is None:
-            return 1 - _iou(image[..., 0], self.target[..., 0])
+            return tr.coverage_iou_loss(image[..., 0], self.target[..., 0])
         return tr.mse(image[..., :3], self.target[..., :3])
 
     def _cached(self, name: str, make: Callable[[], Tensor]) -> Tensor:
@@ -462,12 +462,6 @@ class PoseBatch:
             change(self.initial),
             {name: change(tensor) for name, tensor in self._cache.items()},
         )
-
-
-def _iou(a: Float[Tensor, "B H W"], b: Float[Tensor, "B H W"]) -> Float[Tensor, " B"]:
-    """IoU of coverages; 0 where both are empty."""
-    union = torch.maximum(a, b).sum(dim=(1, 2))
-    return torch.minimum(a, b).sum(dim=(1, 2)) / torch.where(union > 0, union, 1.0)
 
 
 def _eased(x: Tensor, limits: tuple[float, ...]) -> Tensor:

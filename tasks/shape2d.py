@@ -166,9 +166,6 @@ class Shape2DBatch:
     present: Tensor
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    separate: ClassVar[bool] = True
-    """Its triangles share no edges; see `tr.untuned_softening`."""
-
     @property
     def batch_size(self) -> int:
         """B."""

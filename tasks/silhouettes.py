@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,10 +27,8 @@ def mean_iou(fit: Tensor, goal: Tensor) -> Float[Tensor, " B"]:
 
     Two empty ones agree.
     """
-    both = torch.minimum(fit, goal).sum(dim=(2, 3))
-    either = torch.maximum(fit, goal).sum(dim=(2, 3))
-    some = either > 0
-    return torch.where(some, both / torch.where(some, either, 1.0), 1.0).mean(dim=1)
+    apart = tr.coverage_iou_loss(fit.flatten(0, 1), goal.flatten(0, 1))
+    return 1 - apart.unflatten(0, fit.shape[:2]).mean(dim=1)
 
 
 def side_by_side(images: Float[Tensor, "B K H W C"]) -> Float[Tensor, "B H KW C"]:

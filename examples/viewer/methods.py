@@ -190,8 +190,7 @@ def _read(path: Path) -> Learned:
 def _untuned(task: Any) -> Learned:
     """What `tr.untuned_softening` chooses by the outlines of the start and of the target."""
     drawn, target = task.outlines(task.start())
-    backs, separate = (getattr(task, name, False) for name in ("backs", "separate"))
-    chosen = tr.untuned_softening(drawn, target, len(drawn), backs, separate)
+    chosen = tr.untuned_softening(drawn, target, len(drawn), getattr(task, "backs", False))
     ends = (chosen.edge.scale(torch.tensor(u, dtype=torch.float64)) for u in (0.0, 1.0))
     scale = tr.Geometric(*map(float, ends))  # one for all pictures of the one problem
     assert chosen.lr is not None  # it follows the scale

@@ -14,7 +14,8 @@ from meta.inner.method import Method
 from meta.inner.picture_measures import measured
 from meta.inner.protocol import MeasuredBatch, Progress, TaskBatch
 from meta.inner.updates import Adam, ImageSteps, UpdateRule, rule_for
-from taichi_raster.presets.policy import Setting, SofteningPolicy
+from taichi_raster import checks
+from taichi_raster.presets.policy import SHARP_FROM, Setting, SofteningPolicy
 from taichi_raster.presets.watch import Watch
 
 LOOKS = 8  # times that a run with feedback measures its pictures again
@@ -31,6 +32,10 @@ class PolicyState:
 class PolicyMethod(Method):
     """A policy chooses softness and step, from what is measured at the start of each instance.
 
+    Its last steps descend the task's `image_error`, the error of the sharp picture, whose gradient
+    is exact; the policy still chooses how long they are. Where that error has no gradient, they
+    stay soft.
+
     Its learnable parameters are the policy's, with names that begin with "renderer.".
 
     Args:
@@ -38,6 +43,8 @@ class PolicyMethod(Method):
         family: what has the renderer of its tasks: any `StudyFamily`, or a `Mixture`.
         steps: inner steps T, at least 1.
         rule: an update rule whose steps are measured in the picture.
+        sharp_from: the progress, in [0, 1), from which steps are sharp; None for never. Sharp steps
+            cannot be differentiated: learn by evolution, or with None.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class PolicyMethod(Method):
         family: Any,
         steps: int,
         rule: UpdateRule | None = None,
+        sharp_from: float | None = SHARP_FROM,
     ) -> None:
         if not isinstance(policy, SofteningPolicy):
             raise TypeError(f"policy: expected a SofteningPolicy, got {type(policy).__name__}")
@@ -55,6 +63,7 @@ class PolicyMethod(Method):
         rule = rule or ImageSteps(Adam(betas=tr.ImageSteps.BETAS))
         super().__init__(policy, rule, nn.Identity(), steps)
         self.family = family
+        self.sharp_from = None if sharp_from is None else checks.fraction("sharp_from", sharp_from)
 
     def begin(self, task: TaskBatch, params: Float[Tensor, "B ..."]) -> PolicyState:
         """Measure the start."""
@@ -74,26 +83,44 @@ class PolicyMethod(Method):
         u = torch.as_tensor(progress, dtype=torch.float64)
         if policy.has_feedback and self._looks(u):
             watch = watch.looked(measured(task, params))
-
-        def chosen(watch: Watch) -> Setting:
-            signals = watch.signals() if policy.has_feedback else None
-            first = watch.first
-            return policy.at(u, first.distance, first.pixel, signals, first.backs)
-
-        setting = chosen(watch)
-        renderer = self.family.renderer(
-            tr.Distribution("gaussian", setting.scale),
-            tr.OverDepth(setting.gamma),
-            tr.TConorm("yager", setting.p),
-        )
-        loss = task.loss(params, renderer, progress)
+        setting = self._setting(watch, u)
+        loss = self._sharp_error(task, params, u, create_graph)
+        if loss is None:
+            renderer = self.family.renderer(
+                tr.Distribution("gaussian", setting.scale),
+                tr.OverDepth(setting.gamma),
+                tr.TConorm("yager", setting.p),
+            )
+            loss = task.loss(params, renderer, progress)
         (grad,) = torch.autograd.grad(loss.sum(), params, create_graph=create_graph)
         if policy.has_feedback:  # the step is by what this loss has shown
             watch = watch.stepped(loss, corners_of(task, params))
-            setting = chosen(watch)
+            setting = self._setting(watch, u)
         rule = rule_for(self.rule, task)
         params, rule_state = rule.step(params, grad, state.rule, setting.eta)
         return params, PolicyState(rule_state, watch), loss
+
+    def _sharp_error(
+        self, task: TaskBatch, params: Tensor, u: Tensor, create_graph: bool
+    ) -> Tensor | None:
+        """The error of the sharp picture, (B,); None where the step is soft."""
+        if self.sharp_from is None or float(u.min()) < self.sharp_from:
+            return None
+        error = task.image_error(params)
+        if not error.requires_grad:
+            return None
+        if create_graph:
+            raise NotImplementedError(
+                "sharp_from: sharp steps cannot be differentiated; learn by evolution, or give None"
+            )
+        return error
+
+    def _setting(self, watch: Watch, u: Tensor) -> Setting:
+        """What the policy chooses at progress `u`, from what was seen."""
+        policy, first = self.renderer, watch.first
+        assert isinstance(policy, SofteningPolicy)
+        signals = watch.signals() if policy.has_feedback else None
+        return policy.at(u, first.distance, first.pixel, signals, first.backs)
 
     def _looks(self, u: Tensor) -> bool:
         """Whether pictures are measured again at progress `u`: eight times in a run."""
@@ -111,7 +138,11 @@ def corners_of(task: TaskBatch, params: Float[Tensor, "B ..."]) -> Float[Tensor,
 
 
 def softening_method(
-    softening: SofteningPolicy, family: Any, steps: int, rule: UpdateRule | None = None
+    softening: SofteningPolicy,
+    family: Any,
+    steps: int,
+    rule: UpdateRule | None = None,
+    sharp_from: float | None = SHARP_FROM,
 ) -> PolicyMethod:
     """The method that solves tasks of `family` by one softening for all problems, untuned.
 
@@ -120,9 +151,10 @@ def softening_method(
         family: any `StudyFamily` whose batches are `OutlinedBatch`, or a `Mixture` of such.
         steps: inner steps, at least 1.
         rule: an update rule; by default `ImageSteps` of an Adam with `tr.ImageSteps.BETAS`.
+        sharp_from: the progress from which the picture is sharp, or None; see `PolicyMethod`.
 
     Example:
         >>> method = softening_method(tr.SofteningPolicy(), Pose(), steps=60)
         >>> errors = evaluate(method, Pose(), 64).errors
     """
-    return PolicyMethod(softening, family, steps, rule)
+    return PolicyMethod(softening, family, steps, rule, sharp_from)

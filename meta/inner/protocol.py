@@ -49,7 +49,11 @@ class TaskBatch(Protocol):
         ...
 
     def image_error(self, params: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
-        """Error between sharp renders (>= 0); differentiable, free of the soft renderer."""
+        """Error between sharp renders (>= 0); differentiable, free of the soft renderer.
+
+        Descents by `softening_method` end with its gradient. It should be least where the pictures
+        are equal.
+        """
         ...
 
     def metrics(self, params: Float[Tensor, "B ..."]) -> dict[str, Float[Tensor, " B"]]:
@@ -83,7 +87,7 @@ class OutlinedBatch(MeasuredBatch, Protocol):
     """A batch whose start can be measured in the picture, too: how far outlines are apart.
 
     One whose soft renderer draws the backs of closed surfaces says so by an attribute more, ``backs
-    = True``, and one whose faces share no edges, ``separate = True``: see `tr.untuned_softening`.
+    = True``: see `tr.untuned_softening`.
     """
 
     def outlines(
