@@ -87,6 +87,7 @@ class Learned:
     depth: tr.DepthSoftness | None = None
     alpha: tr.TConorm | None = None
     lr: nn.Module | None = None
+    sharp_from: float | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ class Library:
         if settings.conorm is not None:
             alpha = tr.TConorm(settings.conorm, settings.signed_p)
         made: tr.SoftRasterizer = family.renderer(edge, depth, alpha)
+        made.sharp_from = None if learned is None else learned.sharp_from
         return made.requires_grad_(False)
 
     def rate(self, settings: MethodSettings, family: Family, learned: Learned | None) -> nn.Module:
@@ -199,4 +201,5 @@ def _untuned(task: Any) -> Learned:
 
 
 def _parts(softening: tr.Softening) -> Learned:
-    return Learned(softening.drawn_edge, softening.depth, softening.alpha, softening.lr)
+    s = softening
+    return Learned(s.drawn_edge, s.depth, s.alpha, s.lr, s.sharp_from)

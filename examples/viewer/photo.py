@@ -143,7 +143,7 @@ class PhotoBatch:
         """1 - IoU of soft silhouettes, the mean of the photos, and how rough the surface is."""
         faces = tr.gather_faces(self._seen(params, self.fitted), self.template.faces)
         drawn = renderer.silhouette(faces, progress)  # type: ignore[operator]
-        match = tr.silhouette_iou_loss(drawn, self.photos.masks[self.fitted])
+        match = tr.coverage_iou_loss(drawn, self.photos.masks[self.fitted])
         rough = _tools(self.template)[1](self._deformed(params))
         loss: Tensor = match.mean()[None] + LAPLACIAN * rough
         return loss
