@@ -8,7 +8,8 @@ triangles with unknown colours, several objects in one picture, and an object's 
 its colours. The one softening is the one found by hand (`tr.SofteningPolicy()`) and the learned
 policy (`tr.universal_policy()`), neither of which has seen any of these. An expert tunes a softness
 for each family: distribution, first and last scale, learning rate of Adam, and for silhouettes the
-T-conorm, on tasks of the stream "tune". All are judged on tasks of the stream "test".
+T-conorm, on tasks of the stream "tune"; it is judged once more with a sharp end like ours. All are
+judged on tasks of the stream "test".
 
 Into the folder go a file for each method and family, as soon as it is done, and summary.md.
 """
@@ -33,10 +34,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from untuned import (  # noqa: E402
+    SHARPENED,
     UNIVERSAL,
     UNTUNED,
     Row,
     by_policy,
+    ended_sharply,
     judged,
     summary,
 )
@@ -149,8 +152,10 @@ def methods(
     family, steps = case.family, problem.steps
     config = expert(case, folder / "tuning.json", resume)
     tuned = fixed_method(config, family.renderer, Adam(), steps)
+    settings = {"softness": config.to_json(), "rule": describe(Adam())}
     return {
-        ANNEALED: (lambda _: tuned, {"softness": config.to_json(), "rule": describe(Adam())}),
+        ANNEALED: (lambda _: tuned, settings),
+        SHARPENED: ended_sharply(tuned, settings),
         UNTUNED: by_policy(tr.SofteningPolicy(), problem),
         UNIVERSAL: by_policy(tr.universal_policy(), problem),
     }

@@ -9,7 +9,8 @@ The one found by hand is `tr.SofteningPolicy()`, as `tr.untuned_softening` has i
 steps follow from how far outlines are apart at the start, and from the size of a pixel. With
 `--policy FILE` there is another, learned by `benchmarks/learn_universal.py`. The others are the
 fixed softnesses that docs/results.md lists: tuned for each family, its learning rate included, and
-used with the optimiser of the family's study. All take the same number of steps on the same tasks
+used with the optimiser of the family's study; and the best annealed one once more, with a sharp end
+like ours. All take the same number of steps on the same tasks
 of the stream "test", seed 0: those of the studies, which nothing here was tuned on.
 
 Into the folder go a file for each method and problem, as soon as it is done, and summary.md.
@@ -17,6 +18,7 @@ Into the folder go a file for each method and problem, as soon as it is done, an
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -48,9 +50,12 @@ from meta.outer.checkpoint import describe, fingerprint, load_json, save_json  #
 from meta.search.fixed import fixed_method  # noqa: E402
 from meta.study.plan import ANNEALED, WIDER, Problem, Study  # noqa: E402
 from meta.study.study import moved  # noqa: E402
+from taichi_raster.presets.policy import SHARP_FROM  # noqa: E402
 
 SIX = ("shape2d", "occlusion", "pose", "shaded", "shape3d", "solid")
 UNTUNED, UNIVERSAL = "untuned", "universal"
+SHARPENED = "best annealed, sharp end"
+SHOWN = (UNTUNED, UNIVERSAL, SHARPENED)
 RESAMPLES = 10_000
 
 Made = Callable[[TaskBatch], Method]
@@ -149,10 +154,19 @@ def methods(
         method = moved(method, problem)
         settings = {"softness": config.to_json(), "rule": describe(study.rule)}
         found[name] = (lambda _, method=method: method), settings
+        if name == ANNEALED:
+            found[SHARPENED] = ended_sharply(method, settings)
     policies = {UNTUNED: tr.SofteningPolicy()}
     if learned is not None:
         policies[UNIVERSAL] = tr.load_policy(learned)
     return found | {name: by_policy(policy, problem) for name, policy in policies.items()}
+
+
+def ended_sharply(method: Method, settings: dict[str, Any]) -> tuple[Made, dict[str, Any]]:
+    """The same method with a sharp end, and what its results depend on."""
+    ended = copy.copy(method)
+    ended.sharp_from = SHARP_FROM
+    return (lambda _: ended), {**settings, "sharp_from": SHARP_FROM}
 
 
 def by_policy(
@@ -200,7 +214,7 @@ def summary(rows: list[Row]) -> str:
     lines = [heading, "|" + " --- |" * 10]
     texts = []
     both = all(UNIVERSAL in row.results for row in rows)
-    for method in (UNTUNED, UNIVERSAL) if both else (UNTUNED,):
+    for method in (name for name in SHOWN if all(name in row.results for row in rows)):
         lines += [line(row, method) for row in rows]
         logs = [row.log_ratios(method, ANNEALED) for row in rows]
         value, low, high = geometric_mean(logs)
@@ -228,7 +242,7 @@ def line(row: Row, method: str) -> str:
     against = {
         name: compare(method, row.results[method].errors, name, result.errors, *limits)
         for name, result in row.results.items()
-        if name not in (UNTUNED, UNIVERSAL)
+        if name not in SHOWN
     }
     best = against[ANNEALED]
     cells = [

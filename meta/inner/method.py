@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from meta.inner.protocol import Progress, TaskBatch
 from meta.inner.updates import UpdateRule, rule_for
+from taichi_raster import checks
 
 
 class Method(nn.Module):
@@ -24,11 +25,21 @@ class Method(nn.Module):
         rule: an update rule of `meta.inner.updates`, or any object with the same two functions.
         lr: module whose forward(progress) gives a 0-d or (B,) tensor: any `taichi_raster` schedule.
         steps: inner steps T, at least 1. Step t runs at progress t / T.
+        sharp_from: the progress, in [0, 1), from which steps descend the task's `image_error`, the
+            error of the sharp picture, whose gradient is exact; None for never. Where that error
+            has no gradient, they stay soft. Sharp steps cannot be differentiated.
 
     Raises TypeError or ValueError, naming the argument.
     """
 
-    def __init__(self, renderer: nn.Module, rule: UpdateRule, lr: nn.Module, steps: int):
+    def __init__(
+        self,
+        renderer: nn.Module,
+        rule: UpdateRule,
+        lr: nn.Module,
+        steps: int,
+        sharp_from: float | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(renderer, nn.Module):
             raise TypeError(f"renderer: expected an nn.Module, got {type(renderer).__name__}")
@@ -46,6 +57,7 @@ class Method(nn.Module):
         self.rule = rule
         self.lr = lr
         self.steps = steps
+        self.sharp_from = None if sharp_from is None else checks.fraction("sharp_from", sharp_from)
 
     def begin(self, task: TaskBatch, params: Float[Tensor, "B ..."]) -> Any:
         """The state before the first step, from the unknowns `params`: the update rule's."""
@@ -64,7 +76,9 @@ class Method(nn.Module):
         `params` must require grad. This is `forward` so that `torch.func.functional_call` can run
         the step with other parameters, one set per instance where wanted.
         """
-        loss = task.loss(params, self.renderer, progress)
+        loss = self.sharp_error(task, params, progress, create_graph)
+        if loss is None:
+            loss = task.loss(params, self.renderer, progress)
         if loss.shape != (task.batch_size,):
             raise ValueError(
                 f"task.loss: expected one loss per instance, shape ({task.batch_size},), "
@@ -78,6 +92,21 @@ class Method(nn.Module):
         rule = rule_for(self.rule, task)
         params, state = rule.step(params, grad, state, self.lr(progress))
         return params, state, loss
+
+    def sharp_error(
+        self, task: TaskBatch, params: Tensor, progress: Progress, create_graph: bool
+    ) -> Tensor | None:
+        """The error of the sharp picture, (B,), that this step descends; None if it is soft."""
+        if self.sharp_from is None or float(torch.as_tensor(progress).min()) < self.sharp_from:
+            return None
+        error = task.image_error(params)
+        if not error.requires_grad:
+            return None
+        if create_graph:
+            raise NotImplementedError(
+                "sharp_from: sharp steps cannot be differentiated; learn by evolution, or give None"
+            )
+        return error
 
     def learnable(self) -> dict[str, nn.Parameter]:
         """The parameters that require grad, by name."""

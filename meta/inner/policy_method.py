@@ -14,7 +14,6 @@ from meta.inner.method import Method
 from meta.inner.picture_measures import measured
 from meta.inner.protocol import MeasuredBatch, Progress, TaskBatch
 from meta.inner.updates import Adam, ImageSteps, UpdateRule, rule_for
-from taichi_raster import checks
 from taichi_raster.presets.policy import SHARP_FROM, Setting, SofteningPolicy
 from taichi_raster.presets.watch import Watch
 
@@ -32,9 +31,7 @@ class PolicyState:
 class PolicyMethod(Method):
     """A policy chooses softness and step, from what is measured at the start of each instance.
 
-    Its last steps descend the task's `image_error`, the error of the sharp picture, whose gradient
-    is exact; the policy still chooses how long they are. Where that error has no gradient, they
-    stay soft.
+    Its last steps are sharp; the policy still chooses how long they are.
 
     Its learnable parameters are the policy's, with names that begin with "renderer.".
 
@@ -43,8 +40,7 @@ class PolicyMethod(Method):
         family: what has the renderer of its tasks: any `StudyFamily`, or a `Mixture`.
         steps: inner steps T, at least 1.
         rule: an update rule whose steps are measured in the picture.
-        sharp_from: the progress, in [0, 1), from which steps are sharp; None for never. Sharp steps
-            cannot be differentiated: learn by evolution, or with None.
+        sharp_from: the progress from which steps are sharp; see `Method`.
     """
 
     def __init__(
@@ -61,9 +57,8 @@ class PolicyMethod(Method):
             raise TypeError(f"family: {type(family).__name__} has no renderer(edge, depth, alpha)")
         # Steps are the policy's, too: there is no learning rate beside it.
         rule = rule or ImageSteps(Adam(betas=tr.ImageSteps.BETAS))
-        super().__init__(policy, rule, nn.Identity(), steps)
+        super().__init__(policy, rule, nn.Identity(), steps, sharp_from)
         self.family = family
-        self.sharp_from = None if sharp_from is None else checks.fraction("sharp_from", sharp_from)
 
     def begin(self, task: TaskBatch, params: Float[Tensor, "B ..."]) -> PolicyState:
         """Measure the start."""
@@ -84,7 +79,7 @@ class PolicyMethod(Method):
         if policy.has_feedback and self._looks(u):
             watch = watch.looked(measured(task, params))
         setting = self._setting(watch, u)
-        loss = self._sharp_error(task, params, u, create_graph)
+        loss = self.sharp_error(task, params, u, create_graph)
         if loss is None:
             renderer = self.family.renderer(
                 tr.Distribution("gaussian", setting.scale),
@@ -99,21 +94,6 @@ class PolicyMethod(Method):
         rule = rule_for(self.rule, task)
         params, rule_state = rule.step(params, grad, state.rule, setting.eta)
         return params, PolicyState(rule_state, watch), loss
-
-    def _sharp_error(
-        self, task: TaskBatch, params: Tensor, u: Tensor, create_graph: bool
-    ) -> Tensor | None:
-        """The error of the sharp picture, (B,); None where the step is soft."""
-        if self.sharp_from is None or float(u.min()) < self.sharp_from:
-            return None
-        error = task.image_error(params)
-        if not error.requires_grad:
-            return None
-        if create_graph:
-            raise NotImplementedError(
-                "sharp_from: sharp steps cannot be differentiated; learn by evolution, or give None"
-            )
-        return error
 
     def _setting(self, watch: Watch, u: Tensor) -> Setting:
         """What the policy chooses at progress `u`, from what was seen."""

@@ -292,7 +292,7 @@ def moved(method: Method, problem: Problem) -> Method:
         with torch.no_grad():
             scale.log_values.add_(math.log(problem.scale))
     renderer = problem.family.renderer(edge, depth=old.depth, alpha=old.alpha)
-    return Method(renderer, method.rule, method.lr, problem.steps)
+    return Method(renderer, method.rule, method.lr, problem.steps, method.sharp_from)
 
 
 def _start_of(best: Mapping[str, Tuned]) -> str:
