@@ -180,6 +180,10 @@ class SoftRasterizer(nn.Module):
         """
         if self.sharp_from is None:
             return self._softly(face_vertices, face_attributes, progress, views)
+        if not isinstance(progress, Tensor):
+            u = as_progress(progress, 1)
+            draw = self._sharp() if float(u) >= self.sharp_from else self._softly
+            return draw(face_vertices, face_attributes, progress, views)
         checks.vertices(face_vertices, runtime(), Extremes())
         late = as_progress(progress, checks.scenes(len(face_vertices), views)) >= self.sharp_from
         if not bool(late.any()):
