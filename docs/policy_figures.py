@@ -76,8 +76,8 @@ def main(options: Options) -> None:
 class Course:
     """What was chosen at each of T steps of B instances, (T, B), and what came of it.
 
-    Scale and step are in pixels, gamma is a share of the depth range; scale and gamma are those of
-    the soft steps alone. `images` are the errors of
+    Scale and step are in pixels, gamma is a share of the depth range; scale and gamma are NaN where
+    pictures are sharp. `images` are the errors of
     the sharp pictures before each step, which can be compared whatever the scale; `errors` are the
     true ones at the end.
     """
@@ -119,18 +119,24 @@ def course(task: Any, like: tr.SofteningPolicy, steps: int) -> Course:
     run = unroll(softening_method(chooses, task.family, steps), task, record=record)
     times = len(chooses.chosen) // steps
     drawn, made = chooses.chosen[::times], chooses.chosen[times - 1 :: times]
-    drawn = drawn[: math.ceil(SHARP_FROM * steps)]  # after it, pictures are sharp
     pixels = task.family.image_size / 2
     with torch.no_grad():
         errors = task.true_error(run.params)
     return Course(
-        torch.stack([s.scale for s in drawn]).detach() * pixels,
+        while_soft([s.scale for s in drawn]) * pixels,
         torch.stack([s.eta for s in made]).detach() * pixels,
-        torch.stack([s.gamma for s in drawn]).detach(),
+        while_soft([s.gamma for s in drawn]),
         torch.stack(images[:-1]),
         run.params.detach(),
         errors,
     )
+
+
+def while_soft(chosen: list[Tensor]) -> Tensor:
+    """What was chosen in each step, (T, B); NaN where pictures are sharp."""
+    found = torch.stack(chosen).detach()
+    found[math.ceil(SHARP_FROM * len(found)) :] = math.nan
+    return found
 
 
 def both(task: Any, steps: int) -> dict[str, Course]:
