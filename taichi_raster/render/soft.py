@@ -90,7 +90,7 @@ class SoftRasterizer(nn.Module):
             in the image.
         sharp_from: the progress, in [0, 1), from which pictures are those of a `SharpRasterizer`;
             None for never. Where things overlap their target, exact gradients lead closer to it
-            than soft ones, and cost less. There, only first derivatives are to be had.
+            than soft ones, and cost less. They are of first order and in reverse mode alone.
 
     Raises:
         TypeError, ValueError: for arguments out of range; the message names the argument.
