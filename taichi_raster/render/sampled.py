@@ -6,6 +6,7 @@ softness and no formula for coverage comes in, so that it can judge those that h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -99,22 +100,48 @@ def sampled_picture(
     channels = appearance(face_attributes, face_vertices, fixed_order=False).total
     batch, (height, width) = len(face_vertices), size
     behind = checks.background(background, channels or None, (batch, height, width))
-    picture = face_vertices.new_empty(batch, height, width, channels + 1)
+    picture = face_vertices.new_zeros(batch, height, width, channels + 1)
+    (first_row, last_row), (first_column, last_column) = _covered(face_vertices, near, size)
     most = _SIDE // samples
     rows, columns = min(height, most), min(width, most)
     items = max(1, most**2 // (rows * columns))
     for first in range(0, batch, items):
         part = slice(first, first + items)
         shown = _of_items(face_attributes, part)
-        for top in range(0, height, rows):
-            for left in range(0, width, columns):
-                block = slice(top, min(top + rows, height)), slice(left, min(left + columns, width))
+        for top in range(first_row, last_row, rows):
+            for left in range(first_column, last_column, columns):
+                bottom, right = min(top + rows, last_row), min(left + columns, last_column)
+                block = slice(top, bottom), slice(left, right)
                 vertices = _magnified(face_vertices[part], size, block)
                 picture[part, block[0], block[1]] = _block(vertices, shown, view, block, samples)
     if channels > 0:
         alpha = picture[..., -1:]
         picture[..., :-1] += (1 - alpha) * behind.to(picture)
     return picture
+
+
+def _covered(
+    vertices: Tensor, near: float, size: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The first row and the one behind the last that faces may cover, and columns likewise."""
+    height, width = size
+    before = (vertices[..., 2] >= near).all(-1)
+    if not bool(before.any()):
+        return (0, 0), (0, 0)
+    at = vertices.detach()[before][..., :2].reshape(-1, 2)
+    (left, down), (right, up) = at.amin(0).tolist(), at.amax(0).tolist()
+    short = min(size)
+    spans = (
+        (height - short * up, height - short * down),
+        (width + short * left, width + short * right),
+    )
+    return _span(*spans[0], height), _span(*spans[1], width)
+
+
+def _span(low: float, high: float, most: int) -> tuple[int, int]:
+    """Pixels, one more on both sides, from twice the places of ends."""
+    first = max(0, math.floor(min(low / 2, most)) - 1)
+    return first, max(first, min(most, math.ceil(max(high / 2, 0)) + 1))
 
 
 def _magnified(vertices: Tensor, size: tuple[int, int], block: tuple[slice, slice]) -> Tensor:
