@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from taichi_raster.fitting.point_motions import point_motions
 from taichi_raster.fitting.pose_problem import Problem
 from taichi_raster.fitting.texture_pixels import barycentrics
 from taichi_raster.render.hard import visible_faces
@@ -37,6 +37,12 @@ WIDTH = 0.1
 
 LEAST = 12
 """Pixels of the object that a step needs."""
+
+ROUNDS, SETTLED = 40, 1e-3
+"""Of weighted least squares for exposures, at most; and the change of a gain that ends them."""
+
+SAMPLE = 8000
+"""Pixels of which exposures are found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,14 +218,13 @@ def _motions(
     weights = at_corners / corners[..., 2].double()
     weights = (weights / weights.sum(-1, keepdim=True)).to(mesh.vertices.dtype)
     at = (weights[..., None] * mesh.vertices[mesh.faces[face]]).sum(1)
-    surface = Mesh(at, torch.arange(3)[None])
-    with torch.no_grad(), forward_ad.dual_level():
-        unknowns = torch.zeros(6, 6, dtype=torch.float64)
-        dual = forward_ad.make_dual(unknowns, torch.eye(6, dtype=torch.float64))
-        many = Pose(pose.rotation.expand(6, 3, 3), pose.translation.expand(6, 3))
-        seen = problem.points(many.moved(dual), surface)
-        found: Tensor = forward_ad.unpack_dual(seen).tangent[..., :2]
-        return found
+
+    def view(unknowns: Tensor) -> Tensor:
+        rows = len(unknowns)
+        many = Pose(pose.rotation.expand(rows, 3, 3), pose.translation.expand(rows, 3))
+        return many.moved(unknowns).view
+
+    return point_motions(problem.camera, view, at, 6)[..., :2]
 
 
 def gradient_of(picture: Float[Tensor, "H W 3"]) -> Float[Tensor, "2 H W 3"]:
@@ -233,10 +238,13 @@ def gradient_of(picture: Float[Tensor, "H W 3"]) -> Float[Tensor, "2 H W 3"]:
 
 
 def exposure(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """(gains, offsets) of each channel, robustly: a few rounds of weighted least squares."""
+    """(gains, offsets) of each channel, robustly: weighted least squares, to its end."""
+    some = some_of(ours)
+    ours, theirs = ours[some], theirs[some]
     weight = torch.ones_like(ours)
     gains, offsets = torch.ones(3).double(), torch.zeros(3).double()
-    for _ in range(4):
+    for _ in range(ROUNDS):
+        before = gains
         total = weight.sum(0)
         mean_one, mean_two = (weight * ours).sum(0) / total, (weight * theirs).sum(0) / total
         variance = (weight * (ours - mean_one).square()).sum(0)
@@ -246,4 +254,11 @@ def exposure(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
         error = theirs - gains * ours - offsets
         width = (3 * error.abs().median(dim=0).values).clamp(min=0.02)
         weight = 1 / (1 + (error / width).square())
+        if float((gains - before).abs().max()) < SETTLED:
+            break
     return gains, offsets
+
+
+def some_of(pixels: Float[Tensor, "n 3"]) -> slice:
+    """About as many of them as say what the exposure is."""
+    return slice(None, None, max(1, len(pixels) // SAMPLE))

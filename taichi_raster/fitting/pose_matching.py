@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from taichi_raster.fitting.photometric import exposure
+from taichi_raster.fitting.photometric import ROUNDS, SETTLED, exposure, some_of
 from taichi_raster.runtime.precision import product
 
 
@@ -41,26 +41,33 @@ class Matched:
 
 
 def match(ours: Tensor, softer: Tensor, theirs: Tensor) -> Matched:
-    """Exposure and blur of a photo, robustly: a few rounds of weighted least squares.
+    """Exposure and blur of a photo, robustly: rounds of weighted least squares, to their end.
 
     A photo's blur makes a texture fainter where it is fine, as far away or askew. A sharp picture
     would be turned to look alike.
     """
-    ours, softer = ours.double(), softer.double()
-    basis = torch.stack([ours, softer, torch.ones_like(ours)], dim=-1)
+    ours, softer, theirs = ours.double(), softer.double(), theirs.double()
     gains, offsets = exposure(ours, theirs)
     shares = torch.stack([gains, torch.zeros_like(gains), offsets])
-    for _ in range(3):
-        error = theirs - (basis * shares.T).sum(-1)
-        width = (3 * error.abs().median(dim=0).values).clamp(min=0.02)
-        weighted = basis / (1 + (error / width).square())[..., None]
-        normal = product(weighted.permute(1, 2, 0), basis.permute(1, 0, 2))
-        normal = normal + 1e-6 * len(ours) * torch.eye(3, dtype=torch.float64)
-        right = product(weighted.permute(1, 2, 0), theirs.T[..., None])
-        gain, blur, offset = torch.linalg.solve(normal, right)[..., 0].T
-        gain = gain.clamp(0.1, 10)
-        shares = torch.stack([gain, torch.minimum(blur.clamp(min=-0.5 * gain), 3 * gain), offset])
+    basis = torch.stack([ours, softer, torch.ones_like(ours)], dim=-1)
+    for some, rounds in ((some_of(ours), ROUNDS), (slice(None), 2)):
+        for _ in range(rounds):
+            before, shares = shares, _round(basis[some], theirs[some], shares)
+            if float((shares - before).abs().max()) < SETTLED:
+                break
     return Matched(shares, basis)
+
+
+def _round(basis: Tensor, theirs: Tensor, shares: Tensor) -> Tensor:
+    error = theirs - (basis * shares.T).sum(-1)
+    width = (3 * error.abs().median(dim=0).values).clamp(min=0.02)
+    weighted = basis / (1 + (error / width).square())[..., None]
+    normal = product(weighted.permute(1, 2, 0), basis.permute(1, 0, 2))
+    normal = normal + 1e-6 * len(basis) * torch.eye(3, dtype=torch.float64)
+    right = product(weighted.permute(1, 2, 0), theirs.T[..., None])
+    gain, blur, offset = torch.linalg.solve(normal, right)[..., 0].T
+    gain = gain.clamp(0.1, 10)
+    return torch.stack([gain, torch.minimum(blur.clamp(min=-0.5 * gain), 3 * gain), offset])
 
 
 def without(slopes: Tensor, basis: Tensor, weight: Tensor) -> Tensor:

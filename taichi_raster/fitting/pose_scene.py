@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from taichi_raster.fitting.point_motions import point_motions
 from taichi_raster.fitting.pose_planes import SeenPlanes
 from taichi_raster.render.hard import visible_faces
 from taichi_raster.render.packing import View
@@ -170,13 +170,17 @@ class PoseScene:
         self, k: int, vertices: Tensor, local: Pose, photo: int, unknowns: Tensor
     ) -> Tensor:
         """(N, V, 3) in camera space."""
+        view = self._view(k, local, photo, unknowns)
+        corners = vertices.to(view)[None]
+        return (view[:, None, :3, :3] * corners[:, :, None]).sum(-1) + view[:, None, :3, 3]
+
+    def _view(self, k: int, local: Pose, photo: int, unknowns: Tensor) -> Float[Tensor, "N 4 4"]:
+        """From an object to a camera's space."""
         rows = len(unknowns)
         rotation, place = local.rotation[k], local.translation[k]
         many = Pose(rotation.expand(rows, 3, 3), place.expand(rows, 3))
         view = many.moved(unknowns.double(), size=self.sizes[k]).view
-        view = product(self.from_first[photo].expand(rows, 4, 4), view)
-        corners = vertices.to(view)[None]
-        return (view[:, None, :3, :3] * corners[:, :, None]).sum(-1) + view[:, None, :3, 3]
+        return product(self.from_first[photo].expand(rows, 4, 4), view)
 
     def depths(self, local: Pose, photo: int) -> tuple[float, float]:
         """(near, far) for the renderers."""
@@ -230,17 +234,10 @@ class PoseScene:
         return Surface(row, column, owner, z, at.slope, motions, objects)
 
     def _motions(self, k: int, points: Tensor, local: Pose, photo: int) -> Float[Tensor, "6 n 3"]:
-        with torch.no_grad(), forward_ad.dual_level():
-            zero, each = torch.zeros(6, 6).double(), torch.eye(6).double()
-            dual = forward_ad.make_dual(zero, each)
-            there = forward_ad.unpack_dual(self._of_object(k, points, local, photo, dual))
-            point, motion = there.primal[:1].expand(3, -1, -1), there.tangent
-        with torch.no_grad(), forward_ad.dual_level():  # the lens, by the three axes of space
-            axes = torch.eye(3).double()[:, None].expand(point.shape)
-            dual = forward_ad.make_dual(point.contiguous(), axes.contiguous())
-            lens = forward_ad.unpack_dual(self.cameras[photo].to_image(dual)).tangent
-            found: Tensor = sum(motion[..., i, None] * lens[i] for i in range(3))
-            return found
+        def view(unknowns: Tensor) -> Tensor:
+            return self._view(k, local, photo, unknowns)
+
+        return point_motions(self.cameras[photo], view, points, 6)
 
     def corners(self, local: Pose, photo: int, unknowns: Tensor | None = None) -> Tensor:
         """(N, F, 3, 3), as the renderers take them."""
