@@ -40,7 +40,6 @@ with fast_import.quickly():
         FlatteningLoss,
         LaplacianLoss,
         NormalConsistencyLoss,
-        coverage_iou_loss,
         mse,
         silhouette_iou_loss,
     )
@@ -211,7 +210,6 @@ __all__ = [
     "collate",
     "cone",
     "conventions",
-    "coverage_iou_loss",
     "cylinder",
     "derivatives_by",
     "face_normals",

@@ -180,8 +180,10 @@ class _Ends:
             say("by the texture")
             assert self.photo is not None
             own = replace(self.mesh, vertices=problem.mesh.vertices)
-            alike = aligned(problem, own, self.photo.detach().cpu().float(), local, problem.known)
-            local, small = alike.pose, (photo.image.shape[0], photo.image.shape[1])
+            small = photo.image.shape[0], photo.image.shape[1]
+            coarser = [side for side in SIZES if side < min(small)] or [min(small)]
+            image = self.photo.detach().cpu().float()
+            local = aligned(problem, own, image, local, problem.known, coarser).pose
         terms = [term for term in (mask, photo, depth) if term is not None]
         ended = settled(scene, terms, local, small)
         if ended is None:

@@ -9,7 +9,8 @@ that is added (Cressie, Statistics for Spatial Data, 1993, on the bias of residu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,8 +21,12 @@ from taichi_raster.runtime.precision import product
 
 _FARTHEST = 1 / 8  # of the picture's shorter side: pixels farther apart are independent
 _FAINT = 0.05  # correlations below that are taken as 0, and so are those farther out
-_ROUNDS = 5  # of making up for what the fit has taken of the errors
-_AROUND, _PRIOR = 9, 9  # pixels; pixels of the mean variance that are added
+_ROUNDS = 5  # of making up for what the fit has taken of the errors, at most
+_SETTLED = 0.01  # of the noise: rounds that change less are the last
+_ALIKE = 0.8  # of the variance of errors: if it changes less, they are alike as far as before
+_LEAST_BEND = 0.1  # of the curvature of weighted squares
+_ONE_CHANNEL = 0.01  # of the largest variance of mixed channels: others are the same again
+_AROUND, _PRIOR = 9, 9  # pixels; independent ones of the mean variance that are added
 _TUNING = {"squares": torch.inf, "cauchy": 2.385, "tukey": 4.685}
 """Of the scale of Gaussian errors: 95% as good as least squares for those."""
 
@@ -68,6 +73,19 @@ class Field:
             spread = min(spread, max(self.most, nearest / 2))
         return max(spread, self.least)
 
+    def moving_part(self) -> Field:
+        """The rows and columns that have something that moves."""
+        moving = self.valid.any(0) & (self.slopes != 0).flatten(0, 1).any(0)
+        if not bool(moving.any()):
+            return self
+        row, column = (moving.any(axis).nonzero() for axis in (1, 0))
+        part = slice(int(row[0]), int(row[-1]) + 1), slice(int(column[0]), int(column[-1]) + 1)
+        gradient = None if self.gradient is None else self.gradient[..., part[0], part[1]]
+        error, slopes, valid = (
+            x[..., part[0], part[1]] for x in (self.error, self.slopes, self.valid)
+        )
+        return replace(self, error=error, slopes=slopes, valid=valid, gradient=gradient)
+
     def cost(self, scale: float, where: Bool[Tensor, "C H W"]) -> float:
         """Half the robust sum of squares: if errors count so, the mean of these pixels."""
         error = self.error[where]
@@ -87,10 +105,12 @@ class Normal:
     """The normal equations of a term, in which a unit is as sure as in those of all others.
 
     Attributes:
-        matrix, slope: (n, n), (n,): of Gauss and Newton's step, by robust weights.
-        bread, noise: (n, n): B and M of the sandwich.
+        matrix, slope: (n, n), (n,): of weighted least squares.
+        bread, noise: (n, n): B and M of the sandwich; B is the curvature of the robust cost, too.
         scale: of errors.
         whole: by how much a difference in cost is to be multiplied.
+        unit: what matrices are divided by.
+        variance: of errors by their weights.
     """
 
     matrix: Float[Tensor, "n n"]
@@ -99,10 +119,17 @@ class Normal:
     noise: Float[Tensor, "n n"]
     scale: float
     whole: float
+    unit: float
+    variance: float
 
 
-def normal_of(field: Field, last: bool = False) -> Normal:
-    """The normal equations of one term, with its noise measured; with more care at the `last`."""
+def normal_of(field: Field, before: Normal | None = None, last: bool = False) -> Normal:
+    """The normal equations of one term, with its noise measured; with more care at the `last`.
+
+    Where errors are about as large as `before`, they are taken to be alike as far as then.
+    """
+    reach = _reach(field.error)
+    field = field.moving_part()
     scale = field.scale()
     error, ratio = field.error, (field.error / (_TUNING[field.robust] * scale)).square()
     if field.robust == "cauchy":
@@ -120,67 +147,164 @@ def normal_of(field: Field, last: bool = False) -> Normal:
     slopes = field.slopes.double()
     flat = slopes.flatten(1)
     matrix = product(flat * weight.flatten(), flat.mT)
-    bread = matrix * max(float(bend.sum() / weight.sum().clamp(min=1e-30)), 0.1)
+    bread = matrix
+    if field.robust != "squares":
+        bread = _between(matrix, product(flat * bend.flatten(), flat.mT))
     slope = product(flat, (weight * error).double().flatten()[:, None])[:, 0]
     kept = counted & (weight > 0.1)
-    if last and field.gradient is not None:
+    variance = float((pulled.square() * kept).sum()) / max(float(kept.sum()), 1.0)
+    if before is not None and _ALIKE < variance / before.variance < 1 / _ALIKE:
+        noise = before.noise * before.unit**2 * (variance / before.variance)
+    elif last and field.gradient is not None:
         noise = outline_noise(
             field.error, slopes, field.gradient, field.valid, field.blur, field.values
         )
-        return _normal(field, matrix, slope, bread, noise, scale)
-    deviation = _deviation(pulled, kept, 1e-2 * field.least)
-    errors, scaled = pulled / deviation * kept, slopes * deviation * kept
-    spread = _correlated(errors, kept)
-    noise = _seen_through(spread, scaled)
-    for _ in range(_ROUNDS if last else 0):
-        taken = _taken(spread, slopes * weight / deviation * kept, scaled, matrix)
-        spread = _correlated(errors, kept, taken)
-        noise = _seen_through(spread, scaled)
-    return _normal(field, matrix, slope, bread, noise, scale)
-
-
-def _normal(
-    field: Field,
-    matrix: Tensor,
-    slope: Tensor,
-    bread: Tensor,
-    noise: Tensor,
-    scale: float,
-) -> Normal:
+    else:
+        given = _Errors.of(pulled, slopes, weight, kept, reach, 1e-2 * field.least)
+        noise = given.noise(matrix, _ROUNDS if last else 0)
     unit = max(float(noise.trace() / matrix.trace().clamp(min=1e-30)), 1e-30)
     whole = (1.0 if field.robust == "squares" else float(field.valid.sum())) / unit
     noise = positive(noise) / unit**2
-    return Normal(matrix / unit, slope / unit, bread / unit, noise, scale, whole)
+    variance = max(variance, 1e-30)
+    return Normal(matrix / unit, slope / unit, bread / unit, noise, scale, whole, unit, variance)
 
 
-def _deviation(
-    pulled: Float[Tensor, "C H W"], kept: Bool[Tensor, "C H W"], least: float
-) -> Float[Tensor, "C H W"]:
-    """The standard deviation of errors round about each pixel: it differs, as by how askew."""
-    one = kept.double()
-    squares, many = (
-        torch.nn.functional.avg_pool2d(x[None], _AROUND, 1, _AROUND // 2)[0]
-        for x in (pulled.square() * one, one)
-    )
-    mean = float((pulled.square() * one).sum()) / max(float(one.sum()), 1.0)
-    share = _PRIOR / _AROUND**2
-    return ((squares + share * mean) / (many + share)).sqrt().clamp(min=least)
+@dataclass(frozen=True, eq=False)
+class _Errors:
+    """Errors of standard deviation 1, in channels that are independent of each other.
 
-
-def _correlated(
-    errors: Float[Tensor, "C H W"],
-    kept: Bool[Tensor, "C H W"],
-    taken: Float[Tensor, "L L"] | None = None,
-) -> Float[Tensor, "L L"]:
-    """How far errors agree, by how far they are apart: the mean of their products.
-
-    `taken` are the sums of products, for each shift, that a fit takes away.
+    Attributes:
+        errors: (C, H, W)
+        scaled: (n, C, H, W): their sums with errors are what the normal equations have.
+        moved: (n, C, H, W): how errors change by each unknown.
+        kept: (H, W) where there are errors.
+        pairs: (L, L) how many pixels are so far apart, times C.
+        reach: pixels.
     """
-    reach = _reach(errors)
-    products = _lags(errors, errors, reach)
-    if taken is not None:
-        products = products + taken
-    pairs = _lags(kept.double(), kept.double(), reach)
+
+    errors: Float[Tensor, "C H W"]
+    scaled: Float[Tensor, "n C H W"]
+    moved: Float[Tensor, "n C H W"]
+    kept: Bool[Tensor, "H W"]
+    pairs: Float[Tensor, "L L"]
+    reach: int
+
+    @staticmethod
+    def of(
+        pulled: Tensor, slopes: Tensor, weight: Tensor, kept: Tensor, reach: int, least: float
+    ) -> _Errors:
+        """Of a grey photo, three channels say no more than one."""
+        shown = _Spectra(kept.shape[1:], reach)
+        one, plain = shown.of(kept.double()), shown.of(pulled * kept)
+        pairs = shown.lags(one, one)
+        alike = _by_distance(shown.lags(plain, plain), pairs)
+        alike = alike / alike.amax().clamp(min=1e-300)
+        deviation = _deviation(pulled, kept, float(alike.square().sum()), least)
+        errors, scaled = pulled / deviation * kept, slopes * deviation * kept
+        moved = slopes * weight / deviation * kept
+        if len(errors) > 1:
+            flat, many = errors.flatten(1), kept.double().flatten(1).sum(1)
+            alike = product(flat, flat.mT) / (many[:, None] * many).sqrt().clamp(min=1.0)
+            values, vectors = torch.linalg.eigh(alike)
+            some = values > _ONE_CHANNEL * values[-1].clamp(min=1e-30)
+            pairs = pairs * (int(some.sum()) / len(errors))
+            sizes = values[some].clamp(min=1e-30).sqrt()
+            to, back = vectors[:, some].mT / sizes[:, None], vectors[:, some].mT * sizes[:, None]
+            errors = torch.einsum("kc,chw->khw", to, errors)
+            scaled = torch.einsum("kc,nchw->nkhw", back, scaled)
+            moved = torch.einsum("kc,nchw->nkhw", to, moved)
+        return _Errors(errors, scaled, moved, kept.any(0), pairs, reach)
+
+    def noise(self, matrix: Float[Tensor, "n n"], rounds: int) -> Float[Tensor, "n n"]:
+        """The covariance of the sums of `scaled` times errors.
+
+        In some rounds, what least squares by `matrix` has taken of the errors is made up for.
+        """
+        spectra = _Spectra(self.kept.shape, self.reach)
+        errors, scaled = spectra.of(self.errors), spectra.of(self.scaled)
+        products = spectra.lags(errors, errors)
+        felt_as = spectra.power(_by_distance(products, self.pairs))
+        noise = spectra.seen_through(felt_as, scaled)
+        if rounds > 0:
+            inverse, moved = torch.linalg.inv(positive(matrix)), spectra.of(self.moved)
+        for _ in range(rounds):
+            felt = spectra.back(scaled * felt_as) * self.kept
+            # With P = A' H^-1 B, of rows A, `moved`, and B, `scaled`, and errors e of covariance R,
+            # there is left e - P e, whose covariance is R - P R - R P' + P R P'.
+            twice = product(2 * inverse, felt.flatten(1))
+            once = product(product(product(inverse, noise), inverse), self.moved.flatten(1))
+            other = spectra.of((twice - once).reshape(self.moved.shape))
+            taken = spectra.lags(moved.flatten(0, 1), other.flatten(0, 1))
+            products_before = products + (taken + taken.flip(0, 1)) / 2
+            felt_as = spectra.power(_by_distance(products_before, self.pairs))
+            old, noise = noise, spectra.seen_through(felt_as, scaled)
+            if abs(float(noise.trace() / old.trace().clamp(min=1e-300)) - 1) < _SETTLED:
+                break
+        return noise
+
+
+@dataclass(frozen=True, eq=False)
+class _Spectra:
+    """Pictures by Fourier's transform, with zeros beyond their borders for `reach` pixels."""
+
+    size: Sequence[int]
+    reach: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        from scipy.fft import next_fast_len  # here, as SciPy takes a while to import
+
+        height, width = (int(next_fast_len(n + self.reach, real=True)) for n in self.size)
+        return height, width
+
+    def of(self, pictures: Float[Tensor, "*B H W"]) -> Tensor:
+        """The spectra of pictures."""
+        found: Tensor = torch.fft.rfft2(pictures, s=self.shape)
+        return found
+
+    def back(self, spectra: Tensor) -> Float[Tensor, "*B H W"]:
+        """The pictures of spectra."""
+        found: Tensor = torch.fft.irfft2(spectra, s=self.shape)
+        return found[..., : self.size[0], : self.size[1]]
+
+    def lags(self, one: Tensor, two: Tensor) -> Float[Tensor, "L L"]:
+        """Sums of products with the pixel so far beside and below, of all channels."""
+        found = torch.fft.irfft2((one.conj() * two).sum(0), s=self.shape)
+        rows, columns = self._places
+        picked: Tensor = found[rows, columns]
+        return picked
+
+    def power(self, alike: Float[Tensor, "L L"]) -> Tensor:
+        """The spectrum of a symmetric kernel.
+
+        Of what is measured, it may be negative here and there, as that of no covariance is.
+        """
+        placed = torch.zeros(self.shape).to(alike)
+        placed[self._places] = alike
+        found: Tensor = torch.fft.rfft2(placed).real.clamp(min=0)
+        return found
+
+    def seen_through(self, power: Tensor, fields: Tensor) -> Float[Tensor, "n n"]:
+        """The covariance of the sums of fields, by their spectra, times noise of such a power."""
+        height, width = self.shape
+        twice = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
+        twice[0] = 1  # the other half of a real picture's spectrum is not there
+        if width % 2 == 0:
+            twice[-1] = 1
+        flat = torch.view_as_real(fields * (power * twice).sqrt()).flatten(1)
+        return product(flat, flat.mT) / (height * width)
+
+    @property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        index = torch.arange(-self.reach, self.reach + 1)
+        return (index % self.shape[0])[:, None], (index % self.shape[1])[None]
+
+
+def _by_distance(
+    products: Float[Tensor, "L L"], pairs: Float[Tensor, "L L"]
+) -> Float[Tensor, "L L"]:
+    """How far errors agree, by how far they are apart: the mean of their products."""
+    reach = len(products) // 2
     span = torch.arange(-reach, reach + 1).double()
     ring = (span[:, None].square() + span.square()).sqrt().round().long()
     sums, counts = (
@@ -196,64 +320,40 @@ def _correlated(
     return found[ring]
 
 
-def _taken(
-    spread: Float[Tensor, "L L"],
-    moved: Float[Tensor, "n C H W"],
-    scaled: Float[Tensor, "n C H W"],
-    matrix: Float[Tensor, "n n"],
-) -> Float[Tensor, "L L"]:
-    """What least squares takes away of the sums of products of errors, for each shift.
+def _deviation(
+    pulled: Float[Tensor, "C H W"], kept: Bool[Tensor, "C H W"], area: float, least: float
+) -> Float[Tensor, "C H W"]:
+    """The standard deviation of errors round about each pixel: it differs, as by how askew.
 
-    With P = A' H^-1 B, of rows A, `moved`, and B, `scaled`, and errors e of covariance R, there is
-    left e - P e, whose covariance is R - P R - R P' + P R P'.
+    `area` is how many pixels have errors that are alike. The fewer independent ones there are round
+    about, the more the mean of all counts.
     """
-    inverse = torch.linalg.inv(positive(matrix))
-    felt = _convolved(scaled, spread)
-    noise = product(scaled.flatten(1), felt.flatten(1).mT)
-    twice = product(inverse, felt.flatten(1))
-    once = product(product(product(inverse, noise), inverse), moved.flatten(1))
-    other = (2 * twice - once).reshape(moved.shape)
-    found = _lags(moved.flatten(0, 1), other.flatten(0, 1), _reach(moved[0]))
-    return (found + found.flip(0, 1)) / 2
-
-
-def _seen_through(spread: Float[Tensor, "L L"], fields: Float[Tensor, "n C H W"]) -> Tensor:
-    """(n, n): the covariance of the sums of fields times errors."""
-    return product(fields.flatten(1), _convolved(fields, spread).flatten(1).mT)
+    one = kept.double()
+    squares, many = (
+        torch.nn.functional.avg_pool2d(x[None], _AROUND, 1, _AROUND // 2)[0]
+        for x in (pulled.square() * one, one)
+    )
+    mean = float((pulled.square() * one).sum()) / max(float(one.sum()), 1.0)
+    share = _PRIOR * max(area, 1.0) / _AROUND**2
+    return ((squares + share * mean) / (many + share)).sqrt().clamp(min=least)
 
 
 def _reach(pictures: Float[Tensor, "C H W"]) -> int:
     return max(2, int(_FARTHEST * min(pictures.shape[1:])))
 
 
-def _lags(
-    one: Float[Tensor, "C H W"], two: Float[Tensor, "C H W"], reach: int
-) -> Float[Tensor, "L L"]:
-    """Sums over pixels of products with the pixel so far beside and below, of all channels."""
-    height, width = one.shape[1:]
-    shape = height + reach, width + reach
-    first = torch.fft.rfft2(one, s=shape)
-    second = first if one is two else torch.fft.rfft2(two, s=shape)
-    found = torch.fft.irfft2((first.conj() * second).sum(0), s=shape)
-    index = torch.arange(-reach, reach + 1)
-    picked: Tensor = found[index % shape[0]][:, index % shape[1]]
-    return picked
+def _between(matrix: Tensor, curvature: Tensor) -> Tensor:
+    """The curvature, but for directions in which that of weighted squares says far more, or less.
 
-
-def _convolved(fields: Float[Tensor, "*B H W"], kernel: Float[Tensor, "L L"]) -> Tensor:
-    """With a symmetric kernel, and zeros beyond the border.
-
-    Of what is measured, the spectrum may be negative here and there, as that of no covariance is.
+    Where most errors are large, a robust cost may bend the other way.
     """
-    height, width = fields.shape[-2:]
-    reach = len(kernel) // 2
-    shape = height + reach, width + reach
-    placed = torch.zeros(shape).to(kernel)
-    index = torch.arange(-reach, reach + 1)
-    placed[(index % shape[0])[:, None], (index % shape[1])[None]] = kernel
-    spectrum = torch.fft.rfft2(fields, s=shape) * torch.fft.rfft2(placed).real.clamp(min=0)
-    found: Tensor = torch.fft.irfft2(spectrum, s=shape)[..., :height, :width]
-    return found
+    values, vectors = torch.linalg.eigh(positive(matrix))
+    root, inverse = values.sqrt(), values.rsqrt()
+    within = product(vectors.mT, product(curvature, vectors)) * inverse[:, None] * inverse
+    shares, axes = torch.linalg.eigh((within + within.mT) / 2)
+    axes = root[:, None] * axes
+    found = product(axes * shares.clamp(_LEAST_BEND, 1), axes.mT)
+    return product(vectors, product(found, vectors.mT))
 
 
 def positive(matrix: Tensor) -> Tensor:

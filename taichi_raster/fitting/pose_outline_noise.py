@@ -133,17 +133,17 @@ def _displacements(parts: list[_Pieces], values: float) -> Float[Tensor, "S S"]:
     alike, eye = product(normal, normal.mT), torch.eye(len(at), dtype=torch.float64)
     left = float(off.square().mean())
     left = max(left - float(known.mean()), 0.05 * left, _LEAST)
+    fixed = known + 1e-3 * _LEAST
+    amounts = left * torch.tensor(_TIMES, dtype=torch.float64)
     logs, bases = [], []
-    fixed = known.diag() + 1e-3 * _LEAST * eye
     for length in _LENGTHS:
         smooth = alike * torch.exp(-apart / length)
         for share in _SHARES:
             bases.append((1 - share) * smooth + share * eye)
-            logs += [_likelihood(left * t * bases[-1] + fixed, slopes, off) for t in _TIMES]
-    weights = torch.softmax(torch.tensor(logs, dtype=torch.float64), 0).reshape(len(bases), -1)
-    amounts = (weights * left * torch.tensor(_TIMES, dtype=torch.float64)).sum(1)
+            logs.append(_likelihoods(bases[-1], amounts, fixed, slopes, off))
+    weights = torch.softmax(torch.cat(logs), 0).reshape(len(bases), -1)
     found = torch.zeros_like(eye)
-    for amount, base in zip(amounts.tolist(), bases, strict=True):
+    for amount, base in zip((weights * amounts).sum(1).tolist(), bases, strict=True):
         found += amount * base
     return found
 
@@ -162,16 +162,30 @@ def _apart(at: Float[Tensor, "N 2"]) -> Float[Tensor, "S 2"]:
         spacing *= 1.3
 
 
-def _likelihood(matrix: Tensor, x: Tensor, e: Tensor) -> float:
-    """The restricted log-likelihood of errors e, after unknowns of slopes x were fitted."""
-    factor = torch.linalg.cholesky(matrix)
+def _likelihoods(
+    base: Float[Tensor, "S S"],
+    amounts: Float[Tensor, " T"],
+    fixed: Float[Tensor, " S"],
+    x: Float[Tensor, "S n"],
+    e: Float[Tensor, " S"],
+) -> Float[Tensor, " T"]:
+    """The restricted log-likelihoods of errors e, after unknowns of slopes x were fitted.
+
+    The errors' covariances are each amount times `base`, and `fixed` on the diagonal. One basis
+    makes all of these diagonal.
+    """
+    root = fixed.rsqrt()
+    values, vectors = torch.linalg.eigh(root[:, None] * base * root)
     scale = x.square().sum(0).sqrt().clamp(min=1e-30)
-    both = torch.cat([x / scale, e[:, None]], dim=1)
-    white = torch.linalg.solve_triangular(factor, both, upper=False)
-    x, e = white[:, :-1], white[:, -1]
-    values, vectors = torch.linalg.eigh(product(x.T, x))
-    held = values > 1e-9 * values.max()
-    basis = product(x, vectors[:, held]) / values[held].sqrt()
-    e = e - product(basis, product(basis.T, e[:, None]))[:, 0]
-    volume = 2 * float(factor.diagonal().log().sum()) + float(values[held].log().sum())
-    return -0.5 * (float(e.square().sum()) + volume)
+    both = root[:, None] * torch.cat([x / scale, e[:, None]], dim=1)
+    both = product(vectors.mT, both)
+    variance = 1 + amounts[:, None] * values.clamp(min=0)
+    sums = product(both.mT, both / variance[..., None])  # (T, n + 1, n + 1)
+    values, vectors = torch.linalg.eigh(sums[:, :-1, :-1])
+    held = values > 1e-9 * values.amax(1, keepdim=True)
+    values = torch.where(held, values, 1.0)
+    along = product(vectors.mT, sums[:, :-1, -1:])[..., 0] * held
+    left = sums[:, -1, -1] - (along.square() / values).sum(1)
+    volume = variance.log().sum(1) + fixed.log().sum() + values.log().sum(1)
+    found: Tensor = -0.5 * (left + volume)
+    return found

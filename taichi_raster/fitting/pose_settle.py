@@ -18,6 +18,7 @@ from taichi_raster.scene.pose import Pose
 
 _FARTHEST = 0.3  # a step of any unknown, at most
 _SMALL = 0.1  # pixels: a step that makes costs worse is the last, as other pixels are seen then
+_NEAR = 0.2  # pixels: the step of weighted least squares, from which on Newton's is taken
 _DONE, _FINEST = 0.02, 0.002  # pixels: a step that is not taken, if it is uncertain; in any case
 _SURE = 0.01  # the square of a step in standard deviations, that need not be taken
 _ENOUGH = 0.5  # of pixels have to be seen again after a step
@@ -61,37 +62,22 @@ def settled(
 ) -> Settled | None:
     """Levenberg and Marquardt's steps until none would move by a tenth of a standard deviation.
 
-    Each term counts by its own noise, which is measured anew at each step. None if too little is
+    Each term counts by its own noise, which is measured anew at each step; in the end, with more
+    care, so that terms count a little otherwise, and some more steps follow. None if too little is
     seen of the objects.
     """
     terms = [term.at(scene, local) for term in terms]
     fields = [term.field(scene, local) for term in terms]
     if all(field is None for field in fields):
         return None
+    for last in (False, True):
+        local, fields, ends = _descended(scene, terms, fields, local, size, steps, last)
 
     def motion(pose: Pose) -> float:
-        return max(scene.motion(local, pose, p, size) for p in range(len(scene.cameras)))
+        return _motion(scene, local, pose, size)
 
-    normals = [normal_of(field) for field in fields if field is not None]
-    damping = 1e-4
-    for _ in range(steps):
-        step, left = _step(normals, damping)
-        tried = scene.moved(local, step)
-        moved = motion(tried)
-        if moved < _FINEST or (moved < _DONE and left < _SURE):
-            break
-        new = [term.field(scene, tried) for term in terms]
-        if not _change(fields, new, normals) <= 1e-9:
-            damping = max(10 * damping, 1e-3)
-            if damping > 1e3 or moved < _SMALL:
-                break
-            continue
-        local, fields = tried, new
-        normals = [normal_of(field) for field in fields if field is not None]
-        damping = max(damping / 10, 1e-7)
-    ends = [normal_of(field, last=True) for field in fields if field is not None]
     covariance, sure = _sandwich(ends)
-    step = _step(ends, 1e-7)[0]
+    step = _step(ends, 1e-7, near=True)[0]
     remaining = float((step * torch.linalg.solve(positive(covariance), step)).sum())
     values, vectors = torch.linalg.eigh(covariance)
     along = _AROUND * float(values[-1].clamp(min=0).sqrt().clamp(max=_HELD)) * vectors[:, -1]
@@ -104,9 +90,54 @@ def settled(
     return Settled(local, covariance, motion(scene.moved(local, step)), remaining, minimum, sure)
 
 
-def _step(normals: Sequence[Normal], damping: float) -> tuple[Tensor, float]:
-    """(the step, its square in standard deviations)."""
-    matrix, slope = sum(n.matrix for n in normals), sum(n.slope for n in normals)
+def _descended(
+    scene: PoseScene,
+    terms: Sequence[Term],
+    fields: list[Field | None],
+    local: Pose,
+    size: tuple[int, int],
+    steps: int,
+    last: bool,
+) -> tuple[Pose, list[Field | None], list[Normal]]:
+    """The pose after these steps, what is known there, and its normal equations."""
+    normals = _normals(fields, [None] * len(fields), last)
+    damping = 1e-4
+    for _ in range(steps):
+        given = [normal for normal in normals if normal is not None]
+        step, left = _step(given, damping)
+        tried = scene.moved(local, step)
+        if _motion(scene, local, tried, size) < _NEAR:
+            step, left = _step(given, damping, near=True)
+            tried = scene.moved(local, step)
+        moved = _motion(scene, local, tried, size)
+        if moved < _FINEST or (moved < _DONE and left < _SURE):
+            break
+        new = [term.field(scene, tried) for term in terms]
+        if not _change(fields, new, given) <= 1e-9:
+            damping = max(10 * damping, 1e-3)
+            if damping > 1e3 or moved < _SMALL:
+                break
+            continue
+        local, fields, normals = tried, new, _normals(new, normals, last)
+        damping = max(damping / 10, 1e-7)
+    return local, fields, [normal for normal in normals if normal is not None]
+
+
+def _normals(
+    fields: Sequence[Field | None], before: Sequence[Normal | None], last: bool
+) -> list[Normal | None]:
+    both = zip(fields, before, strict=True)
+    return [None if field is None else normal_of(field, old, last) for field, old in both]
+
+
+def _motion(scene: PoseScene, one: Pose, two: Pose, size: tuple[int, int]) -> float:
+    return max(scene.motion(one, two, photo, size) for photo in range(len(scene.cameras)))
+
+
+def _step(normals: Sequence[Normal], damping: float, near: bool = False) -> tuple[Tensor, float]:
+    """(the step, its square in standard deviations), by the costs' own curvature if `near`."""
+    matrix = sum(n.bread if near else n.matrix for n in normals)
+    slope = sum(n.slope for n in normals)
     assert isinstance(matrix, Tensor) and isinstance(slope, Tensor)
     damped = matrix + damping * torch.diag(matrix.diagonal()) + torch.eye(len(matrix)) / _LOOSE**2
     step = torch.linalg.solve(damped, slope)

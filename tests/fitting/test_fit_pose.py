@@ -103,7 +103,7 @@ def test_photos_that_cannot_be_used_are_named() -> None:
         tr.fit_pose(painted(body()), camera(), torch.ones(20, 20), photo=photo)
 
 
-@pytest.mark.parametrize("photo", [7])
+@pytest.mark.parametrize("photo", [2, 7])
 def test_a_real_chessboard_is_found_through_its_lens(photo: int) -> None:
     folder = ROOT.parent / "shared" / "data" / "chess"
     if not folder.exists():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from taichi_raster.fitting.photometric import exposure
 from taichi_raster.fitting.pose_matching import blurred, gaussian
 from taichi_raster.fitting.pose_noise import Field, normal_of
 from taichi_raster.fitting.pose_problem import mismatches
@@ -90,6 +91,34 @@ def test_smooth_errors_of_distances_say_how_uncertain_a_plane_is() -> None:
     within = sum(square < 6.25 for square in squares) / DRAWS
     assert within >= 0.75
     assert sum(squares) / DRAWS > 1.2
+
+
+def test_three_channels_that_are_alike_say_no_more_than_one() -> None:
+    """As those of a grey photo."""
+    generator = torch.Generator().manual_seed(2)
+    x, y = places()
+    slopes = torch.stack([torch.ones_like(x), x / 20, y / 20])[:, None]
+    valid = ((x.abs() < 22) & (y.abs() < 16))[None]
+    error = smooth(generator, 1.0)[None] * valid
+    found = []
+    for count in (1, 3):
+        off, moving, shown = (
+            z.expand(*z.shape[:-3], count, SIZE, SIZE) for z in (error, slopes * valid, valid)
+        )
+        normal = normal_of(Field(off, moving, shown, "cauchy", 1e-4), last=True)
+        bread = torch.linalg.inv(normal.bread)
+        found.append(bread @ normal.noise @ bread)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=0)
+
+
+def test_exposures_are_found_though_a_third_of_the_pixels_do_not_fit() -> None:
+    generator = torch.Generator().manual_seed(3)
+    ours = (torch.rand(3000, 3, generator=generator, dtype=torch.float64) > 0.5).double()
+    theirs = 0.8 * ours + 0.05 + 0.01 * torch.randn(3000, 3, generator=generator)
+    theirs[:1000] = 0.1
+    gains, offsets = exposure(ours, theirs)
+    torch.testing.assert_close(gains, torch.full((3,), 0.8).double(), rtol=0, atol=0.02)
+    torch.testing.assert_close(offsets, torch.full((3,), 0.05).double(), rtol=0, atol=0.02)
 
 
 def test_noise_in_every_pixel_is_no_mismatch_but_a_wrong_shape_is() -> None:
