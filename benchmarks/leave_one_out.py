@@ -2,6 +2,7 @@
 
     python benchmarks/leave_one_out.py --resume             # all six, judged on unseen tasks
     python benchmarks/leave_one_out.py --only learn --resume
+    python benchmarks/leave_one_out.py --soft --out out/soft --resume    # soft to the end
 
 What is learned is a `tr.SofteningPolicy` with feedback, from the start that was found by hand (all
 zeros, `tr.untuned_softening`). The outer gradient of each family is estimated by antithetic
@@ -53,6 +54,7 @@ from meta.outer.checkpoint import load_json, save_json  # noqa: E402
 from meta.search.fixed import FixedSoftness, fixed_method  # noqa: E402
 from meta.study.plan import ANNEALED, WIDER, Problem, Study  # noqa: E402
 from meta.study.study import moved  # noqa: E402
+from taichi_raster.presets.policy import SHARP_FROM  # noqa: E402
 
 CHUNK = {"shape2d": 256, "occlusion": 128, "pose": 128, "shaded": 32, "shape3d": 64, "solid": 16}
 """Tasks that are solved side by side: about as long for each family."""
@@ -78,6 +80,7 @@ class Options:
         only: "learn" ends before the judgement on unseen tasks.
         out: folder of the results.
         resume: keep what is there; without it the folder must be empty.
+        soft: no sharp end, see `softening_method`.
         sigma: of the perturbations.
         seed: of the directions.
         threads: of Taichi and torch.
@@ -87,6 +90,7 @@ class Options:
     only: Literal["learn", "all"] = "all"
     out: Path = Path("out/leave_one_out")
     resume: bool = False
+    soft: bool = False
     sigma: float = 0.2
     seed: int = 0
     threads: int = 1
@@ -244,9 +248,6 @@ class Work:
             )
             return moved(Method(renderer, study.rule, softening.lr, problem.steps), problem)
 
-        def by_policy(chosen: tr.SofteningPolicy) -> Method:
-            return softening_method(chosen, problem.family, problem.steps)
-
         chosen = in_pixels(self.grid(name), problem)
         found: dict[str, Callable[[], Method]] = {
             ANNEALED: lambda: by_rate(tuned[ANNEALED]),
@@ -254,17 +255,21 @@ class Work:
             ADVICE: lambda: by_rate(advice),
             GRID: lambda: image_method(chosen, problem),
             LEARNED: pretrained,
-            BY_HAND: lambda: by_policy(tr.SofteningPolicy()),
-            UNIVERSAL: lambda: by_policy(policy),
-            SHIPPED: lambda: by_policy(tr.universal_policy()),
+            BY_HAND: lambda: self._by_policy(tr.SofteningPolicy(), problem),
+            UNIVERSAL: lambda: self._by_policy(policy, problem),
+            SHIPPED: lambda: self._by_policy(tr.universal_policy(), problem),
         }
         return found
+
+    def _by_policy(self, policy: tr.SofteningPolicy, problem: Problem) -> Method:
+        sharp_from = None if self.options.soft else SHARP_FROM
+        return softening_method(policy, problem.family, problem.steps, sharp_from=sharp_from)
 
     def _pair(self, name: str, index: int) -> dict[str, Any]:
         """Errors at both ends of each task's perturbation."""
         problem = self.problems[name][1]
         task = problem.family.sample(CHUNK[name], "train", index)
-        method = softening_method(tr.SofteningPolicy(feedback=True), problem.family, problem.steps)
+        method = self._by_policy(tr.SofteningPolicy(feedback=True), problem)
         base = method.parameter_dict()
         noise = {
             f"renderer.{key}": self.options.sigma * value
@@ -305,7 +310,7 @@ class Work:
         problem = self.problems[name][1]
 
         def errors(chosen: tr.SofteningPolicy) -> Callable[[], dict[str, Any]]:
-            method = softening_method(chosen, problem.family, problem.steps)
+            method = self._by_policy(chosen, problem)
             return lambda: self._evaluated(method, name, TUNED[name], first)
 
         start = errors(tr.SofteningPolicy())

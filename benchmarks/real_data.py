@@ -114,7 +114,7 @@ class Done:
 def loss_of(fit: Fit, renderer: nn.Module, unknowns: Tensor, progress: float) -> Tensor:
     """(B,) 1 - IoU, averaged over views, and the prior."""
     images = renderer(fit.geometry(unknowns), None, progress, fit.views)[..., 0]
-    each = tr.silhouette_iou_loss(images, fit.target)
+    each = tr.coverage_iou_loss(images, fit.target)
     return each.unflatten(0, (-1, fit.views)).mean(dim=1) + fit.prior(unknowns)
 
 
@@ -160,9 +160,7 @@ def annealed(fit: Fit, steps: int, first: float | None, rate: float) -> Done:
     size = size_of(fit)
     unknowns = fit.start().requires_grad_()
     if first is None:
-        renderer: nn.Module = WithProgress(
-            tr.SharpRasterizer(size, near=NEAR, far=FAR, cull_backfaces=True)
-        )
+        renderer: nn.Module = tr.SharpRasterizer(size, near=NEAR, far=FAR, cull_backfaces=True)
     else:
         edge = tr.Distribution("gaussian", tr.Knots([first, 0.5 / min(size)]))  # a quarter pixel
         renderer = tr.SoftRasterizer(
@@ -178,24 +176,11 @@ def annealed(fit: Fit, steps: int, first: float | None, rate: float) -> Done:
     return done(fit, unknowns, begin)
 
 
-class WithProgress(nn.Module):
-    """A sharp renderer that is called like a soft one."""
-
-    def __init__(self, renderer: tr.SharpRasterizer) -> None:
-        super().__init__()
-        self.renderer = renderer
-
-    def forward(self, faces: Tensor, colours: None, progress: float, views: int) -> Tensor:
-        image: Tensor = self.renderer(faces, colours)
-        return image
-
-
 def done(fit: Fit, unknowns: Tensor, begin: float) -> Done:
     """The end of a descent; its loss is that of the sharp picture."""
     seconds = time.process_time() - begin
     drawn, wanted = sharp_alpha(fit, unknowns), fit.target
-    both, either = (f(drawn, wanted).sum((1, 2)) for f in (torch.minimum, torch.maximum))
-    loss = (1 - both / either).unflatten(0, (-1, fit.views)).mean(dim=1)
+    loss = tr.coverage_iou_loss(drawn, wanted).unflatten(0, (-1, fit.views)).mean(dim=1)
     return Done(unknowns.detach(), loss, seconds)
 
 

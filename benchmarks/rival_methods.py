@@ -5,7 +5,6 @@ Each spends a number of renders on each instance of a batch, and gives the unkno
 smooth, by_pixel: Adam along the gradients of `rival_gradients`.
 evolve: CMA-ES (Hansen 2016, "The CMA evolution strategy: a tutorial"), of the package `cmaes`.
 many_starts: the best of several short descents under a fixed softness.
-SharpEnd: ours, a softening policy whose last steps descend the sharp picture's exact gradient.
 """
 
 from __future__ import annotations
@@ -26,12 +25,10 @@ from benchmarks.rival_gradients import (
     smoothed_gradient,
 )
 from meta.inner.method import Method
-from meta.inner.policy_method import PolicyMethod, PolicyState
-from meta.inner.protocol import Progress, TaskBatch
+from meta.inner.protocol import TaskBatch
 from meta.inner.unroll import unroll
-from meta.inner.updates import Adam, rule_for
+from meta.inner.updates import Adam
 from meta.search.fixed import FixedSoftness, fixed_method
-from taichi_raster.presets.policy import SofteningPolicy
 
 
 class Gradient(Protocol):
@@ -192,38 +189,3 @@ def many_starts(
         lowest = torch.where(better, loss, lowest)
         best = torch.where(better.reshape(-1, *[1] * (end.ndim - 1)), end, best)
     return best
-
-
-# A sharp end --------------------------------------------------------------------------------------
-
-SOFT = 0.75  # of the progress
-
-
-class SharpEnd(PolicyMethod):
-    """A policy whose last quarter of steps descends the loss of the sharp picture instead.
-
-    Its gradient is that of `tr.SharpRasterizer`, by exact areas. The policy still chooses how long
-    steps are, from what it saw last.
-    """
-
-    def forward(
-        self,
-        task: TaskBatch,
-        params: Tensor,
-        state: PolicyState,
-        progress: Progress,
-        create_graph: bool = False,
-    ) -> tuple[Tensor, PolicyState, Tensor]:
-        """As `PolicyMethod.forward`."""
-        policy, watch = self.renderer, state.watch
-        if float(progress) < SOFT:
-            return super().forward(task, params, state, progress, create_graph)
-        assert isinstance(policy, SofteningPolicy)
-        u = torch.as_tensor(progress, dtype=torch.float64)
-        signals = watch.signals() if policy.has_feedback else None
-        first = watch.first
-        setting = policy.at(u, first.distance, first.pixel, signals, first.backs)
-        loss = task.image_error(params)
-        (grad,) = torch.autograd.grad(loss.sum(), params, create_graph=create_graph)
-        params, rule = rule_for(self.rule, task).step(params, grad, state.rule, setting.eta)
-        return params, PolicyState(rule, watch), loss

@@ -5,10 +5,11 @@
 
 The families are a camera's focal length and lens from a known object, a jointed figure's angles,
 triangles with unknown colours, several objects in one picture, and an object's pose together with
-its colours. The one softening is the start found by hand (`tr.untuned_softening`) and the learned
+its colours. The one softening is the one found by hand (`tr.SofteningPolicy()`) and the learned
 policy (`tr.universal_policy()`), neither of which has seen any of these. An expert tunes a softness
 for each family: distribution, first and last scale, learning rate of Adam, and for silhouettes the
-T-conorm, on tasks of the stream "tune". All are judged on tasks of the stream "test".
+T-conorm, on tasks of the stream "tune"; it is judged once more with a sharp end like ours. All are
+judged on tasks of the stream "test".
 
 Into the folder go a file for each method and family, as soon as it is done, and summary.md.
 """
@@ -33,21 +34,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from untuned import (  # noqa: E402
+    SHARPENED,
     UNIVERSAL,
     UNTUNED,
     Row,
-    flags_of,
-    identity,
+    by_policy,
+    ended_sharply,
     judged,
     summary,
-    untuned_method,
 )
 
 import taichi_raster as tr  # noqa: E402
-from meta.inner.policy_method import softening_method  # noqa: E402
 from meta.inner.protocol import StudyFamily  # noqa: E402
 from meta.inner.updates import Adam  # noqa: E402
-from meta.outer.checkpoint import describe, fingerprint  # noqa: E402
+from meta.outer.checkpoint import describe  # noqa: E402
 from meta.search.fixed import FixedSoftness, Grid, fixed_method  # noqa: E402
 from meta.search.tuner import BaselineTuner, Rung  # noqa: E402
 from meta.study.plan import ANNEALED, Problem  # noqa: E402
@@ -152,13 +152,12 @@ def methods(
     family, steps = case.family, problem.steps
     config = expert(case, folder / "tuning.json", resume)
     tuned = fixed_method(config, family.renderer, Adam(), steps)
-    policy = tr.universal_policy()
-    universal = softening_method(policy, family, steps)
-    flags = flags_of(family.sample(1, "tune", 0))
+    settings = {"softness": config.to_json(), "rule": describe(Adam())}
     return {
-        ANNEALED: (lambda _: tuned, {"softness": config.to_json(), "rule": describe(Adam())}),
-        UNTUNED: (lambda task: untuned_method(task, problem), {"softness": identity(*flags)}),
-        UNIVERSAL: (lambda _: universal, {"policy": fingerprint(policy)}),
+        ANNEALED: (lambda _: tuned, settings),
+        SHARPENED: ended_sharply(tuned, settings),
+        UNTUNED: by_policy(tr.SofteningPolicy(), problem),
+        UNIVERSAL: by_policy(tr.universal_policy(), problem),
     }
 
 

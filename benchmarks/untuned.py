@@ -5,11 +5,12 @@
     python benchmarks/untuned.py shape2d/three pose/far --out out/untuned_transfer    # transfers
     python benchmarks/untuned.py pose --size 128 --steps 240 --out out/untuned_128    # other sizes
 
-The one found by hand is `tr.untuned_softening`, with steps by `meta.ImageSteps`: its scales and
+The one found by hand is `tr.SofteningPolicy()`, as `tr.untuned_softening` has it: its scales and
 steps follow from how far outlines are apart at the start, and from the size of a pixel. With
 `--policy FILE` there is another, learned by `benchmarks/learn_universal.py`. The others are the
 fixed softnesses that docs/results.md lists: tuned for each family, its learning rate included, and
-used with the optimiser of the family's study. All take the same number of steps on the same tasks
+used with the optimiser of the family's study; and the best annealed one once more, with a sharp end
+like ours. All take the same number of steps on the same tasks
 of the stream "test", seed 0: those of the studies, which nothing here was tuned on.
 
 Into the folder go a file for each method and problem, as soon as it is done, and summary.md.
@@ -17,6 +18,7 @@ Into the folder go a file for each method and problem, as soon as it is done, an
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -42,16 +44,18 @@ from meta.evaluation.evaluate import Evaluation, batches  # noqa: E402
 from meta.evaluation.stats import compare, summarise  # noqa: E402
 from meta.inner.method import Method  # noqa: E402
 from meta.inner.policy_method import softening_method  # noqa: E402
-from meta.inner.protocol import OutlinedBatch, TaskBatch  # noqa: E402
+from meta.inner.protocol import TaskBatch  # noqa: E402
 from meta.inner.unroll import unroll  # noqa: E402
-from meta.inner.updates import Adam, ImageSteps  # noqa: E402
 from meta.outer.checkpoint import describe, fingerprint, load_json, save_json  # noqa: E402
 from meta.search.fixed import fixed_method  # noqa: E402
 from meta.study.plan import ANNEALED, WIDER, Problem, Study  # noqa: E402
 from meta.study.study import moved  # noqa: E402
+from taichi_raster.presets.policy import SHARP_FROM  # noqa: E402
 
 SIX = ("shape2d", "occlusion", "pose", "shaded", "shape3d", "solid")
 UNTUNED, UNIVERSAL = "untuned", "universal"
+SHARPENED = "best annealed, sharp end"
+SHOWN = (UNTUNED, UNIVERSAL, SHARPENED)
 RESAMPLES = 10_000
 
 Made = Callable[[TaskBatch], Method]
@@ -150,48 +154,27 @@ def methods(
         method = moved(method, problem)
         settings = {"softness": config.to_json(), "rule": describe(study.rule)}
         found[name] = (lambda _, method=method: method), settings
-    found[UNTUNED] = (
-        lambda task: untuned_method(task, problem),
-        {"softness": identity(*flags_of(problem.family.sample(1, "tune", 0)))},
-    )
+        if name == ANNEALED:
+            found[SHARPENED] = ended_sharply(method, settings)
+    policies = {UNTUNED: tr.SofteningPolicy()}
     if learned is not None:
-        policy = tr.load_policy(learned)
-        method = softening_method(policy, problem.family, problem.steps)
-        found[UNIVERSAL] = (lambda _: method), {"policy": fingerprint(policy)}
-    return found
+        policies[UNIVERSAL] = tr.load_policy(learned)
+    return found | {name: by_policy(policy, problem) for name, policy in policies.items()}
 
 
-def identity(backs: bool, separate: bool) -> dict[str, Any]:
-    """What tells one version of the untuned softening from another: its values on some masks."""
-    drawn = torch.zeros(4, 64, 64)
-    for k in range(4):
-        drawn[k, 8:24, 8 + 8 * k : 24 + 8 * k] = 1.0
-    start = tr.untuned_softening(drawn[:1].expand(4, -1, -1), drawn, backs=backs, separate=separate)
-    assert start.lr is not None
-    values = [
-        schedule(torch.tensor(u, dtype=torch.float64)).tolist()
-        for schedule in (start.edge.get_submodule("scale"), start.lr)
-        for u in (0.0, 0.5, 0.9, 1.0)
-    ]
-    return {"parts": repr(start), "values": values, "betas": list(tr.ImageSteps.BETAS)}
+def ended_sharply(method: Method, settings: dict[str, Any]) -> tuple[Made, dict[str, Any]]:
+    """The same method with a sharp end, and what its results depend on."""
+    ended = copy.copy(method)
+    ended.sharp_from = SHARP_FROM
+    return (lambda _: ended), {**settings, "sharp_from": SHARP_FROM}
 
 
-def flags_of(task: Any) -> tuple[bool, bool]:
-    """Whether its renderer draws backs, and whether its faces share no edges."""
-    return getattr(task, "backs", False), getattr(task, "separate", False)
-
-
-def untuned_method(task: TaskBatch, problem: Problem) -> Method:
-    """The one method, for a batch of any tasks."""
-    assert isinstance(task, OutlinedBatch)
-    with torch.no_grad():
-        drawn, target = task.outlines(task.start())
-    views = len(drawn) // task.batch_size
-    start = tr.untuned_softening(drawn, target, views, *flags_of(task))
-    assert start.lr is not None
-    renderer = problem.family.renderer(start.edge, start.depth, start.alpha)
-    rule = ImageSteps(Adam(betas=tr.ImageSteps.BETAS))
-    return Method(renderer, rule, start.lr, problem.steps)
+def by_policy(
+    policy: tr.SofteningPolicy, problem: Problem, **options: Any
+) -> tuple[Made, dict[str, Any]]:
+    """The method of a policy, and what its results depend on."""
+    method = softening_method(policy, problem.family, problem.steps, **options)
+    return (lambda _: method), {"policy": fingerprint(policy), "sharp_from": method.sharp_from}
 
 
 def judged(
@@ -231,7 +214,7 @@ def summary(rows: list[Row]) -> str:
     lines = [heading, "|" + " --- |" * 10]
     texts = []
     both = all(UNIVERSAL in row.results for row in rows)
-    for method in (UNTUNED, UNIVERSAL) if both else (UNTUNED,):
+    for method in (name for name in SHOWN if all(name in row.results for row in rows)):
         lines += [line(row, method) for row in rows]
         logs = [row.log_ratios(method, ANNEALED) for row in rows]
         value, low, high = geometric_mean(logs)
@@ -259,7 +242,7 @@ def line(row: Row, method: str) -> str:
     against = {
         name: compare(method, row.results[method].errors, name, result.errors, *limits)
         for name, result in row.results.items()
-        if name not in (UNTUNED, UNIVERSAL)
+        if name not in SHOWN
     }
     best = against[ANNEALED]
     cells = [

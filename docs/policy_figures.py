@@ -11,6 +11,7 @@ no feedback.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ import taichi_raster as tr
 from meta.inner.picture_measures import measured
 from meta.inner.policy_method import softening_method
 from meta.inner.unroll import unroll
-from taichi_raster.presets.policy import Setting
+from taichi_raster.presets.policy import SHARP_FROM, Setting
 from tasks import Body, Occlusion, Pose, Shape2D
 
 DPI = 110
@@ -75,7 +76,8 @@ def main(options: Options) -> None:
 class Course:
     """What was chosen at each of T steps of B instances, (T, B), and what came of it.
 
-    Scale and step are in pixels, gamma is a share of the depth range. `images` are the errors of
+    Scale and step are in pixels, gamma is a share of the depth range; scale and gamma are NaN where
+    pictures are sharp. `images` are the errors of
     the sharp pictures before each step, which can be compared whatever the scale; `errors` are the
     true ones at the end.
     """
@@ -121,13 +123,20 @@ def course(task: Any, like: tr.SofteningPolicy, steps: int) -> Course:
     with torch.no_grad():
         errors = task.true_error(run.params)
     return Course(
-        torch.stack([s.scale for s in drawn]).detach() * pixels,
+        while_soft([s.scale for s in drawn]) * pixels,
         torch.stack([s.eta for s in made]).detach() * pixels,
-        torch.stack([s.gamma for s in drawn]).detach(),
+        while_soft([s.gamma for s in drawn]),
         torch.stack(images[:-1]),
         run.params.detach(),
         errors,
     )
+
+
+def while_soft(chosen: list[Tensor]) -> Tensor:
+    """What was chosen in each step, (T, B); NaN where pictures are sharp."""
+    found = torch.stack(chosen).detach()
+    found[math.ceil(SHARP_FROM * len(found)) :] = math.nan
+    return found
 
 
 def both(task: Any, steps: int) -> dict[str, Course]:
@@ -224,15 +233,10 @@ def overlay(axis: Axes, task: Any, params: Tensor) -> None:
     """The figure at `params` in grey, and the target's outline."""
     larger = tr.SharpRasterizer(160, near=1.0, far=5.0)
     with torch.no_grad():
-        drawn, target = (task.soft_image(x, larger_of(larger), 0.0) for x in (params, task.hidden))
+        drawn, target = (task.soft_image(x, larger, 0.0) for x in (params, task.hidden))
     axis.imshow(drawn[0, ..., 0], cmap="gray_r", vmin=0, vmax=2, extent=(-1, 1, -1, 1))
     axis.contour(target[0, ..., 0].flip(0), [0.5], colors="C0", extent=(-1, 1, -1, 1))
     bare(axis)
-
-
-def larger_of(sharp: tr.SharpRasterizer) -> Callable[..., Tensor]:
-    """A sharp renderer in the place of a soft one, which takes a progress and views, too."""
-    return lambda faces, attributes, progress, views=1: sharp(faces, attributes)
 
 
 # Families -----------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ with fast_import.quickly():
         FlatteningLoss,
         LaplacianLoss,
         NormalConsistencyLoss,
+        coverage_iou_loss,
         mse,
         silhouette_iou_loss,
     )
@@ -210,6 +211,7 @@ __all__ = [
     "collate",
     "cone",
     "conventions",
+    "coverage_iou_loss",
     "cylinder",
     "derivatives_by",
     "face_normals",

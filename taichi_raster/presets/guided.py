@@ -21,7 +21,7 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.depth.over import OverDepth
-from taichi_raster.presets.policy import SofteningPolicy
+from taichi_raster.presets.policy import SHARP_FROM, SofteningPolicy
 from taichi_raster.presets.softening import Softening
 from taichi_raster.presets.watch import Watch, measures_of
 from taichi_raster.softness.conorm import TConorm
@@ -33,6 +33,8 @@ _BLIND = 0.3  # of the progress, by which a run with feedback must have looked a
 
 class GuidedSoftening(Softening):
     """A Gaussian, `OverDepth`, a Yager T-conorm, and steps, as a policy chooses them.
+
+    Pictures of the last quarter of the progress are sharp; see `untuned_softening`.
 
     Its `lr` is the `eta` of `ImageSteps`. It belongs to one run: what it was shown stays with it.
     With feedback, call `see` in every step, and `look` eight times in a run, evenly spread.
@@ -65,6 +67,7 @@ class GuidedSoftening(Softening):
             OverDepth(_Course(policy, "gamma", seen)),
             TConorm("yager", _Course(policy, "p", seen)),
             _Course(policy, "eta", seen),
+            sharp_from=SHARP_FROM,
         )
         self.policy = policy
         self.views = views

@@ -33,6 +33,7 @@ HELD = 0.85  # of the progress: up to there, a step is as long as the scale
 FALL = 0.1  # the last step, as a share of the last scale
 CONORM = 1.2  # p of the Yager T-conorm: between adding coverages up (1) and the probabilistic one
 TWICE = 2.2  # the same where backs are drawn, and each outline belongs to two faces
+SHARP_FROM = 0.75  # of the progress: from there on, the picture is sharp
 GAMMA = (0.3, 0.045)  # of the order in depth, in units of the depth range
 
 _COURSE = 5  # equal parts of the progress, in each of which the scale falls by a share

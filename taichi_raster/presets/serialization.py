@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,7 +57,9 @@ def save_softening(path: str | Path, softening: Softening) -> None:
     for name, (_, own) in parts.items():
         tensors |= {f"{name}.{key}": value for key, value in own.items()}
     description = {name: described for name, (described, _) in parts.items()}
-    rest = {"lr": None, "steps": softening.steps, "card": softening.card}
+    rest: dict[str, Any] = {"lr": None, "steps": softening.steps, "card": softening.card}
+    if softening.sharp_from is not None:
+        rest["sharp_from"] = softening.sharp_from
     if softening.table is not None:
         rest["table"] = asdict(softening.table)
     archive.write(path, {"format": SOFTENING, **description, **rest, **kinds}, tensors)
@@ -90,6 +93,7 @@ def load_softening(path: str | Path) -> Softening:
             None if rate is None else built_schedule(file, "lr"),
             steps,
             file.get("card", dict),
+            file.description.get("sharp_from"),
         )
         file.all_taken()
     return softening.requires_grad_(False)

@@ -43,6 +43,8 @@ class Softening(nn.Module):
         steps: T, at least 1, or None.
         card: how it was learned, anything that JSON can hold: "task", "units", "optimiser" (its
             name and numbers), "command", "seed", "scores", ... (see `pretrained`).
+        sharp_from: the progress, in [0, 1), from which its renderers draw sharply; None for never.
+            See `SoftRasterizer`.
 
     Raises:
         TypeError, ValueError: for an invalid argument; the message names it.
@@ -67,6 +69,7 @@ class Softening(nn.Module):
         lr: float | Tensor | Schedule | None = None,
         steps: int | None = None,
         card: dict[str, Any] | None = None,
+        sharp_from: float | None = None,
     ) -> None:
         super().__init__()
         checks.instance("edge", edge, EdgeSoftness)
@@ -80,6 +83,7 @@ class Softening(nn.Module):
         if steps is not None and (not checks.is_whole(steps) or steps < 1):
             raise ValueError(f"steps: expected a whole number >= 1 or None, got {steps!r}")
         self.steps = None if steps is None else int(steps)
+        self.sharp_from = None if sharp_from is None else checks.fraction("sharp_from", sharp_from)
         self.card: dict[str, Any] = dict(
             checks.instance("card", {} if card is None else card, dict)
         )
@@ -101,11 +105,10 @@ class Softening(nn.Module):
 
         Args:
             image_size: pixels: one number, or (height, width).
-            options: the other arguments of `SoftRasterizer`.
+            options: the other arguments of `SoftRasterizer`; with `sharp_from=None` it stays soft.
         """
-        return SoftRasterizer(
-            image_size, edge=self.drawn_edge, depth=self.depth, alpha=self.alpha, **options
-        )
+        parts = {"edge": self.drawn_edge, "depth": self.depth, "alpha": self.alpha}
+        return SoftRasterizer(image_size, **parts, **{"sharp_from": self.sharp_from, **options})
 
     def learning_rate(self, progress: float) -> float:
         """The learning rate at progress in [0, 1].
@@ -134,6 +137,7 @@ class Softening(nn.Module):
             + ("" if self.alpha.generator.domain is None else f", p {describe(self.alpha.p)}"),
             "lr": "none" if self.lr is None else describe(self.lr),
             "steps": "any" if self.steps is None else str(self.steps),
+            "sharp from": "never" if self.sharp_from is None else f"{self.sharp_from:g}",
         }
 
 

@@ -8,8 +8,9 @@
         step.descend(tr.mse(image, target_image))
 
 All of it is in units of the picture. The scale of the softness begins at a share of the distance
-that outlines have to travel, and ends at a fraction of a pixel. Each step moves the scene by one
-scale. It was found on six kinds of problems, and is judged by `benchmarks/untuned.py`.
+that outlines have to travel, and falls towards a fraction of a pixel. Each step moves the scene by
+one scale. In the last quarter of the progress the picture is sharp, and its gradient exact. It was
+found on six kinds of problems, and is judged by `benchmarks/untuned.py`.
 """
 
 from __future__ import annotations
@@ -23,13 +24,21 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.depth.over import OverDepth
 from taichi_raster.fitting.start import scene_distance
-from taichi_raster.presets.policy import CONORM, FALL, GAMMA, HELD, REACH, SHARPEST, TWICE, WIDEST
+from taichi_raster.presets.policy import (
+    CONORM,
+    FALL,
+    GAMMA,
+    HELD,
+    REACH,
+    SHARP_FROM,
+    SHARPEST,
+    TWICE,
+    WIDEST,
+)
 from taichi_raster.presets.softening import Softening
 from taichi_raster.softness.conorm import TConorm
 from taichi_raster.softness.edge import Distribution
 from taichi_raster.softness.schedule import Geometric, Schedule
-
-SHARPEST_SEPARATE = 0.25  # pixels: the last scale where faces share no edges
 
 
 def untuned_softening(
@@ -37,12 +46,15 @@ def untuned_softening(
     target: Float[Tensor, "R H W"],
     views: int = 1,
     backs: bool = False,
-    separate: bool = False,
 ) -> Softening:
     """A softening for a problem that is known by its picture alone.
 
     A Gaussian, `OverDepth` in a soft order, and a T-conorm by which coverages nearly add
     up. Its `lr` is the `eta` of `ImageSteps`. Meant for runs of 40 to 100 steps.
+
+    In the last quarter of the progress its renderers draw sharply, each pixel by its exact mean.
+    Take a loss that is least where such pictures agree: `mse`, or `coverage_iou_loss` for
+    silhouettes.
 
     Args:
         drawn, target: (R, H, W) coverage in [0, 1], as sharp as there is, of the start and of what
@@ -51,9 +63,6 @@ def untuned_softening(
         backs: True if the renderer draws the backs of closed surfaces, which it does unless it has
             `cull_backfaces=True`. Each outline then belongs to two faces, a front and a back, and
             coverages must add up less: p is 2.2 instead of 1.2.
-        separate: True if the faces share no edges, as triangles that are strewn over a picture. The
-            scale then ends at a quarter of a pixel instead of 0.15. Where faces share edges, what
-            is behind shines through these, the more so the softer they are.
 
     Returns:
         A softening whose schedules have one value for each scene, (R / views,).
@@ -69,13 +78,13 @@ def untuned_softening(
     distance = scene_distance(drawn, target, views).double()
     pixel = 2 / min(drawn.shape[1:])
     first = (REACH * distance).clamp(min=pixel, max=max(pixel, WIDEST))
-    last = SHARPEST_SEPARATE if checks.flag("separate", separate) else SHARPEST
-    scale = Geometric(first, torch.full_like(first, last * pixel))
+    scale = Geometric(first, torch.full_like(first, SHARPEST * pixel))
     return Softening(
         Distribution("gaussian", scale),
         OverDepth(Geometric(*GAMMA)),
         TConorm("yager", TWICE if checks.flag("backs", backs) else CONORM),
         _ScaleSteps(scale),
+        sharp_from=SHARP_FROM,
     )
 
 

@@ -42,7 +42,7 @@ class SharpRasterizer(nn.Module):
 
     Args:
         image_size: pixels, positive: one number, or (height, width).
-        background: a number, C numbers, or a tensor, 0-d or (C,).
+        background: as for `SoftRasterizer`.
         near, far: depth range. What is outside it is cut off.
         cull_backfaces: drop faces that show their back.
         perspective_correct: interpolate attributes perspective-correctly.
@@ -82,11 +82,14 @@ class SharpRasterizer(nn.Module):
         self,
         face_vertices: Float[Tensor, "B F 3 3"],
         face_attributes: Float[Tensor, "B F 3 C"] | SurfaceTexture | UVTexture | None,
+        progress: float | Tensor | None = None,
+        views: int = 1,
     ) -> Float[Tensor, "B H W C+1"]:
         """Render a batch.
 
         Args:
             face_vertices, face_attributes: as for `SoftRasterizer.forward`.
+            progress, views: not used. They are there so that it can be called like a soft one.
 
         Returns:
             (B, H, W, C + 1): attributes composited over the background, then alpha.
@@ -113,6 +116,15 @@ class SharpRasterizer(nn.Module):
             return image
         colour, alpha = image[..., :-1], image[..., -1:]
         return torch.cat([colour + (1 - alpha) * background.to(colour), alpha], dim=-1)
+
+    def silhouette(
+        self,
+        face_vertices: Float[Tensor, "B F 3 3"],
+        progress: float | Tensor | None = None,
+        views: int = 1,
+    ) -> Float[Tensor, "B H W"]:
+        """Render coverage only, (B, H, W). Arguments and errors are those of `forward`."""
+        return self(face_vertices, None)[..., 0]
 
     def _draw(self, vertices: Tensor, attributes: Tensor) -> Tensor:
         return draw(vertices, attributes, self._scene(attributes.shape[3]))[0]

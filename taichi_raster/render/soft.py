@@ -29,6 +29,7 @@ from taichi_raster.engine.pixel_sums import PixelSums, Sums
 from taichi_raster.engine.soft_order import through_softly
 from taichi_raster.render import mixing, settled
 from taichi_raster.render.packing import Softness, View, for_alpha, pack, without_attributes
+from taichi_raster.render.sharp import SharpRasterizer
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes
@@ -87,6 +88,9 @@ class SoftRasterizer(nn.Module):
         unclipped_alpha: keep in alpha what near, far and culling drop from colour (as published).
         orthographic: the faces come from an `OrthographicCamera`: depth and attributes are linear
             in the image.
+        sharp_from: the progress, in [0, 1), from which pictures are those of a `SharpRasterizer`;
+            None for never. Where things overlap their target, exact gradients lead closer to it
+            than soft ones, and cost less. They are of first order and in reverse mode alone.
 
     Raises:
         TypeError, ValueError: for arguments out of range; the message names the argument.
@@ -116,6 +120,7 @@ class SoftRasterizer(nn.Module):
         barycentrics: str = "nearest",
         unclipped_alpha: bool = False,
         orthographic: bool = False,
+        sharp_from: float | None = None,
     ) -> None:
         super().__init__()
         self.image_size = checks.image_size(image_size)
@@ -137,6 +142,12 @@ class SoftRasterizer(nn.Module):
         self.antialias = checks.count("antialias", antialias)
         self.threshold = checks.fraction("threshold", threshold)
         self.cutoff = None if cutoff is None else checks.positive("cutoff", cutoff)
+        self.sharp_from = None if sharp_from is None else checks.fraction("sharp_from", sharp_from)
+        if self.sharp_from is not None and (barycentrics == "clipped" or unclipped_alpha):
+            raise ValueError(
+                "sharp_from: not for barycentrics='clipped' nor for unclipped_alpha, which sharp "
+                "pictures do not know"
+            )
 
     def forward(
         self,
@@ -167,6 +178,30 @@ class SoftRasterizer(nn.Module):
             MemoryError: if the machine or Taichi cannot hold the call; the message says how much
                 it takes.
         """
+        if self.sharp_from is None:
+            return self._softly(face_vertices, face_attributes, progress, views)
+        if not isinstance(progress, Tensor):
+            u = as_progress(progress, 1)
+            draw = self._sharp() if float(u) >= self.sharp_from else self._softly
+            return draw(face_vertices, face_attributes, progress, views)
+        checks.vertices(face_vertices, runtime(), Extremes())
+        late = as_progress(progress, checks.scenes(len(face_vertices), views)) >= self.sharp_from
+        if not bool(late.any()):
+            return self._softly(face_vertices, face_attributes, progress, views)
+        sharp = self._sharp()(face_vertices, face_attributes)
+        if bool(late.all()):
+            return sharp
+        late = late.repeat_interleave(views).to(sharp.device)
+        soft = self._softly(face_vertices, face_attributes, progress, views)
+        return torch.where(late[:, None, None, None], sharp, soft)
+
+    def _softly(
+        self,
+        face_vertices: Tensor,
+        face_attributes: Tensor | SurfaceTexture | UVTexture | None,
+        progress: float | Tensor | None,
+        views: int,
+    ) -> Tensor:
         later, settings = Extremes(), runtime()
         checks.vertices(face_vertices, settings, later)
         check_attributes(face_attributes, face_vertices, settings, later)
@@ -242,6 +277,18 @@ class SoftRasterizer(nn.Module):
             )
             tangent = image.tangent
             return image.primal, torch.zeros_like(image.primal) if tangent is None else tangent
+
+    def _sharp(self) -> SharpRasterizer:
+        return SharpRasterizer(
+            self.image_size,
+            self.background,
+            self.near,
+            self.far,
+            self.cull_backfaces,
+            self.perspective_correct,
+            self.front,
+            self.orthographic,
+        )
 
     def _render(
         self,

@@ -8,18 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import taichi_raster as tr
 from benchmarks.rival_methods import (
     Evolution,
     Noisy,
-    SharpEnd,
     Starts,
     by_pixel,
     evolve,
     many_starts,
     smooth,
 )
-from meta import softening_method, unroll
 from meta.inner.updates import Adam
 from meta.search.fixed import FixedSoftness
 from tasks import Body
@@ -81,15 +78,3 @@ def test_more_starts_are_never_worse_in_the_picture(task: SceneBatch) -> None:
             losses.append(task.image_error(found))
     assert bool((losses[1] <= losses[0] + 1e-12).all())
     assert not torch.equal(losses[0], losses[1])
-
-
-def test_a_sharp_end_is_the_policy_until_then_and_ends_nearer(task: SceneBatch) -> None:
-    policy = tr.SofteningPolicy()
-    soft, sharp = (
-        unroll(make(policy, task.family, 40), task) for make in (softening_method, SharpEnd)
-    )
-    torch.testing.assert_close(sharp.losses[:30], soft.losses[:30], rtol=0, atol=0)
-    assert not torch.equal(sharp.losses[30], soft.losses[30])
-    with torch.no_grad():
-        before, after = (task.image_error(run.params).mean() for run in (soft, sharp))
-    assert float(after) < float(before)

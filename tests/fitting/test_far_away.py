@@ -124,6 +124,7 @@ NOTHING: dict[str, Callable[[Tensor], Tensor]] = {
     "EdgeLengthLoss, edges of no length": tr.EdgeLengthLoss(POINT, 6),
     "EdgeLengthLoss, their own mean": tr.EdgeLengthLoss(POINT, 6, None),
     "mse": lambda v: tr.mse(v[:, :0], v[:, :0]),
+    "coverage_iou_loss, two empty": lambda v: tr.coverage_iou_loss(0 * v, 0 * v),
     "silhouette_iou_loss, no pixels": lambda v: tr.silhouette_iou_loss(v[:, :0], v[:, :0]),
     "silhouette_iou_loss, two empty": lambda v: tr.silhouette_iou_loss(0 * v, 0 * v),
     "volume, of padding": lambda v: tr.volume(v, torch.full((2, 4, 3), -1)),

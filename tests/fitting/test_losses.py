@@ -10,6 +10,7 @@ from taichi_raster.fitting.losses import (
     FlatteningLoss,
     LaplacianLoss,
     NormalConsistencyLoss,
+    coverage_iou_loss,
     mse,
     silhouette_iou_loss,
 )
@@ -41,6 +42,21 @@ def test_iou_of_soft_masks_is_that_of_independent_events():
     p, t = torch.full((1, 4, 4), 0.25, dtype=F64), torch.full((1, 4, 4), 0.5, dtype=F64)
     expected = 1 - 0.125 / (0.25 + 0.5 - 0.125)
     assert silhouette_iou_loss(p, t).item() == pytest.approx(expected)
+
+
+def test_iou_of_coverages_is_1_for_equal_ones_alone():
+    generator = torch.Generator().manual_seed(0)
+    p, t = torch.rand(2, 3, 8, 8, dtype=F64, generator=generator)
+    loss = coverage_iou_loss(p, t)
+    smaller, larger = p.numpy().clip(max=t.numpy()), p.numpy().clip(min=t.numpy())
+    expected = torch.from_numpy(1 - smaller.sum((1, 2)) / larger.sum((1, 2)))
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    assert bool((loss > 0).all())
+    same = p.clone().requires_grad_()
+    loss = coverage_iou_loss(same, p)
+    (gradient,) = torch.autograd.grad(loss.sum(), same)
+    torch.testing.assert_close(loss, torch.zeros_like(loss), rtol=0, atol=1e-15)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-15)
 
 
 def test_two_empty_masks_agree_and_have_finite_gradients():
@@ -122,6 +138,7 @@ def test_derivatives_are_exact():
     vertices = (sphere.vertices + 0.2 * noise).requires_grad_()
     for function, inputs in (
         (silhouette_iou_loss, images),
+        (coverage_iou_loss, images),
         (mse, images),
         (LaplacianLoss(sphere.faces, 12), [vertices]),
         (FlatteningLoss(sphere.faces, 12), [vertices]),
@@ -135,6 +152,7 @@ def test_derivatives_are_exact():
     [
         (lambda: silhouette_iou_loss(torch.ones(4, 4), torch.ones(4, 4)), "predicted"),
         (lambda: silhouette_iou_loss(torch.ones(1, 4, 4), torch.ones(2, 4, 4)), "target"),
+        (lambda: coverage_iou_loss(torch.ones(1, 4, 4), torch.ones(2, 4, 4)), "target"),
         (lambda: mse(torch.ones(4), torch.ones(4)), "predicted"),
         (lambda: mse(torch.ones(4, 1), torch.ones(4)), "target"),
         (lambda: LaplacianLoss(HINGE_FACES, 3), "faces"),

@@ -27,6 +27,7 @@ def test_a_loop_of_ones_own_is_the_method_that_was_learned() -> None:
     x = task.start().clone().requires_grad_()
     start = tr.GuidedSoftening(policy(), *task.outlines(x))
     renderer = family.renderer(start.edge, start.depth, start.alpha)
+    renderer.sharp_from = start.sharp_from
     assert start.lr is not None
     for step in tr.Descent(tr.ImageSteps([x], task.geometry, start.lr, depth_unit=1.0), steps):
         if step.index and step.index % 2 == 0:

@@ -40,15 +40,6 @@ def test_scales_are_in_units_of_the_distance_and_of_pixels() -> None:
     )
 
 
-def test_where_faces_share_no_edges_it_ends_softer() -> None:
-    plain, separate = (
-        tr.untuned_softening(square(8), square(16), separate=flag) for flag in (False, True)
-    )
-    first, last = (at(separate.edge.scale, u) / at(plain.edge.scale, u) for u in (0.0, 1.0))
-    torch.testing.assert_close(first, torch.ones_like(first))
-    torch.testing.assert_close(last, torch.full_like(last, 0.25 / 0.15))
-
-
 def test_a_step_is_as_long_as_the_scale_and_shrinks_at_the_end() -> None:
     start = tr.untuned_softening(square(8), square(20))
     for progress, share in ((0.0, 1.0), (0.5, 1.0), (0.85, 1.0), (0.925, 0.1**0.5), (1.0, 0.1)):
@@ -81,7 +72,7 @@ def test_it_places_spheres_in_whatever_unit_they_are(unit: float) -> None:
     soft = start.renderer(32, cull_backfaces=True, threshold=1e-3)
     for step in tr.Descent(tr.ImageSteps([place], seen, start.lr), 40):
         image = soft.silhouette(seen(place), progress=step.progress)
-        step.descend(tr.silhouette_iou_loss(image, target))
+        step.descend(tr.coverage_iou_loss(image, target))
     off = (seen(place) - seen(goal))[..., :2].detach().flatten(1, 2).norm(dim=-1).mean(dim=1)
     assert bool((off < 0.25 / 16).all())  # a quarter of a pixel
 
@@ -108,5 +99,3 @@ def test_bad_masks_are_refused_by_name() -> None:
         tr.untuned_softening(square(8), square(8), views=2)
     with pytest.raises(TypeError, match=r"^backs: "):
         tr.untuned_softening(square(8), square(8), backs=1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"^separate: "):
-        tr.untuned_softening(square(8), square(8), separate=1)  # type: ignore[arg-type]

@@ -232,6 +232,7 @@ CASES: dict[str, Callable[[Scene], Tensor]] = {
     "shade_flat": lit(tr.shade_flat),
     "shade_gouraud": lit(tr.shade_gouraud),
     "shade_image": shaded_image,
+    "coverage_iou_loss": lambda x: tr.coverage_iou_loss(*x["colours"][..., 0].split(1)),
     "silhouette_iou_loss": lambda x: tr.silhouette_iou_loss(*x["colours"][..., 0].split(1)),
     "SmoothOffsets": smoothed,
     "subdivide": lambda x: tr.subdivide(tr.Mesh(x["vertices"][0], FACES)).vertices,

@@ -12,7 +12,7 @@ import taichi_raster as tr
 from meta import Adam, ImageSteps, Method, evaluate, softening_method, unroll
 from meta.inner.picture_measures import measured
 from taichi_raster.presets.watch import Measures, Watch
-from tasks import Shape2D, Shape3D
+from tasks import Pose, Shape2D, Shape2DBatch, Shape3D
 from toy_tasks import ToyFamily
 
 pytestmark = pytest.mark.runs_on(arch="cpu", precision="f64")
@@ -26,6 +26,7 @@ def by_hand(steps: int) -> Method:
     start = tr.untuned_softening(*task.outlines(task.start()))
     assert start.lr is not None
     renderer = FAMILY.renderer(start.edge, start.depth, start.alpha)
+    renderer.sharp_from = start.sharp_from
     return Method(renderer, ImageSteps(Adam(betas=tr.ImageSteps.BETAS)), start.lr, steps)
 
 
@@ -37,6 +38,39 @@ def test_at_its_start_it_solves_tasks_as_the_softening_by_hand(feedback: bool) -
     torch.testing.assert_close(ours.losses, theirs.losses, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(ours.params, theirs.params, rtol=1e-9, atol=1e-9)
     assert bool((task.true_error(ours.params) < task.true_error(task.start())).all())
+
+
+def test_its_last_steps_descend_the_sharp_picture_and_end_nearer() -> None:
+    task = Pose(image_size=24).sample(4, "tune", 0)
+    policy = tr.SofteningPolicy()
+    errors: list[Tensor] = []
+
+    def record(_: int, params: Tensor) -> None:
+        with torch.no_grad():
+            errors.append(task.image_error(params))
+
+    soft = unroll(softening_method(policy, task.family, 40, sharp_from=None), task)
+    sharp = unroll(softening_method(policy, task.family, 40), task, record=record)
+    torch.testing.assert_close(sharp.losses[:30], soft.losses[:30], rtol=0, atol=0)
+    torch.testing.assert_close(sharp.losses[30:], torch.stack(errors[30:-1]), rtol=0, atol=0)
+    with torch.no_grad():
+        assert bool((errors[-1] < 0.5 * task.image_error(soft.params)).all())
+
+
+def test_an_error_without_a_gradient_leaves_all_steps_soft() -> None:
+    task = FAMILY.sample(2, "tune", 0)
+    image_error = Shape2DBatch.image_error
+    expected = unroll(softening_method(tr.SofteningPolicy(), FAMILY, 12, sharp_from=None), task)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shape2DBatch, "image_error", lambda self, x: image_error(self, x.detach()))
+        found = unroll(softening_method(tr.SofteningPolicy(), FAMILY, 12), task)
+    assert torch.equal(found.params, expected.params)
+
+
+def test_sharp_steps_are_not_differentiated() -> None:
+    task = FAMILY.sample(2, "tune", 0)
+    with pytest.raises(NotImplementedError, match=r"^sharp_from: sharp steps cannot be diff"):
+        unroll(softening_method(tr.SofteningPolicy(), FAMILY, 4), task, create_graph=True)
 
 
 def test_a_run_in_two_parts_is_the_same_as_in_one() -> None:
