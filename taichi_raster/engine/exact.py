@@ -9,15 +9,9 @@ from torch import Tensor
 
 from taichi_raster.engine.areas import see, see_vjp
 from taichi_raster.engine.autograd import Function
-from taichi_raster.engine.engine import on_engine, on_engine_here
+from taichi_raster.engine.engine import on_engine_here
 from taichi_raster.engine.sight import Scene, Sight
 from taichi_raster.runtime.transforms import is_differentiated, one_by_one
-
-FEW = 256
-"""Faces up to which a picture is drawn in the caller's thread.
-
-There, kernels that take both cores were measured to be slower by up to a half.
-"""
 
 
 class Drawing:
@@ -47,8 +41,7 @@ class _Draw(Function):
 
     @staticmethod
     def forward(vertices: Tensor, attributes: Tensor | None, drawing: Drawing) -> Tensor:
-        work = on_engine_here if vertices.shape[1] <= FEW else on_engine
-        found, drawing.sight, *_ = work(see, vertices, attributes, drawing.scene)
+        found, drawing.sight, *_ = on_engine_here(see, vertices, attributes, drawing.scene)
         return found
 
     @staticmethod
@@ -84,11 +77,10 @@ class _VJP(Function):
     def forward(
         vertices: Tensor, attributes: Tensor | None, grad: Tensor, drawing: Drawing
     ) -> tuple[Tensor, Tensor | None]:
-        work = on_engine_here if vertices.shape[1] <= FEW else on_engine
         sight = drawing.sight
         if sight is None:
-            sight = work(see, vertices, attributes, drawing.scene)[1]
-        return work(see_vjp, sight, attributes, grad)
+            sight = on_engine_here(see, vertices, attributes, drawing.scene)[1]
+        return on_engine_here(see_vjp, sight, attributes, grad)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

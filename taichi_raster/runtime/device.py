@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import taichi as ti
@@ -18,6 +19,7 @@ import torch
 from taichi.lang import impl
 
 from taichi_raster.runtime import cuda_driver
+from taichi_raster.runtime.cores import spread_workers
 from taichi_raster.runtime.thread import owner
 
 logger = logging.getLogger(__name__)
@@ -141,6 +143,13 @@ def _started(arch: str, precision: str) -> str:
 
 
 def _start_taichi(arch: str, precision: str) -> None:
+    if arch == "cpu":
+        spread_workers(partial(_init_taichi, arch, precision))
+    else:
+        _init_taichi(arch, precision)
+
+
+def _init_taichi(arch: str, precision: str) -> None:
     ti.init(
         arch=_ARCHES[arch],
         default_fp=ti.f32 if precision == "f32" else ti.f64,
