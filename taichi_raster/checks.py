@@ -202,15 +202,23 @@ def finite(what: str, name: str, value: Tensor, later: Extremes | None = None) -
 def visible(face_vertices: Tensor, near: float, far: float, later: Extremes | None = None) -> None:
     """Raise ValueError unless a face reaches the depth range."""
     z = unwrapped(face_vertices)[..., 2]
+    waiting = waits(z)
+    if not waiting and _reach(z[(0,) * (z.ndim - 1)].tolist(), near, far):
+        return  # the first face does; others need not be looked at
 
     def check(nearest: float, farthest: float) -> None:
         if not (near <= nearest and farthest <= far):
             _visible(z, near, far)
 
-    if later is not None and waits(z):
+    if later is not None and waiting:
         later.of(z, check)
     else:
         check(*extremes(z))
+
+
+def _reach(z: list[float], near: float, far: float) -> bool:
+    """Whether a face with these z reaches the depth range."""
+    return 0 < min(z) <= far and near <= max(z)
 
 
 def _visible(z: Tensor, near: float, far: float) -> None:

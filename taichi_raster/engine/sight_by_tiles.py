@@ -140,7 +140,7 @@ class Memory:
     def __del__(self) -> None:
         for array in (self.ints, self.floats):  # by any thread: each step is one operation
             idle = _idle.setdefault(array.dtype, [])
-            if len(array) <= IDLE and len(idle) < 4:
+            if array.numel() <= IDLE and len(idle) < 4:
                 idle.append(array)
 
 
