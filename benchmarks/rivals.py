@@ -329,15 +329,15 @@ def summary(rows: Mapping[str, Mapping[tuple[str, int], Result]]) -> str:
         for family, results in rows.items():
             judge = problem(family, 1).family
             limits = judge.error_floor, judge.failure_threshold
-            ours, best = results[name, budget], results[UNIVERSAL, 1]
-            ratio = compare(name, ours.errors, UNIVERSAL, best.errors, *limits).ratio
+            ours, soft = results[name, budget], results[SOFT, 1]
+            ratio = compare(name, ours.errors, SOFT, soft.errors, *limits).ratio
             failed = summarise(name, ours.errors, limits[1]).failure.value
-            shown = "1" if name == UNIVERSAL else ratio.format(digits=2)
+            shown = "1" if name == SOFT else ratio.format(digits=2)
             cells.append(f"{shown}; {100 * failed:.1f} %")
         spent = "ten times" if budget == 10 else "as many"
         cells.append(", ".join(f"{r[name, budget].milliseconds:.0f}" for r in rows.values()))
         lines.append(f"| {name} | {spent} | " + " | ".join(cells) + " |")
-    text = ["Ratio of errors to the universal policy's; share that fails:", "", *lines]
+    text = [f"Ratio of errors to those of the {SOFT}; share that fails:", "", *lines]
     for family, results in rows.items():
         judge = problem(family, 1).family
         text += ["", f"{family}, {len(results[UNIVERSAL, 1].errors)} tasks:", ""]
