@@ -263,4 +263,5 @@ def test_the_view_of_a_case_is_the_signature_of_the_renderer() -> None:
         "alpha",
         "background",
         *("front", "barycentrics", "unclipped_alpha", "orthographic"),  # in test_modes.py
+        "sharp_from",  # in test_sharp_end.py
     }
