@@ -210,9 +210,11 @@ class _Errors:
             pairs = pairs * (int(some.sum()) / len(errors))
             sizes = values[some].clamp(min=1e-30).sqrt()
             to, back = vectors[:, some].mT / sizes[:, None], vectors[:, some].mT * sizes[:, None]
-            errors = torch.einsum("kc,chw->khw", to, errors)
-            scaled = torch.einsum("kc,nchw->nkhw", back, scaled)
-            moved = torch.einsum("kc,nchw->nkhw", to, moved)
+            errors = _mixed(to, errors)
+            scaled, moved = (
+                _mixed(by, x.transpose(0, 1)).transpose(0, 1)
+                for by, x in ((back, scaled), (to, moved))
+            )
         return _Errors(errors, scaled, moved, kept.any(0), pairs, reach)
 
     def noise(self, matrix: Float[Tensor, "n n"], rounds: int) -> Float[Tensor, "n n"]:
@@ -298,6 +300,11 @@ class _Spectra:
     def _places(self) -> tuple[Tensor, Tensor]:
         index = torch.arange(-self.reach, self.reach + 1)
         return (index % self.shape[0])[:, None], (index % self.shape[1])[None]
+
+
+def _mixed(shares: Float[Tensor, "K C"], channels: Float[Tensor, "C ..."]) -> Tensor:
+    """Sums of channels by shares, (K, ...)."""
+    return product(shares, channels.flatten(1)).unflatten(1, channels.shape[1:])
 
 
 def _by_distance(
