@@ -304,7 +304,8 @@ class _Spectra:
 
 def _mixed(shares: Float[Tensor, "K C"], channels: Float[Tensor, "C ..."]) -> Tensor:
     """Sums of channels by shares, (K, ...)."""
-    return product(shares, channels.flatten(1)).unflatten(1, channels.shape[1:])
+    mixed: Tensor = product(shares, channels.flatten(1)).unflatten(1, channels.shape[1:])
+    return mixed
 
 
 def _by_distance(
