@@ -6,7 +6,7 @@ import taichi as ti
 
 from taichi_raster.kernels.areas.lanes import Lanes
 from taichi_raster.kernels.areas.layout import Face
-from taichi_raster.kernels.areas.tiles import COMPARED, PARTED
+from taichi_raster.kernels.areas.tiles import PARTED
 
 
 @ti.data_oriented
@@ -16,19 +16,20 @@ class Apart(Lanes):
     @ti.func
     def note_pair(self, m: ti.template(), t: ti.template(), cell, pair, x, y):
         """Note that a pixel has a fragment of a pair, and whether that may overlap others."""
-        many = t.apart[cell]
-        if many >= COMPARED:
-            t.unclear[cell] = 1
+        first, second = t.first[cell], t.second[cell]
+        if first < 0:
+            t.first[cell] = pair
         elif t.unclear[cell] == 0:
-            place = 0
-            while place < many:
-                if self.pairs_meet(m, t, t.among[COMPARED * cell + place], pair, x, y):
-                    t.unclear[cell] = 1
-                    place = many
-                place += 1
-            if place == many:
-                t.among[COMPARED * cell + many] = pair
-                t.apart[cell] = many + 1
+            unclear = t.third[cell] > 0  # only three are compared here
+            if not unclear:
+                unclear = self.pairs_meet(m, t, first, pair, x, y)
+            if second < 0:
+                t.second[cell] = pair
+            else:
+                t.third[cell] = 1
+                if not unclear:
+                    unclear = self.pairs_meet(m, t, second, pair, x, y)
+            t.unclear[cell] = ti.select(unclear, 1, 0)
 
     @ti.func
     def pairs_meet(self, m: ti.template(), t: ti.template(), first, second, x, y):

@@ -10,16 +10,14 @@ import taichi as ti
 
 from taichi_raster.kernels.areas.apart import Apart
 from taichi_raster.kernels.areas.layout import (
-    AREA,
     LANES,
     SIDE,
-    Bounds,
     Face,
     Owned,
     Pair,
     Seen,
-    Shown,
     Size,
+    Span,
     Spot,
 )
 from taichi_raster.kernels.areas.tiles import PARTED
@@ -33,8 +31,9 @@ class ByFace(Apart):
     def list_fragments(self, m: ti.template(), t: ti.template(), tile):
         """List a tile's fragments, and measure and show each without the others.
 
-        They are in the order of their pairs, and end at `marks`. Writes `spots`, `Seen` and, for
-        each row of a pair, `Owned` in place of its `Span`. Faces that leave [near, far] are not
+        `t.counts` has where each pixel's list begins; it becomes where that ends. Fragments are in
+        the order of their pairs, and end at `marks`. Writes `slots`, `spots`, `Seen` and, for each
+        row of a pair, `Owned` in place of its `Span`. Faces that leave [near, far] are not
         measured, and not shown. Returns 1 if there are such, otherwise 0.
         """
         b, x_first, _x_last, y_first, _y_last = self.box_of(m, tile)
@@ -46,48 +45,58 @@ class ByFace(Apart):
             t.one[i] = -1
         for pair in range(m.begins[tile], m.begins[tile + 1]):
             f = m.listed[pair]
-            bounds = m.bounds[pair]
-            left, right = bounds & Bounds.MASK, (bounds >> Bounds.RIGHT) & Bounds.MASK
-            _left, top, bottom = self.bounds_of(m, pair)
-            count, first_run, last_run = 0, SIDE, 0
-            for row in range(top, bottom):
-                shown = m.rows[SIDE * pair + row]
-                full, empty = (shown >> Shown.FULL) & Shown.MASK, shown >> Shown.EMPTY
-                cell = SIDE * row
-                free, owned = 0, 0
-                for i in range(SIDE):
+            left, top, bottom = self.bounds_of(m, pair)
+            x, y = x_tile + ti.cast(left, self.real), y_tile - ti.cast(top, self.real)
+            w, spread = self.depth_at(m, f, x, y)
+            w += spread
+            high = m.faces[Face.SIZE * f + Face.W_MAX]
+            slope = m.faces[Face.SIZE * f + Face.SLOPE_X]
+            down = m.faces[Face.SIZE * f + Face.SLOPE_Y]
+            begin = at
+            first_run, last_run = SIDE, 0
+            for row in range(bottom - top):
+                rows = SIDE * pair + top + row
+                span = m.rows[rows]
+                full = (span >> Span.FULL) & Span.MASK
+                empty = (span >> Span.EMPTY) & Span.MASK
+                cell = SIDE * (top + row) + left
+                here = w - down * ti.cast(row, self.real)
+                owned, first, last = 0, 0, 0
+                for i in range(span & Span.MASK, (span >> Span.LAST) & Span.MASK):
                     owner = t.owners[cell + i]
-                    free += ti.select(owner < 0, 1 << i, 0)
-                    owned += ti.select(owner == pair, 1 << i, 0)
-                m.rows[SIDE * pair + row] = owned
-                first_run = ti.select(owned != 0, self.least_of(first_run, row), first_run)
-                last_run = ti.select(owned != 0, row + 1, last_run)
-                # Each is written, and counts if it is there: a branch would often be guessed wrong.
-                free &= shown
-                for i in range(left, right):
-                    covers = ti.select(i >= full and i < empty, 1 << Spot.COVERS, 0)
-                    t.spots[count] = cell + i + covers
-                    count += (free >> i) & 1
-            for i in range(count):
-                m.spots[at + i] = t.spots[i]
-                self.note_pair(m, t, t.spots[i] & (AREA - 1), pair, x_tile, y_tile)
-            m.marks[pair] = at + count
-            m.runs[pair] = first_run + (last_run << Owned.END)
+                    if owner == pair:
+                        last = left + i
+                        first = ti.select(owned == 0, last, first)
+                        owned |= 1 << last
+                    elif owner < 0:
+                        near = self.least_of(here + slope * ti.cast(i, self.real), high)
+                        if near >= t.covered[cell + i]:
+                            covers = i >= full and i < empty
+                            place = t.counts[cell + i]
+                            t.counts[cell + i] = place + 1
+                            m.lists[place] = at
+                            self.note_pair(m, t, cell + i, pair, x_tile, y_tile)
+                            m.slots[at] = ti.select(covers, -1 - pair, pair)
+                            m.spots[at] = cell + i + (ti.select(covers, 1, 0) << Spot.COVERS)
+                            at += 1
+                m.rows[rows] = owned + (first << Owned.FIRST) + (last << Owned.LAST)
+                if owned != 0:
+                    first_run = ti.min(first_run, top + row)
+                    last_run = top + row + 1
+            m.marks[pair] = at
+            m.runs[pair] = first_run + (last_run << Owned.FIRST)
             if first_run < last_run:
-                self.show_runs(m, t, pair, first_run, last_run, corner, x_tile, y_tile)
+                self.show_runs(m, pair, first_run, last_run, corner, x_tile, y_tile)
             if m.faces[Face.SIZE * f + Face.CUT] > 0:
-                leaves_range = ti.select(count > 0, 1, leaves_range)
-                for fragment in range(at, at + count):
-                    self.keep(m, fragment, 1 + 0 * x_tile, 0 * x_tile, 0 * x_tile, 0)
-            elif count > 0:
-                self.measure_fragments(m, t, pair, at, count, corner, x_tile, y_tile)
-            at += count
+                leaves_range = ti.select(at > begin, 1, leaves_range)
+                for fragment in range(begin, at):
+                    self.keep(m, fragment, 1 + 0 * x, 0 * x, 0 * x, 0)
+            elif at > begin:
+                self.measure_fragments(m, t, pair, begin, at, corner, x_tile, y_tile)
         return leaves_range
 
     @ti.func
-    def show_runs(
-        self, m: ti.template(), t: ti.template(), pair, first_run, last_run, corner, x_tile, y_tile
-    ):
+    def show_runs(self, m: ti.template(), pair, first_run, last_run, corner, x_tile, y_tile):
         """Write the colours of the pixels that a face owns: ratios of two linear functions.
 
         `corner` is the number of the tile's first pixel.
@@ -100,27 +109,25 @@ class ByFace(Apart):
             width = m.size[Size.WIDTH]
             shown = self.colours_of(m, f)
             for row in range(first_run, last_run):
+                runs = m.rows[SIDE * pair + row]
+                owned = runs & ((1 << SIDE) - 1)
                 whole, slope = share.sum(), in_x.sum()
                 colour = share @ shown
                 change = in_x @ shown
                 p = corner + width * row
-                for half in range(SIDE // LANES):
-                    start = LANES * half
-                    owned = (m.rows[SIDE * pair + row] >> start) & ((1 << LANES) - 1)
-                    if owned != 0:
-                        for lane in range(LANES):
-                            s = ti.cast(start + lane, self.real)
+                if owned != 0:
+                    for i in range(
+                        (runs >> Owned.FIRST) & Owned.MASK, ((runs >> Owned.LAST) & Owned.MASK) + 1
+                    ):
+                        if (owned >> i) & 1 != 0:
+                            s = ti.cast(i, self.real)
                             factor = 1 + 0 * s
                             if ti.static(self.view.perspective and (not self.view.orthographic)):
                                 factor = 1 / (whole + slope * s)
+                            into = (size + 1) * (p + i)
                             for c in ti.static(range(size)):
-                                t.shown[c][lane] = (colour[c] + change[c] * s) * factor
-                        for lane in range(LANES):
-                            if (owned >> lane) & 1 != 0:
-                                into = (size + 1) * (p + start + lane)
-                                for c in ti.static(range(size)):
-                                    m.values[into + c] = t.shown[c][lane]
-                                m.values[into + size] = 1 + 0 * x_tile
+                                m.values[into + c] = (colour[c] + change[c] * s) * factor
+                            m.values[into + size] = factor * 0 + 1
                 share -= in_y
 
     @ti.func
@@ -146,8 +153,8 @@ class ByFace(Apart):
         for pair in range(m.begins[tile], m.begins[tile + 1]):
             end = m.marks[pair]
             f = m.listed[pair]
-            first_run = m.runs[pair] & ((1 << Owned.END) - 1)
-            last_run = m.runs[pair] >> Owned.END
+            first_run = m.runs[pair] & ((1 << Owned.FIRST) - 1)
+            last_run = m.runs[pair] >> Owned.FIRST
             count = end - begin
             if m.faces[Face.SIZE * f + Face.CUT] > 0:
                 count = 0

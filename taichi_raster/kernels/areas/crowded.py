@@ -5,7 +5,7 @@
 import taichi as ti
 
 from taichi_raster.kernels.areas.hiding import SPARE
-from taichi_raster.kernels.areas.layout import AREA, SIDE, Face, Seen, Size, Spot
+from taichi_raster.kernels.areas.layout import AREA, SIDE, Face, Seen, Size
 from taichi_raster.kernels.areas.pixels import Pixels
 from taichi_raster.kernels.areas.polygons import RECORD, At
 
@@ -24,8 +24,6 @@ class Crowded(Pixels):
         crowded, unclear = 0, leaves_range
         for cell in range(AREA):
             unclear |= t.unclear[cell]
-        if unclear > 0 or ti.static(self.view.channels < 0):
-            self.list_pixels(m, t, tile)
         if unclear > 0:
             for row in range(top, bottom):
                 for column in range(left, right):
@@ -36,28 +34,9 @@ class Crowded(Pixels):
                             begin = t.counts[cell - 1]
                         p = self.number(m, b, row, column)
                         x, y = self.centre(m, column, row)
-                        apart = t.apart[cell]
-                        if self.hide(m, t, p, begin, end, apart, worker, x, y, leaves_range):
+                        if self.hide(m, t, p, begin, end, worker, x, y, leaves_range):
                             crowded = 1
         return crowded
-
-    @ti.func
-    def list_pixels(self, m: ti.template(), t: ti.template(), tile):
-        """List the fragments of each of a tile's pixels.
-
-        `t.counts` has where each list begins; it becomes where that ends.
-        """
-        first = m.starts[tile]
-        for pair in range(m.begins[tile], m.begins[tile + 1]):
-            last = m.marks[pair]
-            for at in range(first, last):
-                spot = m.spots[at]
-                m.slots[at] = ti.select((spot >> Spot.COVERS) > 0, -1 - pair, pair)
-                cell = spot & (AREA - 1)
-                place = t.counts[cell]
-                t.counts[cell] = place + 1
-                m.lists[place] = at
-            first = last
 
     @ti.func
     def note_lists(self, m: ti.template(), t: ti.template(), tile):
@@ -73,12 +52,9 @@ class Crowded(Pixels):
                 m.ends[p] = t.counts[cell]
 
     @ti.func
-    def hide(
-        self, m: ti.template(), t: ti.template(), p, begin, end, apart, worker, x, y, leaves_range
-    ):
+    def hide(self, m: ti.template(), t: ti.template(), p, begin, end, worker, x, y, leaves_range):
         """Find what is seen of a pixel's fragments, which are measured, if some overlap.
 
-        The first `apart` of them do not overlap each other.
         Returns whether some do, or a face leaves [near, far].
         """
         overlap = False
@@ -87,7 +63,7 @@ class Crowded(Pixels):
             if leaves_range > 0:
                 f = self.face_of(m, at)
                 overlap = overlap or m.faces[Face.SIZE * f + Face.CUT] > 0
-            before = ti.select(place < begin + apart, place, begin)
+            before = begin
             while before < place and not overlap:
                 overlap = self.overlap(m, t, m.lists[before], at, x, y)
                 before += 1

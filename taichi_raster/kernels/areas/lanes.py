@@ -66,20 +66,20 @@ class Lanes(Tiles):
 
     @ti.func
     def measure_fragments(
-        self, m: ti.template(), t: ti.template(), pair, begin, many, corner, x_tile, y_tile
+        self, m: ti.template(), t: ti.template(), pair, begin, end, corner, x_tile, y_tile
     ):
-        """Measure a face's fragments, which are at `spots`, and add their colours to pixels.
+        """Measure a face's fragments `begin` to before `end`, and add their colours to pixels.
 
-        `begin` is the number of the first of them, and `corner` that of the tile's first pixel.
+        `corner` is the number of the tile's first pixel.
         """
         f = m.listed[pair]
         pitch = m.size[Size.WIDTH]
         sign, xs, ys, across, up, in_x, in_y, w, shown = self.constants(m, f)
-        done = 0
-        while done < many:
-            count = ti.min(LANES, many - done)
+        at = begin
+        while at < end:
+            count = ti.min(LANES, end - at)
             for lane in range(count):
-                t.spot[lane] = t.spots[done + lane]
+                t.spot[lane] = m.spots[at + lane]
             if count > 2:
                 for lane in range(LANES):
                     self.measure_lane(
@@ -94,8 +94,8 @@ class Lanes(Tiles):
                 spot = t.spot[lane]
                 row, column = (spot >> Spot.ROW) & Spot.COLUMN, spot & Spot.COLUMN
                 p = corner + pitch * row + column
-                self.write_lane(m, t, lane, begin + done + lane, p)
-            done += count
+                self.write_lane(m, t, lane, at + lane, p)
+            at += count
 
     @ti.func
     def write_lane(self, m: ti.template(), t: ti.template(), lane, at, p):

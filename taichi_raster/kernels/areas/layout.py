@@ -83,23 +83,15 @@ class Span:
     MASK = 31
 
 
-class Shown:
-    """Bits of an integer: in which pixels of a tile's row a face is not behind another.
-
-    A bit for each, then from the pixel `FULL` to before `EMPTY` the face covers them.
-    """
-
-    FULL = 16
-    EMPTY = 21
-    MASK = 31
-
-
 class Owned:
-    """Bits of an integer: the rows of a tile, from the first to before `END`, that a face has
-    pixels of its own in. Which ones these are is a bit for each, in an integer for each row.
+    """Bits of an integer: which pixels of a tile's row a face owns.
+
+    A bit for each, then the first and the last of them.
     """
 
-    END = 16
+    FIRST = 16
+    LAST = 21
+    MASK = 31
 
 
 class Spot:
@@ -199,8 +191,8 @@ class Arrays:
         faces: `Face` records; boxes: the pixels that their bounding boxes touch.
         begins, listed: each tile's faces, in order. A place there is a pair of a tile and a face.
         places: the pairs of each face, from `first_places` on.
-        bounds: of each pair its `Bounds`; rows, runs: of each row of a pair its `Span`, `Shown` or
-            `Owned`, and which rows own pixels.
+        bounds: of each pair its `Bounds`; rows, runs: of each row of a pair its `Span` or `Owned`,
+            and which rows own pixels.
         starts, marks: where each tile's fragments begin, and where those of a pair end.
         crowded: whether some of a tile's fragments are cut by others.
         lists: the fragments of each pixel; spots: the `Spot` of each fragment.
@@ -208,8 +200,7 @@ class Arrays:
         covered: for each pixel, the least w of the nearest face that covers it.
         counts, firsts, ends: where each pixel's fragments are listed.
         slots: of each fragment a pair of a tile and a face, or -1 minus that if the face covers
-            the pixel; on a CPU only in tiles whose pixels have lists: where some fragments may
-            overlap, or with a texture.
+            the pixel.
         limits: near and far; size: see `Size`.
         memory, order: the threads' own memory, see polygons.py.
         seen: `Seen` of each fragment.

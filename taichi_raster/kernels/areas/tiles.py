@@ -14,24 +14,11 @@ import taichi as ti
 from taichi.lang import impl
 
 from taichi_raster.kernels.areas.adjoints import Adjoints
-from taichi_raster.kernels.areas.layout import (
-    AREA,
-    LANES,
-    SIDE,
-    Arrays,
-    Bounds,
-    Face,
-    Shown,
-    Size,
-    Span,
-)
+from taichi_raster.kernels.areas.layout import AREA, LANES, SIDE, Arrays, Bounds, Face, Size, Span
 from taichi_raster.maths.tracing import traced
 
 PARTED = 256
 """How many pairs of faces a thread remembers that do not overlap."""
-
-COMPARED = 16
-"""How many fragments of a pixel are compared with each other as they are listed."""
 
 
 @ti.data_oriented
@@ -45,9 +32,9 @@ class Tiles(Adjoints):
         covered: the least w of the nearest face that covers a pixel, and `owners` its pair, or -1.
         counts: the fragments of each pixel; later where its list ends.
         spans: of rows that are worked on together.
-        spots: of the fragments of a pair.
-        apart: how many of the first fragments of each pixel do not overlap, and `among` their
-            pairs; unclear: whether others may; one, other: pairs whose faces do not overlap.
+        first, second: the pairs of the first two fragments of each pixel; third: whether it
+            has more; unclear: whether its
+            fragments may overlap; one, other: pairs whose faces do not overlap anywhere.
         area, x, y, shown: `Seen` and colours of fragments that are worked on together.
         given: their adjoints; to_x, to_y, to_w, to_shown: the sums of what they give.
         """
@@ -71,9 +58,9 @@ class Tiles(Adjoints):
             owners=self.array(AREA, ti.i32),
             counts=self.array(AREA, ti.i32),
             spans=self.array(LANES, ti.i32),
-            spots=self.array(AREA + 1, ti.i32),  # one is written before it is known to be there
-            apart=self.array(AREA, ti.i32),
-            among=self.array(AREA * COMPARED, ti.i32),
+            first=self.array(AREA, ti.i32),
+            second=self.array(AREA, ti.i32),
+            third=self.array(AREA, ti.i32),
             unclear=self.array(AREA, ti.i32),
             one=self.array(PARTED, ti.i32),
             other=self.array(PARTED, ti.i32),
@@ -110,7 +97,9 @@ class Tiles(Adjoints):
             t.covered[cell] = -self.huge
             t.owners[cell] = -1
             t.counts[cell] = 0
-            t.apart[cell] = 0
+            t.first[cell] = -1
+            t.second[cell] = -1
+            t.third[cell] = 0
             t.unclear[cell] = 0
         for pair in range(m.begins[tile], m.begins[tile + 1]):
             f = m.listed[pair]
@@ -132,15 +121,13 @@ class Tiles(Adjoints):
                     span = m.rows[rows + row]
                     full = (span >> Span.FULL) & Span.MASK
                     empty = (span >> Span.EMPTY) & Span.MASK
-                    cell = SIDE * (top + row)
+                    cell = SIDE * (top + row) + left
                     here = w - down * ti.cast(row, self.real) - spread
-                    for column in range(SIDE):
-                        i = column - left
+                    for i in range(full, empty):
                         least = self.most(here + slope * ti.cast(i, self.real), low)
-                        nearer = i >= full and i < empty and least > t.covered[cell + column]
-                        covered, owner = t.covered[cell + column], t.owners[cell + column]
-                        t.covered[cell + column] = ti.select(nearer, least, covered)
-                        t.owners[cell + column] = ti.select(nearer, pair, owner)
+                        nearer = least > t.covered[cell + i]
+                        t.covered[cell + i] = ti.select(nearer, least, t.covered[cell + i])
+                        t.owners[cell + i] = ti.select(nearer, pair, t.owners[cell + i])
 
     @ti.func
     def spans(self, m: ti.template(), t: ti.template(), f, x, y, width, height, rows):
@@ -217,10 +204,7 @@ class Tiles(Adjoints):
 
     @ti.func
     def count(self, m: ti.template(), t: ti.template(), tile):
-        """Count the fragments of each pixel of a tile, and write the `Shown` of each row.
-
-        Loops over whole rows have no branch, and LLVM works on all their pixels at once.
-        """
+        """Count the fragments of each pixel of a tile."""
         _b, x_first, _x_last, y_first, _y_last = self.box_of(m, tile)
         for pair in range(m.begins[tile], m.begins[tile + 1]):
             f = m.listed[pair]
@@ -232,21 +216,13 @@ class Tiles(Adjoints):
             slope = m.faces[Face.SIZE * f + Face.SLOPE_X]
             down = m.faces[Face.SIZE * f + Face.SLOPE_Y]
             for row in range(bottom - top):
-                rows = SIDE * pair + top + row
-                span = m.rows[rows]
-                touched, untouched = span & Span.MASK, (span >> Span.LAST) & Span.MASK
-                full, empty = (span >> Span.FULL) & Span.MASK, (span >> Span.EMPTY) & Span.MASK
-                cell = SIDE * (top + row)
+                span = m.rows[SIDE * pair + top + row]
+                cell = SIDE * (top + row) + left
                 here = w - down * ti.cast(row, self.real)
-                shown = 0
-                for column in range(SIDE):
-                    i = column - left
+                for i in range(span & Span.MASK, (span >> Span.LAST) & Span.MASK):
                     near = self.least_of(here + slope * ti.cast(i, self.real), high)
-                    shows = i >= touched and i < untouched and near >= t.covered[cell + column]
-                    t.counts[cell + column] = t.counts[cell + column] + ti.select(shows, 1, 0)
-                    shown += ti.select(shows, 1 << column, 0)
-                shown += (left + full) << Shown.FULL
-                m.rows[rows] = shown + ((left + ti.max(full, empty)) << Shown.EMPTY)
+                    shows = near >= t.covered[cell + i]
+                    t.counts[cell + i] = t.counts[cell + i] + ti.select(shows, 1, 0)
 
     @ti.func
     def claim(self, m: ti.template(), t: ti.template(), tile):
