@@ -3,9 +3,8 @@
 Photos of one place agree wherever they are taken from, up to light. So the poses are those for
 which the photos agree best on the surface: the bundle adjustment of photogrammetry, without
 features, on a mesh. Where the surface is off its true place, patches of it move along their
-normals, which is eliminated from the system. Outlines take part: they say what colours do not. The
-surface has been fitted to the same outlines, so their pieces move with the patches, too. What is
-left is what no surface explains.
+normals, which is eliminated from the system. Outlines take part with a low weight: they say what
+colours do not, but the surface has been fitted to the same outlines.
 
 Some motions of all cameras together hardly show: on a turntable, above all, that all look down more
 steeply. There small errors of surface and light would add up to degrees. So each camera is held
@@ -18,15 +17,15 @@ less its mean there, over its spread there (normalised correlation).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
-from taichi_raster.fitting.outline_system import SLIDING, rim_of
+from taichi_raster.fitting.outline_system import system_of
 from taichi_raster.fitting.photo_level import Level
 from taichi_raster.render.hard import hard_buffers
 from taichi_raster.render.sharp import SharpRasterizer
@@ -51,7 +50,7 @@ NOISE = 0.1
 SHARED = 4.0
 """Points that count as one: there are two for each pixel, and errors of neighbours are alike."""
 
-ANGLE = 35.0
+ANGLE = 20.0
 """Degrees between two views, at which they count for each other 60% of what the same would."""
 
 LOOSE = 0.02
@@ -103,23 +102,6 @@ class Given:
 
 
 @dataclass(frozen=True, eq=False)
-class _System:
-    """Normal equations of N poses and P patches.
-
-    Attributes:
-        matrix, slope: (N, 6, N, 6), (N, 6): of poses.
-        rows: (N, 6, P): of both.
-        stiff, pull: (P,), (P,): of patches, which colours do not couple.
-    """
-
-    matrix: Tensor
-    slope: Tensor
-    rows: Tensor
-    stiff: Tensor
-    pull: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Bundle:
     """A surface in units of its size, about its centre, and photos of it.
 
@@ -128,7 +110,6 @@ class Bundle:
         cameras, levels: of the photos; the cameras' own views do not count.
         points, normals: (M, 3) of the surface.
         patch: (M,) which patch a point belongs to.
-        owner: (V,) which patch a vertex belongs to.
         patches: how many there are.
         outline: the standard deviation that outlines are taken to have, in pixels.
         given: where the cameras are, if photos do not say.
@@ -140,7 +121,6 @@ class Bundle:
     points: Float[Tensor, "M 3"]
     normals: Float[Tensor, "M 3"]
     patch: Tensor
-    owner: Tensor
     patches: int
     outline: float
     given: Given
@@ -171,47 +151,27 @@ class Bundle:
         normals = normalize(cross, dim=1)[face]
         place = torch.cat([points, 0.2 * normals], dim=1).float()  # two sides of a sheet are apart
         nearest = torch.cdist(place, place[:patches]).argmin(1)
-        vertices = mesh.vertices.double()
-        corners = torch.cat([vertices, 0.2 * vertex_normals(vertices, mesh.faces)], dim=1).float()
-        owner = torch.cdist(corners, place[:patches]).argmin(1)
-        return Bundle(
-            mesh, cameras, levels, points, normals, nearest, owner, patches, outline, given
-        )
+        return Bundle(mesh, cameras, levels, points, normals, nearest, patches, outline, given)
 
     def stepped(self, poses: Sequence[Pose]) -> tuple[Bundle, list[Pose]]:
         """One Gauss-Newton step of all poses, and of the patches along their normals."""
         count = len(poses)
-        system = self._by_colours([self.seen(i, pose) for i, pose in enumerate(poses)])
-        for i, pose in enumerate(poses):
-            self._add_outline(system, i, pose)
-            system.matrix[i, :, i] += self.given.precision.diag()
-            system.slope[i] += self.given.precision * self.given.poses[i].unknowns_to(pose)[0]
-        # What patches off their places could do as well is no sign of motion.
-        flat, stiff, pull = system.rows.flatten(0, 1), system.stiff, system.pull
-        whole = system.matrix.reshape(6 * count, 6 * count) - product(flat / stiff, flat.mT)
-        wanted = system.slope.flatten() - (flat * (pull / stiff)).sum(-1)
-        found = -torch.linalg.solve(whole, wanted)
-        moves = found.reshape(count, 1, 6).clamp(-LARGEST, LARGEST)
-        out = -(pull + product(moves.reshape(1, -1), flat)[0]) / stiff
-        out = out.clamp(-LOOSE, LOOSE)
-        better = replace(
-            self,
-            points=self.points + out[self.patch][:, None] * self.normals,
-            mesh=self._swollen(out),
+        matrix, slope, patches = self._by_colours(
+            [self.seen(i, pose) for i, pose in enumerate(poses)]
         )
-        return better, [pose.moved(row) for pose, row in zip(poses, moves, strict=True)]
-
-    def _swollen(self, out: Float[Tensor, " P"]) -> Mesh:
-        """The mesh, its vertices moved along their normals with the patches, smoothly."""
-        vertices, faces = self.mesh.vertices.double(), self.mesh.faces
-        off = out[self.owner]
-        zero = torch.zeros(len(vertices), dtype=torch.float64)
-        times = zero.index_add(0, faces.flatten(), torch.ones(faces.numel()).double())
-        for _ in range(2):
-            mean = off[faces].mean(1)[:, None].expand(-1, 3).flatten()
-            off = zero.index_add(0, faces.flatten(), mean) / times.clamp(min=1)
-        moved = vertices + off[:, None] * vertex_normals(vertices, faces)
-        return replace(self.mesh, vertices=moved.to(self.mesh.vertices))
+        matrix, slope = matrix / SHARED, slope / SHARED
+        for i, pose in enumerate(poses):
+            own, pull = self._by_outline(i, pose)
+            matrix[i, :, i] += own / self.outline**2
+            slope[i] += pull / self.outline**2
+            matrix[i, :, i] += self.given.precision.diag()
+            slope[i] += self.given.precision * self.given.poses[i].unknowns_to(pose)[0]
+        whole = matrix.reshape(6 * count, 6 * count)
+        found = -torch.linalg.solve(whole, slope.flatten())
+        rows = found.reshape(count, 1, 6).clamp(-LARGEST, LARGEST)
+        out = patches(rows[:, 0])[self.patch][:, None].clamp(-LOOSE, LOOSE)
+        better = replace(self, points=self.points + out * self.normals)
+        return better, [pose.moved(row) for pose, row in zip(poses, rows, strict=True)]
 
     def seen(self, i: int, pose: Pose) -> Seen:
         """Through one camera."""
@@ -259,8 +219,13 @@ class Bundle:
         zero = torch.zeros(*x.shape[:-1], self.patches, dtype=x.dtype)
         return zero.index_add_(-1, self.patch, x)
 
-    def _by_colours(self, seen: Sequence[Seen]) -> _System:
-        """Normal equations of all pairs of photos that are near."""
+    def _by_colours(
+        self, seen: Sequence[Seen]
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Normal equations, (N, 6, N, 6) and (N, 6), of all pairs of photos that are near.
+
+        And how far patches go, (P,), when poses move by (N, 6).
+        """
         count = len(seen)
         ways = torch.stack([each.way for each in seen])
         angles = torch.rad2deg(torch.acos(product(ways, ways.mT).clamp(-1, 1)))
@@ -294,35 +259,27 @@ class Bundle:
             pull += self._of_patches(weight * out * error)
             rows[i] += self._of_patches(one * out)
             rows[j] -= self._of_patches(two * out)
-        return _System(*(x / SHARED for x in (matrix, slope, rows, stiff, pull)))
+        # What patches off their places could do as well is no sign of motion.
+        flat = rows.flatten(0, 1)
+        matrix -= product(flat / stiff, flat.mT).reshape(matrix.shape)
+        slope -= (rows * (pull / stiff)).sum(-1)
 
-    def _add_outline(self, system: _System, i: int, pose: Pose) -> None:
-        """Half the squared distance of outlines: vertices move with the pose and the patch."""
+        def patches(step: Tensor) -> Tensor:
+            return -(pull + (rows * step[..., None]).sum((0, 1))) / stiff
+
+        return matrix, slope, patches
+
+    def _by_outline(self, i: int, pose: Pose) -> tuple[Tensor, Tensor]:
+        """(6, 6) and (6,) of half the squared distance of outlines, in pixels."""
         level = self.levels[i]
-        vertices = self.mesh.vertices.double()
-        at, motion = self._moving(i, pose, vertices)
-        normals = vertex_normals(vertices, self.mesh.faces)
-        further = _projected(self.cameras[i], pose, vertices + DIFFERENCE * normals)[0]
-        outwards = (further - at)[:, :2] / DIFFERENCE
+        at, motion = self._moving(i, pose, self.mesh.vertices.double())
         points = at[None].float().requires_grad_()
         near, far = _depths(pose)
         draw = SharpRasterizer(level.size, near=near, far=far)
         picture = draw(gather_faces(points, self.mesh.faces), None)[..., 0]
-        rim = rim_of(picture, points, level.mask, level.distance)
+        found = system_of(picture, points, level.mask, level.distance, motion[None].float())
         half = min(level.size) / 2
-        on = (rim.length > 0).nonzero()[:, 0]
-        pull, normal, length = (x[on].double() for x in (rim.pull, rim.normal, rim.length))
-        across = (motion[:, on] * normal).sum(-1) / length.sqrt()
-        along = motion[:, on] * length.sqrt()[:, None]
-        out = (outwards[on] * normal).sum(-1) / length.sqrt()
-        flat, owner = along.flatten(1), self.owner[on]
-        share = half / self.outline**2
-        own = product(across, across.mT) + SLIDING * product(flat, flat.mT)
-        system.matrix[i, :, i] += share * own
-        system.slope[i] += share * (motion[:, on] * pull).sum((1, 2))
-        system.rows[i].index_add_(1, owner, share * across * out)
-        system.stiff.index_add_(0, owner, share * out.square())
-        system.pull.index_add_(0, owner, share * (outwards[on] * pull).sum(-1))
+        return found.matrix[0].double() * half, found.slope[0].double() * half
 
     def _moving(self, i: int, pose: Pose, points: Tensor) -> tuple[Tensor, Tensor]:
         """Points (M, 3) in NDC, and their motions by each unknown, (6, M, 2)."""
@@ -331,18 +288,6 @@ class Bundle:
         ends = _projected(self.cameras[i], many.moved(torch.cat([steps, -steps])), points)
         motion = (ends[:6] - ends[6:])[..., :2] / (2 * DIFFERENCE)
         return _projected(self.cameras[i], pose, points)[0], motion
-
-
-def vertex_normals(
-    vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]
-) -> Float[Tensor, "V 3"]:
-    """By area."""
-    corners = vertices[faces]
-    cross = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    found = torch.zeros_like(vertices).index_add(
-        0, faces.flatten(), cross.repeat_interleave(3, dim=0)
-    )
-    return normalize(found, dim=1)
 
 
 def _projected(camera: Camera, poses: Pose, points: Tensor) -> Float[Tensor, "B M 3"]:

@@ -13,7 +13,7 @@ from taichi_raster.runtime.precision import product
 _NEAR = 1.5  # pixels: nearer than that, coverage is more exact than distances of pixels
 _APART = 0.3  # intersection over union, below which outlines say less than centres do
 _FARTHEST = 2.0  # a step moves the outline by so many times what it has to go, at most
-SLIDING = 1e-2  # what moving along itself costs an outline, of what moving across does
+_SLIDING = 1e-2  # what moving along itself costs an outline, of what moving across does
 _STIFF = 1e-2  # what a motion costs where centres count, if it moves nothing but those
 _TINY = 1e-30
 
@@ -77,50 +77,22 @@ def system_of(
     return system
 
 
-@dataclass(frozen=True, eq=False)
-class Rim:
-    """Where points make an outline, of N = R V points.
-
-    Attributes:
-        pull: (N, 2) across the outline, times its length, by how far it has to go.
-        normal: (N, 2) across the outline, as long as the piece that moves with a point.
-        length: (N,) of that.
-    """
-
-    pull: Float[Tensor, "N 2"]
-    normal: Float[Tensor, "N 2"]
-    length: Float[Tensor, " N"]
-
-
-def rim_of(
-    picture: Float[Tensor, "R H W"],
-    points: Float[Tensor, "R V 3"],
-    goal: Float[Tensor, "R H W"],
-    distance: Float[Tensor, "R H W"],
-) -> Rim:
-    """See `system_of`."""
-    pixel = 2 / min(goal.shape[1:])
-    nearby = pixel * (picture.detach() - goal)
-    weights = torch.where(distance.abs() < _NEAR * pixel, nearby, -distance)
-    pull, normal = (
-        torch.autograd.grad(picture, points, w, retain_graph=True)[0][..., :2].reshape(-1, 2)
-        for w in (weights, torch.ones_like(weights))
-    )
-    return Rim(pull, normal, normal.norm(dim=1))
-
-
 def _of_outlines(
     picture: Tensor, points: Tensor, goal: Tensor, distance: Tensor, motions: Tensor
 ) -> System:
     """Each point moves across the outline by the target's distance there."""
-    batch = len(motions)
-    rim = rim_of(picture, points, goal, distance)
-    pull, normal = (x.reshape(batch, -1, 2) for x in (rim.pull, rim.normal))
-    length = rim.length.reshape(batch, -1).to(motions)
+    batch, pixel = len(motions), 2 / min(goal.shape[1:])
+    nearby = pixel * (picture.detach() - goal)
+    weights = torch.where(distance.abs() < _NEAR * pixel, nearby, -distance)
+    pull, normal = (
+        torch.autograd.grad(picture, points, w, retain_graph=True)[0][..., :2].reshape(batch, -1, 2)
+        for w in (weights, torch.ones_like(weights))
+    )
+    length = normal.norm(dim=2)
     whole = torch.where(length > 0, length, 1.0)
     across = (motions * normal[:, None]).sum(3) / whole.sqrt()[:, None]
     along = motions.flatten(2) * length.sqrt().repeat_interleave(2, dim=1)[:, None]
-    matrix = product(across, across.mT) + SLIDING * product(along, along.mT)
+    matrix = product(across, across.mT) + _SLIDING * product(along, along.mT)
     slope = (motions * pull[:, None]).sum((2, 3))
     return System(matrix, slope, length, _mean((pull.norm(dim=2) / whole).square(), length).sqrt())
 

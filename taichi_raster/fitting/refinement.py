@@ -28,8 +28,8 @@ class Round:
         extent: the object's longer side in the photos, in pixels.
         steps: of the poses.
         slack: by which masks are widened for the hull, of the object's longer side.
-        outline: pixels, the standard deviation that outlines are taken to have, of which there is
-            one for each pixel of length. They bring cameras near that are off; colours say more.
+        outline: pixels, the standard deviation that outlines are taken to have. They bring cameras
+            near that are off; but the surface has been fitted to them, so that colours say more.
         patch: pixels that a patch has.
     """
 
@@ -44,7 +44,7 @@ ROUNDS = (
     Round(extent=120, steps=3, slack=0.02, outline=3.0, patch=60.0),
     Round(extent=120, steps=2, slack=0.01, outline=3.0, patch=60.0),
     Round(extent=240, steps=3, slack=0.005, outline=6.0, patch=25.0),
-    Round(extent=300, steps=2, slack=0.004, outline=8.0, patch=16.0),
+    Round(extent=300, steps=2, slack=0.004, outline=6.0, patch=16.0),
 )
 
 SHIFT = 0.03

@@ -119,10 +119,7 @@ def test_cameras_that_were_moved_come_nearer(truth: tr.Capture) -> None:
 
 
 def test_what_no_photo_shows_stays_as_it_was_given() -> None:
-    """Of a grey ball, no photo tells how it is turned; but all tell where it is.
-
-    The ball may move with all of them, so that what their shifts have in common stays.
-    """
+    """Of a grey ball, no photo tells how it is turned; but all tell where it is."""
     ball = tr.icosphere(4, RADIUS)
     ball = tr.Mesh(ball.vertices, ball.faces, colours=torch.full_like(ball.vertices, 0.5))
     truth = photos_of(ball, 6)
@@ -130,7 +127,7 @@ def test_what_no_photo_shows_stays_as_it_was_given() -> None:
     poses = after(off, ball, 3, 1.0, 0.03, 3.0)
     assert float(angles(poses, off).max()) < 0.01
     before = shifts([unit(photo.pose) for photo in off], truth)
-    assert float(shifts(poses, truth).max()) < 0.2 * float(before.max())
+    assert float(shifts(poses, truth).max()) < 0.1 * float(before.max())
 
 
 def test_the_world_is_the_one_that_was_given(truth: tr.Capture) -> None:
