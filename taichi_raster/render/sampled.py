@@ -101,7 +101,7 @@ def sampled_picture(
     batch, (height, width) = len(face_vertices), size
     behind = checks.background(background, channels or None, (batch, height, width))
     picture = face_vertices.new_zeros(batch, height, width, channels + 1)
-    (first_row, last_row), (first_column, last_column) = _covered(face_vertices, near, size)
+    (first_row, last_row), (first_column, last_column) = _covered(face_vertices, size)
     most = _SIDE // samples
     rows, columns = min(height, most), min(width, most)
     items = max(1, most**2 // (rows * columns))
@@ -121,11 +121,14 @@ def sampled_picture(
 
 
 def _covered(
-    vertices: Tensor, near: float, size: tuple[int, int]
+    vertices: Tensor, size: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The first row and the one behind the last that faces may cover, and columns likewise."""
+    """The first row and the one behind the last that faces may cover, and columns likewise.
+
+    A face that is partly nearer than `near` is seen where it is not.
+    """
     height, width = size
-    before = (vertices[..., 2] >= near).all(-1)
+    before = (vertices[..., 2] > 0).all(-1)
     if not bool(before.any()):
         return (0, 0), (0, 0)
     at = vertices.detach()[before][..., :2].reshape(-1, 2)

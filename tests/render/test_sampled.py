@@ -237,6 +237,18 @@ def test_it_is_detached_and_checks_its_arguments(dtype: torch.dtype) -> None:
         tr.sampled_picture(faces, None, 8, near=5.0)
 
 
+def test_faces_that_are_partly_too_near_are_seen_where_they_are_not(dtype: torch.dtype) -> None:
+    """One reaches from before `near` over most of the picture; one behind it is small."""
+    large = [[-0.8, -0.8, 0.3], [0.8, -0.8, 2.0], [0.0, 0.8, 2.0]]
+    small = [[-0.05, -0.05, 3.0], [0.05, -0.05, 3.0], [0.0, 0.05, 3.0]]
+    faces = torch.tensor([[large, small]], dtype=dtype)
+    picture = tr.sampled_picture(faces, None, 32, 16, near=1.0, far=5.0)[..., 0]
+    exact = tr.SharpRasterizer(32, near=1.0, far=5.0)(faces, None)[..., 0]
+    assert float(exact.sum()) > 100
+    assert float((picture - exact).abs().max()) < 0.1
+    assert float((picture - exact).abs().sum()) < 0.01 * float(exact.sum())
+
+
 @pytest.mark.runs_on(precision="f64")
 def test_samples_do_not_take_memory() -> None:
     """What is rendered at once does not grow with the number of samples."""
