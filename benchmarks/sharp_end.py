@@ -1,112 +1,108 @@
-"""What a sharp end is worth where targets are not exact: noise, and masks that are 0 or 1.
+"""Time a step where nothing is left for softness to do, beside other renderers.
 
-    python benchmarks/sharp_end.py                 # Pose and Shape2D, 64 tuning tasks each
+    python benchmarks/sharp_end.py
+    python benchmarks/sharp_end.py --sizes 64 256 --subdivisions 3 5
 
-The softening found by hand solves each task twice: soft to the end, and with a sharp end. Targets
-are exact pictures, with normal noise of each value, or rounded: silhouettes to 0 and 1, colours to
-quarters. A table has the median errors, and the geometric mean of their ratios.
+Forward and backward of RGB, all in turn, in one run, once they are warm. The scenes are
+icospheres. Ours: softnesses of a quarter pixel, backs culled, whose far tails end at the default
+threshold or at 1e-3; the sharp renderer; and, to show what softness costs, a logistic of 0.01 NDC.
+Peers are those of peers.py that are installed. DEODR has one thread, all others have all cores.
+Ours take one thread for torch's own operations.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
-from torch import Tensor
-from tyro.conf import Positional
+from peers import Scene, deodr, mitsuba
+from rich.console import Console
+from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from untuned import problem_of  # noqa: E402
-
-import taichi_raster as tr  # noqa: E402
-from meta.inner.policy_method import softening_method  # noqa: E402
-from meta.inner.unroll import unroll  # noqa: E402
-from meta.study.plan import Problem  # noqa: E402
-from taichi_raster.presets.policy import SHARP_FROM  # noqa: E402
-
-KINDS = ("exact", "noise 0.05", "noise 0.2", "rounded")
+import taichi_raster as tr
+from scenes import Timing, timed, torch_threads
 
 
 @dataclass(frozen=True)
 class Options:
-    """Compare a soft and a sharp end on targets that are not exact; see the top of the file.
+    """What to time.
 
     Args:
-        families: some of pose and shape2d.
-        tasks: of the stream "tune", for each.
-        threads: of Taichi and torch.
+        sizes, subdivisions: pairs of a picture's side and an icosphere's subdivisions.
+        repeats: timed calls of each kind, after `warm` untimed ones.
+        no_mitsuba: leave it out, which takes the longest.
     """
 
-    families: Positional[tuple[str, ...]] = ("pose", "shape2d")
-    tasks: int = 64
-    threads: int = 1
+    sizes: tuple[int, ...] = (64, 64, 256, 256, 256, 1024)
+    subdivisions: tuple[int, ...] = (3, 5, 3, 4, 5, 5)
+    repeats: int = 9
+    warm: int = 3
+    no_mitsuba: bool = False
 
 
 def main(options: Options) -> None:
-    unknown = sorted(set(options.families) - {"pose", "shape2d"})
-    if unknown:
-        raise ValueError(f"{unknown[0]}: expected pose or shape2d")
-    if options.threads < 1 or options.tasks < 2:
-        raise ValueError("--threads, --tasks: expected at least 1 and 2")
-    os.environ["TI_CPU_MAX_NUM_THREADS"] = str(options.threads)
-    torch.set_num_threads(options.threads)
-    tr.init(arch="cpu", deterministic=True)
-    print("| family | target | soft to the end | sharp end | ratio | standard error, % |")
-    print("|" + " --- |" * 6)
-    for name in options.families:
-        problem = problem_of(name, options.tasks)[1]
-        for kind in KINDS:
-            print(line(problem, kind), flush=True)
+    if len(options.sizes) != len(options.subdivisions):
+        raise SystemExit("sharp_end: --sizes and --subdivisions: give as many of each")
+    tr.init("cpu")
+    Console().print(table_of(options)[0])
 
 
-def line(problem: Problem, kind: str) -> str:
-    """A row of the table."""
-    family: Any = problem.family
-    task = family.sample(problem.count, "tune", 7)
-    task = replace(task, _cache={**task._cache, "target": spoilt(task.target, kind)})
-    errors = []
-    for sharp_from in (None, SHARP_FROM):
-        policy = tr.SofteningPolicy()
-        method = softening_method(policy, family, problem.steps, sharp_from=sharp_from)
-        run = unroll(method, task)
-        with torch.no_grad():
-            errors.append(task.true_error(run.params).double().numpy())
-    soft, sharp = errors
-    logs = np.log((sharp + family.error_floor) / (soft + family.error_floor))
-    cells = (
-        problem.title,
-        kind,
-        f"{np.median(soft):.4g}",
-        f"{np.median(sharp):.4g}",
-        f"{math.exp(logs.mean()):.2f}",
-        f"{100 * logs.std(ddof=1) / math.sqrt(len(logs)):.0f}",
-    )
-    return "| " + " | ".join(cells) + " |"
+def table_of(options: Options) -> tuple[Table, dict[str, dict[str, Timing]]]:
+    """The table, and the times in ms by scene and renderer."""
+    results: dict[str, dict[str, Timing]] = {}
+    with torch_threads(1):
+        for size, subdivisions in zip(options.sizes, options.subdivisions, strict=True):
+            scene = Scene.of(subdivisions)
+            calls = our_calls(scene, size)
+            peer = deodr(scene, size)
+            if peer is not None:
+                calls["DEODR"] = peer
+            other = None if options.no_mitsuba else mitsuba(subdivisions, size)
+            if other is not None:
+                calls["Mitsuba"] = other
+            timed(calls, options.warm)
+            results[f"{len(scene.faces):,}, {size}^2"] = timed(calls, options.repeats)
+    names = list(next(iter(results.values())))
+    table = Table("faces, pixels", *names)
+    for scene_name, times in results.items():
+        table.add_row(scene_name, *(f"{times[name][1]:.2f}" for name in names))
+    return table, results
 
 
-def spoilt(target: Tensor, kind: str) -> Tensor:
-    """A target with noise, or rounded."""
-    if kind == "exact":
-        return target
-    if kind == "rounded":
-        levels = 1 if target.shape[-1] == 1 else 4
-        return (levels * target).round() / levels
-    sigma = float(kind.split()[1])
-    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
-    return (target + sigma * noise.to(target)).clamp(0, 1)
+def our_calls(scene: Scene, size: int) -> dict[str, Callable[[], Any]]:
+    """Forward and backward of our renderers, by name."""
+    quarter = 0.5 / size
+    softmax = tr.SoftmaxDepth(0.01)
+    shared: dict[str, Any] = dict(near=1.0, far=5.0)
+    culled = shared | dict(cull_backfaces=True)
+    logistic, uniform = (tr.Distribution(name, quarter) for name in ("logistic", "uniform"))
+    soft = tr.Distribution("logistic", 0.01)
+    renderers: dict[str, torch.nn.Module] = {
+        "logistic 0.01": tr.SoftRasterizer(size, soft, softmax, **shared),
+        "1/4 px": tr.SoftRasterizer(size, logistic, softmax, **culled),
+        "1/4 px, 1e-3": tr.SoftRasterizer(size, logistic, softmax, threshold=1e-3, **culled),
+        "uniform": tr.SoftRasterizer(size, uniform, softmax, **culled),
+        "over": tr.SoftRasterizer(size, logistic, tr.OverDepth(), **culled),
+        "sharp": tr.SharpRasterizer(size, **culled),
+    }
+    return {name: our_call(scene, size, renderer) for name, renderer in renderers.items()}
+
+
+def our_call(scene: Scene, size: int, renderer: torch.nn.Module) -> Callable[[], torch.Tensor]:
+    vertices = tr.gather_faces(scene.vertices[None], scene.faces).requires_grad_()
+    colours = tr.gather_faces(scene.colours[None], scene.faces).requires_grad_()
+    weights = torch.randn(1, size, size, 4, generator=torch.Generator().manual_seed(1))
+
+    def call() -> torch.Tensor:
+        image = renderer(vertices, colours)
+        torch.autograd.grad(image, (vertices, colours), weights)
+        return image.detach()
+
+    return call
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError, RuntimeError) as error:
-        raise SystemExit(f"sharp_end: {error}") from error
+    main(tyro.cli(Options))
