@@ -27,7 +27,8 @@ class Method(nn.Module):
         steps: inner steps T, at least 1. Step t runs at progress t / T.
         sharp_from: the progress, in [0, 1), from which steps descend the task's `image_error`, the
             error of the sharp picture, whose gradient is exact; None for never. Where that error
-            has no gradient, they stay soft. Sharp steps cannot be differentiated.
+            has no gradient, they stay soft. Sharp steps cannot be differentiated. If instances
+            differ in progress, steps are sharp once all of them have come so far.
 
     Raises TypeError or ValueError, naming the argument.
     """

@@ -120,9 +120,7 @@ def sampled_picture(
     return picture
 
 
-def _covered(
-    vertices: Tensor, size: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def _covered(vertices: Tensor, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """The first row and the one behind the last that faces may cover, and columns likewise.
 
     A face that is partly nearer than `near` is seen where it is not.

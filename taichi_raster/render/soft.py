@@ -143,11 +143,8 @@ class SoftRasterizer(nn.Module):
         self.threshold = checks.fraction("threshold", threshold)
         self.cutoff = None if cutoff is None else checks.positive("cutoff", cutoff)
         self.sharp_from = None if sharp_from is None else checks.fraction("sharp_from", sharp_from)
-        if self.sharp_from is not None and (barycentrics == "clipped" or unclipped_alpha):
-            raise ValueError(
-                "sharp_from: not for barycentrics='clipped' nor for unclipped_alpha, which sharp "
-                "pictures do not know"
-            )
+        if self.sharp_from is not None:
+            self._sharp()  # refuses what sharp pictures do not know
 
     def forward(
         self,
@@ -279,6 +276,11 @@ class SoftRasterizer(nn.Module):
             return image.primal, torch.zeros_like(image.primal) if tangent is None else tangent
 
     def _sharp(self) -> SharpRasterizer:
+        if self.barycentrics == "clipped" or self.unclipped_alpha:
+            raise ValueError(
+                "sharp_from: not for barycentrics='clipped' nor for unclipped_alpha, which sharp "
+                "pictures do not know"
+            )
         return SharpRasterizer(
             self.image_size,
             self.background,

@@ -3,8 +3,8 @@
 Whoever launches a kernel wakes all workers, and then sleeps until they are done. While it wakes the
 last of as many workers as there are cores, it still occupies a core itself. So that worker may
 queue behind another one, and the core that the launcher leaves stays idle: Linux hesitates to move
-what has just run. Launches that follow each other closely keep it that way, and take up to twice as
-long. A worker that may run on one core only waits for the launcher.
+what has just run. Launches that follow each other closely keep it that way, and take longer. A
+worker that may run on one core only waits for the launcher.
 
 Workers take what is left to do one item after the other. So one whose core another process uses
 does less.
