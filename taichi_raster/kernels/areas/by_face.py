@@ -20,7 +20,7 @@ from taichi_raster.kernels.areas.layout import (
     Span,
     Spot,
 )
-from taichi_raster.kernels.areas.tiles import PARTED
+from taichi_raster.kernels.areas.tiles import COMPARED
 
 
 @ti.data_oriented
@@ -41,9 +41,10 @@ class ByFace(Apart):
         corner = self.number(m, b, y_first, x_first)
         at = m.starts[tile]
         leaves_range = 0
-        for i in range(PARTED):
-            t.one[i] = -1
-        for pair in range(m.begins[tile], m.begins[tile + 1]):
+        first_pair, many = m.begins[tile], m.begins[tile + 1] - m.begins[tile]
+        if many <= COMPARED:
+            self.compare_faces(m, t, first_pair, many, x_tile, y_tile)
+        for pair in range(first_pair, first_pair + many):
             f = m.listed[pair]
             left, top, bottom = self.bounds_of(m, pair)
             x, y = x_tile + ti.cast(left, self.real), y_tile - ti.cast(top, self.real)
@@ -54,6 +55,9 @@ class ByFace(Apart):
             down = m.faces[Face.SIZE * f + Face.SLOPE_Y]
             begin = at
             first_run, last_run = SIDE, 0
+            own, meets = 1 << ((pair - first_pair) & 31), -1
+            if many <= COMPARED:
+                meets = t.meets[pair - first_pair]
             for row in range(bottom - top):
                 rows = SIDE * pair + top + row
                 span = m.rows[rows]
@@ -75,7 +79,9 @@ class ByFace(Apart):
                             place = t.counts[cell + i]
                             t.counts[cell + i] = place + 1
                             m.lists[place] = at
-                            self.note_pair(m, t, cell + i, pair, x_tile, y_tile)
+                            present = t.present[cell + i]
+                            t.present[cell + i] = present | own
+                            t.unclear[cell + i] = t.unclear[cell + i] | (present & meets)
                             m.slots[at] = ti.select(covers, -1 - pair, pair)
                             m.spots[at] = cell + i + (ti.select(covers, 1, 0) << Spot.COVERS)
                             at += 1

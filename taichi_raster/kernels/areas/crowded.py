@@ -8,6 +8,7 @@ from taichi_raster.kernels.areas.hiding import SPARE
 from taichi_raster.kernels.areas.layout import AREA, SIDE, Face, Seen, Size
 from taichi_raster.kernels.areas.pixels import Pixels
 from taichi_raster.kernels.areas.polygons import RECORD, At
+from taichi_raster.kernels.areas.tiles import PARTED
 
 
 @ti.data_oriented
@@ -24,11 +25,13 @@ class Crowded(Pixels):
         crowded, unclear = 0, leaves_range
         for cell in range(AREA):
             unclear |= t.unclear[cell]
-        if unclear > 0:
+        if unclear != 0:
+            for i in range(PARTED):
+                t.one[i] = -1
             for row in range(top, bottom):
                 for column in range(left, right):
                     cell = SIDE * (row - top) + column - left
-                    if t.unclear[cell] + leaves_range > 0:
+                    if (t.unclear[cell] | leaves_range) != 0:
                         begin, end = m.starts[tile], t.counts[cell]
                         if cell > 0:
                             begin = t.counts[cell - 1]

@@ -20,6 +20,9 @@ from taichi_raster.maths.tracing import traced
 PARTED = 256
 """How many pairs of faces a thread remembers that do not overlap."""
 
+COMPARED = 128
+"""The most faces of a tile that are all compared with one another, before any pixel is."""
+
 
 @ti.data_oriented
 class Tiles(Adjoints):
@@ -32,9 +35,10 @@ class Tiles(Adjoints):
         covered: the least w of the nearest face that covers a pixel, and `owners` its pair, or -1.
         counts: the fragments of each pixel; later where its list ends.
         spans: of rows that are worked on together.
-        first, second: the pairs of the first two fragments of each pixel; third: whether it
-            has more; unclear: whether its
-            fragments may overlap; one, other: pairs whose faces do not overlap anywhere.
+        corner_x, corner_y: of the tile's first faces, counter-clockwise.
+        meets: which faces may overlap one of them: bit k for faces k, k + 32, k + 64, ...
+        present: so which faces each pixel has fragments of; unclear: not 0 if some of them may
+            overlap; one, other: pairs whose faces do not overlap anywhere.
         area, x, y, shown: `Seen` and colours of fragments that are worked on together.
         given: their adjoints; to_x, to_y, to_w, to_shown: the sums of what they give.
         """
@@ -58,9 +62,10 @@ class Tiles(Adjoints):
             owners=self.array(AREA, ti.i32),
             counts=self.array(AREA, ti.i32),
             spans=self.array(LANES, ti.i32),
-            first=self.array(AREA, ti.i32),
-            second=self.array(AREA, ti.i32),
-            third=self.array(AREA, ti.i32),
+            corner_x=[self.array(COMPARED, self.real) for _ in range(3)],
+            corner_y=[self.array(COMPARED, self.real) for _ in range(3)],
+            meets=self.array(COMPARED, ti.i32),
+            present=self.array(AREA, ti.i32),
             unclear=self.array(AREA, ti.i32),
             one=self.array(PARTED, ti.i32),
             other=self.array(PARTED, ti.i32),
@@ -97,9 +102,7 @@ class Tiles(Adjoints):
             t.covered[cell] = -self.huge
             t.owners[cell] = -1
             t.counts[cell] = 0
-            t.first[cell] = -1
-            t.second[cell] = -1
-            t.third[cell] = 0
+            t.present[cell] = 0
             t.unclear[cell] = 0
         for pair in range(m.begins[tile], m.begins[tile + 1]):
             f = m.listed[pair]
