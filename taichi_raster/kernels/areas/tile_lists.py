@@ -5,7 +5,7 @@
 import taichi as ti
 
 from taichi_raster.kernels.areas.footprints import Footprints
-from taichi_raster.kernels.areas.layout import FLOATS, INTS, SIDE, Size
+from taichi_raster.kernels.areas.layout import FLOATS, INTS, Size, Spot
 from taichi_raster.kernels.memory import SPREAD
 
 
@@ -93,8 +93,8 @@ class TileLists(Footprints):
         left, right = m.boxes[4 * f], m.boxes[4 * f + 1]
         top, bottom = m.boxes[4 * f + 2], m.boxes[4 * f + 3]
         if left < right and top < bottom:
-            left, right = left // SIDE, (right - 1) // SIDE + 1
-            top, bottom = top // SIDE, (bottom - 1) // SIDE + 1
+            left, right = left >> Spot.ROW, ((right - 1) >> Spot.ROW) + 1
+            top, bottom = top >> Spot.ROW, ((bottom - 1) >> Spot.ROW) + 1
         else:
             right, bottom = left, top
         return left, right, top, bottom
