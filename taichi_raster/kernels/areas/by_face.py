@@ -164,7 +164,6 @@ class ByFace(Apart):
             count = end - begin
             if m.faces[Face.SIZE * f + Face.CUT] > 0:
                 count = 0
-            lanes = ti.min(LANES, ti.max(count, (last_run > first_run) * LANES))
             for i in ti.static(range(3)):
                 for lane in range(LANES):
                     t.to_x[i][lane] = 0
@@ -172,31 +171,27 @@ class ByFace(Apart):
                     t.to_w[i][lane] = 0
                     for c in ti.static(range(size)):
                         t.to_shown[i][c][lane] = 0
-            if lanes > 0:
+            if count > 0 or last_run > first_run:
                 self.pass_pair(
                     m, t, pair, begin, count, first_run, last_run, corner, x_last - x_first, x_tile,
                     y_tile
                 )  # fmt: skip
             into = Pair.SIZE * pair
             for i in ti.static(range(3)):
-                to_x, to_y, to_w = (
-                    ti.cast(0, self.real),
-                    ti.cast(0, self.real),
-                    ti.cast(0, self.real),
-                )
-                for lane in range(lanes):
-                    to_x += t.to_x[i][lane]
-                    to_y += t.to_y[i][lane]
-                    to_w += t.to_w[i][lane]
-                m.pairs[into + 2 * i] = to_x
-                m.pairs[into + 2 * i + 1] = to_y
-                m.pairs[into + Pair.W + i] = to_w
+                m.pairs[into + 2 * i] = self.lanes_sum(t.to_x[i])
+                m.pairs[into + 2 * i + 1] = self.lanes_sum(t.to_y[i])
+                m.pairs[into + Pair.W + i] = self.lanes_sum(t.to_w[i])
                 for c in ti.static(range(size)):
-                    total = ti.cast(0, self.real)
-                    for lane in range(lanes):
-                        total += t.to_shown[i][c][lane]
+                    total = self.lanes_sum(t.to_shown[i][c])
                     m.colours[3 * size * pair + i * size + c] = total
             begin = end
+
+    @ti.func
+    def lanes_sum(self, values: ti.template()):
+        """The sum over all lanes; halves are added, as LLVM does on all lanes at once."""
+        for lane in range(4):
+            values[lane] = values[lane] + values[lane + 4]
+        return (values[0] + values[2]) + (values[1] + values[3])
 
     @ti.func
     def pass_pair(
