@@ -88,6 +88,33 @@ def test_cutting_faces_changes_no_pixel(
 
 
 @NOT_MESA
+@pytest.mark.parametrize("side", [3, 4, 7, 9])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_sheet_of_any_number_of_faces_is_hidden_by_what_is_before_it(
+    side: int, first: bool, dtype: torch.dtype
+) -> None:
+    """All in one tile; fewer and more faces than are compared with one another at once."""
+    t = torch.linspace(-0.9, 0.9, side + 1, dtype=torch.float64)
+    x, y = torch.meshgrid(t, t, indexing="xy")
+    grid = torch.stack([x, y, 6 + 0 * x], dim=-1)
+    a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
+    many = torch.stack([torch.stack([a, b, c], -2), torch.stack([a, c, d], -2)]).view(1, -1, 3, 3)
+    corners = grid[[0, 0, -1, -1], [0, -1, -1, 0]]
+    few = torch.stack([corners[[0, 1, 2]], corners[[0, 2, 3]]])[None]
+    before, colours = crowd(7, faces=4)
+    images = []
+    for sheet in (many, few):
+        shown = torch.full_like(sheet, 0.5)
+        parts = [(before, colours), (sheet, shown)][:: 1 if first else -1]
+        vertices, attributes = (
+            torch.cat(part, dim=1).to(dtype) for part in zip(*parts, strict=True)
+        )
+        images.append(tr.SharpRasterizer(SIZE, **OPTIONS)(vertices, attributes))
+    assert (images[0] - images[1]).abs().max() < (1e-9 if dtype == torch.float64 else 1e-4)
+    assert (images[1] - samples(vertices, attributes, SIZE, 32)).abs().max() < 0.02
+
+
+@NOT_MESA
 @pytest.mark.parametrize("slices", [1, 2, 4, 8, 16])
 def test_a_fan_covers_what_the_triangle_covers(slices: int, dtype: torch.dtype) -> None:
     """Seen by the pixels at the apex, where all slices meet. The area is that of the triangle."""

@@ -188,10 +188,13 @@ class ByFace(Apart):
 
     @ti.func
     def lanes_sum(self, values: ti.template()):
-        """The sum over all lanes; halves are added, as LLVM does on all lanes at once."""
-        for lane in range(4):
-            values[lane] = values[lane] + values[lane + 4]
-        return (values[0] + values[2]) + (values[1] + values[3])
+        """The sum over all lanes, by halves, which LLVM adds at once; it changes `values`."""
+        for lane in range(LANES // 2):
+            values[lane] = values[lane] + values[lane + LANES // 2]
+        total = ti.cast(0, self.real)
+        for lane in ti.static(range(LANES // 2)):
+            total += values[lane]
+        return total
 
     @ti.func
     def pass_pair(
