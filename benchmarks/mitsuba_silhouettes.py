@@ -2,7 +2,8 @@
 
 Its derivatives are estimates by projective sampling (Zhang, Roussel and Jakob, "Projective Sampling
 for Differentiable Rendering of Geometry", SIGGRAPH Asia 2023): `direct_projective`, in the variant
-`llvm_ad_rgb`. It needs LLVM: where it does not find one, set DRJIT_LIBLLVM_PATH.
+`llvm_ad_rgb`. It needs LLVM: where it does not find one, set DRJIT_LIBLLVM_PATH. Mitsuba 3.9 ends
+with "Cannot select" by LLVM 14 or 15 on processors with AVX-512; 3.7.1 with drjit 1.2.0 works.
 """
 
 from __future__ import annotations
