@@ -14,7 +14,8 @@ renderer judges itself. One pose after the other is solved, compilation aside. M
     constant         a logistic of a quarter of a pixel; Adam, whose learning rate is found for the
                      first angle, on other poses than those that count
 
-Solved means less than 1 degree off. Without the mesh's file, it says so and ends.
+Solved means less than 1 degree off, symmetries counted. Without the mesh's file, it says so and
+ends.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+import scipy.spatial
 import torch
 import tyro
 from rich.console import Console
@@ -76,6 +79,7 @@ class Problem:
     Attributes:
         truth, start: (1, 3, 3) rotations; place, shifted: (1, 3) translations.
         target: (1, H, W) coverage.
+        same: (N, 3, 3): turns of the mesh that nobody can see, see `symmetries`.
     """
 
     truth: Tensor
@@ -83,11 +87,35 @@ class Problem:
     start: Tensor
     shifted: Tensor
     target: Tensor
+    same: Tensor
 
     def off(self, turn: Tensor) -> float:
-        """Degrees from the truth, after a turn (1, 3)."""
-        cosine = ((rotation(turn) @ self.start @ self.truth.mT).diagonal(0, 1, 2).sum() - 1) / 2
-        return math.degrees(math.acos(max(-1.0, min(1.0, float(cosine)))))
+        """Degrees from the truth, or from what looks like it, after a turn (1, 3)."""
+        found = rotation(turn.double()) @ self.start.double()
+        chords = (found - self.truth.double() @ self.same).norm(dim=(1, 2)) / math.sqrt(8)
+        # An arc cosine has no thousandths of a degree.
+        return math.degrees(2 * math.asin(min(1.0, float(chords.min()))))
+
+
+@lru_cache(maxsize=1)
+def symmetries(mesh: tr.Mesh) -> Tensor:
+    """(N, 3, 3): those turns by 60, 90, 120 and 180 degrees that map the vertices onto themselves.
+
+    About the axes of the mesh's coordinates, one after another; no turn is among them.
+    """
+    vertices = mesh.vertices.double() - mesh.vertices.double().mean(dim=0)
+    tree = scipy.spatial.cKDTree(vertices)
+    about = torch.eye(3, dtype=torch.float64) * math.pi
+    once = [rotation(axis[None] * t)[0] for axis in about for t in (0, 1 / 3, 1 / 2, 2 / 3, 1)]
+    near = 1e-3 * float(vertices.norm(dim=1).max())
+    kept = [t for t in once if tree.query(vertices @ t.mT)[0].max() < near]
+    group: list[Tensor] = [torch.eye(3, dtype=torch.float64)]
+    for turn in group:  # which grows
+        for after in kept:
+            both = after @ turn
+            if all(float((both - other).abs().max()) > 1e-3 for other in group):
+                group.append(both)
+    return torch.stack(group)
 
 
 def rotation(vectors: Tensor) -> Tensor:
@@ -112,7 +140,7 @@ def made(mesh: tr.Mesh, angle: float, index: int, options: Options) -> Problem:
         tr.gather_faces(projected(mesh, truth, place), mesh.faces), None, options.size
     )
     start = rotation(axis[1:] * math.radians(angle)) @ truth
-    return Problem(truth, place, start, place + shift, target[..., -1])
+    return Problem(truth, place, start, place + shift, target[..., -1], symmetries(mesh))
 
 
 class Pose:
