@@ -10,8 +10,9 @@ sampled (`tr.sampled_picture`), so that neither renderer judges itself. Both are
 by pose, in one process; what both need before (the mesh, its neighbours, its coarse stand-in) is
 made once.
 
-    ours    `tr.outline_step` by its defaults, first of a coarse stand-in in 64 x 64 pixels, then of
-            the mesh in all. If the picture then does not fit, it begins again from eight more turns
+    ours    `tr.outline_step`, first of a coarse stand-in in 64 x 64 pixels, then of the mesh in
+            all. A step that fits worse is taken back, and damped more. If the picture does not fit
+            in the end, it begins again from eight more turns
     DEODR   Adam on the squared difference of the pictures; the rate and the number of steps that do
             best on six other poses, for each angle anew (pip install '.[peers]')
     Mitsuba the same, by projective sampling of 16 samples; tuned on two other poses, for 60 steps
@@ -119,7 +120,7 @@ class Outlines:
     name = "ours"
 
     def __init__(self, mesh: tr.Mesh, size: int) -> None:
-        self.levels = [(tr.proxy_mesh(mesh, CELL), COARSE, 20), (mesh, size, 6)]
+        self.levels = [(tr.proxy_mesh(mesh, CELL), COARSE, 20), (mesh, size, 10)]
 
     def __call__(self, problem: Problem) -> Track:
         track = Track(problem)
@@ -145,7 +146,10 @@ class Outlines:
         target: Tensor,
         distance: Tensor,
     ) -> tuple[Tensor, float]:
-        """The best of some starts (N, 6), and how badly it fits."""
+        """The best of some starts (N, 6), and how badly it fits.
+
+        A single one takes a step back that fits worse.
+        """
         sharp = tr.SharpRasterizer(size, near=NEAR, far=FAR, cull_backfaces=True)
 
         def points(poses: Tensor) -> Tensor:
@@ -155,14 +159,21 @@ class Outlines:
         def draw(points: Tensor) -> Tensor:
             return sharp(tr.gather_faces(points, mesh.faces), None)[..., 0]
 
+        damping, least, kept = 1e-3, math.inf, poses[:1]
         for _ in range(steps):
-            found = tr.outline_step(points, poses, draw, target, distance)
-            poses = poses + found.step
+            found = tr.outline_step(points, poses, draw, target, distance, damping)
             best = int(found.mismatch.argmin())
-            track.note(poses[best, None, :3])
+            if float(found.mismatch[best]) > least and len(poses) == 1:
+                poses, damping = kept, 30 * damping  # a step too far
+                continue
+            least, kept = float(found.mismatch[best]), poses[best, None]
+            poses = poses + found.step
             if float(found.motion.max()) < 0.1 * 2 / size:
+                kept = poses[best, None]
+                track.note(kept[:, :3])
                 break
-        return poses[best, None], float(found.mismatch[best])
+            track.note(kept[:, :3])
+        return kept, least
 
 
 def seen(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
