@@ -2,6 +2,7 @@
 
     python benchmarks/leave_one_out.py --resume             # all six, judged on unseen tasks
     python benchmarks/leave_one_out.py --only learn --resume
+    python benchmarks/leave_one_out.py --only policies --resume          # beside their start alone
     python benchmarks/leave_one_out.py --soft --out out/soft --resume    # soft to the end
 
 What is learned is a `tr.SofteningPolicy` with feedback, from the start that was found by hand (all
@@ -77,7 +78,8 @@ class Options:
 
     Args:
         left_out: families that are left out in turn.
-        only: "learn" ends before the judgement on unseen tasks.
+        only: "learn" ends before the judgement on unseen tasks; "policies" judges what was learned
+            beside its start alone, into policies.md.
         out: folder of the results.
         resume: keep what is there; without it the folder must be empty.
         soft: no sharp end, see `softening_method`.
@@ -87,7 +89,7 @@ class Options:
     """
 
     left_out: tuple[str, ...] = SIX
-    only: Literal["learn", "all"] = "all"
+    only: Literal["learn", "policies", "all"] = "all"
     out: Path = Path("out/leave_one_out")
     resume: bool = False
     soft: bool = False
@@ -109,10 +111,11 @@ def main(options: Options) -> None:
     slopes = {name: work.slope(name) for name in SIX}
     (options.out / "slopes.md").write_text(slopes_table(slopes))
     policies = {name: work.learned(name, slopes) for name in options.left_out}
-    if options.only == "all":
+    if options.only != "learn":
         rows = {name: work.judged(name, policies[name]) for name in options.left_out}
-        text = summary(rows)
-        (options.out / "summary.md").write_text(text)
+        whole = options.only == "all"
+        text = summary(rows) if whole else beside_start(rows)
+        (options.out / ("summary.md" if whole else "policies.md")).write_text(text)
         work.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -193,10 +196,16 @@ class Work:
         return policy
 
     def judged(self, name: str, policy: tr.SofteningPolicy) -> dict[str, Evaluation]:
-        """Every method's errors on the unseen tasks of a family."""
+        """Every method's errors on the unseen tasks of a family, or those of the policy's alone."""
         study, problem = self.problems[name]
         results = {}
-        for method, made in self._methods(name, study, problem, policy).items():
+        methods: Mapping[str, Callable[[], Method]] = {
+            BY_HAND: lambda: self._by_policy(tr.SofteningPolicy(), problem),
+            UNIVERSAL: lambda: self._by_policy(policy, problem),
+        }
+        if self.options.only == "all":
+            methods = {**self._methods(name, study, problem), **methods}
+        for method, made in methods.items():
             if method == UNIVERSAL and not any(bool(value.any()) for value in taken(policy)):
                 results[method] = results[BY_HAND]  # it is the start
                 continue
@@ -230,8 +239,9 @@ class Work:
         return CONFIGURATIONS[int(np.argmin(scores))]
 
     def _methods(
-        self, name: str, study: Study, problem: Problem, policy: tr.SofteningPolicy
+        self, name: str, study: Study, problem: Problem
     ) -> dict[str, Callable[[], Method]]:
+        """What stands beside the policy and its start."""
         tuned = judge_again.fixed_softnesses(name, constant=False)
         size = problem.family.image_size
         advice = FixedSoftness("logistic", 0.1, 2 / size, tuned[ANNEALED].lr, True)
@@ -255,8 +265,6 @@ class Work:
             ADVICE: lambda: by_rate(advice),
             GRID: lambda: image_method(chosen, problem),
             LEARNED: pretrained,
-            BY_HAND: lambda: self._by_policy(tr.SofteningPolicy(), problem),
-            UNIVERSAL: lambda: self._by_policy(policy, problem),
             SHIPPED: lambda: self._by_policy(tr.universal_policy(), problem),
         }
         return found
@@ -415,13 +423,31 @@ def summary(rows: Mapping[str, Mapping[str, Evaluation]]) -> str:
     text += _table(rows, methods, ANNEALED)
     text += ["", f"Errors, over those of the start {BY_HAND!r}:", ""]
     text += _table(rows, [UNIVERSAL, SHIPPED], BY_HAND)
-    text += ["", "Failures, %:", "", "| left out | n | " + " | ".join([ANNEALED, *methods]) + " |"]
-    text.append("|" + " --- |" * (len(methods) + 3))
+    return _ended([*text, "", *_failures(rows, [ANNEALED, *methods])])
+
+
+def beside_start(rows: Mapping[str, Mapping[str, Evaluation]]) -> str:
+    """Errors of the policies over their start's, and how often both fail."""
+    text = [
+        f"Errors, over those of the start {BY_HAND!r}:",
+        "",
+        *_table(rows, [UNIVERSAL], BY_HAND),
+    ]
+    return _ended([*text, "", *_failures(rows, [BY_HAND, UNIVERSAL])])
+
+
+def _failures(rows: Mapping[str, Mapping[str, Evaluation]], methods: list[str]) -> list[str]:
+    text = ["Failures, %:", "", "| left out | n | " + " | ".join(methods) + " |"]
+    text.append("|" + " --- |" * (len(methods) + 2))
     for name, results in rows.items():
         limit = problem_of(name, 1)[1].family.failure_threshold
-        failed = [100 * (results[m].errors > limit).mean() for m in (ANNEALED, *methods)]
-        count = len(results[ANNEALED].errors)
+        failed = [100 * (results[m].errors > limit).mean() for m in methods]
+        count = len(results[methods[0]].errors)
         text.append(f"| {name} | {count} | " + " | ".join(f"{x:.1f}" for x in failed) + " |")
+    return text
+
+
+def _ended(text: list[str]) -> str:
     return "\n".join([*text, "", "In brackets 95% bootstrap intervals over tasks."]) + "\n"
 
 
