@@ -15,7 +15,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 import taichi_raster as tr
@@ -128,6 +127,8 @@ def _deformed(vertices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _rotation(rng: np.random.Generator) -> np.ndarray:
     """A uniformly random rotation matrix."""
+    from scipy.spatial.transform import Rotation  # here, as SciPy takes a while to import
+
     return Rotation.random(random_state=rng).as_matrix()
 
 

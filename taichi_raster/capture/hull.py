@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy import ndarray
-from scipy import ndimage
-from scipy.optimize import linprog
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool3d
 
@@ -101,6 +99,8 @@ def _region(seen: Sequence[Silhouette]) -> tuple[ndarray, ndarray]:
 
 def _box(seen: Sequence[Silhouette], planes: ndarray) -> tuple[ndarray, ndarray]:
     """The ends of what all planes leave, by six linear programs; infinite where it has none."""
+    from scipy.optimize import linprog  # here, as SciPy takes a while to import
+
     eyes = np.concatenate([each.camera.eye.numpy() for each in seen])
     middle = eyes.mean(0)
     scale = float(np.linalg.norm(eyes - middle, axis=-1).max()) or 1.0
@@ -181,6 +181,8 @@ def _field(seen: Sequence[Silhouette], low: ndarray, high: ndarray, side: float)
 
 def _main_parts(field: ndarray) -> ndarray:
     """The field without parts far smaller than the largest."""
+    from scipy import ndimage  # here, as SciPy takes a while to import
+
     labels, _ = ndimage.label(field > 0)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0

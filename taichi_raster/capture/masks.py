@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageColor, ImageOps
-from scipy import ndimage
 
 from taichi_raster import checks
 from taichi_raster.capture.readers.reading import PICTURES, to_be_turned, wrong
@@ -185,6 +184,8 @@ def _main_part(mask: ndarray) -> ndarray:
     A part that touches the image's border is taken only if none within is a quarter as large: often
     it is a dark corner or the edge of a cloth.
     """
+    from scipy import ndimage  # here, as SciPy takes a while to import
+
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask

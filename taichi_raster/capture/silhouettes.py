@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy import ndarray
-from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -97,6 +96,8 @@ def inside_all(seen: Sequence[Silhouette], points: Tensor) -> Tensor:
 
 
 def _silhouette(photo: Photo, cells: int, slack: float) -> Silhouette:
+    from scipy import ndimage  # here, as SciPy takes a while to import
+
     mask = photo.mask()
     rows, columns = (mask > 0.5).nonzero().unbind(-1)
     extent = int(max(rows.max() - rows.min(), columns.max() - columns.min())) + 1

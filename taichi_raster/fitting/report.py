@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from trimesh.viewer.notebook import scene_to_html
 
 from taichi_raster import checks
 from taichi_raster.fitting.report_page import FIGURE, PAGE, ROW, SECTION, VIEWER
@@ -168,6 +167,8 @@ def _embedded(picture: Tensor, quality: int) -> str:
 
 def _viewer(mesh: Mesh, up: Float[Tensor, " 3"], eye: Float[Tensor, " 3"]) -> str:
     """The mesh in trimesh's viewer, a page of its own within this one."""
+    from trimesh.viewer.notebook import scene_to_html  # here, as trimesh takes a while to import
+
     model = _Model(_standing(mesh, up, eye))
     return VIEWER.substitute(page=html.escape(scene_to_html(model), quote=True))
 

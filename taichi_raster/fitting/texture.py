@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
 from taichi_raster import checks
@@ -20,6 +19,9 @@ from taichi_raster.fitting.texture_pixels import Pixels, photo_pixels, texture_s
 from taichi_raster.fitting.unwrapping import unwrap
 from taichi_raster.scene.camera import Camera
 from taichi_raster.scene.mesh import Mesh
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Array = NDArray[np.float64]
 
@@ -237,6 +239,8 @@ def _texels(
 
 def _roughness(size: int) -> csr_array:
     """(size^2, size^2): the graph's Laplacian of a grid of texels."""
+    from scipy.sparse import csr_array, diags_array  # here, as SciPy takes a while to import
+
     place = np.arange(size * size).reshape(size, size)
     one = np.concatenate([place[:, :-1].ravel(), place[:-1].ravel()])
     two = np.concatenate([place[:, 1:].ravel(), place[1:].ravel()])

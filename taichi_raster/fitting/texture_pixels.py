@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
-from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from taichi_raster.render.hard import visible_faces
@@ -19,6 +17,9 @@ from taichi_raster.render.packing import View
 from taichi_raster.scene.camera import Camera
 from taichi_raster.scene.faces import gather_faces
 from taichi_raster.scene.mesh import Mesh
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.signedinteger[Any]]
@@ -37,6 +38,8 @@ class Pixels:
     @staticmethod
     def of(views: list[PhotoPixels]) -> Pixels:
         """Those of several photos, one after the other."""
+        from scipy.sparse import vstack  # here, as SciPy takes a while to import
+
         mixing = vstack([view.mixing for view in views], format="csr")
         photo = np.repeat(np.arange(len(views)), [len(view.weight) for view in views])
         colour = np.concatenate([view.colour for view in views])
@@ -63,6 +66,8 @@ def photo_pixels(
     near: float | None,
 ) -> PhotoPixels:
     """Look through one camera."""
+    from scipy.sparse import csr_array
+
     assert mesh.uv is not None
     height, width = photo.shape[:2]
     vertices = mesh.vertices.detach()[None]
@@ -144,11 +149,15 @@ def _neighbours(count: int) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _shrunk(mask: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
+    from scipy.ndimage import binary_erosion  # here, as SciPy takes a while to import
+
     return binary_erosion(mask, iterations=margin, border_value=1) if margin > 0 else mask
 
 
 def _bilinear(uv: Array, size: int) -> csr_array:
     """(n, size^2): the mixture of texels at each point, as `UVTexture` with clamp takes it."""
+    from scipy.sparse import csr_array
+
     x = np.clip(uv[:, 0] * size - 0.5, 0, size - 1)
     y = np.clip((1 - uv[:, 1]) * size - 0.5, 0, size - 1)
     left = np.minimum(x.astype(np.int64), size - 2)

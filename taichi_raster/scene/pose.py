@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -77,6 +76,8 @@ class Pose(Movable):
 
         `order` is "xyzw" (roma's, SciPy's and glTF's) or "wxyz" (COLMAP's).
         """
+        import roma  # here, as it takes a second: it imports torch's compiler
+
         found = _rows("quaternion", quaternion, 4)
         if checks.choice("order", order, "xyzw", "wxyz") == "wxyz":
             found = found[..., [1, 2, 3, 0]]
@@ -97,6 +98,8 @@ class Pose(Movable):
         Zhou, Barnes, Lu, Yang, Li: On the Continuity of Rotation Representations in Neural
         Networks, CVPR 2019.
         """
+        import roma
+
         columns = _rows("six", six, 6).unflatten(-1, (2, 3)).mT
         if not bool((torch.linalg.cross(*columns.unbind(-1)).norm(dim=-1) > 0).all()):
             raise ValueError("six: the two columns must be independent")
@@ -139,12 +142,16 @@ class Pose(Movable):
 
     def quaternion(self, order: str) -> Float[Tensor, "B 4"]:
         """Unit quaternions; `order` is "xyzw" or "wxyz"."""
+        import roma
+
         found: Tensor = roma.rotmat_to_unitquat(self.rotation)
         wanted = checks.choice("order", order, "xyzw", "wxyz")
         return found if wanted == "xyzw" else found[..., [3, 0, 1, 2]]
 
     def rotation_vector(self) -> Float[Tensor, "B 3"]:
         """Axes times angles in radians, up to pi: OpenCV's rvec."""
+        import roma
+
         found: Tensor = roma.rotmat_to_rotvec(self.rotation)
         return found
 
@@ -224,6 +231,8 @@ class Pose(Movable):
         Raises:
             ValueError: if the object's centre is not before the camera in both.
         """
+        import roma
+
         checks.instance("other", other, Pose)
         centre, size = self._frame(centre, size, self.rotation)
         turn = roma.rotmat_to_rotvec(product(other.rotation.to(self.rotation), self.rotation.mT))
@@ -278,6 +287,8 @@ def centre_and_size(
 
 def _turned_by(vector: Tensor) -> Tensor:
     """(B, 3, 3) of rotation vectors; roma's own has no second derivatives at 0."""
+    import roma
+
     quarter = vector.square().sum(-1, keepdim=True) / 4  # of the squared angle
     near = quarter < 1e-3
     half = torch.where(near, torch.ones_like(quarter), quarter).sqrt()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import roma
 import torch
 
 from taichi_raster.capture.readers import opencv_storage
@@ -77,6 +76,8 @@ def read(path: Path) -> Reading:
         ValueError: naming the file and the field; also if it has no poses, or another number of
             them than there are photos.
     """
+    import roma  # here, as it takes a second: it imports torch's compiler
+
     values = opencv_storage.read(path)
     camera = _intrinsics(path, values)
     name, rows = _matrix(path, values, _POSES)
