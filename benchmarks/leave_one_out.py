@@ -4,13 +4,16 @@
     python benchmarks/leave_one_out.py --only learn --resume
     python benchmarks/leave_one_out.py --only policies --resume          # beside their start alone
     python benchmarks/leave_one_out.py --soft --out out/soft --resume    # soft to the end
+    python benchmarks/leave_one_out.py --left-out nothing --rounds 4 --only policies --resume
 
 What is learned is a `tr.SofteningPolicy` with feedback, from the start that was found by hand (all
 zeros, `tr.untuned_softening`). The outer gradient of each family is estimated by antithetic
 perturbations, each task with its own direction, on the stream "train". For each family that is left
 out, the policy takes a step along the mean gradient of the other five. How long the step is, and
 whether it is taken at all, is decided on tasks of these five of the stream "tune". So all six
-policies come out of one set of runs.
+policies come out of one set of runs. Each further round does the same again, from where the one
+before has led; gradients and the tasks that decide are then others. `--left-out nothing` learns on
+all six, and judges on unseen tasks of them.
 
 Beside it stand fixed softnesses with image-space steps, the best of a grid by the same five, and
 those that docs/results.md lists: tuned, or learned, on the sixth family itself. "shipped" is
@@ -23,6 +26,7 @@ left out, and summary.md.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import os
@@ -65,8 +69,11 @@ TUNED = {"shape2d": 256, "occlusion": 256, "pose": 256, "shaded": 64, "shape3d":
 """Tasks by which the length of a step is chosen, and as many fresh ones to confirm it."""
 UNSEEN = {"shape2d": 256, "occlusion": 256, "pose": 256, "shaded": 256, "shape3d": 64, "solid": 64}
 TUNING, CONFIRMATION = 4000, 5000  # first batches of the stream "tune"
-LENGTHS = (0.15, 0.3)  # of the step, in logarithms
+LENGTHS = (0.15, 0.3, 0.6)  # of the step, in logarithms
 CAP = 4.0  # thresholds of failure: an error far beyond is hardly worse
+
+NOTHING = "nothing"
+"""Is left out of what is learned on all."""
 
 ADVICE, GRID, LEARNED = "advice", "grid", "learned on it"
 BY_HAND, UNIVERSAL, SHIPPED = "by hand", "universal", "shipped"
@@ -77,7 +84,8 @@ class Options:
     """Learn on five families, judge on the sixth; see the top of the file.
 
     Args:
-        left_out: families that are left out in turn.
+        left_out: families that are left out in turn, or "nothing".
+        rounds: steps, each confirmed before the next; a round that is not confirmed is the last.
         only: "learn" ends before the judgement on unseen tasks; "policies" judges what was learned
             beside its start alone, into policies.md.
         out: folder of the results.
@@ -89,6 +97,7 @@ class Options:
     """
 
     left_out: tuple[str, ...] = SIX
+    rounds: int = 1
     only: Literal["learn", "policies", "all"] = "all"
     out: Path = Path("out/leave_one_out")
     resume: bool = False
@@ -99,24 +108,52 @@ class Options:
 
 
 def main(options: Options) -> None:
-    unknown = set(options.left_out) - set(SIX)
+    known = (*SIX, NOTHING)
+    unknown = set(options.left_out) - set(known)
     if unknown or not options.left_out:
-        raise ValueError(f"--left-out: expected some of {', '.join(SIX)}, got {sorted(unknown)}")
+        raise ValueError(f"--left-out: expected some of {', '.join(known)}, got {sorted(unknown)}")
+    if options.rounds < 1:
+        raise ValueError(f"--rounds: expected at least 1, got {options.rounds}")
     if not options.resume and options.out.is_dir() and any(options.out.iterdir()):
         raise ValueError(f"--out: {options.out} is not empty; --resume goes on with what is there")
     os.environ["TI_CPU_MAX_NUM_THREADS"] = str(options.threads)
     torch.set_num_threads(options.threads)
     tr.init(arch="cpu", deterministic=True)
     work = Work(options, Console())
-    slopes = {name: work.slope(name) for name in SIX}
-    (options.out / "slopes.md").write_text(slopes_table(slopes))
-    policies = {name: work.learned(name, slopes) for name in options.left_out}
+    policies = {name: work.learned(name) for name in options.left_out}
     if options.only != "learn":
-        rows = {name: work.judged(name, policies[name]) for name in options.left_out}
+        rows = {
+            name: work.judged(name, policy, left_out)
+            for left_out, policy in policies.items()
+            for name in (SIX if left_out == NOTHING else (left_out,))
+        }
         whole = options.only == "all"
         text = summary(rows) if whole else beside_start(rows)
         (options.out / ("summary.md" if whole else "policies.md")).write_text(text)
         work.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Which step of which policy it is."""
+
+    left_out: str
+    round: int
+
+    @property
+    def families(self) -> list[str]:
+        """Those that it is learned on."""
+        return [name for name in SIX if name != self.left_out]
+
+    @property
+    def slopes(self) -> list[str]:
+        """Those whose gradients are taken: at the start all, since all policies share them."""
+        return self.families if self.round else list(SIX)
+
+    @property
+    def folder(self) -> str:
+        """Where its pieces of work are kept; those of the first round lie above."""
+        return f"round_{self.round + 1}_without_{self.left_out}" if self.round else "."
 
 
 @dataclass(frozen=True)
@@ -137,13 +174,14 @@ class Work:
             name: problem_of(name, UNSEEN[name]) for name in SIX
         }
 
-    def slope(self, name: str) -> Slope:
-        """The gradient of a family's outer loss at the start, from all its batches."""
+    def slope(self, name: str, at: tr.SofteningPolicy, step: Step) -> Slope:
+        """The gradient of a family's outer loss at a policy, from all its batches."""
         found: dict[str, list[Tensor]] = {}
         for index in range(CHUNKS[name]):
-            path = self.options.out / "slopes" / name / f"{index}.json"
-            directions = self._directions(name, index)
-            values = self._kept(path, lambda name=name, index=index: self._pair(name, index))
+            batch = 100 * step.round + index
+            path = self.options.out / "slopes" / step.folder / name / f"{index}.json"
+            directions = self._directions(name, batch)
+            values = self._kept(path, lambda name=name, batch=batch: self._pair(name, batch, at))
             up, down = (torch.tensor(values[end], dtype=torch.float64) for end in ("up", "down"))
             difference = self._loss(name, up) - self._loss(name, down)
             for key, direction in directions.items():
@@ -156,46 +194,71 @@ class Work:
             {key: rows.std(dim=0) / math.sqrt(len(rows)) for key, rows in every.items()},
         )
 
-    def learned(self, left_out: str, slopes: Mapping[str, Slope]) -> tr.SofteningPolicy:
-        """The policy by the other families, or the start if it is no better on fresh tasks."""
+    def learned(self, left_out: str) -> tr.SofteningPolicy:
+        """The policy by the other families, as far as steps are better on fresh tasks."""
         path = self.options.out / "policies" / f"without_{left_out}.safetensors"
         if path.is_file():
-            return tr.load_policy(path)
-        others = [name for name in SIX if name != left_out]
-        step = direction([slopes[name] for name in others])
-        tried = {0.0: 0.0}
-        for length in LENGTHS:
-            policy = stepped(step, length)
-            logs = [self._against_start(name, policy, length, left_out, TUNING) for name in others]
-            tried[length] = float(np.mean([values.mean() for values in logs]))
-        best = min(tried, key=lambda length: tried[length])
-        policy, confirmed = tr.SofteningPolicy(feedback=True), (1.0, 1.0, 1.0)
-        if best:
-            better = stepped(step, best)
-            logs = [
-                self._against_start(name, better, best, left_out, CONFIRMATION) for name in others
-            ]
-            confirmed = geometric_mean(logs)
-            policy = better if confirmed[1] < 1 and confirmed[0] < 1 else policy
+            found = tr.load_policy(path)
+            if (
+                len(found.card["rounds"]) == self.options.rounds
+                or not found.card["rounds"][-1]["kept"]
+            ):
+                return found
+        policy, rounds = tr.SofteningPolicy(feedback=True), []
+        for index in range(self.options.rounds):
+            policy, card = self._round(policy, Step(left_out, index))
+            rounds.append(card)
+            if not card["kept"]:
+                break
         policy.card = {
             "command": "python benchmarks/leave_one_out.py",
             "left_out": left_out,
-            "losses": {str(length): value for length, value in tried.items()},
-            "length": best,
-            "confirmed": list(confirmed),
+            "rounds": rounds,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         tr.save_policy(path, policy)
+        return policy
+
+    def _round(
+        self, policy: tr.SofteningPolicy, step: Step
+    ) -> tuple[tr.SofteningPolicy, dict[str, Any]]:
+        """A step from `policy`, or `policy` itself if that is no worse on fresh tasks; a card."""
+        slopes = {name: self.slope(name, policy, step) for name in step.slopes}
+        table = self.options.out / "slopes" / step.folder / "slopes.md"
+        table.write_text(slopes_table(slopes))
+        down = direction([slopes[name] for name in step.families])
+        tried = {0.0: 0.0}
+        for length in LENGTHS:
+            better = stepped(policy, down, length)
+            logs = [self._against(name, policy, better, step, length) for name in step.families]
+            tried[length] = float(np.mean([values.mean() for values in logs]))
+        best = min(tried, key=lambda length: tried[length])
+        confirmed, kept = (1.0, 1.0, 1.0), False
+        if best:
+            better = stepped(policy, down, best)
+            logs = [
+                self._against(name, policy, better, step, best, confirm=True)
+                for name in step.families
+            ]
+            confirmed = geometric_mean(logs)
+            kept = confirmed[2] < 1
+            policy = better if kept else policy
         text = ", ".join(f"{length}: {value:+.3f}" for length, value in tried.items())
         self.console.print(
-            f"without {left_out}: outer loss by length of the step: {text}; on fresh tasks errors "
-            f"{confirmed[0]:.3f} [{confirmed[1]:.3f}, {confirmed[2]:.3f}] of the start's",
+            f"without {step.left_out}, round {step.round + 1}: outer loss by length of the step: "
+            f"{text}; on fresh tasks errors {confirmed[0]:.3f} [{confirmed[1]:.3f}, "
+            f"{confirmed[2]:.3f}] of those before",
             soft_wrap=True,
             highlight=False,
         )
-        return policy
+        return policy, {
+            "losses": {str(length): value for length, value in tried.items()},
+            "length": best,
+            "confirmed": list(confirmed),
+            "kept": kept,
+        }
 
-    def judged(self, name: str, policy: tr.SofteningPolicy) -> dict[str, Evaluation]:
+    def judged(self, name: str, policy: tr.SofteningPolicy, left_out: str) -> dict[str, Evaluation]:
         """Every method's errors on the unseen tasks of a family, or those of the policy's alone."""
         study, problem = self.problems[name]
         results = {}
@@ -209,7 +272,10 @@ class Work:
             if method == UNIVERSAL and not any(bool(value.any()) for value in taken(policy)):
                 results[method] = results[BY_HAND]  # it is the start
                 continue
-            path = self.options.out / "judged" / name / f"{method.replace(' ', '_')}.json"
+            file = f"{method.replace(' ', '_')}.json"
+            if method == UNIVERSAL and (left_out == NOTHING or self.options.rounds > 1):
+                file = f"{self.options.rounds}_rounds_without_{left_out}.json"
+            path = self.options.out / "judged" / name / file
 
             def errors(made: Callable[[], Method] = made) -> dict[str, Any]:
                 count, size = problem.count, problem.batch_size
@@ -273,11 +339,11 @@ class Work:
         sharp_from = None if self.options.soft else SHARP_FROM
         return softening_method(policy, problem.family, problem.steps, sharp_from=sharp_from)
 
-    def _pair(self, name: str, index: int) -> dict[str, Any]:
-        """Errors at both ends of each task's perturbation."""
+    def _pair(self, name: str, index: int, at: tr.SofteningPolicy) -> dict[str, Any]:
+        """Errors at both ends of each task's perturbation of a policy."""
         problem = self.problems[name][1]
         task = problem.family.sample(CHUNK[name], "train", index)
-        method = self._by_policy(tr.SofteningPolicy(feedback=True), problem)
+        method = self._by_policy(copy.deepcopy(at).requires_grad_(True), problem)
         base = method.parameter_dict()
         noise = {
             f"renderer.{key}": self.options.sigma * value
@@ -307,26 +373,32 @@ class Work:
             for key, shape in shapes.items()
         }
 
-    def _against_start(
-        self, name: str, policy: tr.SofteningPolicy, length: float, left_out: str, first: int
+    def _against(
+        self,
+        name: str,
+        before: tr.SofteningPolicy,
+        policy: tr.SofteningPolicy,
+        step: Step,
+        length: float,
+        confirm: bool = False,
     ) -> np.ndarray:
-        """Logarithms of the errors' ratios to the start's on one batch of tuning tasks.
+        """Logarithms of the errors' ratios to those before a step, on one batch of tuning tasks.
 
         While a length is chosen, it is the outer loss that is compared.
         """
-        folder = self.options.out / "steps" / name
+        folder = self.options.out / "steps" / step.folder / name
+        first = (CONFIRMATION if confirm else TUNING) + step.round
         problem = self.problems[name][1]
 
         def errors(chosen: tr.SofteningPolicy) -> Callable[[], dict[str, Any]]:
             method = self._by_policy(chosen, problem)
             return lambda: self._evaluated(method, name, TUNED[name], first)
 
-        start = errors(tr.SofteningPolicy())
-        before = self._kept(folder / f"{first}_start.json", start)["errors"]
-        path = folder / f"{first}_without_{left_out}_{length}.json"
+        start = self._kept(folder / f"{first}_start.json", errors(before))["errors"]
+        path = folder / f"{first}_without_{step.left_out}_{length}.json"
         after = self._kept(path, errors(policy))["errors"]
-        ours, theirs = (torch.tensor(x, dtype=torch.float64) for x in (after, before))
-        if first == TUNING:
+        ours, theirs = (torch.tensor(x, dtype=torch.float64) for x in (after, start))
+        if not confirm:
             return np.asarray(self._loss(name, ours) - self._loss(name, theirs))
         floor = problem.family.error_floor
         return np.asarray(torch.log((ours + floor) / (theirs + floor)))
@@ -371,9 +443,11 @@ def _shrunk(mean: Tensor, error: Tensor) -> Tensor:
     return mean * (1 - (error / mean.abs().clamp(min=1e-30)).square()).clamp(min=0)
 
 
-def stepped(step: Mapping[str, Tensor], length: float) -> tr.SofteningPolicy:
-    """The start, a step away."""
-    policy = tr.SofteningPolicy(feedback=True)
+def stepped(
+    before: tr.SofteningPolicy, step: Mapping[str, Tensor], length: float
+) -> tr.SofteningPolicy:
+    """A policy a step away from another."""
+    policy = copy.deepcopy(before)
     with torch.no_grad():
         for key, value in step.items():
             policy.get_parameter(key).add_(length * value)
