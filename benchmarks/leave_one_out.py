@@ -9,16 +9,17 @@
 What is learned is a `tr.SofteningPolicy` with feedback, from the start that was found by hand (all
 zeros, `tr.untuned_softening`). The outer gradient of each family is estimated by antithetic
 perturbations, each task with its own direction, on the stream "train". For each family that is left
-out, the policy takes a step along the mean gradient of the other five. How long the step is, and
-whether it is taken at all, is decided on tasks of these five of the stream "tune". So all six
-policies come out of one set of runs. Each further round does the same again, from where the one
-before has led; gradients and the tasks that decide are then others. `--left-out nothing` learns on
-all six, and judges on unseen tasks of them.
+out, the policy takes a step along which the loss of each of the other five falls (Désidéri,
+Multiple-gradient descent, C. R. Acad. Sci. 2012): the mean gradient would give up some families for
+others. How long the step is, and whether it is taken at all, is decided on tasks of these five of
+the stream "tune". So all six policies come out of one set of runs. Each further round does the same
+again, from where the one before has led; gradients and the tasks that decide are then others.
+`--left-out nothing` learns on all six, and judges on unseen tasks of them.
 
 Beside it stand fixed softnesses with image-space steps, the best of a grid by the same five, and
 those that docs/results.md lists: tuned, or learned, on the sixth family itself. "shipped" is
-`tr.universal_policy()`, which was learned on four of the six. All are judged on tasks of the stream
-"test", with the study's steps.
+`tr.universal_policy()`, which was learned on all six. All are judged on tasks of the stream "test",
+with the study's steps.
 
 Into the folder go a file for each piece of work, as soon as it is done, a policy for each family
 left out, and summary.md.
@@ -41,6 +42,7 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
+from scipy.optimize import minimize
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +73,7 @@ UNSEEN = {"shape2d": 256, "occlusion": 256, "pose": 256, "shaded": 256, "shape3d
 TUNING, CONFIRMATION = 4000, 5000  # first batches of the stream "tune"
 LENGTHS = (0.15, 0.3, 0.6)  # of the step, in logarithms
 CAP = 4.0  # thresholds of failure: an error far beyond is hardly worse
+FAILED = 4.0  # how much a failure costs beside that, in logarithms of errors
 
 NOTHING = "nothing"
 """Is left out of what is learned on all."""
@@ -402,9 +405,11 @@ class Work:
         return {"errors": evaluate(method, family, count, "tune", count, first).errors.tolist()}
 
     def _loss(self, name: str, errors: Tensor) -> Tensor:
-        """The logarithm of an error, bounded where the run has failed anyway."""
+        """The logarithm of an error, bounded where the run has failed anyway; more for failures."""
         family = self.problems[name][1].family
-        return torch.log((errors + family.error_floor) / (errors + CAP * family.failure_threshold))
+        limit = family.failure_threshold
+        failed = errors / (errors + limit)
+        return torch.log((errors + family.error_floor) / (errors + CAP * limit)) + FAILED * failed
 
     def _kept(self, path: Path, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What is in the file; made, and put there, if it is missing."""
@@ -442,18 +447,41 @@ def card_of(left_out: str, options: Options, rounds: list[dict[str, Any]]) -> di
 
 
 def direction(slopes: list[Slope]) -> dict[str, Tensor]:
-    """Down the mean of the families' gradients, of length 1, the uncertain entries less.
+    """Of length 1; along it, the loss of every family falls, if there is such a direction.
 
-    Each entry of a family keeps the share 1 - (error / entry)^2 of itself, at least 0: the positive
-    part of James and Stein's estimate, entry by entry. So a family whose estimate is noisy does
-    not decide for the others.
+    It is the shortest vector in the convex hull of the families' gradients, each of length 1. Each
+    entry of a family keeps the share 1 - (error / entry)^2 of itself, at least 0: the positive part
+    of James and Stein's estimate, entry by entry. So noise does not decide.
     """
-    found = {
-        key: -torch.stack([_shrunk(slope.mean[key], slope.error[key]) for slope in slopes]).mean(0)
-        for key in slopes[0].mean
+    gradients = [
+        {key: _shrunk(slope.mean[key], slope.error[key]) for key in slope.mean} for slope in slopes
+    ]
+    rows = torch.stack([torch.cat([v.reshape(-1) for v in g.values()]) for g in gradients])
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    shares = torch.from_numpy(_nearest_mixture((rows @ rows.T).numpy()))
+    found = -shares @ rows
+    found = found / found.norm().clamp(min=1e-30)
+    sizes = [value.numel() for value in gradients[0].values()]
+    return {
+        key: part.reshape(value.shape)
+        for (key, value), part in zip(gradients[0].items(), found.split(sizes), strict=True)
     }
-    length = math.sqrt(sum(float(value.square().sum()) for value in found.values()))
-    return {key: value / max(length, 1e-30) for key, value in found.items()}
+
+
+def _nearest_mixture(products: np.ndarray) -> np.ndarray:
+    """Shares, which add up to 1, of the mixture of vectors that is nearest to 0."""
+    count = len(products)
+    found = minimize(
+        lambda shares: shares @ products @ shares,
+        np.full(count, 1 / count),
+        jac=lambda shares: 2 * products @ shares,
+        bounds=[(0, 1)] * count,
+        constraints={"type": "eq", "fun": lambda shares: shares.sum() - 1},
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    shares: np.ndarray = found.x
+    return shares
 
 
 def _shrunk(mean: Tensor, error: Tensor) -> Tensor:

@@ -24,10 +24,15 @@ def slope(join: list[float], error: float) -> Any:
     return Slope(mean, {"join": torch.full((2,), error, dtype=torch.float64)})
 
 
-def test_a_step_goes_down_the_mean_gradient_and_leaves_out_what_is_uncertain() -> None:
-    sure = direction([slope([3.0, 0.0], 0.0), slope([0.0, 4.0], 0.0)])
-    torch.testing.assert_close(sure["join"], torch.tensor([-0.6, -0.8]).double())
-    doubtful = direction([slope([3.0, 0.0], 0.0), slope([0.0, 4.0], 4.0)])
+def test_a_step_helps_every_family_and_leaves_out_what_is_uncertain() -> None:
+    steep, other = [3.0, 0.0], [-0.8, 0.6]  # their mean would climb for the second one
+    sure = direction([slope(steep, 0.0), slope(other, 0.0)])
+    falls = [
+        -float(sure["join"] @ torch.tensor(g).double()) / math.hypot(*g) for g in (steep, other)
+    ]
+    assert min(falls) > 0.3 and math.isclose(*falls, abs_tol=1e-6)
+    assert math.isclose(float(sure["join"].norm()), 1.0, abs_tol=1e-12)
+    doubtful = direction([slope([3.0, 0.0], 0.0), slope([4.0, 4.0], 4.0)])
     torch.testing.assert_close(doubtful["join"], torch.tensor([-1.0, 0.0]).double())
     start = tr.SofteningPolicy(feedback=True)
     once = stepped(start, sure, 0.5)
