@@ -330,14 +330,13 @@ def test_every_file_in_the_shipped_folders_is_packaged() -> None:
             assert fnmatch.fnmatch(f"{folder.name}/{path.name}", pattern.partition("/")[2]), path
 
 
-def test_the_shipped_policy_begins_as_the_start_does_and_answers_what_it_is_shown() -> None:
+def test_the_shipped_policy_stays_near_its_start_and_answers_what_it_is_shown() -> None:
     policy, plain = tr.universal_policy(), tr.SofteningPolicy()
     assert policy.has_feedback and not any(p.requires_grad for p in policy.parameters())
     assert not [key for key in CARD_KEYS if not str(policy.card.get(key, ""))]
     u, distance = (torch.tensor(v, dtype=torch.float64) for v in (0.5, [0.3, 0.3]))
     pixel = torch.full_like(distance, 1 / 16)
-    blind, start = policy.at(u, distance, pixel), plain.at(u, distance, pixel)
-    assert all(torch.equal(getattr(blind, k), getattr(start, k)) for k in ("scale", "eta", "p"))
+    start = plain.at(u, distance, pixel)
     near, far = -3.0, -1.0  # the logarithm of the distance that is left
     signals = torch.tensor([[near, -2.0, -2.0, 0.3], [far, 0.0, 0.0, 0.3]], dtype=torch.float64)
     shown = policy.at(u, distance, pixel, signals)
