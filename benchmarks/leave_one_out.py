@@ -4,7 +4,7 @@
     python benchmarks/leave_one_out.py --only learn --resume
     python benchmarks/leave_one_out.py --only policies --resume          # beside their start alone
     python benchmarks/leave_one_out.py --soft --out out/soft --resume    # soft to the end
-    python benchmarks/leave_one_out.py --left-out nothing --rounds 4 --only policies --resume
+    python benchmarks/leave_one_out.py --left-out nothing --rounds 2 --only policies --resume
 
 What is learned is a `tr.SofteningPolicy` with feedback, from the start that was found by hand (all
 zeros, `tr.untuned_softening`). The outer gradient of each family is estimated by antithetic
@@ -115,6 +115,8 @@ def main(options: Options) -> None:
     unknown = set(options.left_out) - set(known)
     if unknown or not options.left_out:
         raise ValueError(f"--left-out: expected some of {', '.join(known)}, got {sorted(unknown)}")
+    if NOTHING in options.left_out and len(options.left_out) > 1:
+        raise ValueError(f"--left-out: {NOTHING!r} stands alone, got {list(options.left_out)}")
     if options.rounds < 1:
         raise ValueError(f"--rounds: expected at least 1, got {options.rounds}")
     if not options.resume and options.out.is_dir() and any(options.out.iterdir()):
