@@ -1,6 +1,7 @@
 """Measurements that need a process of their own: python benchmarks/alone.py NAME ARCH; prints JSON.
 
 first-image      seconds from import to the first image and to the first gradient
+first-sharp      the same of SharpRasterizer
 deterministic    milliseconds forward + backward with deterministic=True, and the bits' equality
 large            100,352 faces at 1024^2, forward and backward: milliseconds, and memory
 soft-order       160 large faces at 32^2 under OverDepth(0.1): MiB that a gradient takes, and that a
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 
-def first_image(arch: str) -> dict[str, Any]:
+def first_image(arch: str, sharp: bool = False) -> dict[str, Any]:
     import torch
 
     begin = time.perf_counter()
@@ -27,16 +28,25 @@ def first_image(arch: str) -> dict[str, Any]:
     faces = torch.tensor(
         [[[[-0.5, -0.5, 2], [0.5, -0.5, 2], [0, 0.5, 2]]]], dtype=tr.runtime().dtype
     )
-    renderer = tr.SoftRasterizer(64, tr.Distribution("logistic", 0.01), tr.SoftmaxDepth(0.01))
+
+    def renderer_of(size: int) -> torch.nn.Module:
+        if sharp:
+            return tr.SharpRasterizer(size)
+        return tr.SoftRasterizer(size, tr.Distribution("logistic", 0.01), tr.SoftmaxDepth(0.01))
+
+    renderer = renderer_of(64)
     renderer(faces, torch.ones_like(faces))
     image = time.perf_counter() - begin
     renderer(faces.requires_grad_(), torch.ones_like(faces)).sum().backward()
     gradient = time.perf_counter() - begin
     begin = time.perf_counter()
     more = faces.detach().repeat(1, 500, 1, 1).requires_grad_()
-    larger = tr.SoftRasterizer(96, tr.Distribution("logistic", 0.01), tr.SoftmaxDepth(0.01))
-    larger(more, torch.ones_like(more)).sum().backward()
+    renderer_of(96)(more, torch.ones_like(more)).sum().backward()
     return {"image": image, "gradient": gradient, "other sizes": time.perf_counter() - begin}
+
+
+def first_sharp(arch: str) -> dict[str, Any]:
+    return first_image(arch, sharp=True)
 
 
 def deterministic(arch: str) -> dict[str, Any]:
@@ -137,7 +147,7 @@ def _peak() -> float:
 
 
 def measure(name: str, arch: str) -> dict[str, Any]:
-    if name != "first-image":  # which imports torch itself, and measures from there
+    if not name.startswith("first-"):  # which imports torch itself, and measures from there
         import torch
 
         torch.set_num_threads(1)
@@ -145,6 +155,7 @@ def measure(name: str, arch: str) -> dict[str, Any]:
         return unrolled(arch, int(name.removeprefix("unroll-")))
     known = {
         "first-image": first_image,
+        "first-sharp": first_sharp,
         "deterministic": deterministic,
         "large": large,
         "soft-order": soft_order,

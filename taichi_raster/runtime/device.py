@@ -21,6 +21,7 @@ from taichi.lang import impl
 from taichi_raster.runtime import cuda_driver
 from taichi_raster.runtime.cores import spread_workers
 from taichi_raster.runtime.thread import owner
+from taichi_raster.runtime.tracing_costs import spare_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ def _start_taichi(arch: str, precision: str) -> None:
 
 
 def _init_taichi(arch: str, precision: str) -> None:
+    spare_tracing()
     ti.init(
         arch=_ARCHES[arch],
         default_fp=ti.f32 if precision == "f32" else ti.f64,

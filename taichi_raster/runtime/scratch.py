@@ -50,6 +50,8 @@ DIMS = 64  # elements of the integer field of a call; see layout.Dim
 
 _NUMBERS: dict[Any, Any] = {ti.i32: ctypes.c_int32, ti.f32: ctypes.c_float, ti.f64: ctypes.c_double}
 
+_AT_ONCE = 24  # fields whose addresses one kernel finds: of more than 32, Taichi warns
+
 # How many numbers a group of fields holds for each element: values, adjoints, copies.
 _ELEMENTS = {"x": 3, "y": 2, "y_dot": 2, "pixels": 2, "cells": 4}
 
@@ -125,7 +127,7 @@ class Scratch:
         self.dims = ti.field(ti.i32)
         builder.dense(ti.i, DIMS).place(self.dims)
         builder.finalize()
-        self._share(self.dims, DIMS)
+        self._share([(self.dims, DIMS)])
         self.reserve(**dict.fromkeys(_INITIAL, 1))
 
     def capacity(self, name: str) -> int:
@@ -138,11 +140,24 @@ class Scratch:
         Raises:
             MemoryError: if the device cannot hold them; the message says how many bytes it takes.
         """
-        for name, size in sizes.items():
-            if size > self._capacity.get(name, 0):
-                owner.run(self._grow, name, max(_INITIAL[name], 1 << (size - 1).bit_length()))
+        capacities = {
+            name: max(_INITIAL[name], 1 << (size - 1).bit_length())
+            for name, size in sizes.items()
+            if size > self._capacity.get(name, 0)
+        }
+        if capacities:
+            owner.run(self._grow_all, capacities)
 
-    def _grow(self, name: str, capacity: int) -> None:
+    def _grow_all(self, capacities: dict[str, int]) -> None:
+        new: list[tuple[Any, int]] = []
+        try:
+            for name, capacity in capacities.items():
+                new += self._grow(name, capacity)
+        finally:
+            self._share(new)
+
+    def _grow(self, name: str, capacity: int) -> list[tuple[Any, int]]:
+        """Returns the new fields, each with how many numbers its memory holds."""
         if capacity >= 1 << 31:
             raise MemoryError(
                 f"one call needs {self._bytes(name, capacity) / 2**30:.0f} GiB for {name!r}, and "
@@ -171,18 +186,22 @@ class Scratch:
         self._trees[name], self._fields[name], self._capacity[name] = tree, placed, capacity
         for attribute, group in made.items():
             setattr(self, attribute, group if name == "cells" else group[0])
-        for field in placed:
-            self._share(field, numbers)
         self.version += 1
         if old is not None:
             _free(old)
+        return [(field, numbers) for field in placed]
 
-    def _share(self, field: Any, capacity: int) -> None:
-        """On a CPU, view a field's memory as an array, so that transfers need no kernel."""
-        if self._arch == "cpu":
-            number = _NUMBERS[field.dtype]
-            numbers = (number * capacity).from_address(_address(field))
-            self.views[field] = np.ctypeslib.as_array(numbers)
+    def _share(self, fields: list[tuple[Any, int]]) -> None:
+        """On a CPU, view fields' numbers as arrays, so that transfers need no kernel."""
+        if self._arch != "cpu" or not fields:
+            return
+        for start in range(0, len(fields), _AT_ONCE):
+            some = fields[start : start + _AT_ONCE]
+            found = np.zeros(len(some), np.uint64)
+            _Addresses([field for field, _ in some]).write(found)
+            for (field, count), address in zip(some, found.tolist(), strict=True):
+                numbers = (_NUMBERS[field.dtype] * count).from_address(address)
+                self.views[field] = np.ctypeslib.as_array(numbers)
 
     def _bytes(self, name: str, capacity: int) -> int:
         width = 8 if self._float == ti.f64 else 4
@@ -235,6 +254,14 @@ def _adjoints(fields: list[ti.Field]) -> list[ti.Field]:
     return [field.grad for field in fields if field.grad is not None]
 
 
-@ti.kernel
-def _address(field: ti.template()) -> ti.u64:
-    return ti.get_addr(field, [0])
+@ti.data_oriented
+class _Addresses:
+    """Where fields begin in memory: one kernel for all of them, as each has to be compiled."""
+
+    def __init__(self, fields: list[Any]) -> None:
+        self._fields = fields
+
+    @ti.kernel
+    def write(self, found: ti.types.ndarray(dtype=ti.u64, ndim=1)):
+        for i, field in ti.static(enumerate(self._fields)):
+            found[i] = ti.get_addr(field, [0])
