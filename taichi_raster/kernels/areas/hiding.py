@@ -71,22 +71,29 @@ class Hiding(Fragments):
 
     @ti.func
     def hidden_by(self, m: ti.template(), begin, count, k, base, places, x, y):
-        """List the fragments that hide part of fragment `k`; returns how many there are.
+        """Place fragment `k`, and list those that hide part of it; returns how many there are.
 
-        An entry is twice the fragment's place, plus one if it passes through `k`.
+        An entry is twice the fragment's place, plus one if it passes through `k`. `count` is that
+        of the pixel's fragments, or 0 where it is known that none hides `k`.
         """
         longest = m.size[Size.LONGEST]
         record = base + RECORD * k
         f = self.face_of(m, self.entry(m, begin + k))
         found = 0
-        w_min = m.memory[record + At.W_MIN]
-        for o in range(count):
-            j = m.order[places + o]
+        w_min = 0 * x
+        for o in range(-1, count):
+            j = k
+            if o >= 0:
+                j = m.order[places + o]
             other = base + RECORD * j
-            if m.memory[other + At.LIMIT] < w_min:
+            if o >= 0 and m.memory[other + At.LIMIT] < w_min:
                 break
-            if j != k:
-                self.place(m, begin, j, base, x, y)
+            self.place(m, begin, j, base, x, y)
+            if o < 0:
+                w_min = m.memory[record + At.W_MIN]
+                if m.memory[record + At.AREA] <= self.tiny:
+                    break
+            elif j != k:
                 near = m.memory[other + At.W_MAX] >= w_min and m.memory[other + At.AREA] > self.tiny
                 if near:
                     near = self.boxes_meet(m, record, other)

@@ -133,11 +133,9 @@ class Pixels(ByFace):
             record = base + RECORD * k
             if total >= self.full and m.memory[record + At.LIMIT] < lowest:
                 break
-            self.place(m, begin, k, base, x, y)
+            hiding = self.hidden_by(m, begin, count, k, base, places, x, y)
             area, x_sum, y_sum = m.memory[record + At.AREA], 0 * x, 0 * x
-            hiding = 0
             if area > self.tiny:
-                hiding = self.hidden_by(m, begin, count, k, base, places, x, y)
                 if hiding == 0:
                     x_sum, y_sum = m.memory[record + At.X], m.memory[record + At.Y]
                 else:
@@ -175,23 +173,18 @@ class Pixels(ByFace):
                 mean, slope_x, slope_y = self.inner(m, p, at, area, u, v, x, y)
                 if mean != 0 or slope_x != 0 or slope_y != 0:
                     constant = mean - slope_x * u - slope_y * v
-                    f = self.face_of(m, at)
                     hidden = m.seen[Seen.SIZE * at + Seen.HIDING] > 0
-                    if not hidden and m.faces[Face.SIZE * f + Face.CUT] == 0:
-                        pair = m.slots[at]
-                        self.pass_edges(
-                            m,
-                            f,
-                            ti.select(pair < 0, -1 - pair, pair),
-                            x,
-                            y,
-                            constant,
-                            slope_x,
-                            slope_y,
-                        )
-                    elif hidden:
-                        self.place(m, begin, k, base, x, y)
-                        hiding = self.hidden_by(m, begin, count, k, base, places, x, y)
+                    in_pieces = True
+                    if ti.static(not self.on_cpu):
+                        f = self.face_of(m, at)
+                        in_pieces = hidden or m.faces[Face.SIZE * f + Face.CUT] > 0
+                        if not in_pieces:
+                            pair = m.slots[at]
+                            pair = ti.select(pair < 0, -1 - pair, pair)
+                            self.pass_edges(m, f, pair, x, y, constant, slope_x, slope_y)
+                    if in_pieces:
+                        others = ti.select(hidden, count, 0)
+                        hiding = self.hidden_by(m, begin, others, k, base, places, x, y)
                         _area, _x_sum, _y_sum = self.pieces(
                             m,
                             begin,
@@ -205,9 +198,4 @@ class Pixels(ByFace):
                             slope_x,
                             slope_y,
                             True,
-                        )
-                    else:
-                        self.place(m, begin, k, base, x, y)
-                        self.pass_on(
-                            m, begin, base + RECORD * k, f, k, x, y, constant, slope_x, slope_y
                         )
