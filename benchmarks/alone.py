@@ -30,15 +30,15 @@ def first_image(arch: str, sharp: bool = False) -> dict[str, Any]:
     )
 
     def renderer_of(size: int) -> torch.nn.Module:
-        if sharp:
-            return tr.SharpRasterizer(size)
         return tr.SoftRasterizer(size, tr.Distribution("logistic", 0.01), tr.SoftmaxDepth(0.01))
 
-    renderer = renderer_of(64)
+    renderer = tr.SharpRasterizer(64) if sharp else renderer_of(64)
     renderer(faces, torch.ones_like(faces))
     image = time.perf_counter() - begin
     renderer(faces.requires_grad_(), torch.ones_like(faces)).sum().backward()
     gradient = time.perf_counter() - begin
+    if sharp:
+        return {"image": image, "gradient": gradient}
     begin = time.perf_counter()
     more = faces.detach().repeat(1, 500, 1, 1).requires_grad_()
     renderer_of(96)(more, torch.ones_like(more)).sum().backward()
