@@ -10,6 +10,7 @@ are traced as before.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -20,7 +21,7 @@ import taichi as ti
 from taichi.lang import kernel_impl
 from taichi.lang.ast.ast_transformer_utils import ASTTransformerContext
 
-_OWN = str(Path(__file__).resolve().parents[1])
+_OWN = str(Path(__file__).resolve().parents[1]) + os.sep
 
 # Versions of Taichi whose internals are used below; others trace as usual.
 _KNOWN = ti.__version__[:2] == (1, 7)
