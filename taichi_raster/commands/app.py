@@ -9,6 +9,7 @@ from typing import Any
 
 import tyro
 
+from taichi_raster.commands import options
 from taichi_raster.commands.backends import Backends
 from taichi_raster.commands.fit import Fit
 from taichi_raster.commands.learn import Learn
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMANDS, prog="taichi-raster", description=__doc__, args=arguments
     )
     try:
+        options.check(command)
         return int(command.run() or 0)
     except KeyboardInterrupt:
         print("taichi-raster: interrupted", file=sys.stderr)

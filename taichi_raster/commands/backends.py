@@ -15,12 +15,16 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Annotated
+
+from taichi_raster.commands.options import Within
 
 CONFIGURATIONS = [
     ("cpu", "f32"), ("cpu", "f64"), ("vulkan", "f32"), ("cuda", "f32"), ("cuda", "f64"),
 ]  # fmt: skip
 _PACKAGES = ("taichi-raster", "taichi", "torch", "numpy", "scipy", "trimesh")
 _MARK = "taichi_raster report: "
+TIMEOUT = Within(1, 1e6)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Backends:
 
     json: bool = False
     """Print JSON instead of a table."""
-    timeout: float = 180.0
+    timeout: Annotated[float, TIMEOUT] = 180.0
     """Seconds a configuration."""
 
     def run(self) -> int:
@@ -54,6 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds a configuration")
     parser.add_argument("--probe", nargs=2, metavar=("ARCH", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    try:
+        TIMEOUT.check("--timeout", options.timeout)
+    except ValueError as error:
+        parser.error(str(error))
     if options.probe:
         print(_MARK + json.dumps(probe(*options.probe)))
         return 0

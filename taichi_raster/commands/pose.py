@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from rich.console import Console
@@ -14,9 +14,11 @@ from tyro.conf import Positional
 
 from taichi_raster.capture.capture import Photo
 from taichi_raster.capture.masks import AlphaChannel, ColourKey, read_photo
-from taichi_raster.commands import views
+from taichi_raster.commands import outputs, views
 from taichi_raster.commands.cameras import chosen_camera
+from taichi_raster.commands.options import COUNT, FOCAL, SEED
 from taichi_raster.fitting.pose import PoseFit, fit_pose
+from taichi_raster.fitting.pose_inputs import has_colours
 from taichi_raster.fitting.report import ReportView, write_report
 from taichi_raster.runtime.device import init
 from taichi_raster.scene.camera import PinholeCamera
@@ -43,25 +45,37 @@ class Pose:
     """Folder of the results."""
     camera: Path | None = None
     """A calibration of OpenCV's or ROS'; without, give --focal."""
-    focal: float | None = None
+    focal: Annotated[float | None, FOCAL] = None
     """The focal length in pixels, for a camera without a lens that looks through the middle."""
     mask: Path | None = None
     """An image that is white on the object; without, give --key, or a photo with alpha."""
     key: str | None = None
     """The background's colour, to make the mask by."""
     texture: bool = False
-    """Go by the mesh's texture, too; with --start, a mask is then not needed."""
+    """Go by the mesh's texture or colours, too; with --start, a mask is then not needed."""
     start: Path | None = None
     """A pose.json to start at."""
-    starts: int | None = None
+    starts: Annotated[int | None, COUNT] = None
     """How many starts are tried."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the starts."""
 
     def run(self) -> int:
         """Do it; 2 if no pose was found that fits."""
         console = Console()
+        read = {
+            "MESH": self.mesh,
+            "PHOTO": self.photo,
+            "--camera": self.camera,
+            "--mask": self.mask,
+            "--start": self.start,
+        }
+        outputs.check_folder(self.out, ("pose.json", "report.html"), read)
+        if self.mask is not None and self.key is not None:
+            raise ValueError("--mask, --key: give one of them")
         mesh = load_mesh(self.mesh)
+        if self.texture and not has_colours(mesh):
+            raise ValueError(f"--texture: {self.mesh} has no texture and no colours")
         if not self.photo.is_file():
             raise FileNotFoundError(f"{self.photo}: there is no such photo")
         pixels = torch.from_numpy(read_photo(self.photo))
@@ -76,14 +90,25 @@ class Pose:
             rule = AlphaChannel()
         elif not (self.texture and self.start is not None):
             raise ValueError(f"{self.photo}: has no alpha channel; give --mask, or --key")
+        elif self.starts is not None:
+            raise ValueError("--starts: are for masks; without one, --start is the only start")
         shot = Photo(str(self.photo), camera, size, self.photo, rule)
         mask = None if rule is None else shot.mask()
         start = None if self.start is None else read_pose(self.start)
-        self.out.mkdir(parents=True, exist_ok=True)
+        outputs.made(self.out)
         init("cpu")
         torch.set_num_threads(1)
         with console.status("pose") as status:
-            fit = fit_pose(mesh, camera, mask, start, self.starts, self.seed, done=status.update)
+            fit = fit_pose(
+                mesh,
+                camera,
+                mask,
+                start,
+                self.starts,
+                self.seed,
+                pixels[..., :3] if self.texture else None,
+                status.update,
+            )
         self._write(mesh, camera, pixels, fit)
         console.print(
             f"{'found' if fit.converged else 'not found'}: {_said(fit)}; "

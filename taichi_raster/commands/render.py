@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from tyro.conf import Positional
 
-from taichi_raster.commands import views
+from taichi_raster.commands import outputs, views
+from taichi_raster.commands.options import Within
 from taichi_raster.runtime.device import init
 from taichi_raster.scene.camera import PerspectiveCamera
-from taichi_raster.scene.mesh import normalise
+from taichi_raster.scene.mesh import Mesh, normalise
 from taichi_raster.scene.mesh_files import load_mesh
 from taichi_raster.scene.views import orbit
+
+FRAMES = 36
+"""Of a GIF."""
 
 
 @dataclass(frozen=True)
@@ -24,32 +29,32 @@ class Render:
     """The mesh: OBJ, PLY, GLB, OFF, STL, ..."""
     out: Path
     """The file to write: .png or .gif."""
-    size: int = 512
+    size: Annotated[int, Within(8, 8192)] = 512
     """Of the picture, in pixels."""
-    elevation: float = 20.0
+    elevation: Annotated[float, Within(-90, 90)] = 20.0
     """Of the eye, in degrees."""
-    azimuth: float = 30.0
-    """Of the eye, in degrees."""
-    frames: int = 36
-    """Of a GIF."""
+    azimuth: Annotated[float, Within(-36000, 36000)] = 30.0
+    """Of the eye, in degrees; of a GIF, where it begins."""
+    frames: Annotated[int | None, Within(1, 10_000)] = None
+    """Of a GIF; 36 by default."""
 
     def run(self) -> None:
         """Do it."""
-        if self.out.suffix.lower() not in (".png", ".gif"):
-            raise ValueError(f"--out: must end in .png or .gif, got {self.out.name!r}")
-        if not self.out.parent.is_dir():
-            raise ValueError(f"--out: there is no folder {self.out.parent}")
-        if not 8 <= self.size <= 8192:
-            raise ValueError(f"--size: expected 8 to 8192, got {self.size}")
-        if self.frames < 1:
-            raise ValueError(f"--frames: expected at least 1, got {self.frames}")
+        outputs.check_file("--out", self.out, (".png", ".gif"), {"MESH": self.mesh})
+        turning = self.out.suffix.lower() == ".gif"
+        if self.frames is not None and not turning:
+            raise ValueError(f"--frames: are those of a .gif, and --out is {self.out.name!r}")
         mesh = normalise(load_mesh(self.mesh), radius=1.0)
         init("cpu")
         torch.set_num_threads(1)
-        if self.out.suffix.lower() == ".gif":
-            up = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
-            views.turntable(mesh, up, self.out, self.frames, self.size)
+        if not turning:
+            views.as_image(self._picture(mesh, self.azimuth, 4)).save(self.out)
             return
-        camera = PerspectiveCamera(orbit(3.2, self.elevation, self.azimuth), fov=42.0)
-        shown = views.picture(mesh, camera, (self.size, self.size), 4, background=1.0)
-        views.as_image(shown[..., :3]).save(self.out)
+        count = FRAMES if self.frames is None else self.frames
+        ways = [self.azimuth + 360 * frame / count for frame in range(count)]
+        views.save_gif(self.out, [views.as_image(self._picture(mesh, way, 2)) for way in ways])
+
+    def _picture(self, mesh: Mesh, azimuth: float, samples: int) -> torch.Tensor:
+        camera = PerspectiveCamera(orbit(3.2, self.elevation, azimuth), fov=42.0)
+        size = self.size, self.size
+        return views.picture(mesh, camera, size, samples, background=1.0)[..., :3]

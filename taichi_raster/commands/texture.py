@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from rich.console import Console
 from tyro.conf import Positional
 
 from taichi_raster.capture.load import load_capture
+from taichi_raster.commands import outputs
+from taichi_raster.commands.options import TEXELS
 from taichi_raster.fitting.texture import fit_texture
 from taichi_raster.runtime.device import init
 from taichi_raster.scene.mesh_files import load_mesh, save_mesh
@@ -29,16 +32,15 @@ class Texture:
     """A folder of masks, "alpha" or "none"."""
     key: str | None = None
     """The background's colour, to make masks by."""
-    size: int | None = None
+    size: Annotated[int | None, TEXELS] = None
     """Texels on a side."""
 
     def run(self) -> None:
         """Do it."""
         console = Console()
-        if self.out.suffix.lower() not in (".glb", ".obj", ".ply"):
-            raise ValueError(f"--out: must end in .glb, .obj or .ply, got {self.out.name!r}")
-        if not self.out.parent.is_dir():
-            raise ValueError(f"--out: there is no folder {self.out.parent}")
+        outputs.check_file("--out", self.out, (".glb", ".obj", ".ply"), {"MESH": self.mesh})
+        if self.masks is not None and self.key is not None:
+            raise ValueError("--masks, --key: give one of them")
         capture = load_capture(self.folder, self.masks, self.key)
         mesh = capture.given_world(load_mesh(self.mesh))  # the mirror is its own inverse
         init("cpu")

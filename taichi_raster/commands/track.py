@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from taichi_raster.capture.video import read_video
-from taichi_raster.commands import views
+from taichi_raster.commands import outputs, views
 from taichi_raster.commands.cameras import chosen_camera
+from taichi_raster.commands.options import COUNT, FOCAL, SEED
 from taichi_raster.commands.pose import read_pose
 from taichi_raster.fitting.pose_inputs import has_colours
 from taichi_raster.fitting.progress import progress_bar
@@ -56,25 +57,32 @@ class Track:
     """Folder of the results."""
     camera: Path | None = None
     """A calibration of OpenCV's or ROS'; without, give --focal."""
-    focal: float | None = None
+    focal: Annotated[float | None, FOCAL] = None
     """The focal length in pixels, for a camera without a lens that looks through the middle."""
-    every: int = 1
+    every: Annotated[int, COUNT] = 1
     """Take the first of so many frames."""
-    tries: int = 100
+    tries: Annotated[int, COUNT] = 100
     """Poses that are looked at in each frame in which the object is lost."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of these."""
 
     def run(self) -> int:
         """Do it; 2 if the object was found in less than half of the frames."""
         console = Console()
+        read = {
+            "MESH": self.mesh,
+            "VIDEO": self.video,
+            "--camera": self.camera,
+            "--start": self.start,
+        }
+        outputs.check_folder(self.out, ("poses.json", "overlay.gif"), read)
         mesh, start = load_mesh(self.mesh), read_pose(self.start)
         if not has_colours(mesh):
             raise ValueError(f"{self.mesh}: has no texture and no colours to be followed by")
         frames = read_video(self.video, self.every)
         first = next(frames)
         camera = chosen_camera(self.camera, self.focal, (first.shape[0], first.shape[1]))
-        self.out.mkdir(parents=True, exist_ok=True)
+        outputs.made(self.out)
         init("cpu")
         torch.set_num_threads(1)
         found: list[TrackedPose] = []

@@ -9,7 +9,7 @@ import time
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import taichi as ti
@@ -18,7 +18,8 @@ from numpy import ndarray
 from rich.console import Console
 from tyro.conf import Positional
 
-from taichi_raster.commands import views
+from taichi_raster.commands import outputs, views
+from taichi_raster.commands.options import COUNT, Within
 from taichi_raster.fitting.report import write_report
 from taichi_raster.runtime.device import init
 from taichi_raster.scene.camera import PerspectiveCamera
@@ -28,6 +29,9 @@ from taichi_raster.scene.views import orbit
 
 MESHES = ("mesh.glb", "mesh.obj", "mesh.ply")
 """What a folder of results may hold, the best first."""
+
+SIZE = 720
+"""Of a window, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +46,35 @@ class View:
     """A mesh file, or a folder of results."""
     browser: bool = False
     """Show a page in the browser instead of a window."""
-    size: int = 720
-    """Of the window, in pixels."""
-    frames: int | None = None
+    size: Annotated[int | None, Within(32, 4096)] = None
+    """Of the window, in pixels; 720 by default."""
+    frames: Annotated[int | None, COUNT] = None
     """Quit after so many."""
     screenshot: Path | None = None
     """Write what the window shows to this PNG before quitting."""
 
     def run(self) -> None:
         """Do it."""
-        if not 32 <= self.size <= 4096:
-            raise ValueError(f"--size: expected 32 to 4096, got {self.size}")
         if not self.what.exists():
             raise FileNotFoundError(f"{self.what}: there is no such file or folder")
         if self.browser:
+            for name in ("size", "frames", "screenshot"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name}: is for a window; --browser has none")
             page = _page(self.what)
             shown = webbrowser.open(page.resolve().as_uri())
             Console().print(f"{page}" if shown else f"no browser was found; open {page}")
             return
         if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
             raise ValueError("there is no display (DISPLAY is not set); --browser needs none here")
-        mesh = normalise(load_mesh(_mesh_of(self.what)), radius=1.0)
+        path = _mesh_of(self.what)
+        if self.screenshot is not None:
+            outputs.check_file("--screenshot", self.screenshot, (".png",), {"the window": path})
+        mesh = normalise(load_mesh(path), radius=1.0)
         init("cpu")
         torch.set_num_threads(1)
         logging.getLogger("taichi_raster").setLevel(logging.ERROR)
-        _Window(mesh, self.size).loop(self.frames, self.screenshot)
+        _Window(mesh, SIZE if self.size is None else self.size).loop(self.frames, self.screenshot)
 
 
 def _mesh_of(what: Path) -> Path:
