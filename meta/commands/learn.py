@@ -68,10 +68,12 @@ def learn(
     softness.png; and what a stopped run is resumed from.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file, and what is wrong with it.
+        FileNotFoundError, ValueError: naming the file, and what is wrong with it; or if the file
+            has changed since what is to be resumed.
     """
     family = family_of(path, name)
     check(path, family)
+    _keep_task(path, out, resume)
     study = _study(path.stem, family, effort, seed)
     run, clock = StudyRun(study, out, resume, console), Clock()
     best = clock("tuning", run.tune)
@@ -90,6 +92,18 @@ def learn(
     scores = score_card(study.problem, judged)
     tr.save_softening(out / "softening.safetensors", _softening(path, study, method, scores))
     console.print(f"time: {clock}; {out}/softening.safetensors is for tr.load_softening")
+
+
+def _keep_task(path: Path, out: Path, resume: bool) -> None:
+    """A copy of the task in `out`, by which a run that is resumed knows that it is the same."""
+    kept = out / "task_copy.py"
+    if resume and kept.is_file() and kept.read_bytes() != path.read_bytes():
+        raise ValueError(
+            f"--resume: {path} has changed since {kept} was copied from it; without --resume, all "
+            "is found anew"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(path.read_bytes())
 
 
 def family_of(path: Path, name: str | None = None) -> Any:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from rich.console import Console
@@ -17,8 +18,9 @@ from tyro.conf import Positional
 from taichi_raster.capture.capture import Capture, Photo
 from taichi_raster.capture.load import load_capture
 from taichi_raster.capture.writers import cameras
-from taichi_raster.commands import views
+from taichi_raster.commands import fingerprints, outputs, views
 from taichi_raster.commands.kept import Kept, plain
+from taichi_raster.commands.options import SEED, TEXELS, Within
 from taichi_raster.fitting.progress import progress_bar
 from taichi_raster.fitting.refinement import refine_cameras
 from taichi_raster.fitting.report import ReportView, write_report
@@ -34,6 +36,12 @@ SHOWN = 8
 
 LONGEST = 720
 """Of the report's pictures, in pixels."""
+
+RESULTS = ("mesh.glb", "mesh.obj", "report.html", "turntable.gif", "numbers.json")
+"""Files in OUT."""
+
+REFINED = ("cameras.json", "transforms.json")
+"""Files in OUT, of which there is one if cameras are refined."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +63,32 @@ class Fit:
     """A folder of masks, or "alpha"; by default those that the capture has."""
     key: str | None = None
     """The background's colour, to make masks by: "auto", or a name or #rrggbb."""
-    face_count: int = 10_000
+    face_count: Annotated[int, Within(8, 10_000_000)] = 10_000
     """Faces of the mesh, at most."""
-    steps: int = 120
+    steps: Annotated[int, Within(0, 1_000_000)] = 120
     """Of the fit of silhouettes."""
-    cells: int = 128
+    cells: Annotated[int, Within(8, 1024)] = 128
     """Of the visual hull, along its longest side."""
     texture: bool = True
     """Find the texture, too."""
-    texture_size: int | None = None
+    texture_size: Annotated[int | None, TEXELS] = None
     """Texels on a side; by default about one for each pixel of the best photo."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the order of the photos."""
     refine_cameras: bool = False
     """Find the poses of the cameras, too, beginning at those given; OUT gets them."""
-    camera_uncertainty: float = 1.0
-    """By how many degrees the poses that are given are off, about; for --refine-cameras."""
+    camera_uncertainty: Annotated[float | None, Within(0.01, 90)] = None
+    """For --refine-cameras: degrees by which the given poses are off, about; 1 by default."""
     resume: bool = False
     """Take cameras, shape and texture from OUT as far as an earlier run has come."""
 
     def run(self) -> None:
         """Do it."""
         _check_packages(self.texture)
+        self._check_options()
         console = Console()
         capture = load_capture(self.folder, self.masks, self.key)
+        outputs.check_apart(self.out, self.folder, capture)
         held, training = self._split(capture)
         if not training.has_masks:
             raise ValueError(
@@ -89,7 +99,7 @@ class Fit:
             # What is wrong with any of them is said before the long part.
             photo.mask()
             photo.image()
-        self.out.mkdir(parents=True, exist_ok=True)
+        outputs.made(self.out)
         init("cpu")
         torch.set_num_threads(1)  # torch's idle threads would take the cores from the kernels
         text = f"{len(training)} photos" + (f", {len(held)} held out" if held else "")
@@ -99,6 +109,7 @@ class Fit:
         if self.refine_cameras:
             training = self._cameras(training, kept, console, clock)
             capture = _with(capture, training)
+            console.print(f"cameras: {cameras.write(self.out, capture)}")
         mesh = self._shape(training, kept, console, clock)
         if self.texture:
             mesh = self._textured(mesh, training, kept, console, clock)
@@ -109,6 +120,16 @@ class Fit:
             shown = str(value) if isinstance(value, int) else f"{value:.4g}"
             console.print(f"{name}: {shown}", highlight=False)
         console.print(f"results in {self.out}/: mesh.glb, mesh.obj, report.html, turntable.gif")
+
+    def _check_options(self) -> None:
+        """What can be said before anything is read."""
+        if self.masks is not None and self.key is not None:
+            raise ValueError("--masks, --key: give one of them")
+        if self.texture_size is not None and not self.texture:
+            raise ValueError("--texture-size: is of the texture, and --no-texture finds none")
+        if self.camera_uncertainty is not None and not self.refine_cameras:
+            raise ValueError("--camera-uncertainty: is for --refine-cameras")
+        outputs.check_folder(self.out, (*RESULTS, *REFINED), {})
 
     def _split(self, capture: Capture) -> tuple[list[Photo], Capture]:
         wrong = [i for i in self.hold_out if not 0 <= i < len(capture)]
@@ -121,14 +142,14 @@ class Fit:
         return [capture[i] for i in sorted(set(self.hold_out))], capture.without(self.hold_out)
 
     def _cameras(self, training: Capture, kept: Kept, console: Console, clock: _Clock) -> Capture:
-        """The photos with refined cameras, which are written at once."""
-        found = kept.read("cameras")
+        """The photos with refined cameras."""
+        given = fingerprints.of_capture(training)
+        found = kept.read("cameras", given)
         if found is None:
             with clock.part("cameras"), console.status("cameras") as status:
-                refined = refine_cameras(
-                    training, self.camera_uncertainty, self.seed, status.update
-                )
-            kept.write("cameras", {"views": [photo.camera.view for photo in refined]})
+                degrees = 1.0 if self.camera_uncertainty is None else self.camera_uncertainty
+                refined = refine_cameras(training, degrees, self.seed, status.update)
+            kept.write("cameras", {"views": [photo.camera.view for photo in refined]}, given)
         else:
             pairs = zip(training, found["views"], strict=True)
             refined = replace(
@@ -138,11 +159,11 @@ class Fit:
         turns = [a.pose.angle_to(b.pose) for a, b in zip(training, refined, strict=True)]
         clock.numbers["cameras turned by, mean, degrees"] = float(torch.cat(turns).mean())
         clock.numbers["cameras turned by, at most, degrees"] = float(torch.cat(turns).max())
-        console.print(f"cameras: {cameras.write(self.out, refined)}")
         return refined
 
     def _shape(self, training: Capture, kept: Kept, console: Console, clock: _Clock) -> Mesh:
-        found = kept.read("shape")
+        given = fingerprints.of_capture(training, pictures=False)
+        found = kept.read("shape", given)
         if found is not None:
             return Mesh(found["vertices"], found["faces"])
         with clock.part("shape"), progress_bar(console) as bar:
@@ -159,14 +180,15 @@ class Fit:
                 seed=self.seed,
                 done=done,
             )
-        kept.write("shape", {"vertices": fit.mesh.vertices, "faces": fit.mesh.faces})
+        kept.write("shape", {"vertices": fit.mesh.vertices, "faces": fit.mesh.faces}, given)
         return fit.mesh
 
     def _textured(
         self, mesh: Mesh, training: Capture, kept: Kept, console: Console, clock: _Clock
     ) -> Mesh:
         names = ("vertices", "faces", "uv", "uv_faces", "texture")
-        found = kept.read("texture")
+        given = fingerprints.of_capture(training) | fingerprints.of_shape(mesh)
+        found = kept.read("texture", given)
         if found is None:
             with clock.part("texture"), console.status("texture") as status:
                 fit = fit_texture(mesh, training, self.texture_size, done=status.update)
@@ -174,7 +196,7 @@ class Fit:
             texture = (fit.mesh.texture * 255).round() / 255  # as in files
             mesh = replace(fit.mesh, texture=texture)
             found = {name: getattr(mesh, name) for name in names}
-            kept.write("texture", {**found, "seen": fit.seen})
+            kept.write("texture", {**found, "seen": fit.seen}, given)
             found["seen"] = fit.seen
         clock.numbers["texels on a side"] = len(found["seen"])
         clock.numbers["texels seen"] = float(found["seen"].float().mean())

@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from taichi_raster.commands import fingerprints
 from taichi_raster.fitting import checkpoint
 
-_ANY = ("out", "resume", "texture")
-"""Settings that no part follows from."""
+_ANY = ("folder", "out", "resume", "texture")
+"""Settings that no part follows from. What is in the folder counts, not how it is called."""
 
 _LATER = {
     "cameras": ("texture_size", "face_count", "steps", "cells"),
@@ -22,7 +23,10 @@ _LATER = {
 
 
 class Kept:
-    """What a run has found so far, in its folder, with the settings that each part follows from."""
+    """What a run has found so far, in its folder, with what each part follows from.
+
+    That is its settings, and what it was made of, by fingerprints.
+    """
 
     def __init__(
         self, folder: Path, resume: bool, settings: dict[str, Any], console: Console
@@ -34,22 +38,26 @@ class Kept:
             if name not in _ANY
         }
 
-    def read(self, part: str) -> dict[str, Any] | None:
-        """None if it is to be found anew; where a file is of other settings, it says so."""
+    def read(self, part: str, given: dict[str, str]) -> dict[str, Any] | None:
+        """None if it is to be found anew; where a file is of something else, it says of what."""
         path = self._path(part)
         if not (self.resume and path.is_file()):
             return None
         try:
             found = checkpoint.read(path, self._settings(part))
+            different = fingerprints.changes(found.get("given", {}), given)
+            if different:
+                raise ValueError(f"since {path} was written: {different}")
         except ValueError as error:
             self.console.print(f"{part}: found anew; {error}", highlight=False)
             return None
         self.console.print(f"{part}: from {path}", highlight=False)
         return found
 
-    def write(self, part: str, state: dict[str, Any]) -> None:
+    def write(self, part: str, state: dict[str, Any], given: dict[str, str]) -> None:
         """Replaces the file as a whole."""
-        checkpoint.write(self._path(part), {"settings": self._settings(part), **state})
+        content = {"settings": self._settings(part), "given": given, **state}
+        checkpoint.write(self._path(part), content)
 
     def _path(self, part: str) -> Path:
         return self.folder / f"{part}.pt"

@@ -80,11 +80,13 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_refined_cameras_are_written_and_kept(tmp_path: Path) -> None:
-    """Beside the photos, they are read again; and another run takes them from OUT."""
+    """Beside the photos, they are read again, those of held-out photos too; and another run takes
+    them from OUT.
+    """
     blob = tr.blob(seed=1)
     blob = tr.Mesh(0.5 * blob.vertices / blob.vertices.abs().max(), blob.faces)
     folder, out = folder_of(tmp_path / "blob", blob), tmp_path / "out"
-    few = ("--steps", 5, "--cells", 24, "--no-texture", "--refine-cameras")
+    few = ("--steps", 5, "--cells", 24, "--no-texture", "--refine-cameras", "--hold-out", 3)
 
     def fit(*more: object) -> str:
         done = subprocess.run(
@@ -102,16 +104,19 @@ def test_refined_cameras_are_written_and_kept(tmp_path: Path) -> None:
     assert f"cameras: {out / 'cameras.json'}" in said.replace("\n", "")
     numbers = json.loads((out / "numbers.json").read_text())
     given = tr.load_capture(folder)
-    (folder / "transforms.json").unlink()
+    (folder / "transforms.json").rename(tmp_path / "transforms.json")
     (out / "cameras.json").rename(folder / "cameras.json")
     refined = tr.load_capture(folder)
     assert refined.names == given.names
+    assert float(refined[3].pose.angle_to(given[3].pose)) < 1e-5  # as given
     pairs = zip(given, refined, strict=True)
     turned = torch.cat([a.pose.angle_to(b.pose) for a, b in pairs])
     assert float(turned.max()) == pytest.approx(
         numbers["cameras turned by, at most, degrees"], abs=1e-3
     )
     assert 0.001 < float(turned.max()) < 2.0
+    (folder / "cameras.json").unlink()
+    (tmp_path / "transforms.json").rename(folder / "transforms.json")
     kept = fit("--face-count", 100, "--resume")  # of other settings, the shape is found anew
     assert "cameras: from" in kept and "shape: found anew; checkpoint:" in kept
     assert len(tr.load_mesh(out / "mesh.obj").faces) <= 100
