@@ -31,7 +31,11 @@ def refused(path: Path, message: str, kind: type[Exception] = ValueError, **opti
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "nothing: there is no such", FileNotFoundError)
-    refused(tmp_path, r"has no cameras. Looked for: transforms.json; a model of", FileNotFoundError)
+    refused(
+        tmp_path,
+        r"has no cameras. Looked for: transforms.json or .*; a model of",
+        FileNotFoundError,
+    )
     (tmp_path / "cameras.xyz").write_text("")
     refused(tmp_path / "cameras.xyz", "is no file of cameras")
     nerfstudio(tmp_path)
@@ -200,6 +204,52 @@ def test_broken_text_of_colmap(stem: str, old: str, new: str, message: str, tmp_
     refused(tmp_path, rf"{stem}.txt: {message}")
 
 
+@pytest.mark.parametrize("kept", [(), (1,), (0, 3)])
+def test_colmaps_empty_lines_may_be_left_out(kept: tuple[int, ...], tmp_path: Path) -> None:
+    """Images without points have an empty second line, which editors and scripts take out."""
+    camera = colmap_files.Camera(1, "PINHOLE", WIDTH, HEIGHT, (70.0, 70.0, 32.0, 24.0))
+    images = [
+        colmap_files.Image(
+            i + 1,
+            (1, 0, 0, 0),  # whole numbers, as in lines of points
+            (i, 0, 2),
+            1,
+            f"the photo {view.name}",  # with it, a line has as many words as four points
+            ((1.5, 2.5, 7), (3.0, 4.0, -1)) if i in kept else (),
+        )
+        for i, view in enumerate(captures.views())
+    ]
+    colmap_files.write_text(tmp_path / "sparse", [camera], images, [])
+    whole = tr.load_capture(tmp_path, pictures=False)
+    path = tmp_path / "sparse" / "images.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if line.strip()) + "\n")
+    capture = tr.load_capture(tmp_path, pictures=False)
+    assert capture.names == whole.names and len(capture) == 4
+    assert torch.equal(capture.camera.view, whole.camera.view)
+
+
+@pytest.mark.parametrize("line", ["1.5 2.5", "a line of text", "1.0 2.0 3.5 4.0 5.0 6"])
+def test_a_line_of_colmap_that_is_neither_image_nor_points(line: str, tmp_path: Path) -> None:
+    colmap(tmp_path, colmap_files.write_text)
+    path = tmp_path / "sparse" / "0" / "images.txt"
+    lines = path.read_text().splitlines()
+    at = next(i for i, text in enumerate(lines) if text.startswith("1.5 2.5"))
+    lines[at] = line
+    path.write_text("\n".join(lines))
+    refused(tmp_path, rf"images.txt: line {at + 1}: must be X, Y, POINT3D_ID of each point, or IMA")
+
+
+@pytest.mark.parametrize("write", [colmap_files.write_text, colmap_files.write_binary])
+def test_a_point_of_colmap_that_is_none(write: Callable[..., None], tmp_path: Path) -> None:
+    colmap(tmp_path, write)
+    camera = colmap_files.Camera(7, "PINHOLE", WIDTH, HEIGHT, (70.0, 70.0, 32.0, 24.0))
+    image = colmap_files.Image(1, (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 2.0), 7, "0000.png")
+    point = colmap_files.Point(3, (1.0, math.nan, 3.0))
+    write(tmp_path / "sparse" / "0", [camera], [image], [point])
+    refused(tmp_path, r"points3D.(txt: line 2: must be POINT3D_ID|bin: point 0 .* holds NaN)")
+
+
 def test_colmap_that_registered_nothing(tmp_path: Path) -> None:
     colmap_files.write_binary(tmp_path / "sparse", [], [], [])
     refused(tmp_path, r"images.bin: has no images")
@@ -278,6 +328,30 @@ def test_calibrations_and_photos_must_agree_in_number(tmp_path: Path) -> None:
         tr.load_camera(tmp_path / "none.yml")
     shutil.copy(path, tmp_path / "again.yml")
     refused(tmp_path, r"has several calibrations, again.yml, calibration.yml")
+
+
+WRONG_MATRICES = {
+    "transposed": ([70, 0, 0, 0, 70, 0, 32, 24, 1], r"must be \[\[fx, s, cx\].*; it is transposed"),
+    "with a shear": ([70, 0, 32, 5, 70, 24, 0, 0, 1], r"must be \[\[fx, s, cx\]"),
+    "of another scale": ([140, 0, 64, 0, 140, 48, 0, 0, 2], r"must be \[\[fx, s, cx\]"),
+    "in two dimensions": ([70, 0, 32, 0, 70, 24, 0, 0, 0], r"must be \[\[fx, s, cx\]"),
+    "behind": ([-70, 0, 32, 0, -70, 24, 0, 0, 1], "focal lengths must be positive"),
+    "flat": ([70, 0, 32, 0, 0, 24, 0, 0, 1], "focal lengths must be positive"),
+}
+
+
+@pytest.mark.parametrize("how", WRONG_MATRICES)
+def test_a_matrix_that_is_of_no_camera(how: str, tmp_path: Path) -> None:
+    """In every format that has one."""
+    matrix, message = WRONG_MATRICES[how]
+    bop(tmp_path / "bop")
+    edited(tmp_path / "bop" / "scene_camera.json", changed(("2", "cam_K"), matrix))
+    refused(tmp_path / "bop", rf"scene_camera.json: '2'.cam_K: {message}")
+    path = opencv(tmp_path, "json")
+    edited(path, changed(("camera_matrix", "data"), matrix))
+    refused(path, rf"calibration.json: camera_matrix: {message}")
+    with pytest.raises(ValueError, match=rf"calibration.json: camera_matrix: {message}"):
+        tr.load_camera(path)
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,22 @@ from typing import Any
 
 from numpy import ndarray
 
+from taichi_raster import checks
 from taichi_raster.capture.readers.reading import (
     Intrinsics,
     Reading,
     Shot,
     find_picture,
+    intrinsics_matrix,
     json_object,
     numbers,
+    pictures_in,
     rigid,
     wrong,
 )
+
+_DIGITS = 9
+"""Of a photo's number, at most."""
 
 
 def find(folder: Path) -> Path | None:
@@ -47,25 +53,23 @@ def read(path: Path, object_id: int | None = None) -> Reading:
     if truth is not None:
         object_id = _object(truth_path, truth, object_id)
     shots = []
-    for key in sorted(cameras, key=_number):
+    masks = _mask_folder(path.parent)
+    for key in sorted(cameras, key=lambda key: _number(path, key)):
         field = f"{key!r}"
         camera = cameras[key]
         if not isinstance(camera, dict):
             raise wrong(path, field, "must be an object with cam_K")
-        matrix = _matrix(path, f"{field}.cam_K", camera.get("cam_K"))
-        if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-            raise wrong(path, f"{field}.cam_K", "focal lengths must be positive")
-        mask = None
+        matrix = intrinsics_matrix(path, f"{field}.cam_K", camera.get("cam_K"))
+        name, mask = f"{_number(path, key):06d}", None
         if truth is not None and object_id is not None:
-            at, entry = _instance(truth_path, key, truth.get(key), object_id)
+            at, entry = _instance(truth_path, key, truth, object_id)
             if entry is None:  # not in this photo
                 continue
             where = f"{field}[{at}]"
             pose = _pose(truth_path, where, entry, "cam_R_m2c", "cam_t_m2c")
-            mask = _mask(path.parent, _number(key), at)
+            mask = None if masks is None else find_picture([masks], f"{name}_{at:06d}")
         else:
             pose = _pose(path, field, camera, "cam_R_w2c", "cam_t_w2c")
-        name = f"{_number(key):06d}"
         image = find_picture([path.parent / part for part in ("rgb", "gray")], name)
         shots.append(Shot(name, field, Intrinsics(matrix, None, 0.0), pose, image, mask))
     if not shots:
@@ -73,25 +77,20 @@ def read(path: Path, object_id: int | None = None) -> Reading:
     return Reading(path, shots)
 
 
-def _number(key: str) -> int:
-    return int(key) if key.isdecimal() else 0
+def _number(path: Path, key: str) -> int:
+    if not key.isdecimal() or len(key) > _DIGITS:
+        raise wrong(path, f"{key[:80]!r}", "must be the number of a photo")
+    return int(key)
 
 
 def _object(path: Path, truth: dict[str, Any], wanted: int | None) -> int:
     """The object whose frame is the world."""
-    found = {
-        entry.get("obj_id")
-        for entries in truth.values()
-        if isinstance(entries, list)
-        for entry in entries
-        if isinstance(entry, dict)
-    }
-    names = ", ".join(sorted(map(str, found)))
+    found = {_object_of(path, key, i, e) for key in truth for i, e in _entries(path, key, truth)}
+    names = ", ".join(map(str, sorted(found)))
+    if not found:
+        raise wrong(path, "obj_id", "there are no objects in any photo")
     if wanted is None and len(found) == 1:
-        wanted = found.pop()
-        if not isinstance(wanted, int):
-            raise wrong(path, "obj_id", f"must be a whole number, got {wanted!r}")
-        return wanted
+        return found.pop()
     if wanted is None:
         raise wrong(path, "obj_id", f"the scene has several objects, {names}: give object_id")
     if wanted not in found:
@@ -99,29 +98,43 @@ def _object(path: Path, truth: dict[str, Any], wanted: int | None) -> int:
     return wanted
 
 
-def _instance(path: Path, key: str, entries: Any, wanted: int) -> tuple[int, Any]:
-    """(place, entry) of the object in one photo; None if it is not there."""
+def _entries(path: Path, key: str, truth: dict[str, Any]) -> list[tuple[int, Any]]:
+    """The objects in one photo, with their places."""
+    entries = truth.get(key)
     if not isinstance(entries, list):
         raise wrong(path, f"{key!r}", "must be a list of the objects in this photo")
-    found = [(i, entry) for i, entry in enumerate(entries) if entry.get("obj_id") == wanted]
+    return list(enumerate(entries))
+
+
+def _object_of(path: Path, key: str, at: int, entry: Any) -> int:
+    """The number of the object of one entry."""
+    if not isinstance(entry, dict):
+        raise wrong(path, f"{key!r}[{at}]", "must be an object with obj_id, cam_R_m2c, cam_t_m2c")
+    if not checks.is_whole(entry.get("obj_id")):
+        found = entry.get("obj_id")
+        raise wrong(path, f"{key!r}[{at}].obj_id", f"must be a whole number, got {found!r}")
+    return int(entry["obj_id"])
+
+
+def _instance(path: Path, key: str, truth: dict[str, Any], wanted: int) -> tuple[int, Any]:
+    """(place, entry) of the object in one photo; None if it is not there."""
+    found = [(i, e) for i, e in _entries(path, key, truth) if _object_of(path, key, i, e) == wanted]
     if len(found) > 1:
         raise wrong(path, f"{key!r}", f"has {len(found)} of object {wanted}: a capture takes one")
     return found[0] if found else (0, None)
 
 
-def _matrix(path: Path, field: str, value: Any) -> ndarray:
-    return numbers(path, field, value, (9,), (3, 3)).reshape(3, 3)
-
-
 def _pose(path: Path, field: str, entry: Any, rotation: str, translation: str) -> ndarray:
+    matrix = numbers(path, f"{field}.{rotation}", entry.get(rotation), (9,), (3, 3)).reshape(3, 3)
     return rigid(
         path,
         f"{field}.{rotation}",
-        _matrix(path, f"{field}.{rotation}", entry.get(rotation)),
+        matrix,
         numbers(path, f"{field}.{translation}", entry.get(translation), (3,)),
     )
 
 
-def _mask(folder: Path, image: int, instance: int) -> Path | None:
-    name = f"{image:06d}_{instance:06d}"
-    return find_picture([folder / part for part in ("mask_visib", "mask")], name)
+def _mask_folder(scene: Path) -> Path | None:
+    """Of the visible parts; of whole objects, only where the scene has no other masks."""
+    folders = [scene / part for part in ("mask_visib", "mask")]
+    return next((folder for folder in folders if pictures_in(folder)), None)

@@ -132,23 +132,39 @@ def _cameras(path: Path) -> dict[int, Intrinsics]:
 
 
 def _images(path: Path) -> Iterator[Image]:
-    """Two lines each, of which the second, of points, may be empty."""
-    lines = _lines(path)
-    for i, line in lines:
-        if not line:
+    """Two lines each, of which the second, of points, may be empty, or left out if it is."""
+    after_image = False
+    for i, line in _lines(path):
+        if not line or (after_image and _are_points(line)):
+            after_image = False
             continue
         words = line.split(maxsplit=9)
         try:
             numbers = [float(word) for word in words[1:8]]
             yield Image(int(words[0]), numbers[:4], numbers[4:], int(words[8]), words[9])
         except (ValueError, IndexError) as error:
+            points = "X, Y, POINT3D_ID of each point, or " if after_image else ""
             raise wrong(
                 path,
                 f"line {i}",
-                "must be IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME, with a line of "
-                "points, perhaps empty, after each",
+                f"must be {points}IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME, with a "
+                "line of points, perhaps empty, after each",
             ) from error
-        next(lines, None)
+        after_image = True
+
+
+def _are_points(line: str) -> bool:
+    """Whether a line has X, Y, POINT3D_ID of points, and not an image, whose line ends in a name.
+
+    Only the first and the last point are looked at, as there may be thousands.
+    """
+    words = line.split()
+    try:
+        for x, y, number in (words[:3], words[-3:]):
+            float(x), float(y), int(number)
+    except ValueError:
+        return False
+    return len(words) % 3 == 0
 
 
 def _points(path: Path) -> ndarray:
@@ -157,7 +173,7 @@ def _points(path: Path) -> ndarray:
         if line:
             try:
                 rows.append([float(word) for word in line.split()[1:4]])
-                if len(rows[-1]) != 3:
+                if len(rows[-1]) != 3 or not np.isfinite(rows[-1]).all():
                     raise ValueError
             except ValueError as error:
                 raise wrong(path, f"line {i}", "must be POINT3D_ID, X, Y, Z, ...") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def points(path: Path) -> ndarray:
     for i in range(data.count("the number of points", least=51)):
         _, x, y, z, *_, track = data.take("<Q3d3BdQ", f"point {i} of the file")
         data.skip(8 * track, f"point {i} of the file.track")
+        if not math.isfinite(x + y + z):
+            raise wrong(path, f"point {i} of the file", "holds NaN or infinite numbers")
         found.append((x, y, z))
     return np.array(found, dtype=np.float64).reshape(-1, 3)
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from taichi_raster.capture.readers.reading import (
+    FOLDERS,
     Intrinsics,
     Reading,
     Shot,
@@ -33,10 +34,13 @@ _PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
 _BROWN = ("SIMPLE_RADIAL", "RADIAL", "OPENCV")
 
 
+NAMES = ("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json")
+"""The first that is there is read: of NeRF's synthetic scenes, the photos to train with."""
+
+
 def find(folder: Path) -> Path | None:
     """The file in a folder."""
-    path = folder / "transforms.json"
-    return path if path.is_file() else None
+    return next((folder / name for name in NAMES if (folder / name).is_file()), None)
 
 
 def read(path: Path) -> Reading:
@@ -58,10 +62,12 @@ def _shot(path: Path, i: int, data: dict[str, Any], frame: Any) -> Shot:
         raise wrong(path, field, "must be an object with a file_path")
     field += f" ({frame['file_path']})"
     name = frame["file_path"].removeprefix("./")
-    image = find_picture([path.parent], name)
+    image = find_picture([path.parent, *(path.parent / each for each in FOLDERS)], name)
     mask = frame.get("mask_path")
-    if mask is not None and (mask_file := find_picture([path.parent], str(mask))) is None:
-        raise FileNotFoundError(f"{path}: {field}.mask_path: there is no {path.parent / str(mask)}")
+    if mask is not None and not isinstance(mask, str):
+        raise wrong(path, f"{field}.mask_path", f"must be the name of a file, got {mask!r:.80}")
+    if mask is not None and (mask_file := find_picture([path.parent], mask)) is None:
+        raise FileNotFoundError(f"{path}: {field}.mask_path: there is no {path.parent / mask}")
     return Shot(
         name,
         field,
@@ -96,6 +102,9 @@ def _intrinsics(path: Path, field: str, values: dict[str, Any], image: Path | No
     pixels = (known[1], known[0]) if known is not None else (0, 0)
     for axis in (0, 1):
         angle = angles[axis]
+        if angle is not None and not 0 < angle < math.pi:
+            where = f"{field}.camera_angle_{'xy'[axis]}"
+            raise wrong(path, where, f"must lie between 0 and pi, got {angle}")
         if focal[axis] is None and angle is not None and not (axis and focal[0] is not None):
             focal[axis] = pixels[axis] / 2 / math.tan(angle / 2)
         if centre[axis] is None:
@@ -118,7 +127,7 @@ def _lens(path: Path, field: str, values: dict[str, Any], get: Any) -> Lens | No
         return KannalaBrandtLens(tuple(k[:4]))
     if model not in (*_PINHOLES, *_BROWN):
         known = ", ".join((*_PINHOLES, *_BROWN, "OPENCV_FISHEYE"))
-        raise wrong(path, f"{field}.camera_model", f"unknown {model!r}; known: {known}")
+        raise wrong(path, f"{field}.camera_model", f"unknown {model!r:.80}; known: {known}")
     if any(k[3:]):
         raise wrong(
             path,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from taichi_raster.capture.readers import opencv_storage
@@ -16,6 +15,7 @@ from taichi_raster.capture.readers.reading import (
     Intrinsics,
     Reading,
     Shot,
+    intrinsics_matrix,
     numbers,
     pictures_in,
     rigid,
@@ -47,7 +47,9 @@ def find(folder: Path) -> Path | None:
     found = [
         path
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in (".yml", ".yaml", ".xml") and _is_calibration(path)
+        if path.suffix.lower() in (".yml", ".yaml", ".xml")
+        and path.is_file()
+        and _is_calibration(path)
     ]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
@@ -87,7 +89,9 @@ def read(path: Path) -> Reading:
             _POSES[0],
             "is missing, so that no photo has a pose; for a camera alone, use tr.load_camera",
         )
-    rows = numbers(path, name, rows, (len(np.atleast_1d(rows)), 6))
+    rows = numbers(path, name, rows)
+    if rows.ndim != 2 or rows.shape[1] != 6 or len(rows) == 0:
+        raise wrong(path, name, f"must have 6 numbers for each photo, got the shape {rows.shape}")
     turns = roma.rotvec_to_rotmat(torch.tensor(rows[:, :3])).numpy()
     photos = pictures_in(path.parent) or pictures_in(path.parent / "photos")
     if photos and len(photos) != len(rows):
@@ -118,12 +122,7 @@ def _intrinsics(path: Path, values: dict[str, Any]) -> Intrinsics:
     name, matrix = _matrix(path, values, _MATRIX)
     if matrix is None:
         raise wrong(path, name, "is missing: the file is no calibration of OpenCV's")
-    matrix = numbers(
-        path, name, np.reshape(matrix, (3, 3)) if np.size(matrix) == 9 else matrix, (3, 3)
-    )
-    if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise wrong(path, name, "focal lengths must be positive")
-    matrix = matrix / matrix[2, 2]
+    matrix = intrinsics_matrix(path, name, matrix)
     (_, width), (_, height) = _named(values, _WIDTH), _named(values, _HEIGHT)
     size = None
     if width is not None and height is not None:
@@ -135,7 +134,7 @@ def _lens(path: Path, values: dict[str, Any]) -> Lens | None:
     name, given = _matrix(path, values, _LENS)
     if given is None:
         return None
-    found = numbers(path, name, np.ravel(given), (np.size(given),))
+    found = numbers(path, name, given).ravel()
     if not found.any():
         return None
     model = str(values.get("distortion_model", "")).lower()

@@ -45,7 +45,7 @@ def matrix(path: Path, field: str, value: Any) -> Any:
     try:
         data = np.array([float(number) for number in value["data"]], dtype=np.float64)
         return data.reshape(int(value["rows"]), int(value["cols"]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         size = f"{value['rows']} x {value['cols']}"
         raise wrong(path, field, f"is no matrix of {size} numbers: {error}") from error
 

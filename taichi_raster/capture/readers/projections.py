@@ -1,8 +1,9 @@
 """`cameras.json` of bare projection matrices, beside a folder of photos.
 
 `P` holds 3 x 4 matrices, homogeneous world point to homogeneous pixel (u right, v down), one a
-photo in the order of their names; `image_size` is [height, width]. Two more may be there:
-`names` of the photos, and `first_centre`, u and v of the first pixel's centre (0 without it).
+photo in the order of their names; `image_size` is [height, width]. Three more may be there:
+`names` of the photos, `first_centre`, u and v of the first pixel's centre (0 without it), and
+`left_handed`, whether the world is (found out without it).
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import numpy as np
 import torch
 
 from taichi_raster.capture.readers.reading import (
+    FOLDERS,
     Intrinsics,
     Reading,
     Shot,
     find_picture,
     json_object,
+    json_value,
     numbers,
     pictures_in,
     size_in_file,
@@ -25,13 +28,21 @@ from taichi_raster.capture.readers.reading import (
 )
 from taichi_raster.scene.projection_matrices import decompose
 
-_FOLDERS = ("photos", "images", "image", "rgb")
-
 
 def find(folder: Path) -> Path | None:
     """The file in a folder."""
     path = folder / "cameras.json"
     return path if path.is_file() else None
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file named so is one of these: other programs' cameras.json have no `P`.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read as JSON.
+    """
+    found = json_value(path)
+    return isinstance(found, dict) and "P" in found
 
 
 def read(path: Path) -> Reading:
@@ -50,8 +61,11 @@ def read(path: Path) -> Reading:
         height, width = numbers(path, "image_size", data["image_size"], (2,))
         size = size_in_file(path, "image_size", width, height)
     first = float(numbers(path, "first_centre", data.get("first_centre", 0.0), ()))
+    left_handed = data.get("left_handed")
+    if not isinstance(left_handed, bool | None):
+        raise wrong(path, "left_handed", f"must be true or false, got {left_handed!r:.80}")
     try:
-        parts = decompose(torch.tensor(matrices))
+        parts = decompose(torch.tensor(matrices), left_handed)
     except ValueError as error:
         raise wrong(path, "P", str(error).partition(": ")[2]) from error
     photos = _photos(path, data.get("names"), len(matrices))
@@ -65,7 +79,7 @@ def read(path: Path) -> Reading:
 
 
 def _photos(path: Path, names: object, count: int) -> list[tuple[str, Path | None]]:
-    folders = [path.parent / name for name in _FOLDERS]
+    folders = [path.parent / name for name in FOLDERS]
     if names is not None:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise wrong(path, "names", "must be a list of file names")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,17 @@ from taichi_raster.scene.lenses.base import Lens
 _NOT_ORTHONORMAL = 1e-2
 """Rotations of files that are off by less are made exact."""
 
+_LARGEST = 1e6
+"""Of the entries of a rotation with a scale, and of a photo's pixels on a side."""
+
+_NOT_TRIANGULAR = 1e-6
+"""Of the focal length: what may stand below the diagonal of an intrinsics matrix."""
+
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm")
 """The suffixes that photos may have where a file leaves them out, or a folder is gone through."""
+
+FOLDERS = ("photos", "images", "image", "rgb", "gray")
+"""Where photos may be, beside a file that names them without their folder."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +95,27 @@ def wrong(path: Path, field: str, message: str) -> ValueError:
 
 def json_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # cut off, or not text
-        raise wrong(path, "", f"cannot be read as JSON: {error}") from error
+    found = json_value(path)
     if not isinstance(found, dict):
         raise wrong(path, "", f"must hold an object, got a {type(found).__name__}")
     return found
 
 
+def json_value(path: Path) -> Any:
+    """A JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # cut off, or not text
+        raise wrong(path, "", f"cannot be read as JSON: {error}") from error
+
+
 def numbers(path: Path, field: str, value: Any, *shapes: tuple[int, ...]) -> ndarray:
-    """Finite numbers of one of these shapes."""
+    """Finite numbers of one of these shapes; of any, if none is given."""
     try:
         found = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise wrong(path, field, f"must hold numbers, got {str(value)[:80]}") from error
-    if found.shape not in shapes:
+    if shapes and found.shape not in shapes:
         allowed = " or ".join(map(str, shapes))
         raise wrong(path, field, f"must have the shape {allowed}, got {found.shape}")
     if not np.isfinite(found).all():
@@ -108,8 +123,27 @@ def numbers(path: Path, field: str, value: Any, *shapes: tuple[int, ...]) -> nda
     return found
 
 
+def intrinsics_matrix(path: Path, field: str, value: Any) -> ndarray:
+    """(3, 3), [[fx, s, cx], [0, fy, cy], [0, 0, 1]], of 9 numbers in any layout by rows."""
+    found = numbers(path, field, value, (3, 3), (9,), (1, 9), (9, 1)).reshape(3, 3)
+    if found[0, 0] <= 0 or found[1, 1] <= 0:
+        raise wrong(path, field, "focal lengths must be positive")
+    least = _NOT_TRIANGULAR * max(found[0, 0], found[1, 1])
+    if abs(found[2, 2] - 1) > _NOT_TRIANGULAR or np.abs(np.tril(found, -1)).max() > least:
+        raise wrong(
+            path,
+            field,
+            "must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]]"
+            + ("; it is transposed" if np.abs(np.triu(found, 1)).max() <= least else "")
+            + f"; got {found.round(4).tolist()}",
+        )
+    return np.triu(found)
+
+
 def rigid(path: Path, field: str, rotation: ndarray, translation: ndarray) -> ndarray:
     """(4, 4) of a rotation (3, 3) and a translation (3,), the rotation made exact."""
+    if not np.abs(rotation).max() <= _LARGEST:  # or NaN, of a turn by too large an angle
+        raise wrong(path, field, f"is no rotation: it has {np.abs(rotation).max():.3g} in it")
     left, sizes, right = np.linalg.svd(rotation)
     if np.linalg.det(rotation) < 0:
         raise wrong(path, field, "mirrors: the determinant of its rotation is negative")
@@ -128,8 +162,10 @@ def rigid(path: Path, field: str, rotation: ndarray, translation: ndarray) -> nd
 def size_in_file(path: Path, field: str, width: Any, height: Any) -> tuple[int, int]:
     """(height, width) of two numbers, which may be written as 640.0."""
     found = numbers(path, field, (height, width), (2,))
-    if (found < 1).any() or (found != found.round()).any():
-        raise wrong(path, field, f"must be whole positive pixels, got {width} x {height}")
+    if (found < 1).any() or (found > _LARGEST).any() or (found != found.round()).any():
+        raise wrong(
+            path, field, f"must be whole positive pixels, got {width!s:.40} x {height!s:.40}"
+        )
     return int(found[0]), int(found[1])
 
 
@@ -179,10 +215,40 @@ def _head(path: Path) -> tuple[tuple[int, int], int]:
 def find_picture(folders: Sequence[Path], name: str) -> Path | None:
     """A picture that a file names, perhaps without its suffix, in the first folder that has it."""
     for folder in folders:
-        for tried in (name, *(name + suffix for suffix in PICTURES)):
-            if (folder / tried).is_file():
-                return folder / tried
+        found = first_there(folder, [name, *(name + suffix for suffix in PICTURES)])
+        if found is not None:
+            return found
     return next((found for folder in folders if (found := find_beside(folder, name))), None)
+
+
+def first_there(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of these files that a folder has; in other capitals, if it has none so named."""
+    for name in names:
+        if _is_file(folder / name):
+            return folder / name
+    listed: dict[Path, dict[str, Path]] = {}
+    for name in names:
+        path = folder / name
+        if path.parent not in listed:
+            listed[path.parent] = _by_lower_name(path.parent)
+        found = listed[path.parent].get(path.name.lower())
+        if found is not None and _is_file(found):
+            return found
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _by_lower_name(folder: Path) -> dict[str, Path]:
+    try:
+        return {name.lower(): folder / name for name in sorted(os.listdir(folder), reverse=True)}
+    except (OSError, ValueError):
+        return {}
 
 
 def pictures_in(folder: Path) -> list[Path]:
