@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 
 from taichi_raster import checks
 from taichi_raster.capture.capture import Capture, Photo
-from taichi_raster.capture.masks import AlphaChannel, ColourKey, find_mask
+from taichi_raster.capture.mask_files import chosen_masks
+from taichi_raster.capture.masks import AlphaChannel, ColourKey
 from taichi_raster.capture.readers import bop, colmap, nerfstudio, opencv, projections
 from taichi_raster.capture.readers.reading import (
     Intrinsics,
@@ -24,13 +26,14 @@ from taichi_raster.scene.camera import PinholeCamera
 from taichi_raster.scene.conventions import from_opencv
 
 _FINDERS: Sequence[tuple[Callable[[Path], Path | None], str]] = (
-    (nerfstudio.find, "transforms.json"),
+    (nerfstudio.find, "transforms.json or transforms_train.json"),
     (colmap.find, "a model of COLMAP (cameras and images, .bin or .txt, in sparse/0, sparse or .)"),
     (bop.find, "scene_camera.json"),
     (projections.find, "cameras.json"),
     (opencv.find, "a calibration of OpenCV (.yml or .xml)"),
 )
-"""Gone through in this order: the first that finds its file in the folder reads it."""
+"""Gone through in this order: the first that finds its file in the folder reads it. If that is
+before cameras.json, and there is one, it replaces cameras of the other."""
 
 
 def load_capture(
@@ -46,11 +49,14 @@ def load_capture(
 
     | in the folder | written by |
     | --- | --- |
-    | `transforms.json` | nerfstudio, instant-ngp, NeRF's synthetic scenes |
+    | `transforms.json`, or `transforms_train.json` | nerfstudio, instant-ngp, NeRF's scenes |
     | `sparse/0/` (or `sparse/`, or the folder itself) with `cameras` and `images` | COLMAP |
     | `scene_camera.json` and `scene_gt.json` | the BOP benchmark |
     | `cameras.json` of 3 x 4 matrices, and `photos/` | anybody |
     | a calibration with the photos' poses, .yml or .xml | OpenCV's sample calibration |
+
+    If `cameras.json` is beside `transforms.json`, a model of COLMAP or a scene of BOP, the photos
+    that it names get their cameras from it. All else is as in the other file; a warning says so.
 
     Everything is checked before it returns: that each photo is there and as large as its camera
     says, that each mask is there and as large as its photo, that no pose is NaN. Pixels are read
@@ -59,8 +65,8 @@ def load_capture(
     Args:
         path: the folder, or the file of cameras itself.
         masks: a folder of masks named after the photos; "alpha" for the photos' alpha channel; or
-            "none". Without it: those that the file names, a folder `masks` beside it, or alpha
-            channels if every photo has one.
+            "none". Without it: those that the file names, a folder `masks` beside it, or the
+            photos' alpha channels.
         key: the colour behind the object, to make masks by: "auto" for that of the photos' border,
             a name or #rrggbb as in CSS, or (r, g, b) in [0, 1].
         pictures: False to read cameras alone; the photos need not be there.
@@ -69,7 +75,8 @@ def load_capture(
             nerfstudio's and COLMAP's, 0 for the others.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or a photo or a mask is missing.
+        FileNotFoundError: if there is no such folder, or a photo is missing, or one photo has no
+            mask and others have.
         ValueError: for anything wrong in a file; it names the file and the field.
     """
     path = checks.path("path", path)
@@ -77,12 +84,16 @@ def load_capture(
         raise ValueError("key: give masks or key, not both")
     rule = None if key is None else ColourKey.of(key)
     pictures = checks.flag("pictures", pictures)
+    if not pictures and (rule is not None or masks not in (None, "none")):
+        raise ValueError("pictures: False reads cameras alone, without masks; leave masks, key out")
+    if object_id is not None:
+        object_id = checks.whole("object_id", object_id, 0)
     reading = _read(path, object_id)
     if first_centre is not None:
         reading = _centred(reading, checks.number("first_centre", first_centre))
     if pictures:
         _check_photos(reading)
-    places = _masks(reading, masks, rule, pictures)
+    places = chosen_masks(reading, masks if pictures else "none", rule)
     photos = [_photo(reading, shot, mask) for shot, mask in zip(reading.shots, places, strict=True)]
     points = None if reading.points is None else torch.tensor(reading.points)
     return Capture(tuple(photos), reading.mirrored, points)
@@ -120,12 +131,68 @@ def load_camera(
 def _read(path: Path, object_id: int | None) -> Reading:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such folder or file")
-    if path.is_dir():
-        found = next((file for find, _ in _FINDERS if (file := find(path)) is not None), None)
-        if found is None:
-            looked = "; ".join(name for _, name in _FINDERS)
-            raise FileNotFoundError(f"{path}: has no cameras. Looked for: {looked}")
-        path = found
+    if not path.is_dir():
+        return _read_file(path, object_id)
+    found = next((file for find, _ in _FINDERS if (file := find(path)) is not None), None)
+    if found is None:
+        looked = "; ".join(name for _, name in _FINDERS)
+        raise FileNotFoundError(f"{path}: has no cameras. Looked for: {looked}")
+    own = projections.find(path)
+    reading = _read_file(found, object_id)
+    if own is None or own == found or not projections.is_one(own):
+        return reading
+    return _replaced(reading, projections.read(own))
+
+
+def _replaced(reading: Reading, given: Reading) -> Reading:
+    """The photos of a file, with the cameras of `cameras.json` where that has them.
+
+    Raises:
+        ValueError: if it has other photos, or is of a world of other handedness.
+    """
+
+    def place(shot: Shot) -> Path | str:
+        return shot.name if shot.image is None else shot.image.resolve()
+
+    cameras: dict[Path | str, Shot] = {}
+    for shot in given.shots:
+        if place(shot) in cameras:
+            raise wrong(given.path, shot.field, f"has the photo {shot.name} a second time")
+        cameras[place(shot)] = shot
+    shots = []
+    for shot in reading.shots:
+        found = cameras.pop(place(shot), None)
+        if found is not None:
+            size = found.intrinsics.image_size or shot.intrinsics.image_size
+            intrinsics = replace(found.intrinsics, image_size=size)
+            shot = replace(shot, pose=found.pose, intrinsics=intrinsics)
+        shots.append(shot)
+    if cameras:
+        shot = next(iter(cameras.values()))
+        raise wrong(
+            given.path,
+            shot.field,
+            f"the photo {shot.name} is not in {reading.path}, whose cameras it replaces; give the "
+            "path of the file to be read",
+        )
+    count = len(given.shots)
+    if count < len(shots) and given.mirrored != reading.mirrored:
+        raise wrong(
+            given.path,
+            "P",
+            f"their world is left-handed, and that of {reading.path}, which has the rest of the "
+            "photos, is not; give the path of the file to be read",
+        )
+    warnings.warn(
+        f"{given.path}: the cameras of {count} of {len(shots)} photos are taken from it, and "
+        f"everything else from {reading.path}",
+        stacklevel=4,
+    )
+    points = reading.points if given.mirrored == reading.mirrored else None  # of another world
+    return replace(reading, shots=shots, mirrored=given.mirrored, points=points)
+
+
+def _read_file(path: Path, object_id: int | None) -> Reading:
     name = path.name.lower()
     if name.startswith("scene_camera"):
         return bop.read(path, object_id)
@@ -186,70 +253,6 @@ def _check_photos(reading: Reading) -> None:
                 f"{reading.path} is for {wanted[1]} x {wanted[0]}; take the photos that it was "
                 "measured with, or scale its numbers",
             )
-
-
-def _masks(
-    reading: Reading, masks: object, key: ColourKey | None, pictures: bool
-) -> list[Path | AlphaChannel | ColourKey | None]:
-    """One for each shot."""
-    nothing: list[Path | AlphaChannel | ColourKey | None] = [None] * len(reading.shots)
-    if not pictures or masks == "none":
-        return nothing
-    if key is not None:
-        return [key] * len(reading.shots)
-    if masks == "alpha":
-        return [AlphaChannel()] * len(reading.shots)
-    if masks is None and all(shot.mask is not None for shot in reading.shots):
-        found = [shot.mask for shot in reading.shots]
-    else:
-        folder = _mask_folder(reading) if masks is None else checks.path("masks", masks)
-        if folder is None:
-            return [AlphaChannel()] * len(reading.shots) if _all_have_alpha(reading) else nothing
-        if not folder.is_dir():
-            raise FileNotFoundError(f"masks: there is no folder {folder}")
-        found = [shot.mask or find_mask(folder, _mask_name(shot)) for shot in reading.shots]
-        for shot, mask in zip(reading.shots, found, strict=True):
-            if mask is None:
-                raise FileNotFoundError(
-                    f"{folder}: there is no mask of the photo {shot.name}; masks='none' does "
-                    "without"
-                )
-    for shot, mask in zip(reading.shots, found, strict=True):
-        assert mask is not None and shot.image is not None
-        wanted = size_of_picture(shot.image, shot.intrinsics.image_size)
-        size = size_of_picture(mask, wanted)
-        if size != wanted:
-            raise wrong(
-                mask,
-                "",
-                f"the mask has {size[1]} x {size[0]} pixels (width x height), and its photo "
-                f"{shot.image.name} {wanted[1]} x {wanted[0]}",
-            )
-    return list(found)
-
-
-def _mask_name(shot: Shot) -> str:
-    return shot.name if shot.image is None or Path(shot.name).suffix else shot.image.name
-
-
-def _mask_folder(reading: Reading) -> Path | None:
-    """`masks` beside the file of cameras or, for COLMAP, above it."""
-    above = [reading.path.parent, *reading.path.resolve().parents[1:3]]
-    near = [shot.image.parent.parent for shot in reading.shots if shot.image is not None][:1]
-    folders = above[:1] + near + (above[1:] if reading.path.stem == "images" else [])
-    return next((folder / "masks" for folder in folders if (folder / "masks").is_dir()), None)
-
-
-def _all_have_alpha(reading: Reading) -> bool:
-    from PIL import Image
-
-    for shot in reading.shots:
-        if shot.image is None:
-            return False
-        with Image.open(shot.image) as picture:
-            if "A" not in picture.getbands() and "transparency" not in picture.info:
-                return False
-    return True
 
 
 def _photo(reading: Reading, shot: Shot, mask: Path | AlphaChannel | ColourKey | None) -> Photo:

@@ -14,7 +14,7 @@ from numpy import ndarray
 from PIL import Image, ImageColor, ImageOps
 
 from taichi_raster import checks
-from taichi_raster.capture.readers.reading import PICTURES, to_be_turned, wrong
+from taichi_raster.capture.readers.reading import to_be_turned, wrong
 from taichi_raster.scene.files import images
 
 _SPECK = 2e-3
@@ -154,17 +154,6 @@ def check_mask(where: str, mask: ndarray) -> None:
             f"{where}: the mask covers the photo's border, and {1 - inside:.0%} of the photo is "
             "outside of it: it seems to be inverted; the object must be white"
         )
-
-
-def find_mask(folder: Path, name: str) -> Path | None:
-    """The mask of a photo in a folder: of its name, with any suffix, or one more (COLMAP's)."""
-    base = Path(name.replace("\\", "/"))
-    for part in (base, Path(base.name), Path(*base.parts[1:]) if len(base.parts) > 1 else base):
-        stem = part.with_suffix("") if part.suffix.lower() in PICTURES else part
-        for tried in (part, *(Path(f"{each}{s}") for each in (part, stem) for s in PICTURES)):
-            if (folder / tried).is_file():
-                return folder / tried
-    return None
 
 
 def _otsu(score: ndarray) -> float:

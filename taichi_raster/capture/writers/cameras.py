@@ -24,7 +24,7 @@ def write(folder: Path, capture: Capture) -> Path:
     """
     if any(photo.camera.lens is not None for photo in capture):
         path = folder / "transforms.json"
-        frames = [nerfstudio.frame(photo, photo.name) for photo in capture]
+        frames = [nerfstudio.frame(photo, photo.name) | _mask(photo) for photo in capture]
         content: dict[str, Any] = {"frames": frames}
     else:
         path = folder / "cameras.json"
@@ -32,10 +32,25 @@ def write(folder: Path, capture: Capture) -> Path:
         content = {
             "P": [_matrix(photo, capture.mirrored) for photo in capture],
             "names": list(capture.names),
+            "left_handed": capture.mirrored,
             **({"image_size": list(sizes.pop())} if len(sizes) == 1 else {}),
         }
     write_together({path: json.dumps(content, indent=1).encode()})
     return path
+
+
+def _mask(photo: Photo) -> dict[str, str]:
+    """The mask's file as seen from the folder that the photo's name begins in, if that is known."""
+    if not (isinstance(photo.picture, Path) and isinstance(photo.silhouette, Path)):
+        return {}
+    folder, name = photo.picture, Path(photo.name)
+    for part in reversed(name.parts):
+        if folder.name not in (part, part + photo.picture.suffix):
+            return {}
+        folder = folder.parent
+    if not photo.silhouette.is_relative_to(folder):
+        return {}
+    return {"mask_path": photo.silhouette.relative_to(folder).as_posix()}
 
 
 def _matrix(photo: Photo, mirrored: bool) -> list[list[float]]:
