@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.capture import photo_checks
 from taichi_raster.capture.masks import (
     AlphaChannel,
     ColourKey,
@@ -35,9 +36,13 @@ class Photo:
     Attributes:
         name: as the capture's file has it.
         camera: of a batch of 1, in double precision, in the capture's world.
-        image_size: (height, width) in pixels.
-        picture: the file, a tensor (H, W, 3 or 4) in [0, 1], or None if there is none.
-        silhouette: the mask: a file, a tensor (H, W), a rule, or None if there is none.
+        image_size: (height, width) in pixels, or one number.
+        picture: the file, a tensor of floats (H, W, 3 or 4) in [0, 1], or None if there is none.
+        silhouette: the mask: a file, a tensor (H, W) in [0, 1], a rule, or None if there is none.
+
+    Raises:
+        TypeError: for something else, whole numbers as a picture among it.
+        ValueError: for a tensor of another shape, or a camera of another batch.
     """
 
     name: str
@@ -45,6 +50,21 @@ class Photo:
     image_size: tuple[int, int]
     picture: Path | Tensor | None = None
     silhouette: Path | Tensor | AlphaChannel | ColourKey | None = None
+
+    def __post_init__(self) -> None:
+        checks.instance("name", self.name, str)
+        checks.instance("camera", self.camera, PinholeCamera)
+        if len(self.camera.view) != 1:
+            raise ValueError(f"camera: must be of a batch of 1, got {len(self.camera.view)}")
+        object.__setattr__(self, "image_size", checks.image_size(self.image_size))
+        photo_checks.check_kind("picture", self.picture, Path, Tensor)
+        photo_checks.check_kind(
+            "silhouette", self.silhouette, Path, Tensor, AlphaChannel, ColourKey
+        )
+        if isinstance(self.picture, Tensor):
+            photo_checks.check_picture(self.picture)
+        if isinstance(self.silhouette, Tensor):
+            photo_checks.check_silhouette(self.silhouette)
 
     @property
     def pose(self) -> Pose:
@@ -55,7 +75,8 @@ class Photo:
         """The photo in [0, 1], float32; in fewer pixels, each the mean of what it covers.
 
         Raises:
-            ValueError: naming the photo, if there is no picture, or the file cannot be read.
+            ValueError: naming the photo, if there is no picture, the file cannot be read, it has
+                another size than the camera, or values that do not lie in [0, 1].
         """
         return self._sized(self._pixels()[..., :3], image_size)
 
@@ -63,8 +84,8 @@ class Photo:
         """The mask, 1 on the object, float32; in fewer pixels, the share that it covers of each.
 
         Raises:
-            ValueError: naming the file, if there is no mask, it has another size than the photo, or
-                it is empty, full or inverted.
+            ValueError: naming the file, if there is no mask, it has another size than the photo or
+                values that do not lie in [0, 1], or it is empty, full or inverted.
         """
         rule = self.silhouette
         if rule is None:
@@ -73,16 +94,22 @@ class Photo:
         if isinstance(rule, Path):
             found = read_mask(rule, self.image_size)
         elif isinstance(rule, Tensor):
-            found = rule.detach().cpu().numpy()
+            found = rule.detach().float().cpu().numpy()
         elif isinstance(self.picture, Path):
             found = mask_of(self.picture, rule, self.image_size)
         else:
-            found = rule(self._pixels().numpy())
+            pixels = self._pixels().cpu().numpy()
+            try:
+                found = rule(pixels)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
         if found.shape != self.image_size:
             raise ValueError(
                 f"{where}: the mask has {found.shape[0]} x {found.shape[1]} pixels (height x width)"
                 f", and the photo {self.image_size[0]} x {self.image_size[1]}"
             )
+        if isinstance(rule, Tensor):
+            photo_checks.check_range(f"{where}: silhouette", rule)
         check_mask(where, found)
         return self._sized(torch.from_numpy(np.ascontiguousarray(found, np.float32)), image_size)
 
@@ -101,6 +128,8 @@ class Photo:
                 f"{self._where()}: has {found.shape[0]} x {found.shape[1]} pixels (height x width),"
                 f" and its camera {self.image_size[0]} x {self.image_size[1]}"
             )
+        if isinstance(self.picture, Tensor):
+            photo_checks.check_range(f"{self.name}: picture", found)
         return found
 
     @staticmethod

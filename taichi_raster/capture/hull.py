@@ -55,6 +55,12 @@ def visual_hull(
             cause: masks upside down, poses of another convention, or photos that contradict the
             others.
     """
+    # The hull does not depend smoothly on cameras and masks: what requires grad is taken as it is.
+    with torch.no_grad():
+        return _hull(capture, cells, slack, dtype)
+
+
+def _hull(capture: Capture, cells: int, slack: float, dtype: torch.dtype) -> Mesh:
     checks.instance("capture", capture, Capture)
     cells, slack = checks.whole("cells", cells, 8), checks.number("slack", slack)
     try:

@@ -5,6 +5,7 @@ A rule takes a photo (H, W, 3 or 4) in [0, 1] and gives its mask (H, W) in [0, 1
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,15 @@ from taichi_raster.scene.files import images
 
 _SPECK = 2e-3
 """Holes of a keyed mask below this share of its area are filled."""
+
+_GREY = 8
+"""By so much may the channels of a grey differ, of 255."""
+
+_BLACK = 16
+"""At most so bright is black, of 255."""
+
+TOLERANCE = 1e-3
+"""By so much may renderings overshoot [0, 1]."""
 
 _INNER = 0.25
 """A part within the photo is preferred to one at its border that is up to 4 times as large."""
@@ -94,9 +104,10 @@ class AlphaChannel:
 
 
 def read_mask(path: Path, image_size: tuple[int, int]) -> ndarray:
-    """A mask (H, W) in [0, 1]: grey values, labels 0 and 1, or an alpha channel.
+    """A mask (H, W) in [0, 1]: an alpha channel, grey values, or labels, of which 0 is none.
 
-    `image_size` is the photo's; see `to_be_turned`.
+    A palette stands for its colours: greys as they are, and otherwise what is not black is the
+    object. `image_size` is the photo's; see `to_be_turned`.
     """
     turned = to_be_turned(path, image_size)
     try:
@@ -105,13 +116,13 @@ def read_mask(path: Path, image_size: tuple[int, int]) -> ndarray:
             picture: Image.Image = ImageOps.exif_transpose(opened) if turned else opened
     except Exception as error:  # Pillow's readers raise anything
         raise wrong(path, "", f"cannot be read as a mask: {error}") from error
-    if picture.mode == "P" and "transparency" not in picture.info:  # a palette of labels
-        return (np.asarray(picture) > 0).astype(np.float32)
-    if "A" in picture.getbands():
-        alpha = np.asarray(picture.getchannel("A"), dtype=np.float32) / 255
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        alpha = np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.float32) / 255
         if alpha.min() < 1:
             return alpha
-    if picture.mode in ("1", "I", "I;16", "F"):
+    if picture.mode in ("P", "PA"):
+        found = _of_palette(path, picture)
+    elif picture.mode in ("1", "F") or picture.mode.startswith("I"):
         found = np.asarray(picture).astype(np.float32)
     else:
         found = np.asarray(picture.convert("L")).astype(np.float32)
@@ -120,10 +131,28 @@ def read_mask(path: Path, image_size: tuple[int, int]) -> ndarray:
     return found / full
 
 
+def _of_palette(path: Path, picture: Image.Image) -> ndarray:
+    """Greys, 0 to 255; or 0 and 1 where some pixels are coloured, as labels are."""
+    colours = np.asarray(picture.convert("RGB")).astype(np.float32)
+    brightest: ndarray = colours.max(-1)
+    if (brightest - colours.min(-1)).max() <= _GREY:
+        return brightest
+    if brightest.min() > _BLACK:
+        raise wrong(
+            path,
+            "",
+            "the mask has a palette of colours, and none of them is black, so that nothing says "
+            "what is the object; make it white, and the rest black",
+        )
+    labels: ndarray = brightest > _BLACK
+    return labels.astype(np.float32)
+
+
 def mask_of(path: Path, rule: AlphaChannel | ColourKey, image_size: tuple[int, int]) -> ndarray:
     """The mask of a photo by a rule; errors name the photo."""
+    photo = read_photo(path, image_size)
     try:
-        return rule(read_photo(path, image_size))
+        return rule(photo)
     except ValueError as error:
         raise wrong(path, "", str(error)) from error
 
@@ -133,16 +162,40 @@ def read_photo(path: Path, image_size: tuple[int, int] | None = None) -> ndarray
 
     `image_size` is its camera's, which decides about an EXIF orientation; see `to_be_turned`.
     Without it, the photo is read upright.
+
+    Raises:
+        ValueError: naming the photo, if it cannot be read, or has numbers of which nothing says
+            what is white: floats beyond 1, or whole numbers of 32 bits.
     """
     turned = image_size is None or to_be_turned(path, image_size)
     try:
-        return images.values(images.decoded(path.read_bytes(), turned)).astype(np.float32)
+        data = path.read_bytes()
+        found = images.values(images.decoded(data, turned)).astype(np.float32)
+        unknown = _without_white(data)
     except Exception as error:  # Pillow's readers raise anything
         raise wrong(path, "", f"cannot be read as a picture: {error}") from error
+    if unknown is not None:
+        raise wrong(path, "", f"{unknown}; store it with 8 or 16 bits")
+    return found
+
+
+def _without_white(data: bytes) -> str | None:
+    """What is wrong with a picture whose numbers do not say what is white."""
+    with Image.open(io.BytesIO(data)) as picture:
+        if picture.mode == "I" and picture.format == "TIFF":
+            return "has whole numbers of 32 bits, of which nothing says what is white"
+        if picture.mode == "F":
+            low, high = (float(end) for end in (np.min(picture), np.max(picture)))
+            if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+                return f"has floats from {low:.4g} to {high:.4g}, which must lie in [0, 1]"
+    return None
 
 
 def check_mask(where: str, mask: ndarray) -> None:
     """ValueError for a mask that shows nothing, everything, or what is around the object."""
+    low, high = float(mask.min()), float(mask.max())
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+        raise ValueError(f"{where}: the mask must lie in [0, 1], and has {low:.4g} to {high:.4g}")
     inside = float((mask > 0.5).mean())
     if inside == 0:
         raise ValueError(f"{where}: the mask is empty: no pixel is above a half")

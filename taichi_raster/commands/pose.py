@@ -92,7 +92,7 @@ class Pose:
             raise ValueError(f"{self.photo}: has no alpha channel; give --mask, or --key")
         elif self.starts is not None:
             raise ValueError("--starts: are for masks; without one, --start is the only start")
-        shot = Photo(str(self.photo), camera, size, self.photo, rule)
+        shot = Photo(str(self.photo), camera, size, pixels, rule)  # upright, as it was read
         mask = None if rule is None else shot.mask()
         start = None if self.start is None else read_pose(self.start)
         outputs.made(self.out)

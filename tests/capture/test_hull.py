@@ -68,6 +68,33 @@ def test_the_hull_of_a_ball_holds_it_and_little_more(lens: tr.Lens | None) -> No
     assert torch.equal(edges.unique(dim=0), turned) and len(turned) == len(edges)  # closed
 
 
+def requiring_grad(given: tr.Capture) -> tr.Capture:
+    photos = []
+    for photo in given:
+        lens = tr.BrownConradyLens(torch.zeros(1, 2, dtype=F64, requires_grad=True))
+        camera = replace(
+            photo.camera,
+            view=photo.camera.view.clone().requires_grad_(),
+            focal=torch.tensor(photo.camera.focal, dtype=F64, requires_grad=True),
+            principal=torch.tensor(photo.camera.principal, dtype=F64, requires_grad=True),
+            lens=lens,
+        )
+        assert isinstance(photo.silhouette, Tensor)
+        silhouette = photo.silhouette.clone().requires_grad_()
+        photos.append(replace(photo, camera=camera, silhouette=silhouette))
+    return replace(given, photos=tuple(photos))
+
+
+def test_cameras_and_masks_may_require_grad() -> None:
+    plain, hull = (tr.visual_hull(c, 16) for c in (capture(), requiring_grad(capture())))
+    assert not hull.vertices.requires_grad
+    torch.testing.assert_close(hull.vertices, plain.vertices)
+    given = requiring_grad(capture())
+    turned = [replace(p, silhouette=p.mask().flip(0)) for p in given]
+    with pytest.raises(ValueError, match="masks seem to be upside down"):
+        tr.visual_hull(replace(given, photos=tuple(turned)), 16)
+
+
 def test_more_photos_come_closer() -> None:
     found = [volume(tr.visual_hull(capture(count=n), 24, slack=0.0)) / BALL for n in (4, 8, 32)]
     assert found[0] > found[1] > found[2]
