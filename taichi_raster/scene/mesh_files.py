@@ -83,6 +83,8 @@ def load_mesh(
 def _said(error: Exception) -> str:
     if str(error).startswith(("could not convert", "invalid literal")):
         return f"has text where a number ought to be ({error})"
+    if isinstance(error, OverflowError):
+        return "has a whole number of more than 64 bits"
     if isinstance(error, ValueError):
         return str(error)
     return f"{type(error).__name__}: {error}"
@@ -128,6 +130,9 @@ def save_mesh(path: str | os.PathLike[str], mesh: Mesh) -> None:
 
 def _note_losses(suffix: str, mesh: Mesh, notes: Notes) -> None:
     """What is lost in more than one format."""
+    colours = mesh.colours if suffix in (".obj", ".off", ".ply", ".glb") else None
+    if colours is not None and bool(((colours < 0) | (colours > 1)).any()):
+        notes.add("colours beyond [0, 1]")
     if mesh.texture is not None and mesh.uv is None:
         notes.add("the texture, which has no texture coordinates")
     elif mesh.texture is not None and suffix in (".obj", ".ply", ".glb"):

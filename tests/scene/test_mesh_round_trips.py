@@ -246,3 +246,21 @@ def test_a_fitted_texture_is_saved_without_a_warning(
         assert kept is not None and float((kept[..., :3] - values).abs().max()) < 0.51 / 255
         tr.save_mesh(tmp_path / "b.glb", replace(mesh, texture=2 * values))
     assert "b.glb: the file does not hold: values of the texture beyond [0, 1]" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".off", ".ply", ".glb"])
+def test_colours_beyond_1_are_clipped_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    """The others stay as they are, in each format."""
+    sphere = tr.icosphere(1)
+    colours = (torch.arange(42 * 3).view(42, 3) % 52 / 51).float()
+    bright = colours.clone()
+    bright[0, 0], bright[1, 1] = 1.001, -2.0
+    with caplog.at_level(logging.WARNING):
+        tr.save_mesh(tmp_path / f"a{suffix}", replace(sphere, colours=bright))
+    assert "colours beyond [0, 1]" in caplog.text
+    found = tr.load_mesh(tmp_path / f"a{suffix}").corner_colours()
+    expected = replace(sphere, colours=bright.clamp(0, 1)).corner_colours()
+    assert found is not None and expected is not None
+    torch.testing.assert_close(found[..., :3].float(), expected, atol=1e-6, rtol=0)

@@ -202,3 +202,60 @@ def test_lines_continue_indices_count_back_and_colours_follow_vertices(tmp_path:
     mesh = tr.load_mesh(path, F64)
     assert mesh.faces.tolist() == [[0, 1, 2]]
     assert mesh.colours is not None and torch.equal(mesh.colours, torch.eye(3, dtype=F64))
+
+
+@pytest.mark.parametrize(
+    "face",
+    [
+        "1/ 2/ 3/",
+        "1/1/ 2/2/ 3/3/",
+        "1// 2// 3//",
+        "1/1 2/2/ 3/3",
+        "1 2 3#a",
+        "1/1 2/2 3/3# a",
+        "-3/ 2 3",
+    ],
+)
+def test_faces_as_programs_write_them(tmp_path: Path, face: str) -> None:
+    mesh = tr.load_mesh(write(tmp_path, f"f {face}\n"), F64)
+    close(mesh.vertices[mesh.faces[0]], torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=F64))
+    assert (mesh.uv is not None) == ("/1" in face)
+
+
+@pytest.mark.parametrize("index", [2**63, 10**23, -(10**23), 2**62])
+def test_an_index_that_no_file_has(tmp_path: Path, index: int) -> None:
+    with pytest.raises(ValueError, match=r"m\.obj: cannot be read as a mesh: has "):
+        tr.load_mesh(write(tmp_path, f"f 1 2 {index}\n"), F64)
+
+
+@pytest.mark.parametrize(
+    ("colours", "expected"),
+    [
+        ("1.001 0 0", [1.001, 0, 0]),
+        ("1.5 0.25 -0.1", [1.5, 0.25, -0.1]),
+        ("1 0 1", [1, 0, 1]),
+        ("255 0 51", [1, 0, 0.2]),
+        ("2 0 0", [2 / 255, 0, 0]),
+        ("127.5 0 51.0", [0.5, 0, 0.2]),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".obj", ".ply", ".off"])
+def test_colours_up_to_1_and_up_to_255(
+    tmp_path: Path, suffix: str, colours: str, expected: list[float]
+) -> None:
+    """A shade a little brighter than white makes the others no darker."""
+    rows = [f"{place} {colours}" for place in ("0 0 0", "1 0 0", "0 1 0")]
+    head = "ply\nformat ascii 1.0\nelement vertex 3\n"
+    head += "".join(f"property float {name}\n" for name in ("x", "y", "z", "red", "green", "blue"))
+    head += "element face 1\nproperty list uchar int vertex_indices\nend_header"
+    text = {
+        ".obj": "\n".join([*("v " + row for row in rows), "f 1 2 3"]),
+        ".ply": "\n".join([head, *rows, "3 0 1 2"]),
+        ".off": "\n".join(["COFF", "3 1 0", *rows, "3 0 1 2"]),
+    }[suffix]
+    (tmp_path / f"m{suffix}").write_text(text + "\n")
+    if suffix == ".off" and colours == "1 0 1":  # in OFF, whole numbers always count up to 255
+        expected = [value / 255 for value in expected]
+    found = tr.load_mesh(tmp_path / f"m{suffix}", F64).corner_colours()
+    assert found is not None
+    torch.testing.assert_close(found[0, 0, 0, :3], torch.tensor(expected, dtype=F64))

@@ -60,8 +60,6 @@ def _note_losses(mesh: Mesh, notes: Notes) -> None:
     for values in (mesh.vertices, mesh.uv, mesh.colours):
         if values is not None and not torch.equal(values.float().to(values.dtype), values):
             notes.add("the mesh's digits beyond float32")
-    if mesh.colours is not None and bool(((mesh.colours < 0) | (mesh.colours > 1)).any()):
-        notes.add("colours beyond [0, 1]")
 
 
 class _Chunk:

@@ -11,8 +11,8 @@ from numpy import ndarray
 
 from taichi_raster.scene.files import images
 from taichi_raster.scene.files.mtl import Material, read_materials
-from taichi_raster.scene.files.soup import Builder, Notes, Soup, polygons
-from taichi_raster.scene.files.text import decimals, table
+from taichi_raster.scene.files.soup import Builder, Notes, Soup, fractions, polygons
+from taichi_raster.scene.files.text import decimals, table, whole_words
 from taichi_raster.scene.files.writing import Beside, Written, split_corners
 from taichi_raster.scene.mesh import Mesh
 
@@ -92,7 +92,7 @@ class _Lines:
             if key == "v":
                 self.vertices.append(line.partition(key)[2].partition("#")[0])
             elif key in ("f", "fo"):
-                self._face(words[1:])
+                self._face(line.partition(key)[2].partition("#")[0].split())
             elif key == "vt":
                 self.uv.append(line.partition(key)[2].partition("#")[0])
             elif key == "usemtl":
@@ -103,8 +103,6 @@ class _Lines:
                 self.others.add(key)
 
     def _face(self, words: list[str]) -> None:
-        if "#" in words:
-            words = words[: words.index("#")]
         self.counts.append(len(words))
         self.corners += words
         self.vertices_before.append(len(self.vertices))
@@ -116,7 +114,8 @@ def _indices(lines: _Lines) -> tuple[ndarray, ndarray]:
     words = lines.corners
     slashes = {word.count("/") for word in words}
     text = " ".join(words)
-    if len(slashes) == 1 and "-" not in text and "//" not in text:
+    full = "//" not in text and "/ " not in f"{text} "  # a number on each side of every slash
+    if len(slashes) == 1 and "-" not in text and full:
         width = slashes.pop() + 1
         numbers = np.array(text.replace("/", " ").split(), dtype=np.int64).reshape(-1, width)
         if not (numbers[:, :2] == 0).any():
@@ -161,10 +160,9 @@ def _vertices(rows: list[str]) -> tuple[ndarray, ndarray | None]:
     if max(widths, default=0) < 6:
         return table(rows, 3), None
     values = table(rows, 6, fill=float("nan"))
-    colours = values[:, 3:]
+    words = [word for row in rows for word in row.split()[3:6]]
+    colours = fractions(values[:, 3:], whole_words(words))
     given = ~np.isnan(colours)
-    if given.any() and colours[given].max() > 1:  # some programs write them up to 255
-        colours = colours / 255
     return values[:, :3], np.where(given.all(axis=1, keepdims=True), colours, 1.0)
 
 
@@ -198,7 +196,7 @@ def write(path: Path, mesh: Mesh, notes: Notes) -> Written:
         colours = mesh.colours.detach().cpu().numpy()[rows.colour]
         if colours.shape[1] == 4:
             notes.add("the opacity of colours")
-        columns.append(decimals(colours[:, :3]))
+        columns.append(decimals(colours[:, :3].clip(0, 1), point=True))
     out = [" ".join(("v", *parts)) for parts in zip(*columns, strict=True)]
     faces = (rows.faces + 1).astype(str)
     beside = Beside(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from taichi_raster.scene.files.soup import Builder, Notes, Soup, Surface, polygons, rgba
-from taichi_raster.scene.files.text import decimals, table
+from taichi_raster.scene.files.soup import Builder, Notes, Soup, Surface, fractions, polygons, rgba
+from taichi_raster.scene.files.text import decimals, table, whole_words
 from taichi_raster.scene.files.writing import Written, split_corners
 from taichi_raster.scene.mesh import Mesh
 
@@ -92,9 +92,10 @@ def _colours(rows: list[list[str]]) -> ndarray:
     if min(map(len, rows), default=3) < 3:
         raise ValueError("has colours of fewer than three numbers")
     values = table([" ".join(row[:4]) for row in rows], 4, fill=float("nan"))
-    whole = not any("." in word or "e" in word for row in rows for word in row[:4])
-    if whole or np.nanmax(values, initial=0) > 1:
+    if whole_words(word for row in rows for word in row[:4]):
         values = values / 255
+    else:
+        values = fractions(values, whole=False)
     values[:, 3] = np.where(np.isnan(values[:, 3]), 1.0, values[:, 3])
     return np.asarray(rgba(values))
 
@@ -108,7 +109,7 @@ def write(path: Path, mesh: Mesh, notes: Notes) -> Written:
     if mesh.colours is not None and rows.colour is not None:
         values = mesh.colours.detach().cpu().numpy()[rows.colour]
         opaque = np.ones((len(values), 4 - values.shape[1]), dtype=values.dtype)
-        columns.append(decimals(np.concatenate([values, opaque], axis=1), point=True))
+        columns.append(decimals(np.concatenate([values.clip(0, 1), opaque], axis=1), point=True))
     head = ["OFF" if mesh.colours is None else "COFF"]
     head.append(f"{len(rows.vertex)} {len(rows.faces)} 0")
     places = [" ".join(parts) for parts in zip(*columns, strict=True)]

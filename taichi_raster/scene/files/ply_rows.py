@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from taichi_raster.scene.files.soup import rgba
+from taichi_raster.scene.files.soup import fractions, rgba
 
 TYPES = {
     "char": "i1",
@@ -77,8 +77,8 @@ class Element:
             kind = np.dtype(kinds[names[0]])
             if kind.kind in "ui":
                 return rgba(found / np.iinfo(kind).max)
-            whole = bool(found[:, :3].size) and found[:, :3].max() > 1
-            return rgba(found / 255.0 if whole else found)  # some write floats up to 255
+            whole = bool((found == np.round(found)).all())
+            return rgba(fractions(found, whole))
         return None
 
 

@@ -154,6 +154,24 @@ def rgba(colours: ndarray | None) -> ndarray | None:
     return np.asarray(colours, dtype=np.float64)
 
 
+def fractions(colours: ndarray, whole: bool) -> ndarray:
+    """Colours that a file writes as numbers of no known range, with 1 for full.
+
+    Some programs write them up to 255. They do so if a number is far beyond 1; or beyond 1 at all,
+    where all are whole. Others have shades that are a little brighter than white: these stay.
+
+    Args:
+        colours: any shape; NaN where there is none.
+        whole: whether all are written as whole numbers.
+    """
+    known = colours[np.isfinite(colours)]
+    most = known.max(initial=0.0)
+    return colours / 255 if most > (1 if whole else _BRIGHT) else colours
+
+
+_BRIGHT = 16.0  # times white: no shade; as one of 255, nearly black
+
+
 def polygons(
     places: ndarray,
     counts: ndarray,

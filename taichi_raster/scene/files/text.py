@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy import ndarray
@@ -25,6 +25,11 @@ def table(rows: Sequence[str], width: int, fill: float | None = None) -> ndarray
         raise ValueError(f"has a line of fewer than {width} numbers")
     padded = [[*row.split(), *[repr(fill)] * width][:width] for row in rows]
     return np.array(padded, dtype=np.float64).reshape(-1, width)
+
+
+def whole_words(words: Iterable[str]) -> bool:
+    """Whether all numbers are written without a point or an exponent."""
+    return not any("." in word or "e" in word or "E" in word for word in words)
 
 
 def decimals(values: ndarray, point: bool = False) -> list[str]:
