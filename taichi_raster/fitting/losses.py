@@ -132,7 +132,8 @@ class FlatteningLoss(nn.Module):
         faces: (F, 3) integer indices.
         vertex_count: V.
         smallest: a length in world units; heights and edges well below it count as having no
-            direction (cosine 0), so that degenerate faces have finite gradients.
+            direction (cosine 0), so that degenerate faces have finite gradients. None for 1e-5 of
+            the mean length of each item's edges, which makes the loss the same at every size.
 
     Raises:
         ValueError, TypeError: for other faces, indices outside [0, V), or vertices of another
@@ -142,12 +143,12 @@ class FlatteningLoss(nn.Module):
     hinges: Tensor  # (E, 4) each inner edge's ends and the corners opposite to it
 
     def __init__(
-        self, faces: Int[Tensor, "F 3"], vertex_count: int, smallest: float = 1e-5
+        self, faces: Int[Tensor, "F 3"], vertex_count: int, smallest: float | None = None
     ) -> None:
         super().__init__()
         faces = _checked(faces, vertex_count)
         self.vertex_count = vertex_count
-        self.smallest = checks.positive("smallest", smallest)
+        self.smallest = None if smallest is None else checks.positive("smallest", smallest)
         self.register_buffer("hinges", _hinges(faces), persistent=False)
 
     def forward(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, " B"]:
@@ -155,18 +156,24 @@ class FlatteningLoss(nn.Module):
         _check_vertices(vertices, self.vertex_count)
         index = self.hinges.reshape(1, -1, 1).expand(len(vertices), -1, 3)
         corners = vertices.gather(1, index).reshape(len(vertices), -1, 4, 3)
-        start, end, left, right = corners.unbind(2)
-        along, epsilon = end - start, self.smallest**2
+        mean = _mean((corners[:, :, 1] - corners[:, :, 0]).detach().norm(dim=-1))
+        mean = torch.where(mean > 0, mean, torch.ones_like(mean))[:, None, None]
+        start, end, left, right = (corners / mean[..., None]).unbind(2)
+        along = end - start
+        epsilon = (_SMALLEST if self.smallest is None else self.smallest / mean) ** 2
 
         def height(corner: Tensor) -> Tensor:
             """The direction from the edge to the corner, at right angles to the edge."""
             side = corner - start
-            share = (side * along).sum(-1) / (along.square().sum(-1) + epsilon)
-            across = side - share[..., None] * along
+            square = along.square().sum(-1, keepdim=True)
+            across = side - (side * along).sum(-1, keepdim=True) / (square + epsilon) * along
             return across / (across.square().sum(-1, keepdim=True) + epsilon).sqrt()
 
         cosine = (height(left) * height(right)).sum(-1)
         return (1 + cosine).square().sum(1)
+
+
+_SMALLEST = 1e-5  # of the mean length of edges
 
 
 class NormalConsistencyLoss(nn.Module):

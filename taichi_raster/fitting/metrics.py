@@ -15,9 +15,9 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.runtime.precision import product
 from taichi_raster.scene.faces import as_indices, gather_faces
+from taichi_raster.scene.normals import unit
 
 _PAIRS_AT_ONCE = 300_000  # of points and faces: what fits the cache, which is fastest
-_SQUARED_ZERO = 1e-24  # keeps the slope of a root finite at a distance of zero
 
 
 def chamfer_distance(
@@ -78,6 +78,10 @@ def surface_distance(
         # Dot products of all with all lose half of the digits, and those of a shared offset.
         origin = points.double().mean(dim=1, keepdim=True)
         near, around = points.double() - origin, corners.double() - origin[:, None]
+        if padding is not None:
+            around = around.masked_fill(padding[:, :, None, None], 0.0)
+        around, near = _in_one_unit(around.flatten(1, 2), near)
+        around = around.unflatten(1, (-1, 3))
         found = [
             _nearest_face(near[part], around[part], None if padding is None else padding[part])
             for part in _parts(len(points), points.shape[1] * corners.shape[1])
@@ -274,8 +278,8 @@ def _nearest_weights(
     points: Float[Tensor, "*n 3"], triangles: Float[Tensor, "*n 3 3"]
 ) -> Float[Tensor, "*n 3"]:
     """Barycentric coordinates of the point of each triangle that is nearest to each point."""
-    start, edge = triangles, triangles.roll(-1, dims=-2) - triangles
-    offset = points[..., None, :] - start
+    edge = triangles.roll(-1, dims=-2) - triangles
+    edge, offset = _in_one_unit(edge, points[..., None, :] - triangles)
     t = ((offset * edge).sum(-1) / edge.square().sum(-1).clamp(min=1e-30)).clamp(0, 1)
     squared = (offset - t[..., None] * edge).square().sum(-1)
     which = squared.argmin(dim=-1, keepdim=True)
@@ -306,7 +310,15 @@ def _middle(
 
 
 def _length(vectors: Tensor) -> Tensor:
-    return (vectors.square().sum(dim=-1) + _SQUARED_ZERO).sqrt()
+    """(...); where it is 0, the slope is, too."""
+    return (unit(vectors) * vectors).sum(dim=-1)
+
+
+def _in_one_unit(lengths: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (..., N, 3) and (..., M, 3) over the largest number of the first."""
+    size = lengths.abs().amax(dim=(-2, -1), keepdim=True)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    return lengths / size, others / size
 
 
 def _parts(batch: int, pairs: int) -> Iterator[slice]:

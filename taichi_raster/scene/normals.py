@@ -18,7 +18,7 @@ def face_normals(corners: Float[Tensor, "B F 3 3"]) -> Float[Tensor, "B F 3"]:
 
     A triangle without area has normal 0, and no gradient.
     """
-    return unit(_double_areas(checks.floats("corners", corners)))
+    return unit(_normals_by_area(checks.floats("corners", corners), of=(2, 3)))
 
 
 def vertex_normals(
@@ -39,7 +39,7 @@ def vertex_normals(
     checks.choice("weighting", weighting, "area", "angle")
     faces = as_indices("faces", faces)
     corners = gather_faces(vertices, faces)
-    normals = _double_areas(corners)[:, :, None].expand_as(corners)
+    normals = _normals_by_area(corners, of=(1, 2, 3))[:, :, None].expand_as(corners)
     if weighting == "angle":
         normals = unit(normals) * _angles(corners)[..., None]
     # Padding counts as vertex 0, to which it adds nothing.
@@ -51,16 +51,27 @@ def vertex_normals(
 
 
 def unit(vectors: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
-    """Vectors of length 1; 0, without gradient, where the length is (almost) 0."""
-    square = vectors.square().sum(-1, keepdim=True)
-    some = square > torch.finfo(vectors.dtype).tiny ** 0.5
-    length = torch.where(some, square, torch.ones_like(square)).sqrt()
-    return torch.where(some, vectors / length, torch.zeros_like(vectors))
+    """Vectors of length 1, whatever their unit of length; 0, without gradient, where it is 0."""
+    some, scaled = about_one(vectors, dim=(-1,))
+    length = torch.where(some, scaled, torch.ones_like(scaled)).square().sum(-1, keepdim=True)
+    return torch.where(some, scaled / length.sqrt(), torch.zeros_like(vectors))
 
 
-def _double_areas(corners: Tensor) -> Tensor:
-    a, b, c = corners.unbind(-2)
-    normals: Tensor = torch.linalg.cross(b - a, c - a)
+def about_one(values: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Where there is any number but 0 along `dim`, and the numbers by the largest of them.
+
+    So squares and products neither vanish nor overflow. The divisor counts as a constant: use what
+    is returned only where it does not matter.
+    """
+    largest = values.detach().abs().amax(dim, keepdim=True)
+    some = largest > torch.finfo(values.dtype).tiny
+    return some, values / torch.where(some, largest, torch.ones_like(largest))
+
+
+def _normals_by_area(corners: Tensor, of: tuple[int, ...]) -> Tensor:
+    """(B, F, 3): of lengths as areas; in one unit within the dimensions `of` (B, F, 2, 3) sides."""
+    _, sides = about_one(corners[:, :, 1:] - corners[:, :, :1], of)
+    normals: Tensor = torch.linalg.cross(*sides.unbind(2))
     return normals
 
 

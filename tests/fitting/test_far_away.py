@@ -1,4 +1,4 @@
-"""Losses and metrics far from the origin, and of nothing."""
+"""Losses and metrics far from the origin, in other units of length, and of nothing."""
 
 from __future__ import annotations
 
@@ -91,6 +91,38 @@ def test_a_translation_changes_what_rounding_of_the_inputs_explains(
             assert ours is not None
             worst = 40 * unit * (1 + exact.abs().max())
             assert (ours.double() - exact).abs().max() < worst
+
+
+POWERS = {  # of the unit of length; of others, a light or a camera stands at a given place
+    **dict.fromkeys(["volume", "volume, padded"], 3),
+    **dict.fromkeys(["LaplacianLoss", "EdgeLengthLoss", "EdgeLengthLoss, own mean", "mse"], 2),
+    **dict.fromkeys(["chamfer_distance", "surface_distance", "surface_distance, padded"], 1),
+    **dict.fromkeys(["sample_surface", "SmoothOffsets"], 1),
+    **dict.fromkeys(["FlatteningLoss", "NormalConsistencyLoss", "face_normals"], 0),
+    **dict.fromkeys(["vertex_normals", "vertex_normals, by angle", "normalise"], 0),
+}
+
+
+@pytest.mark.parametrize("name", POWERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**-10, 2.0**30])
+def test_another_unit_of_length_changes_nothing_else(
+    name: str, dtype: torch.dtype, scale: float
+) -> None:
+    """Powers of two round nothing: values and slopes agree to the last digits."""
+    found = []
+    for size in (1.0, scale):
+        inputs = [(size * v).to(dtype).requires_grad_() for v in (BODY.vertices[None], POINTS)]
+        values = MEASURES[name](*inputs)
+        weights = torch.linspace(-1, 1, values.numel()).view(values.shape).to(values)
+        slopes = torch.autograd.grad((values * weights).sum(), inputs, allow_unused=True)
+        power = POWERS[name]
+        found.append(
+            [values / size**power, *(size ** (1 - power) * s for s in slopes if s is not None)]
+        )
+    for one, other in zip(*found, strict=True):
+        worst = 100 * torch.finfo(dtype).eps * one.abs().max()
+        torch.testing.assert_close(other, one, atol=float(worst), rtol=0)
 
 
 @pytest.mark.parametrize(("offset", "dtype"), OFFSETS)

@@ -44,6 +44,16 @@ def test_angle_weights_do_not_see_how_a_cube_is_cut() -> None:
     torch.testing.assert_close(normals, merged / merged.norm(dim=-1, keepdim=True))
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1e-5, 1e10, 1e30])
+def test_normals_have_no_unit_of_length(size: float) -> None:
+    sphere = tr.icosphere(2, dtype=torch.float32)
+    for weighting in ("area", "angle"):
+        found = vertex_normals(size * sphere.vertices[None], sphere.faces, weighting)[0]
+        assert float((found - sphere.vertices).abs().max()) < 0.05
+    normals = face_normals(tr.gather_faces(size * sphere.vertices[None], sphere.faces))
+    assert float((normals.norm(dim=-1) - 1).abs().max()) < 1e-5
+
+
 def test_a_degenerate_triangle_has_normal_zero_and_no_gradient() -> None:
     corners = torch.zeros(1, 1, 3, 3, dtype=F64, requires_grad=True)
     normals = face_normals(corners)
