@@ -15,8 +15,9 @@ class HardDepth(DepthSoftness):
     """Gives each pixel the colour of the nearest face that contains its centre.
 
     Where no face does, it shows the background. Of depths that are equal but for rounding, as at a
-    silhouette, a face that shows its front is nearer than one that shows its back. Colours
-    have no gradient through visibility; alpha stays soft.
+    silhouette, a face that shows its front is nearer than one that shows its back; then the one
+    with the lower index, also where faces overlap in one plane. Colours have no gradient through
+    visibility; alpha stays soft.
     """
 
     variant = DepthVariant("nearest")

@@ -97,7 +97,9 @@ class OverDepth(DepthSoftness):
 
     * Without a temperature it is that of the depths. Of depths that are equal but for rounding, as
       at a silhouette, that of a face that shows its front is in front of that of one that shows its
-      back; of equal ones, that of the face with the lower index. Depths have no gradient.
+      back; of equal ones, that of the face with the lower index. Equal are those of level faces:
+      where tilted ones overlap in one plane, rounding decides at each pixel. Depths have no
+      gradient.
     * With one the order is soft, too, and coverages combine by the product. Fragment i weighs
       a_i prod_j (1 - a_j P(j in front of i)), with P = 1 / (1 + exp((z_i' - z_j') / gamma)) and z'
       the normalised depth, 1 at the near plane. Depths have gradients. As gamma falls to 0, it

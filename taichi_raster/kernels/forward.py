@@ -24,7 +24,8 @@ class Pixel:
     Attributes:
         total, peak: of the T-conorm's terms, and of their exponents.
         weight, colour, largest: of the colour, and the largest log-weight so far.
-        saturated: fragments with coverage 1; top, nearest, nearest_z: faces, and a depth.
+        saturated: fragments with coverage 1; top, nearest: faces.
+        nearest_z, nearest_error: a depth, and its rounding error, negative for a face's back.
     """
 
     _data_oriented = True
@@ -33,7 +34,8 @@ class Pixel:
         self.total, self.peak = make(0.0), make(0.0)
         self.weight, self.largest = make(0.0), make(0.0)
         self.colour = [make(0.0) for _ in range(kernels.channels)]
-        self.saturated, self.nearest_z = make(0.0), make(0.0)
+        self.saturated = make(0.0)
+        self.nearest_z, self.nearest_error = make(0.0), make(0.0)
         self.nearest, self.top = make(0), make(0)
 
     @traced
@@ -100,12 +102,22 @@ class Forward(TileKernels):
 
     @traced
     def replace_colour(self, m: Meeting, f: Fragment, shown: Any, sums: Pixel) -> None:
-        """The nearest face that contains the pixel's centre gives the colour."""
-        depth = self.order(m, f)
-        nearer = (sums.nearest.value < 0) | (depth < sums.nearest_z.value)
+        """The nearest face that contains the pixel's centre gives the colour.
+
+        Of those that are equally near but for rounding, a front, then the first: faces come in the
+        order of their numbers.
+        """
+        depth, error = self.depth_and_error(m, f)
+        front, behind = self.front(m.face.triangle), sums.nearest_error.value < 0.0
+        either = let(error + ti.abs(sums.nearest_error.value))
+        ahead = let(sums.nearest_z.value - depth)
+        nearer = (ahead > either) | (front & behind & (ahead >= -either))
+        nearer = (sums.nearest.value < 0) | nearer
         nearer = let(shown & m.foot.choice.inside & nearer)
         sums.nearest.set(ti.select(nearer, m.face.index, sums.nearest.value))
         sums.nearest_z.set(ti.select(nearer, depth, sums.nearest_z.value))
+        signed = ti.select(front, error, -error)
+        sums.nearest_error.set(ti.select(nearer, signed, sums.nearest_error.value))
         sums.weight.set(ti.select(nearer, 1.0, sums.weight.value))
         for colour, value in zip(sums.colour, self.colours(m, f.mixing), strict=True):
             colour.set(ti.select(nearer, raw(value), colour.value))

@@ -120,14 +120,21 @@ class PairKernels(Reach):
         towards the eye by their depth's rounding error, and backs are moved away. That of a level
         front stays, so that equal depths stay equal.
         """
-        z = raw(f.z)
+        z, error = self.depth_and_error(m, f)
+        rounding = let(16.0 * self.rounding * ti.abs(z))
+        return let(z + ti.select(self.front(m.face.triangle), rounding - error, error))
+
+    @traced
+    def depth_and_error(self, m: Meeting, f: Fragment) -> tuple[Any, Any]:
+        """A fragment's depth, exactly that of the corners if all have one; and a bound on how much
+        rounding may have moved it."""
+        first, second, third = (raw(z) for z in m.face.triangle.z)
+        z = let(ti.select((first == second) & (second == third), first, raw(f.z)))
         slope = ti.select(m.foot.choice.inside, m.face.slopes[1], m.face.slopes[0])
         if not self.variant.orthographic:
             slope = slope * z * z
         size = 1.0 + ti.sqrt(ti.max(*(raw(e.dot(e)) for e in m.face.triangle.edges)))
-        error, steep = 16.0 * self.rounding, let(slope * size)
-        front = self.front(m.face.triangle)
-        return let(z + error * ti.select(front, -steep, steep + ti.abs(z)))
+        return z, let(16.0 * self.rounding * (slope * size + ti.abs(z)))
 
     @traced
     def conorm_term(self, b: Any, a: Any, L: Any, p: Any, saturated: Any, peak: Any) -> Any:

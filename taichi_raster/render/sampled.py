@@ -53,7 +53,7 @@ def sampled_picture(
     contains it is seen (as by `hard_buffers`), with its attributes there; where there is none, the
     background. The pixel is their mean: the box-filtered picture, up to 1 / samples of a pixel
     along each edge. Where two faces have one depth, as at the silhouette of a closed surface, the
-    one that shows its front is seen.
+    one that shows its front is seen; of two that show the same side, the first.
 
     Mipmaps of trilinear textures have the level of such a square, not of a pixel.
 

@@ -109,6 +109,41 @@ def test_a_closed_surface_shows_no_back(kind: str, orthographic: bool, dtype: to
     assert 0.1 < float(picture[..., 2].mean()) < 0.9
 
 
+def in_one_plane(count: int, items: int, level: bool) -> Tensor:
+    """Overlapping fronts, (items, count, 3, 3), 1 / z of which is linear in the picture."""
+    generator = torch.Generator().manual_seed(0)
+    xy = 2 * torch.rand(items, count, 3, 2, generator=generator, dtype=torch.float64) - 1
+    tilt = 2 * torch.rand(items, 1, 1, 2, generator=generator, dtype=torch.float64) - 1
+    tilt *= 0.0 if level else 0.35 * 10 ** -torch.linspace(0, 4, items).double().view(-1, 1, 1, 1)
+    faces = torch.cat([xy, 1 / (0.61 + (tilt * xy).sum(-1, keepdim=True))], -1)
+    a, b = (faces[..., i, :2] - faces[..., 0, :2] for i in (1, 2))
+    front = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0] > 0
+    return torch.where(front[..., None, None], faces, faces.flip(2))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("level", [False, True])
+def test_of_faces_in_one_plane_the_first_is_seen(
+    level: bool, turned: bool, dtype: torch.dtype
+) -> None:
+    """Whichever side they show. Over in a hard order, this holds for level ones."""
+    faces = in_one_plane(8, 12, level).to(dtype)
+    faces = faces.flip(2) if turned else faces
+    alone = torch.stack([tr.hard_buffers(faces[:, i : i + 1], 24).face for i in range(8)]) >= 0
+    first = torch.where(alone.any(0), alone.int().argmax(0), -1)
+    assert int((alone.sum(0) > 1).sum()) > 900
+    assert torch.equal(tr.hard_buffers(faces, 24).face, first)
+    number = torch.arange(8, dtype=dtype).view(1, 8, 1, 1).expand(12, 8, 3, 1)
+    covered = first >= 0
+    seen = tr.sampled_picture(faces, number, 24, 1)[..., 0][covered]
+    torch.testing.assert_close(seen, first[covered].to(dtype))
+    for depth in [tr.HardDepth(), tr.OverDepth()] if level else [tr.HardDepth()]:
+        renderer = tr.SoftRasterizer(24, tr.Distribution("uniform", 1e-6), depth)
+        shown = renderer(faces, number)[..., 0][covered]
+        wrong = (shown - first[covered]).abs() > 1e-3
+        assert int(wrong.sum()) <= (0 if isinstance(depth, tr.HardDepth) else 3)  # on an outline
+
+
 def wedges(dtype: torch.dtype, count: int = 5) -> Tensor:
     """A front and a back that share an edge through pixels' centres, (N, 2, 3, 3).
 
