@@ -13,6 +13,7 @@ from taichi_raster import checks
 from taichi_raster.engine.exact import draw
 from taichi_raster.engine.sight import Scene
 from taichi_raster.kernels.areas.layout import View
+from taichi_raster.render import channels
 from taichi_raster.runtime import transforms
 from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.extremes import Extremes
@@ -127,7 +128,8 @@ class SharpRasterizer(nn.Module):
         return self(face_vertices, None)[..., 0]
 
     def _draw(self, vertices: Tensor, attributes: Tensor) -> Tensor:
-        return draw(vertices, attributes, self._scene(attributes.shape[3]))[0]
+        parts = attributes.split(channels.MOST, dim=3)
+        return channels.joined([draw(vertices, a, self._scene(a.shape[3]))[0] for a in parts])
 
     def _draw_textured(
         self, vertices: Tensor, attributes: SurfaceTexture | UVTexture

@@ -27,7 +27,7 @@ from taichi_raster.engine.fragment_lists import fragment_list
 from taichi_raster.engine.fragment_values import FragmentValues
 from taichi_raster.engine.pixel_sums import PixelSums, Sums
 from taichi_raster.engine.soft_order import through_softly
-from taichi_raster.render import mixing, settled
+from taichi_raster.render import channels, mixing, settled
 from taichi_raster.render.packing import Softness, View, for_alpha, pack, without_attributes
 from taichi_raster.render.sharp import SharpRasterizer
 from taichi_raster.runtime import transforms
@@ -210,7 +210,16 @@ class SoftRasterizer(nn.Module):
         background = checks.background(self.background, shown.total or None, size)
         scenes = checks.scenes(size[0], views)
         u = None if progress is None else as_progress(progress, scenes)
-        image = self._render(face_vertices, face_attributes, shown, u, background, views)
+        if face_attributes is None or shown.total <= channels.MOST:
+            image = self._render(face_vertices, face_attributes, shown, u, background, views)
+        else:
+            images, first = [], 0
+            for part in channels.parts(face_attributes):
+                shown = appearance(part, face_vertices, settings.deterministic)
+                behind = channels.of_background(background, first, shown.total)
+                images.append(self._render(face_vertices, part, shown, u, behind, views))
+                first += shown.total
+            image = channels.joined(images)
         if self.antialias == 1:
             return image
         pooled = nn.functional.avg_pool2d(image.permute(0, 3, 1, 2), self.antialias)
