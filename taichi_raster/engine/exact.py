@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,8 +33,18 @@ def draw(
 ) -> tuple[Tensor, Drawing]:
     """`areas.see`, differentiable in both. The second result has what the pixels see."""
     drawing = Drawing(scene)
-    found = _Draw.apply(vertices, attributes, drawing)
+    found = _Draw.apply(_saveable(vertices), _saveable(attributes), drawing)
     return found, drawing
+
+
+_Given = TypeVar("_Given", Tensor, "Tensor | None")
+
+
+def _saveable(tensor: _Given) -> _Given:
+    """A copy of one that was made in inference mode, which torch would not save for a backward."""
+    if tensor is None or torch.is_inference_mode_enabled() or not tensor.is_inference():
+        return tensor
+    return tensor.clone()
 
 
 class _Draw(Function):

@@ -150,7 +150,7 @@ class Appearance:
 def appearance(
     attributes: Tensor | SurfaceTexture | UVTexture | None, vertices: Tensor, fixed_order: bool
 ) -> Appearance:
-    """Attributes checked against the faces they belong to, and packed.
+    """Attributes, which `check_attributes` has checked, packed.
 
     With `fixed_order`, batch items get textures of their own, so that torch adds up their
     gradients in a fixed order.
@@ -166,16 +166,12 @@ def appearance(
         corners = vertices.new_empty(batch, faces, 3, 0)
     if isinstance(attributes, SurfaceTexture):
         flat = attributes.texels
-        _check_lead("texels", flat, batch, faces)
         shared = _shared(flat, batch, fixed_order)
         size = (flat.shape[2], flat.shape[3])
         stride = 0 if len(shared) == 1 else shared[0].numel()
         kind, channels = "surface", shared.shape[-1]
         return Appearance(corners, nothing, shared.reshape(-1), kind, channels, size, stride)
-    _check_lead("uv", attributes.uv, batch, faces)
     image = attributes.image
-    if len(image) not in (1, batch):
-        raise ValueError(f"image: expected a batch of 1 or {batch}, got {len(image)}")
     shared = _shared(attributes.levels(), batch, fixed_order)
     stride = 0 if len(shared) == 1 else shared[0].numel()
     uv = attributes.uv.expand(batch, -1, -1, -1)
@@ -254,6 +250,15 @@ def check_attributes(
             raise ValueError(
                 f"{name}: on {value.device}, but face_vertices is on "
                 f"{face_vertices.device}; move them to one device"
+            )
+    batch, faces = face_vertices.shape[:2]
+    if isinstance(attributes, SurfaceTexture):
+        _check_lead("texels", attributes.texels, batch, faces)
+    elif isinstance(attributes, UVTexture):
+        _check_lead("uv", attributes.uv, batch, faces)
+        if len(attributes.image) not in (1, batch):
+            raise ValueError(
+                f"image: expected a batch of 1 or {batch}, got {len(attributes.image)}"
             )
 
 

@@ -386,6 +386,18 @@ def test_textures_have_gradients(wrap: str) -> None:
 
 
 @NOT_MESA
+def test_vertices_made_in_inference_mode(dtype: torch.dtype) -> None:
+    with torch.inference_mode():
+        vertices, _ = crowd(3)
+        vertices = vertices.to(dtype)
+    colours = crowd(3)[1].to(dtype).requires_grad_()
+    image = tr.SharpRasterizer(8)(vertices, colours)
+    image.sum().backward()
+    assert colours.grad is not None and float(colours.grad.abs().sum()) > 0
+    with torch.inference_mode():
+        assert torch.equal(tr.SharpRasterizer(8)(vertices, colours), image)
+
+
 def test_func_and_vmap(dtype: torch.dtype) -> None:
     vertices, attributes = (x.to(dtype) for x in random_faces(51, batch=3, faces=3))
     sharp = tr.SharpRasterizer(6, **OPTIONS)

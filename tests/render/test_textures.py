@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -118,9 +119,6 @@ V = square()
         (lambda: tr.UVTexture(uv(), torch.zeros(1, 4, 4, 3), "mirror"), "wrap"),
         (lambda: tr.SurfaceTexture(torch.zeros(1, 2, 3, 4, 3)), "texels"),
         (lambda: tr.SurfaceTexture(torch.zeros(1, 2, 3, 3)), "texels"),
-        (lambda: drawn(tr.SurfaceTexture(torch.zeros(1, 3, 2, 2, 1).double())), "texels"),
-        (lambda: drawn(tr.UVTexture(uv()[:, :1], torch.zeros(1, 4, 4, 3).double())), "uv"),
-        (lambda: drawn(tr.UVTexture(uv(), torch.zeros(2, 4, 4, 3).double())), "image"),
         (
             lambda: drawn(tr.UVTexture(uv(), torch.full((1, 4, 4, 3), float("nan"), dtype=F64))),
             "image",
@@ -136,6 +134,39 @@ V = square()
 def test_bad_textures_are_refused_by_name(call: Callable[[], object], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
         call()
+
+
+RENDERERS: dict[str, Callable[[Any], Tensor]] = {
+    "soft": drawn,
+    "sharp": lambda attributes: tr.SharpRasterizer(SIZE)(square(), attributes),
+    "sampled": lambda attributes: tr.sampled_picture(square(), attributes, SIZE, 2),
+}
+PICTURE = torch.zeros(1, 4, 4, 3, dtype=F64)
+MISFITS: dict[str, tuple[Any, str]] = {
+    "texels of another face count": (tr.SurfaceTexture(PICTURE.new_zeros(1, 3, 2, 2, 1)), "texels"),
+    "texels of fewer faces": (tr.SurfaceTexture(PICTURE.new_zeros(1, 1, 2, 2, 1)), "texels"),
+    "texels of another batch": (tr.SurfaceTexture(PICTURE.new_zeros(2, 2, 2, 2, 1)), "texels"),
+    "uv of another face count": (tr.UVTexture(uv()[:, :1], PICTURE), "uv"),
+    "uv of more faces": (tr.UVTexture(uv().repeat(1, 2, 1, 1), PICTURE), "uv"),
+    "uv of another batch": (tr.UVTexture(uv().repeat(2, 1, 1, 1), PICTURE), "uv"),
+    "images of another batch": (tr.UVTexture(uv(), PICTURE.repeat(2, 1, 1, 1)), "image"),
+    "trilinear, of another batch": (
+        tr.UVTexture(uv(), PICTURE.repeat(2, 1, 1, 1), filter="trilinear"),
+        "image",
+    ),
+    "corners of another face count": (
+        tr.UVTexture(uv(), PICTURE, corners=PICTURE.new_zeros(1, 3, 3, 1)),
+        "corners",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISFITS)
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_textures_of_another_scene_are_refused_by_name(renderer: str, what: str) -> None:
+    attributes, name = MISFITS[what]
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        RENDERERS[renderer](attributes)
 
 
 def test_attributes_of_another_kind_are_refused() -> None:
