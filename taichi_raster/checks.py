@@ -76,8 +76,13 @@ def depth_range(near: Any, far: Any) -> tuple[float, float]:
 
 
 def vertices(face_vertices: Any, settings: Runtime, later: Extremes | None = None) -> None:
-    """Check shape, dtype, device and finiteness of face vertices."""
+    """Check shape, dtype, device and finiteness of face vertices, and that they are not traced."""
     name = "face_vertices"
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        raise NotImplementedError(
+            "torch.jit.trace and torch.onnx record operations of torch, and renders are kernels of "
+            "Taichi: leave them out of what is traced; torch.compile takes models that hold them"
+        )
     if not isinstance(face_vertices, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(face_vertices).__name__}")
     if face_vertices.ndim != 4 or face_vertices.shape[2:] != (3, 3):

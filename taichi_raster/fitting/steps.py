@@ -138,7 +138,8 @@ class ImageSteps:
             for each parameter group.
 
     Raises:
-        TypeError, ValueError: naming the argument, for another optimiser or values out of range.
+        TypeError, ValueError: naming the argument, for another optimiser, parameters that are there
+            twice or require no gradient, or values out of range.
 
     Example:
         >>> steps = ImageSteps([pose], lambda pose: camera(pose).project(vertices))
@@ -169,6 +170,7 @@ class ImageSteps:
             raise TypeError("optimiser: LBFGS searches along its own lines; take another one")
         if not callable(geometry):
             raise TypeError(f"geometry: expected a function, got {type(geometry).__name__}")
+        _check_leaves([x for group in chosen.param_groups for x in group["params"]])
         self.optimiser: torch.optim.Optimizer = chosen
         self.geometry = geometry
         count = len(chosen.param_groups)
@@ -210,6 +212,7 @@ class ImageSteps:
         Raises:
             ValueError: if no parameter has a gradient, if one is not finite, or if what `geometry`
                 returns is not or has another shape than it should.
+            NotImplementedError: if forward mode cannot differentiate `geometry`.
         """
         self._check_groups()
         groups = self._groups()
@@ -287,6 +290,17 @@ class ImageSteps:
             return tuple(x.detach().clone() for x in parameters)
 
 
+def _check_leaves(parameters: Sequence[Tensor]) -> None:
+    """Each is there once, and gets a gradient."""
+    for i, x in enumerate(parameters):
+        if any(x is other for other in parameters[:i]):
+            raise ValueError(f"optimiser: parameter {i} is there twice")
+        if not x.requires_grad:
+            raise ValueError(
+                f"optimiser: parameter {i} does not require a gradient; call requires_grad_() on it"
+            )
+
+
 def gradient_units(rows: Float[Tensor, "B N"], before: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """The largest entry of each row, kept as it was in `before` where that is not 0."""
     return torch.where(before > 0, before, rows.abs().amax(dim=1))
@@ -360,7 +374,12 @@ def _motions(
     def seen(x: Tensor) -> tuple[Tensor, ...]:
         return _parts(geometry(*unknowns[:which], x, *unknowns[which + 1 :]), batch)
 
-    values, tangents = _pushed(seen, unknowns[which], direction.to(unknowns[which]))
+    try:
+        values, tangents = _pushed(seen, unknowns[which], direction.to(unknowns[which]))
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"geometry: forward mode cannot differentiate it, and steps are measured so: {error}"
+        ) from error
     corners, moves = (part.reshape(batch, -1, part.shape[-1]) for part in (values[0], tangents[0]))
     counted = torch.ones_like(corners[..., 0], dtype=torch.bool)
     floor = moves.new_zeros(batch)

@@ -154,3 +154,10 @@ def test_torch_compile_breaks_the_graph_at_the_renderer_and_goes_on() -> None:
     (found,) = torch.autograd.grad(compiled(t), t)
     (expected,) = torch.autograd.grad(f(t.sin()) * 2, t)
     assert torch.allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("renderer", [tr.SoftRasterizer(4), tr.SharpRasterizer(4)])
+def test_tracing_is_refused(renderer: torch.nn.Module) -> None:
+    faces = torch.tensor([[[[-0.5, -0.5, 2.0], [0.5, -0.5, 2.0], [0.0, 0.5, 2.0]]]]).double()
+    with pytest.raises(NotImplementedError, match=r"^torch\.jit\.trace"):
+        torch.jit.trace(renderer, (faces, faces))

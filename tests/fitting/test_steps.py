@@ -521,11 +521,38 @@ def leaf(*shape: int) -> Tensor:
             ValueError,
             r"^optimiser: group 0, parameters\[1\]: must be \(B",
         ),
+        (lambda x: tr.ImageSteps([x, x], same), ValueError, "^optimiser: parameter 1 is there tw"),
+        (
+            lambda x: tr.ImageSteps([x, torch.ones(2, 3)], same),
+            ValueError,
+            "^optimiser: parameter 1 does not require",
+        ),
     ],
 )
 def test_optimisers_that_do_not_fit_are_refused(make, error, message) -> None:
     with pytest.raises(error, match=message):
         make(leaf(2, 4, 2))
+
+
+class Backward(torch.autograd.Function):
+    """The identity, of which torch knows the reverse mode alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+def test_a_geometry_without_forward_mode_is_named() -> None:
+    x = leaf(2, 4, 2)
+    steps = tr.ImageSteps([x], Backward.apply)
+    x.grad = torch.ones_like(x)
+    with pytest.raises(NotImplementedError, match=r"^geometry: forward mode"):
+        steps.step(0.0)
+    assert torch.equal(x, torch.ones_like(x))
 
 
 def test_a_step_that_fails_leaves_the_parameters_as_they_were() -> None:
