@@ -71,14 +71,35 @@ class Photo:
         """World to camera."""
         return Pose.from_view(self.camera.view)
 
-    def image(self, image_size: int | tuple[int, int] | None = None) -> Float[Tensor, "H W 3"]:
-        """The photo in [0, 1], float32; in fewer pixels, each the mean of what it covers.
+    def pixels(self) -> Float[Tensor, "H W C"]:
+        """The photo in [0, 1], float32: three channels, and a fourth if it has alpha.
 
         Raises:
             ValueError: naming the photo, if there is no picture, the file cannot be read, it has
                 another size than the camera, or values that do not lie in [0, 1].
         """
-        return self._sized(self._pixels()[..., :3], image_size)
+        if self.picture is None:
+            raise ValueError(f"{self.name}: there is no picture, only a camera")
+        if isinstance(self.picture, Tensor):
+            found = self.picture.detach().float()
+        else:
+            found = torch.from_numpy(read_photo(self.picture, self.image_size))
+        if tuple(found.shape[:2]) != self.image_size:
+            raise ValueError(
+                f"{self._where()}: has {found.shape[0]} x {found.shape[1]} pixels (height x width),"
+                f" and its camera {self.image_size[0]} x {self.image_size[1]}"
+            )
+        if isinstance(self.picture, Tensor):
+            photo_checks.check_range(f"{self.name}: picture", found)
+        return found
+
+    def image(self, image_size: int | tuple[int, int] | None = None) -> Float[Tensor, "H W 3"]:
+        """The photo in [0, 1], float32; in fewer pixels, each the mean of what it covers.
+
+        Raises:
+            ValueError: naming the photo, as for `pixels`.
+        """
+        return self._sized(self.pixels()[..., :3], image_size)
 
     def mask(self, image_size: int | tuple[int, int] | None = None) -> Float[Tensor, "H W"]:
         """The mask, 1 on the object, float32; in fewer pixels, the share that it covers of each.
@@ -98,7 +119,7 @@ class Photo:
         elif isinstance(self.picture, Path):
             found = mask_of(self.picture, rule, self.image_size)
         else:
-            pixels = self._pixels().cpu().numpy()
+            pixels = self.pixels().cpu().numpy()
             try:
                 found = rule(pixels)
             except ValueError as error:
@@ -115,22 +136,6 @@ class Photo:
 
     def _where(self) -> str:
         return str(self.picture) if isinstance(self.picture, Path) else self.name
-
-    def _pixels(self) -> Tensor:
-        if self.picture is None:
-            raise ValueError(f"{self.name}: there is no picture, only a camera")
-        if isinstance(self.picture, Tensor):
-            found = self.picture.detach().float()
-        else:
-            found = torch.from_numpy(read_photo(self.picture, self.image_size))
-        if tuple(found.shape[:2]) != self.image_size:
-            raise ValueError(
-                f"{self._where()}: has {found.shape[0]} x {found.shape[1]} pixels (height x width),"
-                f" and its camera {self.image_size[0]} x {self.image_size[1]}"
-            )
-        if isinstance(self.picture, Tensor):
-            photo_checks.check_range(f"{self.name}: picture", found)
-        return found
 
     @staticmethod
     def _sized(found: Tensor, image_size: int | tuple[int, int] | None) -> Tensor:

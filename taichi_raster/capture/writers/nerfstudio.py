@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from taichi_raster.capture.capture import Capture, Photo
-from taichi_raster.capture.writers.parameters import (
-    file_names,
-    parameters_of,
-    write_mask,
-    write_picture,
-)
+from taichi_raster.capture.writers.parameters import Plan, file_names, mask_names, parameters_of
 
 
-def write(folder: Path, capture: Capture) -> None:
-    """Photos in `images/`, masks in `masks/`, and the file that names them, which comes last."""
+def plan(capture: Capture) -> Plan:
+    """Photos in `images/`, masks in `masks/`, and the file that names them.
+
+    Raises:
+        ValueError: for a camera that the file does not hold.
+    """
     names = file_names(capture.photos)
     frames = [frame(photo, f"images/{name}") for photo, name in zip(capture, names, strict=True)]
-    for each, photo, name in zip(frames, capture, names, strict=True):
-        write_picture(folder / "images" / name, photo)
+    masks = {}
+    for each, photo, name in zip(frames, capture, mask_names(names), strict=True):
         if photo.silhouette is not None:
-            each["mask_path"] = str(Path("masks", name).with_suffix(".png"))
-            write_mask(folder / each["mask_path"], photo)
-    (folder / "transforms.json").write_text(json.dumps({"frames": frames}, indent=1))
+            each["mask_path"] = f"masks/{name}"
+            masks[each["mask_path"]] = photo
+    pictures = {each["file_path"]: photo for each, photo in zip(frames, capture, strict=True)}
+    content = json.dumps({"frames": frames}, indent=1).encode()
+    return Plan(pictures, masks, {"transforms.json": content}, masks_are_named=True)
 
 
 def frame(photo: Photo, path: str) -> dict[str, Any]:

@@ -43,6 +43,24 @@ class Parameters:
     p: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written into a folder, by paths within it, with slashes.
+
+    Attributes:
+        pictures, masks: whose, for each file.
+        cameras: the files that name those, which are written last.
+        stale: files that other programs would read together with these.
+        masks_are_named: whether the file of cameras says which mask belongs to which photo.
+    """
+
+    pictures: dict[str, Photo]
+    masks: dict[str, Photo]
+    cameras: dict[str, bytes]
+    stale: Sequence[str] = ()
+    masks_are_named: bool = False
+
+
 def parameters_of(photo: Photo, files: str) -> Parameters:
     """The parameters of a photo's camera.
 
@@ -101,18 +119,24 @@ def file_names(photos: Sequence[Photo]) -> list[str]:
     return names
 
 
+def mask_names(names: Sequence[str]) -> list[str]:
+    """The masks of photos of these names: their stems, or their whole names if two share a stem."""
+    short = [str(PurePosixPath(name).with_suffix(".png")) for name in names]
+    apart = len({name.lower() for name in short}) == len(names)
+    return short if apart else [f"{name}.png" for name in names]
+
+
 def write_picture(path: Path, photo: Photo) -> None:
     """The photo: its file copied, or a PNG of 8 bits of its pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(photo.picture, Path):
-        if not (path.exists() and path.samefile(photo.picture)):
-            shutil.copyfile(photo.picture, path)
-    elif photo.picture is not None:
-        Image.fromarray(as_bytes(photo.picture)).save(path)
+        shutil.copyfile(photo.picture, path)
+    else:
+        Image.fromarray(as_bytes(photo.pixels())).save(path, "PNG")
 
 
 def write_mask(path: Path, photo: Photo) -> None:
     """The mask as a PNG of 8 bits."""
     pixels = np.ascontiguousarray(as_bytes(photo.mask()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, "PNG")
