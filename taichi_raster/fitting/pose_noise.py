@@ -26,6 +26,7 @@ _SETTLED = 0.01  # of the noise: rounds that change less are the last
 _ALIKE = 0.8  # of the variance of errors: if it changes less, they are alike as far as before
 _LEAST_BEND = 0.1  # of the curvature of weighted squares
 _ONE_CHANNEL = 0.01  # of the largest variance of mixed channels: others are the same again
+_HELD, _LEAST_FREEDOM = 0.9, 4.0  # which region is to be right
 _AROUND, _PRIOR = 9, 9  # pixels; independent ones of the mean variance that are added
 _TUNING = {"squares": torch.inf, "cauchy": 2.385, "tukey": 4.685}
 """Of the scale of Gaussian errors: 95% as good as least squares for those."""
@@ -224,7 +225,7 @@ class _Errors:
         """
         spectra = _Spectra(self.kept.shape, self.reach)
         errors, scaled = spectra.of(self.errors), spectra.of(self.scaled)
-        products = spectra.lags(errors, errors)
+        measured = products = spectra.lags(errors, errors)
         felt_as = spectra.power(_by_distance(products, self.pairs))
         noise = spectra.seen_through(felt_as, scaled)
         if rounds > 0:
@@ -237,12 +238,21 @@ class _Errors:
             once = product(product(product(inverse, noise), inverse), self.moved.flatten(1))
             other = spectra.of((twice - once).reshape(self.moved.shape))
             taken = spectra.lags(moved.flatten(0, 1), other.flatten(0, 1))
-            products_before = products + (taken + taken.flip(0, 1)) / 2
-            felt_as = spectra.power(_by_distance(products_before, self.pairs))
+            products = measured + (taken + taken.flip(0, 1)) / 2
+            felt_as = spectra.power(_by_distance(products, self.pairs))
             old, noise = noise, spectra.seen_through(felt_as, scaled)
             if abs(float(noise.trace() / old.trace().clamp(min=1e-300)) - 1) < _SETTLED:
                 break
-        return noise
+        return noise * _widened(self._freedom(products), len(matrix)) if rounds > 0 else noise
+
+    def _freedom(self, products: Float[Tensor, "L L"]) -> float:
+        """Of chi-squared, as which the measured power is about distributed.
+
+        As that of a spectrum by a window of lags: twice the pixels, by the lags that count
+        (Priestley, Spectral Analysis and Time Series, 1981, section 6.2).
+        """
+        counted = int((_by_distance(products, self.pairs) != 0).sum())
+        return 2 * float(self.pairs.amax()) / max(counted, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,6 +354,19 @@ def _deviation(
     mean = float((pulled.square() * one).sum()) / max(float(one.sum()), 1.0)
     share = _PRIOR * max(area, 1.0) / _AROUND**2
     return ((squares + share * mean) / (many + share)).sqrt().clamp(min=least)
+
+
+def _widened(freedom: float, unknowns: int) -> float:
+    """By how much noise that was measured with so little freedom is to be taken as larger.
+
+    The squared distance of the truth is distributed as by Fisher and Snedecor's F, not as
+    chi-squared (Hotelling 1931): with it, regions of 90% hold 90%.
+    """
+    from scipy.special import chdtri, fdtri  # here, as SciPy takes a while to import
+
+    count = min(unknowns, 6)
+    left = max(freedom - unknowns, _LEAST_FREEDOM)
+    return float(count * fdtri(count, left, _HELD) / chdtri(count, 1 - _HELD))
 
 
 def _reach(pictures: Float[Tensor, "C H W"]) -> int:

@@ -93,6 +93,20 @@ def test_smooth_errors_of_distances_say_how_uncertain_a_plane_is() -> None:
     assert sum(squares) / DRAWS > 1.2
 
 
+def test_noise_that_few_errors_tell_is_taken_as_larger() -> None:
+    """A plane over as few as 784 pixels, of which about 30 are independent: 90% within 90%."""
+    generator = torch.Generator().manual_seed(3)
+    x, y = places()
+    valid = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    valid[:, :28, :28] = True
+    slopes = torch.stack([torch.ones_like(x), x / 36, y / 36])[:, None] * valid
+    field = Field(slopes[0], slopes, valid, "squares", 1e-3)
+    count = 5 * DRAWS
+    errors = [smooth(generator, 2.0)[None] * valid for _ in range(count)]
+    within = sum(square_of_errors(field, error) < 6.25 for error in errors) / count
+    assert 0.86 < within < 0.94  # 0.83 by chi-squared
+
+
 def test_three_channels_that_are_alike_say_no_more_than_one() -> None:
     """As those of a grey photo."""
     generator = torch.Generator().manual_seed(2)
