@@ -16,7 +16,7 @@ from taichi_raster.capture.capture import Photo
 from taichi_raster.capture.masks import AlphaChannel, ColourKey, read_photo
 from taichi_raster.commands import outputs, views
 from taichi_raster.commands.cameras import chosen_camera
-from taichi_raster.commands.options import COUNT, FOCAL, SEED
+from taichi_raster.commands.options import FOCAL, SEED, Within
 from taichi_raster.fitting.pose import PoseFit, fit_pose
 from taichi_raster.fitting.pose_inputs import has_colours
 from taichi_raster.fitting.report import ReportView, write_report
@@ -55,7 +55,7 @@ class Pose:
     """Go by the mesh's texture or colours, too; with --start, a mask is then not needed."""
     start: Path | None = None
     """A pose.json to start at."""
-    starts: Annotated[int | None, COUNT] = None
+    starts: Annotated[int | None, Within(1, 10_000)] = None
     """How many starts are tried."""
     seed: Annotated[int, SEED] = 0
     """Of the starts."""

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from taichi_raster.capture.capture import Capture, Photo
+from taichi_raster.fitting.drawing import reaching
 from taichi_raster.render.sampled import sampled_picture
 from taichi_raster.scene.attributes import SurfaceTexture, UVTexture
 from taichi_raster.scene.camera import Camera, PerspectiveCamera
@@ -37,8 +38,13 @@ def picture(
     unit = float(seen[..., 2].median().abs()) or 1.0
     seen = torch.cat([seen[..., :2], seen[..., 2:] / unit], dim=-1).float()
     near, far = max(0.5 * float(seen[..., 2].min()), 1e-3), 2 * float(seen[..., 2].max())
+    corners = gather_faces(seen, mesh.faces)
+    if not bool(reaching(corners, near, max(far, 2 * near)).any()):  # the camera looks away
+        nothing = torch.full((*image_size, 4), background)
+        nothing[..., 3] = 0
+        return nothing
     return sampled_picture(
-        gather_faces(seen, mesh.faces),
+        corners,
         _appearance(mesh, camera),
         image_size,
         samples,

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from taichi_raster import checks
-from taichi_raster.fitting import pose_inputs
+from taichi_raster.fitting import inputs, pose_inputs
 from taichi_raster.fitting.photometric import SIZES, aligned
 from taichi_raster.fitting.pose_problem import FINE, Problem
 from taichi_raster.fitting.pose_scene import PoseScene
@@ -116,8 +116,9 @@ def fit_pose(
         >>> fit = tr.fit_pose(tr.load_mesh("box.ply"), camera, mask)
         >>> fit.pose.opencv, fit.converged
     """
-    checks.instance("mesh", mesh, Mesh)
-    checks.instance("camera", camera, Camera)
+    mesh = inputs.mesh("mesh", mesh)
+    camera = inputs.detached(checks.instance("camera", camera, Camera))
+    inputs.seed(seed)
     if mask is None and ((photo is None and depth is None) or start is None):
         raise ValueError("mask: give one, or a start and a photo or a depth map")
     size = pose_inputs.check(mask, photo, depth, unknown, [mesh])

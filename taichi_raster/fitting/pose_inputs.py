@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.fitting import inputs
 from taichi_raster.scene.mesh import Mesh
 from taichi_raster.scene.pose import Pose
 
@@ -26,9 +27,14 @@ def check(
     """
     if unknown is not None and (not isinstance(unknown, Tensor) or unknown.dtype != torch.bool):
         raise TypeError(f"unknown{where}: must be a tensor of bool, True where unknown")
+    given = {f"photo{where}": photo, f"depth{where}": depth, f"mask{where}": mask}
+    for name, value in given.items():
+        if value is not None and value is not depth:
+            inputs.floats(name, value)
+    if depth is not None:
+        checks.floats(f"depth{where}", depth)
     if photo is not None:
         _check_photo(f"photo{where}", photo, meshes)
-    given = {f"photo{where}": photo, f"depth{where}": depth, f"mask{where}": mask}
     sizes = {name: tuple(x.shape[:2]) for name, x in given.items() if x is not None}
     (first, size), *rest = sizes.items()
     if unknown is not None:
@@ -65,18 +71,15 @@ def check_start(start: Pose, mesh: Mesh) -> None:
 
 
 def _check_photo(name: str, photo: Tensor, meshes: Sequence[Mesh]) -> None:
-    checks.floats(name, photo)
     if photo.ndim != 3 or photo.shape[2] != 3 or min(photo.shape[:2]) < 24:
         raise ValueError(f"{name}: must be (H, W, 3), 24 or more each, got {tuple(photo.shape)}")
-    if not bool(torch.isfinite(photo).all()):
-        raise ValueError(f"{name}: must be finite")
+    inputs.picture(name, photo)
     for mesh in meshes:
         if not has_colours(mesh):
             raise ValueError(f"{name}: needs a mesh with a texture or colours")
 
 
 def _check_depth(name: str, depth: Tensor) -> None:
-    checks.floats(name, depth)
     if depth.ndim != 2 or min(depth.shape) < 16:
         raise ValueError(f"{name}: must be (H, W), 16 or more each, got {tuple(depth.shape)}")
     known = torch.isfinite(depth) & (depth != 0)
@@ -87,15 +90,13 @@ def _check_depth(name: str, depth: Tensor) -> None:
 
 
 def _check_mask(name: str, mask: Tensor, unknown: Tensor | None) -> None:
-    checks.floats(name, mask)
     if mask.ndim != 2 or min(mask.shape) < 16:
         raise ValueError(f"{name}: must be (H, W), 16 or more each, got {tuple(mask.shape)}")
     told = torch.ones_like(mask, dtype=torch.bool)
     if unknown is not None and unknown.shape == mask.shape:
         told = ~unknown.bool().to(mask.device)
+    inputs.picture(name, mask, told)
     inside = (mask > 0.5) & told
-    if not bool(torch.isfinite(mask[told]).all()):
-        raise ValueError(f"{name}: must be finite")
     if int(inside.sum()) < 9:
         raise ValueError(f"{name}: is empty; it must be 1 where the photo shows the object")
     border = torch.cat([inside[0], inside[-1], inside[:, 0], inside[:, -1]])

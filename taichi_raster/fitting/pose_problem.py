@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster.depth.hard import HardDepth
+from taichi_raster.fitting.drawing import drawn as draw_with
+from taichi_raster.fitting.drawing import reaching
 from taichi_raster.fitting.outline import outline_step, signed_distance
 from taichi_raster.fitting.pyramid import proxy_mesh
 from taichi_raster.render.sharp import SharpRasterizer
@@ -175,8 +177,7 @@ class Problem:
                 return self.points(many.moved(unknowns.double()), mesh).float()
 
             def drawn(seen: Tensor) -> Tensor:
-                image: Tensor = draw(gather_faces(seen, mesh.faces), None)[..., 0]
-                return image
+                return draw_with(draw, gather_faces(seen, mesh.faces))[..., 0]
 
             zero = torch.zeros(len(local), 6)
             found = outline_step(points, zero, drawn, target, distance, known=known)
@@ -232,9 +233,9 @@ class Problem:
         """As of `PoseFit`, in all pixels; and without what noise in every pixel explains."""
         full, known = self.target(min(self.mask.shape))
         near, far = self.depths(local)
-        drawn = SharpRasterizer(_size(full), near=near, far=far)(
-            gather_faces(self.points(local, self.mesh).float(), self.mesh.faces), None
-        )[..., 0]
+        draw = SharpRasterizer(_size(full), near=near, far=far)
+        corners = gather_faces(self.points(local, self.mesh).float(), self.mesh.faces)
+        drawn = draw_with(draw, corners)[..., 0]
         return mismatches(drawn * known, full, known)
 
     def _motion(self, one: Pose, two: Pose, size: int) -> float:
@@ -265,9 +266,12 @@ class _Loss:
         moved = local.moved(unknowns[None].double())
         seen = self.problem.points(moved, self.problem.mesh).float()
         faces = gather_faces(seen, self.problem.mesh.faces)
-        sharp = self.sharp(faces, None)[0, ..., 0]
+        sharp = draw_with(self.sharp, faces)[0, ..., 0]
         error = (sharp - self.target) * self.known
         loss = error.square().sum() / 2
+        if not bool(reaching(faces, self.sharp.near, self.sharp.far).any()):
+            nothing = torch.zeros(6, 6, dtype=torch.float64)
+            return float(loss.detach()), nothing[0], nothing
         (slope,) = torch.autograd.grad(loss, unknowns, retain_graph=True)
         blurred = self.soft.silhouette(faces)[0]
         soft = (blurred + (sharp - blurred).detach() - self.target) * self.known

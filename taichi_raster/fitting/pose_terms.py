@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from taichi_raster.fitting.drawing import drawn as draw_with
+from taichi_raster.fitting.drawing import reaching
 from taichi_raster.fitting.photometric import appearance, exposure, gradient_of
 from taichi_raster.fitting.pose_matching import blurred, gaussian, match, softer_by, without
 from taichi_raster.fitting.pose_noise import Field
@@ -108,12 +110,10 @@ class MaskTerm:
     ) -> Float[Tensor, "N C H W"]:
         with torch.no_grad():
             if len(self.target) == 1:
-                covered: Tensor = draw(corners, None)[..., 0][:, None]
-                return covered
+                return draw_with(draw, corners)[..., 0][:, None]
             shown = torch.nn.functional.one_hot(scene.owners, len(scene.meshes)).to(corners)
             colours = shown[None, :, None].expand(len(corners), -1, 3, -1)
-            each: Tensor = draw(corners, colours)[..., :-1].movedim(-1, 1)
-            return each
+            return draw_with(draw, corners, colours)[..., :-1].movedim(-1, 1)
 
     def _off(self, error: Tensor, slopes: Tensor) -> float:
         """How far the outline is off, in pixels: sums of 5 x 5 pixels over 5 of its length."""
@@ -183,8 +183,10 @@ class PhotoTerm:
             own = points[:, before : before + len(mesh.vertices)]
             before += len(mesh.vertices)
             corners = gather_faces(own, mesh.faces)
-            shown = sampled_picture(corners, appearance(mesh), size, 2, near=near, far=far)[0]
-            colour = shown[..., :3] / shown[..., 3:].clamp(min=0.25)
+            colour = torch.zeros(*size, 3)
+            if bool(reaching(corners, near, far).any()):
+                shown = sampled_picture(corners, appearance(mesh), size, 2, near=near, far=far)[0]
+                colour = shown[..., :3] / shown[..., 3:].clamp(min=0.25)
             found = (
                 colour if found is None else torch.where((objects == k)[..., None], colour, found)
             )

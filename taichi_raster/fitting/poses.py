@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.fitting import inputs
+from taichi_raster.fitting.drawing import drawn as draw_with
 from taichi_raster.fitting.outline import outline_step, signed_distance
 from taichi_raster.fitting.pose import AGREES, FITS, NEAR, fit_pose
 from taichi_raster.fitting.pose_problem import COARSE, FINE, smaller
@@ -86,13 +89,14 @@ def fit_poses(
         >>> fit = tr.fit_poses([cup, plate], camera, [labels])
         >>> fit.poses.opencv  # (2, 4, 4), object to world
     """
-    objects = [meshes] if isinstance(meshes, Mesh) else list(meshes)
-    views = [cameras] if isinstance(cameras, Camera) else list(cameras)
+    inputs.seed(seed)
+    objects = _listed("meshes", meshes, Mesh)
+    views = _listed("cameras", cameras, Camera)
     given = Given.of(objects, views, masks, photos, depths, unknown)
     say = done or (lambda text: None)
     if start is not None and len(checks.instance("start", start, Pose)) != len(objects):
         raise ValueError(f"start: expected {len(objects)} poses, got {len(start)}")
-    scene = PoseScene.of(objects, views)
+    scene = PoseScene.of(given.meshes, given.cameras)
     if start is None:
         start = _first(given, scene, seed, say)
     local = scene.local(Pose(start.rotation.detach().double(), start.translation.detach().double()))
@@ -127,6 +131,17 @@ def fit_poses(
         fits = fits and float(beyond.nan_to_num(0.0).max()) <= FITS
     covariance = scene.in_given_units(ended.covariance, local)
     return PosesFit(scene.world(local), covariance, fits, mismatches, alike, off)
+
+
+def _listed(name: str, given: Any, kind: type[Any]) -> list[Any]:
+    """One, or several in a sequence."""
+    if isinstance(given, kind):
+        return [given]
+    if not isinstance(given, Sequence):
+        raise TypeError(
+            f"{name}: expected a {kind.__name__} or several, got {type(given).__name__}"
+        )
+    return list(given)
 
 
 def _first(given: Given, scene: PoseScene, seed: int, say: Callable[[str], None]) -> Pose:
@@ -196,8 +211,7 @@ def _group_steps(
     )
 
     def drawn(points: Tensor) -> Tensor:
-        image: Tensor = draw(gather_faces(points, faces), None)[..., 0]
-        return image
+        return draw_with(draw, gather_faces(points, faces))[..., 0]
 
     for _ in range(most):
         here = local

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from taichi_raster import checks
-from taichi_raster.fitting import pose_inputs
+from taichi_raster.fitting import inputs, pose_inputs
 from taichi_raster.fitting.pose import photo_term
 from taichi_raster.fitting.pose_problem import FINE, mismatches, smaller
 from taichi_raster.fitting.pose_scene import PoseScene
@@ -56,6 +56,8 @@ class Given:
         for i, camera in enumerate(cameras):
             if len(camera.view) != 1:
                 raise ValueError(f"cameras: camera {i} must have one view, got {len(camera.view)}")
+        meshes = [inputs.mesh("meshes", mesh) for mesh in meshes]
+        cameras = [inputs.detached(camera) for camera in cameras]
         lists = {
             name: _listed(name, x, len(cameras))
             for name, x in (
@@ -80,7 +82,7 @@ class Given:
     ) -> None:
         if mask is None and photo is None and depth is None:
             raise ValueError(f"masks, photos, depths: photo {i} has none of them")
-        labels = mask is not None and not mask.is_floating_point()
+        labels = mask is not None and not checks.tensor(f"mask {i}", mask).is_floating_point()
         if labels:
             assert mask is not None
             if (

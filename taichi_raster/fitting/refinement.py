@@ -11,6 +11,7 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.capture.capture import Capture, Photo
 from taichi_raster.capture.hull import visual_hull
+from taichi_raster.fitting import inputs
 from taichi_raster.fitting.bundle import Bundle, Given
 from taichi_raster.fitting.photo_level import Level
 from taichi_raster.fitting.silhouette_fit import LocalMesh, fitted_to, silhouettes
@@ -86,11 +87,11 @@ def refine_cameras(
         >>> better = tr.refine_cameras(tr.load_capture("toy"))
         >>> fit = tr.fit_mesh(better)
     """
-    checks.instance("capture", capture, Capture)
     degrees = checks.positive("uncertainty", uncertainty)
-    checks.whole("seed", seed, 0)
-    if len(capture) < 3:
+    inputs.seed(seed)
+    if len(checks.instance("capture", capture, Capture)) < 3:
         raise ValueError("capture: cameras are refined together; it takes three photos or more")
+    capture = inputs.capture(capture, pictures=True)
     say = done or (lambda text: None)
     given = [photo.pose for photo in capture]
     for each in ROUNDS:

@@ -12,6 +12,7 @@ from torch import Tensor
 from taichi_raster import checks
 from taichi_raster.capture.capture import Capture
 from taichi_raster.fitting.deformation import SmoothOffsets, UniformAdam
+from taichi_raster.fitting.drawing import drawn
 from taichi_raster.fitting.losses import LaplacianLoss, NormalConsistencyLoss
 from taichi_raster.render.sharp import SharpRasterizer
 from taichi_raster.scene.camera import Camera
@@ -61,7 +62,7 @@ def fitted_to(
             corners, near, far = projected(world, mesh, local.cameras[i])
             size = targets[i].shape[0], targets[i].shape[1]
             draw = SharpRasterizer(size, near=near, far=far)
-            error = (draw(corners, None)[0, ..., 0] - targets[i]).square()
+            error = (drawn(draw, corners)[0, ..., 0] - targets[i]).square()
             loss = loss + error.sum() / targets[i].sum()
         losses[step] = loss.detach() / len(batch)
         prior = (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.fitting import inputs
 from taichi_raster.scene.mesh import Mesh
 
 
@@ -17,8 +18,9 @@ def simplified(mesh: Mesh, face_count: int) -> Mesh:
 
     Raises:
         ImportError: if fast-simplification is not installed.
+        TypeError, ValueError: naming the argument.
     """
-    checks.instance("mesh", mesh, Mesh)
+    inputs.mesh("mesh", mesh)
     checks.count("face_count", face_count)
     if len(mesh.faces) <= face_count:
         return mesh

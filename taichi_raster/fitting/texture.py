@@ -15,6 +15,7 @@ from torch import Tensor
 
 from taichi_raster import checks
 from taichi_raster.capture.capture import Capture
+from taichi_raster.fitting import inputs
 from taichi_raster.fitting.texture_pixels import Pixels, photo_pixels, texture_size
 from taichi_raster.fitting.unwrapping import unwrap
 from taichi_raster.scene.camera import Camera
@@ -74,7 +75,9 @@ def fit_texture(
         >>> fit = tr.fit_texture(shape.mesh, capture)
         >>> tr.save_mesh("dino.glb", capture.given_world(fit.mesh))
     """
-    checks.instance("capture", capture, Capture)
+    mesh = checks.instance("mesh", mesh, Mesh)
+    _check_numbers(mesh, size, smoothness, margin, None)
+    capture = inputs.capture(capture, pictures=True)
     masks = [photo.mask() for photo in capture] if capture.has_masks else None
     return texture_from_photos(
         mesh,
@@ -112,19 +115,24 @@ def texture_from_photos(
             `unwrap`). A texture and colours that it has do not count, and are left out.
         photos: (H, W, 3) in [0, 1], of any sizes.
         cameras: for each photo one, of a batch of 1.
-        masks: (H, W) for each photo, where it shows the object: above a half.
-        size: texels on a side; by default as many as make a texel about as large as a pixel of the
-            photo that shows it best, from 64 to 4096.
-        smoothness: how much neighbouring texels are drawn together, against a pixel that sees them.
-        margin: pixels along outlines that are left out, since they mix surfaces.
-        near: faces nearer to the eye than that are cut; by default a thousandth of the distance.
+        masks: (H, W) for each photo, of bool or of floats in [0, 1], where it shows the object:
+            above a half.
+        size: texels on a side, 16 to 16,384, or from 2 for a mesh with texture
+            coordinates; by default as many as make a texel about as large as a pixel of the photo
+            that shows it best, from 64 to 4096.
+        smoothness: how much neighbouring texels are drawn together, against a pixel that sees them;
+            positive.
+        margin: pixels along outlines that are left out, since they mix surfaces; 0 or more.
+        near: faces nearer to the eye than that are cut, positive; by default a thousandth
+            of the distance.
         done: called with a line of text as parts are done.
 
     Raises:
         TypeError, ValueError: naming the argument; also if no photo shows any of the mesh.
         ImportError: if the mesh has no texture coordinates and xatlas is not installed.
     """
-    _check(mesh, photos, cameras, masks)
+    _check_numbers(mesh, size, smoothness, margin, near)
+    cameras = _checked(mesh, photos, cameras, masks)
     say = done or (lambda text: None)
     if size is None:
         size = texture_size(mesh, photos, cameras)
@@ -278,13 +286,27 @@ def _pull_push(sums: Tensor) -> Tensor:
     return mean[0].permute(1, 2, 0)
 
 
-def _check(
+def _check_numbers(mesh: Any, size: Any, smoothness: Any, margin: Any, near: Any) -> None:
+    checks.instance("mesh", mesh, Mesh)
+    if size is not None:
+        checks.whole("size", size, 16 if mesh.uv is None else 2, 16384)
+    checks.positive("smoothness", smoothness)
+    checks.whole("margin", margin, 0)
+    if near is not None:
+        checks.positive("near", near)
+
+
+def _checked(
     mesh: Mesh,
     photos: Sequence[Tensor],
     cameras: Sequence[Camera],
     masks: Sequence[Tensor] | None,
-) -> None:
-    checks.instance("mesh", mesh, Mesh)
+) -> list[Camera]:
+    """The cameras, without derivatives."""
+    inputs.mesh("mesh", mesh)
+    for name, given in (("photos", photos), ("cameras", cameras), ("masks", masks)):
+        if given is not None and not isinstance(given, Sequence | Tensor):
+            raise TypeError(f"{name}: expected a list, one for each photo, got {type(given)}")
     if len(photos) == 0:
         raise ValueError("photos: expected at least one")
     if len(cameras) != len(photos):
@@ -292,15 +314,15 @@ def _check(
     if masks is not None and len(masks) != len(photos):
         raise ValueError(f"masks: expected {len(photos)}, one a photo, got {len(masks)}")
     for i, (photo, camera) in enumerate(zip(photos, cameras, strict=True)):
-        checks.floats(f"photos[{i}]", photo)
+        checks.tensor(f"photos[{i}]", photo)
         if photo.ndim != 3 or photo.shape[2] != 3 or min(photo.shape[:2]) < 2:
             raise ValueError(f"photos[{i}]: must be (H, W, 3), got {tuple(photo.shape)}")
-        if not bool(torch.isfinite(photo).all()):
-            raise ValueError(f"photos[{i}]: must be finite")
-        checks.instance(f"cameras[{i}]", camera, Camera)
-        if len(camera.view) != 1:
-            raise ValueError(f"cameras[{i}]: expected one camera, got {len(camera.view)}")
-        if masks is not None and masks[i].shape != photo.shape[:2]:
-            raise ValueError(
-                f"masks[{i}]: must be {tuple(photo.shape[:2])}, got {tuple(masks[i].shape)}"
-            )
+        inputs.picture(f"photos[{i}]", photo)
+        inputs.one_camera(f"cameras[{i}]", camera)
+        if masks is not None:
+            inputs.picture(f"masks[{i}]", masks[i], yes_or_no=True)
+            if masks[i].shape != photo.shape[:2]:
+                raise ValueError(
+                    f"masks[{i}]: must be {tuple(photo.shape[:2])}, got {tuple(masks[i].shape)}"
+                )
+    return [inputs.detached(camera) for camera in cameras]

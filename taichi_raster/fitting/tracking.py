@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.fitting import inputs
 from taichi_raster.fitting.agreement import agreement_of, correlation, with_texels
 from taichi_raster.fitting.photometric import Aligned, aligned
 from taichi_raster.fitting.pose import fit_pose
@@ -105,7 +106,8 @@ def track_pose(
             are taken one by one, so that a video of any length or a camera may be behind them.
         camera: lens and intrinsics; its view does not count.
         start: about where the object is in the first frame.
-        masks: one for each frame, (H, W) in [0, 1], 1 where it shows the object. Each frame is then
+        masks: one for each frame, (H, W), where it shows the object: floats in [0, 1], bool, or
+            uint8 of 0 and 1 or of 0 to 255. Each frame is then
             fitted by `fit_pose`, from the last pose: slower, and without jumps where two poses
             have one silhouette.
         tries: poses that are looked at in each frame in which the object is lost.
@@ -122,11 +124,11 @@ def track_pose(
         >>> for found in tr.track_pose(mesh, tr.read_video("box.mp4"), camera, start):
         ...     print(found.frame, found.converged, found.pose.translation)
     """
-    checks.instance("mesh", mesh, Mesh)
-    checks.instance("camera", camera, Camera)
+    mesh = inputs.mesh("mesh", mesh)
+    camera = inputs.detached(checks.instance("camera", camera, Camera))
     check_start(start, mesh)
     checks.count("tries", tries)
-    checks.whole("seed", seed, 0)
+    inputs.seed(seed)
     textured = has_colours(mesh)
     if masks is None and not textured:
         raise ValueError("mesh: needs a texture or colours; or give masks")
@@ -155,19 +157,22 @@ def _tracked(
 
 
 def _picture(name: str, values: Any, dimensions: int) -> Tensor:
-    found = torch.as_tensor(values).detach().cpu()
+    try:
+        found = torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected an array or a tensor, got {type(values)}") from error
     shape = "(H, W, 3)" if dimensions == 3 else "(H, W)"
     if found.ndim != dimensions or (dimensions == 3 and found.shape[2] != 3):
         raise ValueError(f"{name}: must be {shape}, got {tuple(found.shape)}")
     if min(found.shape[:2]) < 24:
         raise ValueError(f"{name}: must be 24 x 24 pixels or more, got {tuple(found.shape)}")
+    if dimensions == 2 and not found.is_floating_point() and int(found.max()) <= 1:
+        found = found.float()  # a mask of 0 and 1
     if found.dtype == torch.uint8:
         return found.float() / 255
     if not found.is_floating_point():
         raise TypeError(f"{name}: must be uint8, or floats in [0, 1], got {found.dtype}")
-    if not bool(torch.isfinite(found).all()):
-        raise ValueError(f"{name}: must be finite")
-    return found.float()
+    return inputs.picture(name, found).float()
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from taichi_raster import checks
+from taichi_raster.fitting import inputs
 from taichi_raster.scene.mesh import Mesh
 
 
@@ -33,7 +34,7 @@ def unwrap(mesh: Mesh, resolution: int = 1024, padding: int = 4) -> Mesh:
         ImportError: if xatlas is not installed.
         TypeError, ValueError: naming the argument.
     """
-    checks.instance("mesh", mesh, Mesh)
+    inputs.mesh("mesh", mesh)
     if not 16 <= checks.count("resolution", resolution) <= 16384:
         raise ValueError(f"resolution: expected 16 to 16384, got {resolution}")
     if type(padding) is not int or not 0 <= padding <= 64:

@@ -232,3 +232,15 @@ def test_the_textured_views_of_a_mesh_are_its_own_colours() -> None:
     camera = tr.PerspectiveCamera(tr.orbit(2.0, 0.0, 0.0))
     middle = picture(coloured, camera, (16, 16))[8, 8]
     torch.testing.assert_close(middle, torch.tensor([0.8, 0.2, 0.1, 1.0]), atol=1e-5, rtol=0)
+
+
+def test_a_camera_that_looks_away_sees_the_background() -> None:
+    """As a photo that was held out may: the report of a whole fit must not fail for it."""
+    from taichi_raster.commands.views import picture
+
+    view = tr.orbit(2.0, 0.0, 0.0)
+    view[:, 2] = -view[:, 2]
+    view[:, 0] = -view[:, 0]
+    away = picture(tr.icosphere(1, 0.5), tr.PerspectiveCamera(view), (6, 8), background=0.9)
+    expected = torch.tensor([0.9, 0.9, 0.9, 0.0]).expand(6, 8, 4)
+    torch.testing.assert_close(away, expected)
