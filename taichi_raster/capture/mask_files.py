@@ -14,6 +14,7 @@ from taichi_raster.capture.readers.reading import (
     Reading,
     Shot,
     first_there,
+    is_file,
     size_of_picture,
     wrong,
 )
@@ -79,12 +80,16 @@ def find_mask(folder: Path, name: str) -> Path | None:
 
 def _of_the_capture(reading: Reading) -> Sequence[Path] | None:
     """Those that the file of cameras names, or else those in the folder `masks`."""
+    for shot in reading.shots:
+        if shot.mask is not None and not is_file(shot.mask):
+            where = f"{reading.path}: {shot.field}.mask_path"
+            raise FileNotFoundError(f"{where}: there is no {shot.mask}; masks='none' does without")
     rest = [shot for shot in reading.shots if shot.mask is None]
+    named = [shot.mask for shot in reading.shots if shot.mask is not None]
     folder = _mask_folder(reading) if rest else None
     if folder is not None:
         others = dict(zip([shot.field for shot in rest], _in_folder(folder, rest), strict=True))
         return [shot.mask or others[shot.field] for shot in reading.shots]
-    named = [shot.mask for shot in reading.shots if shot.mask is not None]
     if rest and named:
         raise FileNotFoundError(
             f"{reading.path}: {rest[0].field}: the photo {rest[0].name} has no mask, and "
@@ -98,6 +103,8 @@ def _in_folder(folder: Path, shots: Sequence[Shot]) -> list[Path]:
     found: dict[Path, Shot] = {}
     for shot in shots:
         mask = find_mask(folder, _mask_name(shot))
+        if mask is None and shot.mask is not None:  # as BOP's, named in a way of its own
+            mask = first_there(folder, [shot.mask.name])
         if mask is None:
             raise FileNotFoundError(
                 f"{folder}: there is no mask of the photo {shot.name}; masks='none' does without"

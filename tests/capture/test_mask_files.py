@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,30 @@ def test_the_masks_that_are_given_win(make: Callable[[Path], None], tmp_path: Pa
     (given / "0001.png" if make is named else given / "000001.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"given: there is no mask of the photo .*0*1"):
         tr.load_capture(tmp_path, masks=given)
+
+
+def test_masks_that_are_given_may_have_the_names_in_the_file(tmp_path: Path) -> None:
+    bop(tmp_path)
+    whole = tmp_path / "mask"
+    whole.mkdir()
+    for path in (tmp_path / "mask_visib").iterdir():
+        Image.fromarray(square()).save(whole / path.name)
+    for photo in tr.load_capture(tmp_path, masks=whole):
+        np.testing.assert_array_equal(photo.mask().numpy() * 255, square())
+
+
+def test_masks_that_are_named_need_not_be_there_if_others_are_given(tmp_path: Path) -> None:
+    named(tmp_path)
+    (tmp_path / "parts").rename(tmp_path / "elsewhere")
+    message = r"frames\[0\] .*mask_path: there is no .*parts/0000.png; masks='none' does without"
+    with pytest.raises(FileNotFoundError, match=message):
+        tr.load_capture(tmp_path)
+    options: dict[str, Any]
+    for options in ({"masks": tmp_path / "elsewhere"}, {"key": "blue"}):
+        for photo, truth in zip(tr.load_capture(tmp_path, **options), TRUTH, strict=True):
+            np.testing.assert_array_equal(photo.mask().numpy() > 0.5, truth)
+    for options in ({"masks": "none"}, {"pictures": False}):
+        assert not tr.load_capture(tmp_path, **options).has_masks
 
 
 def test_masks_are_not_dropped_with_the_photos(tmp_path: Path) -> None:

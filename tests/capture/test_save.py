@@ -266,6 +266,15 @@ def test_a_photo_that_cannot_be_written(
 
 
 @every_kind
+def test_a_photo_that_was_replaced_by_one_of_another_size(kind: str, tmp_path: Path) -> None:
+    capture = given(tmp_path / "given")
+    Image.new("RGB", (32, 24)).save(tmp_path / "given" / "images" / "0002.png")
+    with pytest.raises(ValueError, match=r"0002.png: has 24 x 32 pixels"):
+        tr.save_capture(tmp_path / "made", capture, kind)
+    assert not (tmp_path / "made").exists()
+
+
+@every_kind
 @pytest.mark.parametrize("at", range(7))
 def test_a_disk_that_fails_leaves_the_folder_as_it_was(
     at: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

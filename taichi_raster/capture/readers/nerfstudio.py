@@ -66,15 +66,13 @@ def _shot(path: Path, i: int, data: dict[str, Any], frame: Any) -> Shot:
     mask = frame.get("mask_path")
     if mask is not None and not isinstance(mask, str):
         raise wrong(path, f"{field}.mask_path", f"must be the name of a file, got {mask!r:.80}")
-    if mask is not None and (mask_file := find_picture([path.parent], mask)) is None:
-        raise FileNotFoundError(f"{path}: {field}.mask_path: there is no {path.parent / mask}")
     return Shot(
         name,
         field,
         _intrinsics(path, field, data | frame, image),
         _pose(path, f"{field}.transform_matrix", frame.get("transform_matrix")),
         image,
-        mask_file if mask is not None else None,
+        None if mask is None else find_picture([path.parent], mask) or path.parent / mask,
     )
 
 

@@ -60,7 +60,7 @@ class Shot:
         intrinsics: of its camera.
         pose: (4, 4), world to camera, in OpenCV's axes; the world is right-handed.
         image: the photo, or None if there is none.
-        mask: a file that belongs to it, or None.
+        mask: the file that it names, which may not be there, or None.
     """
 
     name: str
@@ -224,7 +224,7 @@ def find_picture(folders: Sequence[Path], name: str) -> Path | None:
 def first_there(folder: Path, names: Sequence[str]) -> Path | None:
     """The first of these files that a folder has; in other capitals, if it has none so named."""
     for name in names:
-        if _is_file(folder / name):
+        if is_file(folder / name):
             return folder / name
     listed: dict[Path, dict[str, Path]] = {}
     for name in names:
@@ -232,12 +232,13 @@ def first_there(folder: Path, names: Sequence[str]) -> Path | None:
         if path.parent not in listed:
             listed[path.parent] = _by_lower_name(path.parent)
         found = listed[path.parent].get(path.name.lower())
-        if found is not None and _is_file(found):
+        if found is not None and is_file(found):
             return found
     return None
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, whatever its name."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name that no file can have

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from taichi_raster.capture.capture import Photo
-from taichi_raster.capture.readers.reading import PICTURES
+from taichi_raster.capture.readers.reading import PICTURES, size_of_picture
 from taichi_raster.scene.files.images import as_bytes
 from taichi_raster.scene.lenses.kannala_brandt import KannalaBrandtLens
 
@@ -130,6 +130,12 @@ def write_picture(path: Path, photo: Photo) -> None:
     """The photo: its file copied, or a PNG of 8 bits of its pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(photo.picture, Path):
+        height, width = size_of_picture(photo.picture, photo.image_size)
+        if (height, width) != photo.image_size:
+            raise ValueError(
+                f"{photo.picture}: has {height} x {width} pixels (height x width), and its camera "
+                f"{photo.image_size[0]} x {photo.image_size[1]}"
+            )
         shutil.copyfile(photo.picture, path)
     else:
         Image.fromarray(as_bytes(photo.pixels())).save(path, "PNG")
