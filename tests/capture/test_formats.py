@@ -129,6 +129,21 @@ def test_transforms_json_of_nerf_has_an_angle_and_no_suffixes(tmp_path: Path) ->
     torch.testing.assert_close(capture[0].mask(), wanted)
 
 
+@pytest.mark.parametrize("given", [{}, {"fl_x": FX}, {"fl_x": FX, "fl_y": FY}])
+def test_transforms_json_may_have_an_angle_for_each_axis(
+    given: dict[str, float], tmp_path: Path
+) -> None:
+    """As instant-ngp writes and reads it; focal lengths go before angles, which are then unused."""
+    captures.write_photos(tmp_path / "images")
+    angles = {
+        "camera_angle_x": 0.0 if "fl_x" in given else 2 * np.arctan(WIDTH / 2 / FX),
+        "camera_angle_y": 0.0 if "fl_y" in given else 2 * np.arctan(HEIGHT / 2 / FY),
+    }
+    camera = {"cx": CX, "cy": CY, **angles, **given}
+    write_json(tmp_path / "transforms.json", {**camera, "frames": transforms()["frames"]})
+    same(tr.load_capture(tmp_path))
+
+
 # COLMAP -------------------------------------------------------------------------------------------
 
 

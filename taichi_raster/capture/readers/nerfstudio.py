@@ -100,10 +100,10 @@ def _intrinsics(path: Path, field: str, values: dict[str, Any], image: Path | No
     pixels = (known[1], known[0]) if known is not None else (0, 0)
     for axis in (0, 1):
         angle = angles[axis]
-        if angle is not None and not 0 < angle < math.pi:
-            where = f"{field}.camera_angle_{'xy'[axis]}"
-            raise wrong(path, where, f"must lie between 0 and pi, got {angle}")
-        if focal[axis] is None and angle is not None and not (axis and focal[0] is not None):
+        if focal[axis] is None and angle is not None:
+            if not 0 < angle < math.pi:
+                where = f"{field}.camera_angle_{'xy'[axis]}"
+                raise wrong(path, where, f"must lie between 0 and pi, got {angle}")
             focal[axis] = pixels[axis] / 2 / math.tan(angle / 2)
         if centre[axis] is None:
             centre[axis] = pixels[axis] / 2
