@@ -18,6 +18,7 @@ the result, and the result to turn; and `photos/`, if it made them.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def make_photos(folder: Path, count: int, size: int) -> Path:
         camera = tr.PinholeCamera(view.double(), focal=(3.6, 3.6))
         shown = drawn(body, camera, (size, size))
         photos.append(tr.Photo(f"{i:02d}.png", camera, (size, size), shown[..., :3], shown[..., 3]))
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     tr.save_capture(folder, tr.Capture(tuple(photos)), "nerfstudio")
     return folder
 

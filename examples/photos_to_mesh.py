@@ -17,6 +17,7 @@ Into `out/photos_to_mesh/` go:
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,6 +77,7 @@ def main(options: Options, console: Console | None = None) -> float:
     folder = options.folder
     if folder is None:
         folder = options.out / "photos"
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
         with console.status("photos of a duck"):
             tr.save_capture(folder, photos_of(duck(), options.photos, options.size))
 
