@@ -27,6 +27,7 @@ _ALIKE = 0.8  # of the variance of errors: if it changes less, they are alike as
 _LEAST_BEND = 0.1  # of the curvature of weighted squares
 _ONE_CHANNEL = 0.01  # of the largest variance of mixed channels: others are the same again
 _HELD, _LEAST_FREEDOM = 0.9, 4.0  # which region is to be right
+_QUARTER = 0.3186  # of Gaussian errors of scale 1, a quarter is smaller
 _AROUND, _PRIOR = 9, 9  # pixels; independent ones of the mean variance that are added
 _TUNING = {"squares": torch.inf, "cauchy": 2.385, "tukey": 4.685}
 """Of the scale of Gaussian errors: 95% as good as least squares for those."""
@@ -70,8 +71,8 @@ class Field:
         off = error.abs()
         spread = 1.4826 * float(off.median())
         if spread > self.most:  # something stands before it: the nearest tenth has to count
-            nearest = float(off.kthvalue(1 + len(off) // 10).values)
-            spread = min(spread, max(self.most, nearest / 2))
+            tenth, quarter = (float(off.kthvalue(1 + len(off) // n).values) for n in (10, 4))
+            spread = min(spread, max(min(self.most, quarter / _QUARTER), tenth / 2))
         return max(spread, self.least)
 
     def moving_part(self) -> Field:

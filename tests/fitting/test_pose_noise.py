@@ -107,6 +107,17 @@ def test_noise_that_few_errors_tell_is_taken_as_larger() -> None:
     assert 0.86 < within < 0.94  # 0.83 by chi-squared
 
 
+@pytest.mark.parametrize("hidden", [0.3, 0.6])
+def test_what_stands_before_an_object_does_not_make_its_errors_large(hidden: float) -> None:
+    """Also where it hides more than half of it."""
+    generator = torch.Generator().manual_seed(4)
+    error = 0.01 * torch.randn(1, SIZE, SIZE, generator=generator, dtype=torch.float64)
+    error[:, : int(hidden * SIZE)] = -0.5
+    valid = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
+    field = Field(error, error[None], valid, "tukey", 1e-4, most=0.05)
+    assert 0.008 < field.scale() < 0.03
+
+
 def test_three_channels_that_are_alike_say_no_more_than_one() -> None:
     """As those of a grey photo."""
     generator = torch.Generator().manual_seed(2)
