@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import tyro
 
@@ -38,14 +39,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMANDS, prog="taichi-raster", description=__doc__, args=arguments
     )
     try:
-        options.check(command)
-        return int(command.run() or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _in_one_line
+            options.check(command)
+            return int(command.run() or 0)
     except KeyboardInterrupt:
         print("taichi-raster: interrupted", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         print(f"taichi-raster: {error}", file=sys.stderr)
         return 1
+
+
+def _in_one_line(
+    message: Warning | str,
+    category: type[Warning],  # noqa: ARG001 - of `warnings.showwarning`
+    filename: str,  # noqa: ARG001
+    lineno: int,  # noqa: ARG001
+    file: TextIO | None = None,
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Say a warning without the place in the code that it comes from."""
+    print(f"taichi-raster: {message}", file=file or sys.stderr)
 
 
 if __name__ == "__main__":

@@ -165,3 +165,12 @@ def test_a_mesh_stands_for_the_files_that_it_names() -> None:
     shutil.copy("ball.png", "a b.png")
     with pytest.raises(ValueError, match=r"--screenshot: a b\.png is what MESH reads"):
         outputs.check_file("--screenshot", Path("a b.png"), (".png",), {"MESH": Path("a b.gltf")})
+
+
+def test_warnings_are_said_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the place in the code where they arise."""
+    given = {"P": [[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]], "names": ["images/00.png"]}
+    (here / "photos" / "cameras.json").write_text(json.dumps(given))
+    assert main(["fit", "photos", "--out", "photos"]) == 1
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("taichi-raster: photos/cameras.json: the cameras of 1 of 4 photos")
