@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.fitting import inputs
 from taichi_raster.fitting.outline_system import system_of
 
 Geometry = Callable[[Tensor], Tensor]
@@ -68,13 +69,14 @@ def signed_distance(
         mask is full, and the negative of that if it is empty.
 
     Raises:
-        TypeError, ValueError: unless it holds finite floats, of shape (B, H, W).
+        TypeError, ValueError: unless it holds floats in [0, 1] but for noise, of shape (B, H, W).
     """
     from scipy.ndimage import distance_transform_edt  # here, as SciPy takes a while to import
 
     if checks.floats("mask", mask).ndim != 3 or mask.numel() == 0:
         raise ValueError(f"mask: must be (B, H, W), got {tuple(mask.shape)}")
     checks.finite("an infinite or NaN value", "mask", mask)
+    inputs.picture("mask", mask)
     if known is None:
         known = torch.ones(mask.shape, dtype=torch.bool)
     _check_known(known, mask)

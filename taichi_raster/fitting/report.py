@@ -102,7 +102,7 @@ def write_report(
         raise ValueError(f"path: must end in .html, got {target.name!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent}: there is no such folder")
-    if not 1 <= quality <= 95:
+    if not checks.is_whole(quality) or not 1 <= quality <= 95:
         raise ValueError(f"quality: expected 1 to 95, got {quality}")
     for view in views:
         checks.instance("views", view, ReportView)

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster import checks
+from taichi_raster.fitting import inputs
 from taichi_raster.softness.schedule import Geometric, Schedule
 
 _COVERED = 0.5
@@ -124,12 +125,14 @@ def outline_distance(
         empty or full; the picture's diagonal if one of them has none.
 
     Raises:
-        TypeError, ValueError: unless both are of floats, finite, and of the same (B, H, W).
+        TypeError, ValueError: unless both are of floats in [0, 1] but for noise, and of the same
+            (B, H, W).
     """
     for name, mask in (("drawn", drawn), ("target", target)):
         if checks.floats(name, mask).ndim != 3 or mask.numel() == 0:
             raise ValueError(f"{name}: must be (B, H, W), got {tuple(mask.shape)}")
         checks.finite("an infinite or NaN value", name, mask)
+        inputs.picture(name, mask)
     if drawn.shape != target.shape:
         raise ValueError(
             f"target: must have the shape of drawn, {tuple(drawn.shape)}, got {tuple(target.shape)}"

@@ -130,6 +130,19 @@ def wrong_pictures(right: Tensor) -> Iterator[tuple[Any, str]]:
     yield right[0], "must (be|have)|expected"
 
 
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("mask", tr.signed_distance),
+        ("drawn", lambda mask: tr.outline_distance(mask, SHOWN[None])),
+        ("target", lambda mask: tr.outline_distance(SHOWN[None], mask)),
+    ],
+)
+def test_distances_of_masks_of_0_to_255_are_refused(name: str, use: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: must be in \[0, 1\], got .*; divide by 255"):
+        use(255 * SHOWN[None])
+
+
 @pytest.mark.parametrize("case", PICTURES, ids=lambda case: f"{case[0]}, {case[1]}")
 def test_pictures_that_cannot_be_used_are_named(case: Any) -> None:
     fit, name, given, right, mask = case

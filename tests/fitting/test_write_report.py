@@ -119,8 +119,9 @@ def test_bad_input_leaves_the_old_page(tmp_path: Path) -> None:
         tr.write_report(tmp_path / "r.txt", "t")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         tr.write_report(tmp_path / "none" / "r.html", "t")
-    with pytest.raises(ValueError, match="quality: expected 1 to 95, got 0"):
-        written(path, quality=0)
+    for quality in (0, 96, 88.5, None, "high"):
+        with pytest.raises(ValueError, match=f"quality: expected 1 to 95, got {quality}"):
+            written(path, quality=quality)
     with pytest.raises(TypeError, match="views"):
         written(path, views=[picture])
     assert path.read_text() == before and [p.name for p in tmp_path.iterdir()] == ["r.html"]
