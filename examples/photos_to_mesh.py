@@ -110,7 +110,7 @@ def photos_of(mesh: tr.Mesh, count: int, size: int) -> tr.Capture:
     for i in range(count):
         view = tr.orbit(4.2, elevation=(12.0, 42.0, -22.0)[i % 3], azimuth=360.0 * i / count)
         camera = tr.PinholeCamera(view.double(), focal=(3.6, 3.6))
-        picture = drawn(mesh, camera, colours, size, WALL)
+        picture = drawn(mesh, camera, colours, size, WALL).clamp(0, 1)
         photo = tr.Photo(f"{i:02d}.png", camera, (size, size), picture[..., :3], picture[..., 3])
         photos.append(photo)
     return tr.Capture(tuple(photos))

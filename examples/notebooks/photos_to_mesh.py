@@ -58,7 +58,7 @@ if folder is None:
     for i in range(count):
         view = tr.orbit(4.0, elevation=(10.0, 45.0, -30.0)[i % 3], azimuth=360.0 * i / count)
         camera = tr.PinholeCamera(view.double(), focal=(3.6, 3.6))
-        photo = drawn(knot, camera, colours)
+        photo = drawn(knot, camera, colours).clamp(0, 1)
         made.append(tr.Photo(f"{i:02d}.png", camera, (size, size), photo[..., :3], photo[..., 3]))
     tr.save_capture(folder, tr.Capture(made))
 

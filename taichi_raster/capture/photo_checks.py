@@ -43,9 +43,13 @@ def check_silhouette(silhouette: Tensor) -> None:
         raise ValueError(f"silhouette: must have the shape (H, W), got {tuple(silhouette.shape)}")
 
 
+_SHADES = 4.0  # what is larger is no colour that is lit brightly
+
+
 def check_range(where: str, values: Tensor) -> None:
     """ValueError unless all values lie in [0, 1]."""
     low, high = float(values.detach().min()), float(values.detach().max())
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
-        remedy = "; divide it by 255" if 1 < high <= 255 else ""
+        remedy = "; clamp it" if 1 < high <= _SHADES else ""
+        remedy = "; divide it by 255" if _SHADES < high <= 255 else remedy
         raise ValueError(f"{where}: must lie in [0, 1], and has {low:.4g} to {high:.4g}{remedy}")

@@ -80,7 +80,7 @@ def picture(name: str, value: Any, told: Tensor | None = None, yes_or_no: bool =
         if low < LOW or high > HIGH:
             raise ValueError(
                 f"{name}: must be in [0, 1], got values from {low:.6g} to {high:.6g}"
-                + ("; divide by 255" if low >= 0 and high <= 255 else "")
+                + ("; divide by 255" if low >= 0 and 4 < high <= 255 else "")
             )
     return found
 
