@@ -32,9 +32,9 @@ LOGISTIC = tr.Distribution("logistic", 0.05)
 DRAWN: dict[str, tuple[Callable[[Any], torch.nn.Module], Any]] = {
     "soft": (
         lambda b: tr.SoftRasterizer(8, LOGISTIC, background=b),
-        tr.UVTexture(UV, PICTURE[..., :2].contiguous(), "repeat", CORNERS),
+        tr.UVTexture(UV, PICTURE[..., :1].contiguous(), "repeat", CORNERS),
     ),
-    "sharp": (lambda b: tr.SharpRasterizer(8, b), COLOURS),
+    "sharp": (lambda b: tr.SharpRasterizer(8, b), COLOURS[..., :2].contiguous()),
 }
 
 
@@ -43,9 +43,9 @@ def test_parts_make_the_same_picture(name: str, monkeypatch: pytest.MonkeyPatch)
     """The picture, and its slopes along all that it is made of."""
     renderer, shown = DRAWN[name]
     leaves = [leaf.requires_grad_() for leaf in (FACES, *tensors(shown).values())]
-    for background in (0.0, 0.5, some(3), some(8, 8, 3)):
+    for background in (0.0, 0.5, some(2), some(8, 8, 2)):
         found = []
-        for most in (32, 2):
+        for most in (32, 1):
             monkeypatch.setattr(channels, "MOST", most)
             image = renderer(background)(FACES, shown)
             slopes = torch.autograd.grad((image * image.detach().cos()).sum(), leaves)
