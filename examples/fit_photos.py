@@ -13,7 +13,7 @@ Without a folder, it first makes one as a photographer would: it paints a body, 
 cameras all round, and writes photos, masks and cameras.
 
 Into `out/fit_photos/` go mesh.glb, which any viewer opens; report.html, which shows the photos over
-the result, and the result to turn; and `photos/`, if it made them.
+the result, and the result to turn; and `drawn_photos/`, if it made them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ def main(options: Options) -> dict[str, float]:
     tr.init(arch=options.arch)
     console = Console()
     options.out.mkdir(parents=True, exist_ok=True)
-    folder = options.folder or make_photos(options.out / "photos", options.photos, options.size)
+    folder = options.folder
+    if folder is None:
+        folder = options.out / "drawn_photos"
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
+        make_photos(folder, options.photos, options.size)
     capture = tr.load_capture(folder)
     training, held = capture.without(options.hold_out), capture.only(options.hold_out)
     with console.status("shape") as status:
@@ -107,7 +111,6 @@ def make_photos(folder: Path, count: int, size: int) -> Path:
         camera = tr.PinholeCamera(view.double(), focal=(3.6, 3.6))
         shown = drawn(body, camera, (size, size))
         photos.append(tr.Photo(f"{i:02d}.png", camera, (size, size), shown[..., :3], shown[..., 3]))
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     tr.save_capture(folder, tr.Capture(tuple(photos)), "nerfstudio")
     return folder
 

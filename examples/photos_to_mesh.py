@@ -6,13 +6,13 @@
 
 Without a folder, it makes one first: photos of a toy duck with their masks and cameras, as
 nerfstudio writes them. They are drawn by plain samples, which share nothing with the fit.
-`taichi-raster fit out/photos_to_mesh/photos --out out/duck` takes them, too.
+`taichi-raster fit out/photos_to_mesh/duck_photos --out out/duck` takes them, too.
 
 Into `out/photos_to_mesh/` go:
 
-    photos/      photos, masks and transforms.json, if they were made here
-    mesh.glb     what was found, for any program that shows glTF
-    fit.gif      the photos beside the fit: the hull, the steps, the texture, all round
+    duck_photos/  photos, masks and transforms.json, if they were made here
+    mesh.glb      what was found, for any program that shows glTF
+    fit.gif       the photos beside the fit: the hull, the steps, the texture, all round
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main(options: Options, console: Console | None = None) -> float:
     begin = time.perf_counter()
     folder = options.folder
     if folder is None:
-        folder = options.out / "photos"
+        folder = options.out / "duck_photos"
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
         with console.status("photos of a duck"):
             tr.save_capture(folder, photos_of(duck(), options.photos, options.size))

@@ -46,7 +46,7 @@ def drawn(body: tr.Mesh, camera: tr.PinholeCamera, shown: object) -> torch.Tenso
 
 # %%
 if folder is None:
-    folder = "photos"
+    folder = "knot_photos"
     shutil.rmtree(folder, ignore_errors=True)
     knot = tr.torus_knot()
     paint = 0.55 + 0.45 * torch.sin(5 * knot.vertices + torch.tensor([0.0, 2.0, 4.0]))

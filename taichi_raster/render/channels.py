@@ -1,6 +1,6 @@
 """Attributes of very many channels, a part of them at a time.
 
-A kernel keeps a pixel's sums in variables, one for each channel: with a hundred it takes minutes to
+A kernel keeps a pixel's sums in variables, one for each channel: with very many it takes long to
 compile, and it is no faster than several of fewer.
 """
 
