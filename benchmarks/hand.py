@@ -16,18 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 import tyro
+from elastic_surface import RIGIDITY, Surface, in_turn, outline_blocks, summed
 from PIL import Image
-from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from tyro.conf import Positional
@@ -49,7 +47,6 @@ RIGID = 4
 LITTLE = 0.01
 """Of the energy: two steps that gain less end a level."""
 
-RIGIDITY = 1000.0
 EULER = (0.1, 0.1, 0.1)
 
 
@@ -81,20 +78,10 @@ def main(options: Options) -> None:
         "DEODR, 300 steps": problem.deodr,
         "ours": problem.fit,
     }
-    times: dict[str, tuple[float, float]] = {}
-    found: dict[str, np.ndarray] = {}
-    for _ in range(options.repeats):
-        for name, run in methods.items():
-            begin = time.perf_counter(), time.process_time()
-            found[name] = run()
-            taken = time.perf_counter() - begin[0], time.process_time() - begin[1]
-            least = times.get(name, taken)
-            times[name] = min(taken[0], least[0]), min(taken[1], least[1])
     maps = [image]
-    for name, vertices in found.items():
+    for name, (vertices, wall, processor) in in_turn(methods, options.repeats).items():
         text, drawn = problem.judged(vertices)
         maps.append(drawn)
-        wall, processor = times[name]
         print(f"{name}: {wall:.2f} s, {processor:.2f} s of processor; {text}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     shown = (255 * np.clip((np.concatenate(maps, axis=1) - 0.4) / 0.6, 0, 1)).astype(np.uint8)
@@ -139,8 +126,7 @@ class Problem:
         self.image = image
         self.rest, self.faces = mesh.vertices.double().numpy(), mesh.faces
         fitter = self.fitter()
-        self.laplacian: Any = fitter.mesh.adjacencies.laplacian.tocsc()
-        self.stiff = sp.kron(RIGIDITY * (self.laplacian.T @ self.laplacian), sp.eye(3))
+        self.surface = Surface(self.rest, mesh.faces.numpy(), fitter.mesh.adjacencies.laplacian)
         turn = np.diag([1.0, -1.0, -1.0])
         pose = tr.Pose(torch.from_numpy(turn), torch.from_numpy(-turn @ fitter.camera_center))
         lens = tr.BrownConradyLens.from_opencv([1.0, 0.0, 0.0, 0.0, 0.0])
@@ -148,14 +134,6 @@ class Problem:
         focal, middle = 2 * 241 / len(image), 1 / len(image)
         self.camera = tr.PinholeCamera(pose.view, (focal, focal), (middle, -middle), lens=lens)
         self.levels = [Level.of(image, *level) for level in LEVELS]
-        edges = np.sort(self.faces.numpy()[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-        self.edges, which = np.unique(edges, axis=0, return_inverse=True)
-        order = np.argsort(which.ravel(), kind="stable")
-        first = np.searchsorted(which.ravel()[order], np.arange(len(self.edges)))
-        count = np.bincount(which.ravel())
-        self.sides = np.stack(  # of each edge, one face and the other: the same at a border
-            [order[first] // 3, order[first + np.minimum(count, 2) - 1] // 3], axis=1
-        )
 
     # DEODR ---------------------------------------------------------------------------------------
 
@@ -186,7 +164,7 @@ class Problem:
         drawn = fitter.render()[:, :, 0]
         error = np.abs(drawn - self.image)
         ours, theirs = drawn < 1, self.image < 1
-        rigid = self.rigid(vertices)[0]
+        rigid = self.surface.rigid(vertices)[0]
         data = float((error**2).sum())
         iou = (ours & theirs).sum() / (ours | theirs).sum()
         return (
@@ -211,9 +189,9 @@ class Problem:
         for i in range(level.steps):
             matrix = self.curvature(vertices, drawn, level, reach)
             if level is self.levels[0] and i < RIGID:
-                step = self.rigid_step(vertices, gradient, matrix)
+                step, _ = self.surface.rigid_step(vertices, gradient, matrix)
             else:
-                step = self.step(vertices, gradient, matrix)
+                step, _ = self.surface.step(vertices, gradient, matrix)
             new = self.evaluated(vertices + step, level)
             if new[0] < energy:
                 since = since + 1 if energy - new[0] < LITTLE * energy else 0
@@ -237,55 +215,12 @@ class Problem:
             error = level.band @ error @ level.band
         data = level.weight * error.square().sum()
         data.backward()
-        rigid, slope, _ = self.rigid(vertices)
+        rigid, slope, _ = self.surface.rigid(vertices)
         assert moved.grad is not None
         return float(data.detach()) + rigid, moved.grad.numpy() + slope, drawn.detach().numpy()
 
     def seen(self, vertices: Tensor) -> Tensor:
         return tr.gather_faces(self.camera.project(vertices[None]), self.faces).float()
-
-    def rigid(self, vertices: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """(DEODR's rigid energy in the best pose, its gradient, the turned rest's Laplacian)."""
-        now, before = self.laplacian @ vertices, self.laplacian @ self.rest
-        turn = Rotation.align_vectors(now, before)[0]
-        turned = turn.apply(before)
-        rest = now - turned
-        energy = 0.5 * RIGIDITY * float((rest**2).sum())
-        return energy, RIGIDITY * (self.laplacian.T @ rest), turned
-
-    def rigid_step(self, vertices: np.ndarray, gradient: np.ndarray, matrix: Any) -> np.ndarray:
-        """The Gauss-Newton step of the pose alone."""
-        away = vertices - vertices.mean(0)
-        turns = [np.cross(axis, away).ravel() for axis in np.eye(3)]
-        shifts = [np.tile(axis, len(vertices)) for axis in np.eye(3)]
-        basis = np.stack(turns + shifts, axis=1)
-        small = basis.T @ (matrix @ basis)
-        small += 1e-3 * np.diag(small.diagonal())
-        found = np.linalg.solve(small, -basis.T @ gradient.ravel())
-        turn = Rotation.from_rotvec(found[:3])
-        return np.asarray(turn.apply(away) - away + found[3:])
-
-    def step(self, vertices: np.ndarray, gradient: np.ndarray, data: Any) -> np.ndarray:
-        """The Gauss-Newton step of all vertices; how the hand turns is eliminated (Woodbury)."""
-        count = len(vertices)
-        matrix = (self.stiff + data).tocsc()
-        lift = sp.diags(1e-3 * (data.diagonal() + 1.0))
-        factor = splu(
-            (matrix + lift).tocsc(),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
-        turned = self.rigid(vertices)[2]
-        cross = np.zeros((count, 3, 3))  # how the residual moves as the rest turns: [a]x
-        cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -turned[:, 2], turned[:, 1], -turned[:, 0]
-        cross -= cross.transpose(0, 2, 1)
-        beside = RIGIDITY * (self.laplacian.T @ cross.reshape(count, 9)).reshape(3 * count, 3)
-        own = RIGIDITY * np.einsum("nij,nik->jk", cross, cross) * (1 + 1e-6)
-        solved = factor.solve(np.column_stack([-gradient.ravel(), beside]))
-        inner = own - beside.T @ solved[:, 1:]
-        found = solved[:, 0] + solved[:, 1:] @ np.linalg.solve(inner, beside.T @ solved[:, 0])
-        return np.asarray(found.reshape(count, 3))
 
     def curvature(self, vertices: np.ndarray, drawn: np.ndarray, level: Level, reach: float) -> Any:
         """The data's Gauss-Newton matrix, (3 V, 3 V), of pixels within faces and of the outline.
@@ -315,49 +250,11 @@ class Problem:
         used = np.unique(face)
         slopes = np.einsum("fa,fiab->fib", rows[used], chain[faces[used]])  # (f, corner, world)
         inner = mass[used][:, :, None, :, None] * np.einsum("fia,fjb->fiajb", slopes, slopes)
-        parts = [(faces[used], inner)]
-        outline, normal, jump, length = self.outline(place, area, drawn)
-        push = np.einsum("ea,eiab->eib", normal, chain[outline][:, :, :2])
-        pixel = 2 / level.side
-        strength = 2 * level.weight * jump**2 * length / (reach * pixel**3)
-        share = strength[:, None, None] * (np.eye(2) / 6 + 1 / 6)
-        edges = share[:, :, None, :, None] * np.einsum("eia,ejb->eiajb", push, push)
-        parts.append((outline, edges))
-        total: Any = sp.csc_array((3 * len(vertices), 3 * len(vertices)))
-        for index, blocks in parts:
-            at = (3 * index[..., None] + np.arange(3)).reshape(len(index), -1)
-            size = at.shape[1]
-            i, j = np.repeat(at, size, axis=1).ravel(), np.tile(at, (1, size)).ravel()
-            total = total + sp.coo_array((blocks.ravel(), (i, j)), shape=total.shape).tocsc()
-        return total
-
-    def outline(
-        self, place: np.ndarray, area: np.ndarray, drawn: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Edges (n, 2) where the depth jumps: normals outwards, jumps and lengths in NDC."""
-        front = area > 0
-        sides, border = self.sides, self.sides[:, 0] == self.sides[:, 1]
-        one, two = front[sides[:, 0]], front[sides[:, 1]]
-        chosen = np.where(border, one, one != two)
-        edges = self.edges[chosen]
-        shown = np.where(one, sides[:, 0], sides[:, 1])[chosen]
-        a, b = place[edges[:, 0], :2], place[edges[:, 1], :2]
-        length = np.linalg.norm(b - a, axis=1)
-        normal = np.stack([b[:, 1] - a[:, 1], a[:, 0] - b[:, 0]], axis=1)
-        normal /= np.maximum(length, 1e-12)[:, None]
-        middle = (a + b) / 2
-        within = place[self.faces.numpy()[shown], :2].mean(axis=1) - middle
-        normal *= np.where((normal * within).sum(1) > 0, -1, 1)[:, None]
-        inner, outer = (self.at(drawn, middle + k * 3 / len(drawn) * normal) for k in (-1, 1))
-        depth = SCALE * place[edges, 2].mean(axis=1)
-        visible = (np.abs(inner - depth) < 0.05) & (outer - inner > 0.01)
-        return edges[visible], normal[visible], (outer - inner)[visible], length[visible]
-
-    def at(self, drawn: np.ndarray, place: np.ndarray) -> np.ndarray:
-        side = len(drawn)
-        column = np.clip(np.round((place[:, 0] * side + side - 1) / 2), 0, side - 1).astype(int)
-        row = np.clip(np.round((side - 1 - place[:, 1] * side) / 2), 0, side - 1).astype(int)
-        return np.asarray(drawn[row, column])
+        seen_depths = place * np.array([1.0, 1.0, SCALE])
+        outline = self.surface.outline(seen_depths, drawn, near=0.05, gap=0.01)
+        jump = level.weight * (drawn[outline.outer] - drawn[outline.inner]) ** 2
+        edges = outline_blocks(outline, chain[:, :2], jump, 2 / level.side, reach)
+        return summed([(faces[used], inner), (outline.edges, edges)], len(vertices))
 
 
 if __name__ == "__main__":
