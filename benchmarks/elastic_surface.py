@@ -26,17 +26,20 @@ class Others:
     """Unknowns beside the vertices: colours and lights, say.
 
     Attributes:
-        slope: (m,) the energy's gradient by them.
         own: (m, m) their Gauss-Newton matrix.
         beside: (3 V, m) that of the vertices and them.
     """
 
-    slope: np.ndarray
     own: np.ndarray
     beside: np.ndarray
 
 
-NONE = Others(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)))
+def none(count: int) -> Others:
+    return Others(np.zeros((0, 0)), np.zeros((3 * count, 0)))
+
+
+Steps = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From the gradients by vertices (V, 3) and by the others (m,) to their Gauss-Newton steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +67,20 @@ class Surface:
         rest: (V, 3).
         faces: (F, 3).
         laplacian: (V, V) sparse.
-        basis: (V, v) sparse, of fewer unknowns that `step` may use.
+        rigidity: what the squared change of the Laplacian is multiplied by, twice.
     """
 
-    def __init__(self, rest: np.ndarray, faces: np.ndarray, laplacian: Any, basis: Any = None):
-        self.rest, self.faces = rest, faces
-        self.laplacian: Any = laplacian.tocsc()
-        stiff: Any = sp.kron(RIGIDITY * (self.laplacian.T @ self.laplacian), sp.eye(3)).tocsc()
-        self.stiff, self.basis = stiff, None
-        if basis is not None:
-            self.basis = sp.kron(basis, sp.eye(3)).tocsc()
-            self.stiff_of_basis = self.basis.T @ stiff @ self.basis
+    def __init__(
+        self,
+        rest: np.ndarray,
+        faces: np.ndarray,
+        laplacian: Any,
+        rigidity: float = RIGIDITY,
+    ) -> None:
+        self.rest, self.faces, self.rigidity = rest, faces, rigidity
+        self.laplacian: Any = sp.csc_array(laplacian)
+        stiff: Any = sp.kron(rigidity * (self.laplacian.T @ self.laplacian), sp.eye(3)).tocsc()
+        self.stiff = stiff
         edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
         self.edges, which = np.unique(edges, axis=0, return_inverse=True)
         order = np.argsort(which.ravel(), kind="stable")
@@ -84,74 +90,76 @@ class Surface:
             [order[first] // 3, order[first + np.minimum(count, 2) - 1] // 3], axis=1
         )
 
+    @classmethod
+    def of(cls, mesh: Any, rigidity: float = RIGIDITY) -> Surface:
+        """Of one of DEODR's meshes."""
+        faces = np.asarray(mesh.faces).astype(np.int64)
+        return cls(mesh.vertices, faces, mesh.adjacencies.laplacian, rigidity)
+
     def rigid(self, vertices: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """(DEODR's rigid energy in the best pose, its gradient, the turned rest's Laplacian)."""
         now, before = self.laplacian @ vertices, self.laplacian @ self.rest
         turn = Rotation.align_vectors(now, before)[0]
         turned = turn.apply(before)
         rest = now - turned
-        energy = 0.5 * RIGIDITY * float((rest**2).sum())
-        return energy, RIGIDITY * (self.laplacian.T @ rest), turned
+        energy = 0.5 * self.rigidity * float((rest**2).sum())
+        return energy, self.rigidity * (self.laplacian.T @ rest), turned
 
-    def rigid_step(
-        self, vertices: np.ndarray, gradient: np.ndarray, data: Any, others: Others = NONE
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The Gauss-Newton step of the pose and of the others."""
+    def pose_steps(self, vertices: np.ndarray, data: Any, others: Others | None = None) -> Steps:
+        """Of the pose and of the others: the surface stays as it is."""
         away = vertices - vertices.mean(0)
         turns = [np.cross(axis, away).ravel() for axis in np.eye(3)]
         shifts = [np.tile(axis, len(vertices)) for axis in np.eye(3)]
         basis = np.stack(turns + shifts, axis=1)
-        between = basis.T @ others.beside if len(others.slope) else np.zeros((6, 0))
+        others = none(len(vertices)) if others is None else others
+        between = basis.T @ others.beside
         small = np.block([[basis.T @ (data @ basis), between], [between.T, others.own]])
         small += 1e-3 * np.diag(small.diagonal())
-        slope = np.concatenate([basis.T @ gradient.ravel(), others.slope])
-        found = np.linalg.solve(small, -slope)
-        turn = Rotation.from_rotvec(found[:3])
-        return np.asarray(turn.apply(away) - away + found[3:6]), found[6:]
 
-    def step(
-        self,
-        vertices: np.ndarray,
-        gradient: np.ndarray,
-        data: Any,
-        others: Others = NONE,
-        reduced: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The Gauss-Newton step of all vertices and of the others.
+        def steps(gradient: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            found = np.linalg.solve(small, -np.concatenate([basis.T @ gradient.ravel(), slope]))
+            turn = Rotation.from_rotvec(found[:3])
+            return np.asarray(turn.apply(away) - away + found[3:6]), found[6:]
+
+        return steps
+
+    def steps(
+        self, vertices: np.ndarray, data: Any, others: Others | None = None, damping: float = 1e-3
+    ) -> Steps:
+        """Of all vertices and of the others.
 
         Args:
-            reduced: only within the basis.
+            data: (3 V, 3 V) the data's Gauss-Newton matrix.
+            damping: of the data's diagonal, that is added.
         """
-        count, extra = len(vertices), len(others.slope)
+        count = len(vertices)
+        others = none(count) if others is None else others
         turned = self.rigid(vertices)[2]
         cross = np.zeros((count, 3, 3))  # how the residual moves as the rest turns: [a]x
         cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -turned[:, 2], turned[:, 1], -turned[:, 0]
         cross -= cross.transpose(0, 2, 1)
-        beside = -RIGIDITY * (self.laplacian.T @ cross.reshape(count, 9)).reshape(3 * count, 3)
-        own = np.zeros((3 + extra, 3 + extra))
-        own[:3, :3] = RIGIDITY * np.einsum("nij,nik->jk", cross, cross) * (1 + 1e-6)
-        if extra:
-            own[3:, 3:] = others.own + 1e-3 * np.diag(others.own.diagonal())
-            beside = np.column_stack([beside, others.beside])
-        slope, stiff = gradient.ravel(), self.stiff
-        if reduced:
-            data, stiff = self.basis.T @ (data @ self.basis), self.stiff_of_basis
-            slope, beside = self.basis.T @ slope, self.basis.T @ beside
-        lift = sp.diags(1e-3 * (data.diagonal() + 1.0))
+        turning = -self.rigidity * (self.laplacian.T @ cross.reshape(count, 9))
+        beside = np.column_stack([turning.reshape(3 * count, 3), others.beside])
+        own = np.zeros((beside.shape[1], beside.shape[1]))
+        own[:3, :3] = self.rigidity * np.einsum("nij,nik->jk", cross, cross) * (1 + 1e-6)
+        own[3:, 3:] = others.own + damping * np.diag(others.own.diagonal())
+        lift = sp.diags_array(damping * (data.diagonal() + 1.0))
         factor = splu(
-            (stiff + data + lift).tocsc(),
+            (self.stiff + data + lift).tocsc(),
             permc_spec="MMD_AT_PLUS_A",
             diag_pivot_thresh=0.0,
             options={"SymmetricMode": True},
         )
-        solved = factor.solve(np.column_stack([-slope, beside]))
-        inner = own - beside.T @ solved[:, 1:]
-        outer = np.concatenate([np.zeros(3), -others.slope]) - beside.T @ solved[:, 0]
-        rest = np.linalg.solve(inner, outer)
-        found = solved[:, 0] - solved[:, 1:] @ rest
-        if reduced:
-            found = self.basis @ found
-        return np.asarray(found.reshape(count, 3)), rest[3:]
+        solved = factor.solve(beside)
+        inner = own - beside.T @ solved
+
+        def steps(gradient: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            alone = factor.solve(-gradient.ravel())
+            outer = np.concatenate([np.zeros(3), -slope]) - beside.T @ alone
+            rest = np.linalg.solve(inner, outer)
+            return np.asarray((alone - solved @ rest).reshape(count, 3)), rest[3:]
+
+        return steps
 
     def outline(self, place: np.ndarray, depths: np.ndarray, near: float, gap: float) -> Outline:
         """The edges where the depth jumps.

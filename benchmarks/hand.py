@@ -154,7 +154,8 @@ class Problem:
             for _ in range(300):
                 fitter.step()
         turn = Rotation.from_quat(fitter.transform_quaternion)
-        return np.asarray(turn.apply(fitter.vertices) + fitter.transform_translation)
+        centred = fitter.vertices - fitter.vertices.mean(axis=0)  # as its next step would
+        return np.asarray(turn.apply(centred) + fitter.transform_translation)
 
     def judged(self, vertices: np.ndarray) -> tuple[str, np.ndarray]:
         """By DEODR's renderer."""
@@ -189,9 +190,10 @@ class Problem:
         for i in range(level.steps):
             matrix = self.curvature(vertices, drawn, level, reach)
             if level is self.levels[0] and i < RIGID:
-                step, _ = self.surface.rigid_step(vertices, gradient, matrix)
+                steps = self.surface.pose_steps(vertices, matrix)
             else:
-                step, _ = self.surface.step(vertices, gradient, matrix)
+                steps = self.surface.steps(vertices, matrix)
+            step, _ = steps(gradient, np.zeros(0))
             new = self.evaluated(vertices + step, level)
             if new[0] < energy:
                 since = since + 1 if energy - new[0] < LITTLE * energy else 0
