@@ -1,4 +1,4 @@
-"""Cameras that are nearly right, made right: a coarse shape and the poses in turn."""
+"""Cameras that are nearly right, made right: by features, or by a coarse shape and the poses in turn."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from taichi_raster.capture.capture import Capture, Photo
 from taichi_raster.capture.hull import visual_hull
 from taichi_raster.fitting import inputs
 from taichi_raster.fitting.bundle import Bundle, Given
+from taichi_raster.fitting.feature_bundle import FeatureBundle
+from taichi_raster.fitting.features import Features
 from taichi_raster.fitting.photo_level import Level
 from taichi_raster.fitting.silhouette_fit import LocalMesh, fitted_to, silhouettes
 from taichi_raster.fitting.simplification import simplified
@@ -51,6 +53,15 @@ ROUNDS = (
 SHIFT = 0.03
 """How uncertain places are for each degree of uncertainty, in units of the object's size."""
 
+FEW = 30
+"""Places that each photo has to share with two others, for features to decide."""
+
+BANDS = (1.7, 4.0)
+"""How far features may be off for a match: first, standard deviations of the shift; then, pixels."""
+
+FEATURE_STEPS, STILL = 6, 0.005
+"""Of the poses by one set of matches, at most; degrees below which they are at rest."""
+
 CELLS, FACES, SHAPE_STEPS, SHAPE_SIZE = 64, 3000, 30, 200
 """Of the coarse shapes."""
 
@@ -63,13 +74,16 @@ def refine_cameras(
 ) -> Capture:
     """The same photos, with poses for which they agree on one surface.
 
-    For cameras that are off by a degree or so. A coarse shape of the masks, then Gauss-Newton steps
-    of all poses together, by colours and outlines; four times, finer and finer. The object needs
-    some texture, and neighbouring photos have to be within about 30 degrees. The world stays the
+    For cameras that are off by a degree or so. Features of the photos are matched, and poses are
+    those by which each feature is seen at one place: bundle adjustment. Where an object has too
+    little texture for that, it is a coarse shape of the masks, and Gauss-Newton steps of all poses
+    together, by colours and outlines; four times, finer and finer. Some texture it needs in any
+    case, and neighbouring photos have to be within about 30 degrees. The world stays the
     photographer's: turn, shift and scale of all cameras together are taken out. Lenses stay.
 
-    Cameras that are right to a few tenths of a degree do not get better: surface and light are not
-    exact. What photos hardly show, as the height from which a turntable was seen, stays as given.
+    What photos hardly show, as the height from which a turntable was seen, stays as given. Without
+    features, cameras that are right to a few tenths of a degree do not get better: surface and
+    light are not exact.
 
     Args:
         capture: photos with masks; three or more.
@@ -94,6 +108,10 @@ def refine_cameras(
     capture = inputs.capture(capture, pictures=True)
     say = done or (lambda text: None)
     given = [photo.pose for photo in capture]
+    found = _by_features(capture, degrees, say)
+    if found is not None:
+        return replace(capture, photos=_posed(capture.photos, in_given_world(found, given)))
+    say("cameras: the photos share too few features; by colours and outlines")
     for each in ROUNDS:
         say(f"cameras: a coarse shape for photos of {each.extent} pixels")
         local = LocalMesh.of(_coarse(capture, each.slack, seed), [p.camera for p in capture])
@@ -112,6 +130,38 @@ def refine_cameras(
         world = in_given_world([_given(pose, local) for pose in poses], given)
         capture = replace(capture, photos=_posed(capture.photos, world))
     return capture
+
+
+def _by_features(
+    capture: Capture, degrees: float, say: Callable[[str], None]
+) -> list[Pose] | None:
+    """The poses by bundle adjustment, in their own world; None where features are too few."""
+    features = []
+    for i, photo in enumerate(capture):
+        say(f"cameras: features of photo {i + 1} of {len(capture)}")
+        features.append(Features.of(photo))
+    cameras = [photo.camera for photo in capture]
+    local = LocalMesh.of(visual_hull(capture, CELLS, _slack(capture, ROUNDS[0].slack)), cameras)
+    poses = [_local(photo.pose, local) for photo in capture]
+    given = Given.within(poses, degrees, SHIFT * degrees)
+    sizes = [  # pixels that the object's size takes
+        float(each.per_radian / pose.translation[0].norm())
+        for each, pose in zip(features, poses, strict=True)
+    ]
+    first = max(BANDS[1], BANDS[0] * SHIFT * degrees * sum(sizes) / len(sizes))
+    for band in (first, BANDS[1]):
+        say("cameras: features are matched")
+        bundle = FeatureBundle.of(cameras, features, poses, band, given)
+        if int(bundle.tracks.per_photo(len(poses)).min()) < FEW:
+            return None
+        for step in range(FEATURE_STEPS):
+            bundle, moved = bundle.stepped(poses)
+            turns = [float(a.angle_to(b)) for a, b in zip(poses, moved, strict=True)]
+            poses = moved
+            say(f"cameras, by features, step {step + 1}: {max(turns):.3f} degrees")
+            if max(turns) < STILL:
+                break
+    return [_given(pose, local) for pose in poses]
 
 
 def in_given_world(poses: Sequence[Pose], given: Sequence[Pose]) -> list[Pose]:
@@ -143,14 +193,18 @@ def _eyes(poses: Sequence[Pose]) -> Tensor:
 
 
 def _coarse(capture: Capture, slack: float, seed: int) -> Mesh:
+    mesh = simplified(visual_hull(capture, CELLS, _slack(capture, slack)), FACES)
+    local = LocalMesh.of(mesh, [photo.camera for photo in capture])
+    return fitted_to(local, silhouettes(capture, SHAPE_SIZE), SHAPE_STEPS, seed, None)[0]
+
+
+def _slack(capture: Capture, share: float) -> float:
+    """Pixels that are so much of the object's longer side in the median photo."""
     extents = []
     for photo in capture:
         rows, columns = (photo.mask() > 0.5).nonzero().unbind(-1)
         extents.append(int(max(rows.max() - rows.min(), columns.max() - columns.min())) + 1)
-    pixels = max(0.5, slack * sorted(extents)[len(extents) // 2])
-    mesh = simplified(visual_hull(capture, CELLS, pixels), FACES)
-    local = LocalMesh.of(mesh, [photo.camera for photo in capture])
-    return fitted_to(local, silhouettes(capture, SHAPE_SIZE), SHAPE_STEPS, seed, None)[0]
+    return max(0.5, share * sorted(extents)[len(extents) // 2])
 
 
 def _local(pose: Pose, mesh: LocalMesh) -> Pose:
