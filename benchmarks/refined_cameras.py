@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import taichi_raster as tr
+from taichi_raster.fitting import refinement
 from taichi_raster.fitting.refinement import in_given_world
 
 
@@ -50,7 +51,10 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--degrees", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--colours", action="store_true", help="as if there were no features")
     settings = parser.parse_args()
+    if settings.colours:
+        refinement.FEW = 1 << 30
     tr.init(arch="cpu")
     torch.set_num_threads(1)
     truth = tr.load_capture(settings.folder)

@@ -103,9 +103,7 @@ class FeatureBundle:
         loose = torch.linalg.inv(stiff)
         both = product(weighted.mT, by_place)  # (n, 6, 3)
         eased = product(both, loose[tracks.track])
-        slope.index_add_(
-            0, tracks.photo, -product(eased, pull[tracks.track][..., None])[..., 0]
-        )
+        slope.index_add_(0, tracks.photo, -product(eased, pull[tracks.track][..., None])[..., 0])
         a, b = _pairs_within(tracks.track)
         at = tracks.photo[a] * count + tracks.photo[b]
         matrix.view(-1, 6, 6).index_add_(0, at, -product(eased[a], both[b].mT))

@@ -42,6 +42,9 @@ ALIKE = 0.6
 RATIO = 0.8
 """Of the nearest descriptor's distance to the next one's, at most (Lowe 2004, section 7.1)."""
 
+ROUNDING = 0.01
+"""Distances of descriptors below it are alike."""
+
 APART = 36.0
 """Degrees between two views whose features are compared: farther apart, SIFT hardly matches."""
 
@@ -154,16 +157,18 @@ class Tracks:
         kept = kept[np.argsort(label[kept], kind="stable")]
         names, track = np.unique(label[kept], return_inverse=True)
         feature = kept - first[photo[kept]]
-        found = (torch.from_numpy(np.ascontiguousarray(x)) for x in (photo[kept], feature, track))
-        return Tracks(*found, len(names))
+        return Tracks(
+            torch.from_numpy(photo[kept]),
+            torch.from_numpy(feature),
+            torch.from_numpy(track),
+            len(names),
+        )
 
     def per_photo(self, photos: int) -> Int[Tensor, " N"]:
         """How many tracks each of so many photos shows."""
         return torch.bincount(self.photo, minlength=photos)
 
-    def places(
-        self, features: Sequence[Features], poses: Sequence[Pose]
-    ) -> Float[Tensor, "T 3"]:
+    def places(self, features: Sequence[Features], poses: Sequence[Pose]) -> Float[Tensor, "T 3"]:
         """Nearest to all rays of each track, by least squares."""
         matrix = torch.zeros(self.count, 3, 3, dtype=torch.float64)
         right = torch.zeros(self.count, 3, dtype=torch.float64)
@@ -196,14 +201,12 @@ def matched(
 
 def _clearly_nearest(distance: Float[Tensor, "K L"]) -> Int[Tensor, " K"]:
     """The nearest of L for each of K, or -1 if it is far or another is as near."""
-    least, nearest = distance.min(1)
+    least, nearest = distance.clamp(min=ROUNDING).min(1)
     others = distance.scatter(1, nearest[:, None], torch.inf).amin(1)
     return torch.where((least < ALIKE) & (least < RATIO * others), nearest, -1)
 
 
-def _can_meet(
-    one: Features, two: Features, pose_one: Pose, pose_two: Pose, band: float
-) -> Tensor:
+def _can_meet(one: Features, two: Features, pose_one: Pose, pose_two: Pose, band: float) -> Tensor:
     """(K, L): whether rays pass each other within `band` pixels of both photos, on the object."""
     eyes = _eye(pose_one).float(), _eye(pose_two).float()
     ways = tuple(
@@ -258,7 +261,7 @@ def _sift(grey: Float[Tensor, "H W"]) -> tuple[Tensor, Tensor]:
         ) from error
     # Not by SIFT's own `upsampling`, whose places are a quarter of a pixel off.
     large = interpolate(grey[None, None], scale_factor=ENLARGED, mode="bilinear")[0, 0]
-    sift = SIFT(upsampling=1, sigma_in=0.5 * ENLARGED, c_dog=CONTRAST)
+    sift: Any = SIFT(upsampling=1, sigma_in=0.5 * ENLARGED, c_dog=CONTRAST)
     try:
         sift.detect_and_extract(large.numpy().astype(np.float32))
     except RuntimeError:  # no feature at all

@@ -1,4 +1,4 @@
-"""Cameras that are nearly right, made right: by features, or by a coarse shape and the poses in turn."""
+"""Cameras that are nearly right, made right: by features, or by a coarse shape in turn."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from taichi_raster.fitting.photo_level import Level
 from taichi_raster.fitting.silhouette_fit import LocalMesh, fitted_to, silhouettes
 from taichi_raster.fitting.simplification import simplified
 from taichi_raster.runtime.precision import product
+from taichi_raster.scene.camera import Camera
 from taichi_raster.scene.mesh import Mesh
 from taichi_raster.scene.pose import Pose
 
@@ -57,7 +58,7 @@ FEW = 30
 """Places that each photo has to share with two others, for features to decide."""
 
 BANDS = (1.7, 4.0)
-"""How far features may be off for a match: first, standard deviations of the shift; then, pixels."""
+"""How far matches may be off: first, standard deviations of the shift; then, pixels."""
 
 FEATURE_STEPS, STILL = 6, 0.005
 """Of the poses by one set of matches, at most; degrees below which they are at rest."""
@@ -132,15 +133,13 @@ def refine_cameras(
     return capture
 
 
-def _by_features(
-    capture: Capture, degrees: float, say: Callable[[str], None]
-) -> list[Pose] | None:
+def _by_features(capture: Capture, degrees: float, say: Callable[[str], None]) -> list[Pose] | None:
     """The poses by bundle adjustment, in their own world; None where features are too few."""
     features = []
     for i, photo in enumerate(capture):
         say(f"cameras: features of photo {i + 1} of {len(capture)}")
         features.append(Features.of(photo))
-    cameras = [photo.camera for photo in capture]
+    cameras: list[Camera] = [photo.camera for photo in capture]
     local = LocalMesh.of(visual_hull(capture, CELLS, _slack(capture, ROUNDS[0].slack)), cameras)
     poses = [_local(photo.pose, local) for photo in capture]
     given = Given.within(poses, degrees, SHIFT * degrees)
