@@ -48,6 +48,9 @@ ROUNDING = 0.01
 APART = 36.0
 """Degrees between two views whose features are compared: farther apart, SIFT hardly matches."""
 
+NEIGHBOURS = 8
+"""Views that each is compared with, at most; of more, some from the nearest to the farthest."""
+
 REACH = 1.1
 """How far from the object's centre a place may be, in its sizes."""
 
@@ -128,15 +131,11 @@ class Tracks:
             poses: of the object, in units of its size and about its centre.
             band: pixels by which a feature may be off the ray of another, as cameras are uncertain.
         """
-        ways = normalize(torch.stack([_eye(pose) for pose in poses]), dim=1)
-        angles = torch.rad2deg(torch.acos(product(ways, ways.mT).clamp(-1, 1)))
         first = np.cumsum([0, *(len(each.at) for each in features)])
         ends: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int64)]
-        for i in range(len(poses)):
-            for j in range(i):
-                if 0.5 < float(angles[i, j]) < APART:
-                    one, two = matched(features[i], features[j], poses[i], poses[j], band)
-                    ends.append(np.stack([one.numpy() + first[i], two.numpy() + first[j]]))
+        for i, j in _neighbours(poses):
+            one, two = matched(features[i], features[j], poses[i], poses[j], band)
+            ends.append(np.stack([one.numpy() + first[i], two.numpy() + first[j]]))
         return Tracks._joined(np.concatenate(ends, axis=1), first)
 
     @staticmethod
@@ -182,6 +181,19 @@ class Tracks:
         matrix += 1e-6 * torch.eye(3, dtype=torch.float64)
         found: Tensor = torch.linalg.solve(matrix, right)
         return found
+
+
+def _neighbours(poses: Sequence[Pose]) -> list[tuple[int, int]]:
+    """Pairs of photos from directions that are not far apart."""
+    ways = normalize(torch.stack([_eye(pose) for pose in poses]), dim=1)
+    angles = torch.rad2deg(torch.acos(product(ways, ways.mT).clamp(-1, 1)))
+    pairs = set()
+    for i, row in enumerate(angles):
+        order = row.argsort()
+        near = order[(row[order] > 0.5) & (row[order] < APART)].tolist()
+        chosen = np.linspace(0, len(near) - 1, min(NEIGHBOURS, len(near))).round().astype(int)
+        pairs |= {(max(i, near[k]), min(i, near[k])) for k in chosen}
+    return sorted(pairs)
 
 
 def matched(

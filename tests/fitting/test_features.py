@@ -14,7 +14,14 @@ from torch import Tensor
 import taichi_raster as tr
 from taichi_raster.fitting.bundle import Given
 from taichi_raster.fitting.feature_bundle import FeatureBundle
-from taichi_raster.fitting.features import Features, Tracks, _sift, matched
+from taichi_raster.fitting.features import (
+    Features,
+    Tracks,
+    _clearly_nearest,
+    _neighbours,
+    _sift,
+    matched,
+)
 from taichi_raster.fitting.refinement import in_given_world
 from turntables import camera, mask_of
 
@@ -155,10 +162,31 @@ def test_only_what_rays_allow_is_matched() -> None:
     aside = tr.Pose(second.rotation, second.translation + torch.tensor([1.5, 0.0, 0.0]))
     assert len(matched(one, two, first, second, 1e3)[0]) == 80
     assert len(matched(one, two, first, aside, 1e3)[0]) == 0
-    # Two descriptors alike: neither is clearly nearest.
-    doubled = replace(two, descriptors=two.descriptors[torch.arange(80) // 2 * 2])
-    a, _ = matched(one, doubled, first, second, 1e3)
-    assert len(a) == 0
+
+
+def test_each_view_is_compared_with_a_few_that_are_near() -> None:
+    poses = [tr.Pose.from_view(camera(20.0, a).view) for a in (0.0, 0.1, 20.0, 40.0, 90.0)]
+    assert _neighbours(poses) == [(2, 0), (2, 1), (3, 2)]  # neither the same nor far away
+    many = [tr.Pose.from_view(camera(0.0, float(a)).view) for a in range(0, 360, 2)]
+    pairs = _neighbours(many)
+    of_one = [abs(i - j) for i, j in pairs if 90 in (i, j)]
+    assert min(of_one) == 1 and max(of_one) >= 17  # 2 degrees to 36
+    assert len(pairs) <= 8 * len(many)
+
+
+def test_the_nearest_descriptor_has_to_be_clearly_nearer_than_the_next() -> None:
+    distance = torch.tensor(
+        [
+            [0.3, 0.5, 0.9],  # clear
+            [0.45, 0.5, 0.9],  # the next is as near
+            [0.7, 1.2, 1.3],  # far from all
+            [torch.inf, 0.5, torch.inf],  # the only one that rays allow
+            [1e-3, 0.0, 0.9],  # alike but for rounding
+            [torch.inf, torch.inf, torch.inf],
+        ]
+    )
+    assert _clearly_nearest(distance).tolist() == [0, -1, -1, 1, -1, -1]
+    assert _clearly_nearest(distance[:, :1]).tolist() == [0, 0, -1, -1, 0, -1]
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.15])
