@@ -41,11 +41,16 @@ class MitsubaSilhouettes:
     Args:
         faces: (F, 3).
         size: H.
-        samples: of each pixel, for the picture, and as many along the outline for its derivatives.
+        samples: of each pixel, for the picture.
+        edges: samples along the outline, for each pixel of the picture, for its derivatives; as
+            many as of the pixel by default.
     """
 
-    def __init__(self, faces: Tensor, size: int, samples: int = 16) -> None:
+    def __init__(
+        self, faces: Tensor, size: int, samples: int = 16, edges: int | None = None
+    ) -> None:
         self.faces, self.size, self.samples = faces.numpy().astype(np.uint32), size, samples
+        self.edges = samples if edges is None else edges
         self.scene: Any = None
         self.seed = 0
 
@@ -83,7 +88,7 @@ class MitsubaSilhouettes:
                 {
                     "type": "scene",
                     "integrator": {"type": "direct_projective", "sppc": 0, "sppi": 0}
-                    | {"sppp": self.samples},
+                    | {"sppp": self.edges},
                     "sensor": {
                         "type": "perspective",
                         "fov": 2 * math.degrees(math.atan(HALF)),
@@ -127,7 +132,7 @@ class _Drawn(torch.autograd.Function):
         parameters["shape.vertex_positions"] = values
         parameters.update()
         renderer.seed += 1
-        image = mi.render(scene, parameters, spp=renderer.samples, seed=renderer.seed)
+        image = mi.render(scene, parameters, spp=renderer.edges, seed=renderer.seed)
         dr.backward(dr.sum(image * mi.TensorXf(slope.numpy()[..., None]), axis=None))
         found = torch.from_numpy(np.array(dr.grad(values)).reshape(-1, 3)).to(ctx.world)
         return found, None

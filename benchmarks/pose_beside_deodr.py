@@ -3,7 +3,6 @@
     python benchmarks/pose_beside_deodr.py MESH
     python benchmarks/pose_beside_deodr.py MESH --angles 60 --poses 20
     python benchmarks/pose_beside_deodr.py knot --angles 20 40 60 90
-    python benchmarks/pose_beside_deodr.py MESH --mitsuba 5  # of the poses, as it takes long
 
 Rotation and place are unknown, and camera, mesh and starts are those of `pose_fit.py`. Targets are
 sampled (`tr.sampled_picture`), so that neither renderer judges itself. Both are timed in turn, pose
@@ -15,13 +14,12 @@ made once.
             in the end, it begins again from eight more turns
     DEODR   Adam on the squared difference of the pictures; the rate and the number of steps that do
             best on six other poses, for each angle anew (pip install '.[peers]')
-    Mitsuba the same, by projective sampling of 16 samples; tuned on two other poses, for 60 steps
 
 `apart` starts show no pixel in common with their target: the place, too, has to be found from afar.
 Solved means less than 1 degree off in the end, symmetries counted: six turns of the knot look the
 same. Time to solution is that until the last step that is not; it knows the truth, and so favours
 neither's way to stop. Processor time, of all threads, is in parentheses. Without the mesh's file,
-or DEODR, it says so and leaves it out.
+or DEODR, it says so and leaves it out. Mitsuba takes long: see `pose_beside_mitsuba.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +36,6 @@ import pose_fit
 import torch
 import tyro
 from deodr_silhouettes import DeodrSilhouettes, installed
-from mitsuba_silhouettes import MitsubaSilhouettes, why_not
 from pose_fit import DISTANCE, Pose, Problem, made, rotation
 from rich.console import Console
 from rich.table import Table
@@ -66,7 +63,6 @@ class Options:
         angles: in degrees, from the truth to the start.
         poses: for each angle.
         size: pixels on a side.
-        mitsuba: for how many of them Mitsuba is tried as well.
         apart: how many starts that do not overlap with their target; turned by the first angle.
         seed: of poses and starts.
     """
@@ -75,7 +71,6 @@ class Options:
     angles: tuple[float, ...] = (20.0, 40.0, 60.0)
     poses: int = 20
     size: int = 256
-    mitsuba: int = 0
     apart: int = 20
     seed: int = 0
 
@@ -242,13 +237,6 @@ def main(options: Options) -> None:
         peer = Peer(mesh, "DEODR", DeodrSilhouettes(mesh.faces, options.size))
     else:
         console.print("DEODR is left out: it is not installed")
-    other = None
-    if options.mitsuba > 0:
-        reason = why_not()
-        if reason is None:
-            other = Peer(mesh, "Mitsuba", MitsubaSilhouettes(mesh.faces, options.size), (60,))
-        else:
-            console.print(f"Mitsuba is left out: {reason}")
     setting = pose_fit.Options(options.mesh, size=options.size, seed=options.seed)
     title = f"{len(mesh.faces)} faces, {options.size} x {options.size} pixels"
     table = Table("", "", "solved", "median off", "to solution, s", "whole, s", title=title)
@@ -257,9 +245,6 @@ def main(options: Options) -> None:
         if peer is not None:
             peer.tune([made(mesh, angle, -1 - i, setting) for i in range(6)])
         show(table, f"from {angle:g}°", [ours] if peer is None else [ours, peer], problems)
-        if other is not None:
-            other.tune([made(mesh, angle, -1 - i, setting) for i in range(2)])
-            show(table, f"from {angle:g}°", [other], problems[: options.mitsuba])
     if options.apart:
         problems = [apart(mesh, options.angles[0], i, setting) for i in range(options.apart)]
         show(table, "apart", [ours], problems)
