@@ -7,7 +7,9 @@ cameras, whose y is up, take care of that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,7 +58,7 @@ class Lens(Movable):
         most 100. `Camera.project_faces` cuts faces there.
         """
         rows = self.rows()
-        found = [min(self._fold(row), WIDEST) for row in rows.detach().cpu().double().numpy()]
+        found = [_radius(self._fold, tuple(row)) for row in rows.detach().cpu().double().tolist()]
         return torch.tensor(found, dtype=rows.dtype, device=rows.device)
 
     def distort(self, points: Float[Tensor, "B *n 2"]) -> Float[Tensor, "B *n 2"]:
@@ -218,9 +220,16 @@ class Lens(Movable):
         """p1 and p2, to combine with the x of points."""
         return None, None
 
-    def _fold(self, row: np.ndarray) -> float:
+    @staticmethod
+    def _fold(row: np.ndarray) -> float:
         """99% of the radius at which a lens of these coefficients first stops being one-to-one."""
         raise NotImplementedError
+
+
+@lru_cache(maxsize=256)
+def _radius(fold: Callable[[np.ndarray], float], row: tuple[float, ...]) -> float:
+    """Kept, as roots take longer than all else in a projection."""
+    return min(fold(np.array(row)), WIDEST)
 
 
 def first_root(polynomial: np.ndarray) -> float:

@@ -97,7 +97,8 @@ class BrownConradyLens(Lens):
         *_, p1, p2 = self._columns(points)
         return p1, p2
 
-    def _fold(self, row: np.ndarray) -> float:
+    @staticmethod
+    def _fold(row: np.ndarray) -> float:
         """By the smaller eigenvalue of the Jacobian, which is symmetric.
 
         Its radial part has the eigenvalues g and (r g)'; the tangential part adds at least

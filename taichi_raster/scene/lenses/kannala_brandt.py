@@ -61,7 +61,8 @@ class KannalaBrandtLens(Lens):
         of_square = angle * angle + 2 * r2 * angle * slope
         return angle * factor, slope * factor + angle * by_square * of_square
 
-    def _fold(self, row: np.ndarray) -> float:
+    @staticmethod
+    def _fold(row: np.ndarray) -> float:
         k1, k2, k3, k4 = row
         angle = first_root(np.array([9 * k4, 0, 7 * k3, 0, 5 * k2, 0, 3 * k1, 0, 1]))
         return float(np.tan(MARGIN * angle)) if MARGIN * angle < np.pi / 2 else WIDEST
