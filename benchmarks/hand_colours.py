@@ -121,8 +121,8 @@ class Problem:
         height, width = photo.shape[:2]
         self.camera = tr.PinholeCamera(  # its pixels have their centres at whole numbers
             pose.view,
-            (4.0, 4.0 * width / height),
-            (1 / width, -1 / height),
+            (4.0, 4.0),
+            (1 / width, 1 - (height + 1) / width),  # in a square that the photo is at the top of
             lens=tr.BrownConradyLens.from_opencv(list(DISTORTION)),
         )
         self.subdivided = subdivision(coarse, options.subdivisions)

@@ -36,24 +36,31 @@ class Hand:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """The photo in fewer pixels, and what differences are multiplied by from both sides."""
+    """The photo in fewer pixels, and what differences are multiplied by from both sides.
 
-    size: tuple[int, int]
+    Attributes:
+        rows: so many of the pixels' rows are compared.
+    """
+
+    side: int
+    rows: int
     target: Tensor
     renderer: tr.SharpRasterizer
-    bands: tuple[Tensor, Tensor] | None
+    band: Tensor | None
     weight: float
 
     @staticmethod
     def of(photo: np.ndarray, side: int, blur: float, background: tuple[float, ...]) -> Level:
-        full = photo.shape[:2]
-        size = min(side, full[0]), min(side, full[1])
+        """Of a photo that is at most as high as wide; its last row is repeated below."""
+        height, full = photo.shape[:2]
+        square = np.pad(photo, ((0, full - height), (0, 0), (0, 0)), mode="edge")
         return Level(
-            size,
-            tr.area_average(torch.from_numpy(photo).float()[None], size)[0],
-            tr.SharpRasterizer(size, background, perspective_correct=False, cull_backfaces=True),
-            (band(size[0], blur), band(size[1], blur)) if blur > 0 else None,
-            full[0] * full[1] / (size[0] * size[1]),
+            side,
+            -(-height * side // full),
+            tr.area_average(torch.from_numpy(square).float()[None], side)[0],
+            tr.SharpRasterizer(side, background, perspective_correct=False, cull_backfaces=True),
+            band(side, blur) if blur > 0 else None,
+            (full / side) ** 2,
         )
 
 
@@ -97,8 +104,9 @@ class ShadedSurface:
         colours = (self.luminosity(vertices, look)[:, None] * look[:3])[self.faces]
         drawn = level.renderer(faces.float(), colours[None].float())[0, ..., :3]
         error = drawn - level.target
-        if level.bands is not None:
-            error = torch.einsum("ij,jkc,lk->ilc", level.bands[0], error, level.bands[1])
+        if level.band is not None:
+            error = torch.einsum("ij,jkc,lk->ilc", level.band, error, level.band)
+        error = error[: level.rows]
         data = level.weight * error.square().sum()
         data.backward()
         rigid, slope, _ = self.surface.rigid(hand.vertices)
@@ -135,7 +143,7 @@ class ShadedSurface:
         # (V, 2 of NDC, 3 of the world)
         chain = torch.stack([(place - seen) / small for place in moved], dim=-1).numpy()[:, :2]
         place = seen.numpy()
-        hard = tr.hard_buffers(seen[self.faces][None].float(), level.size, cull_backfaces=True)
+        hard = tr.hard_buffers(seen[self.faces][None].float(), level.side, cull_backfaces=True)
         hit = hard.face[0] >= 0
         face, weight = hard.face[0][hit].numpy(), hard.barycentrics[0][hit].double().numpy()
         colour = hand.look[:3]
@@ -158,7 +166,7 @@ class ShadedSurface:
         outline = self.surface.outline(place, beyond, NEAR, GAP)
         jump = value.drawn[outline.outer] - value.drawn[outline.inner]
         strength = level.weight * (jump**2).sum(axis=1)
-        edges = outline_blocks(outline, chain, strength, 2 / level.size[1], reach=1.0)
+        edges = outline_blocks(outline, chain, strength, 2 / level.side, reach=1.0)
         # A channel is its colour times the luminosity: how both move with the look.
         known = np.column_stack([light, by_light])[index]
         mixed = np.zeros((3, 5, 7))
