@@ -1,4 +1,7 @@
-"""Every mode's image and derivatives, in this run's precision, are those of the dense twin."""
+"""Every mode's image and derivatives are those of the dense twin, and of finite differences.
+
+Both are in one file, so that one process compiles each mode's kernels once for both.
+"""
 
 from __future__ import annotations
 
@@ -76,6 +79,28 @@ def test_second_derivatives_are_the_twins(name: str) -> None:
     """The gamma distributions' curvature in their shape is a difference of digammas."""
     mode = EVERY[name]
     agree(hessian_vector_products, mode, mode.inputs(), 1e-9)
+
+
+@pytest.mark.runs_on(arch="cpu", precision="f64")
+@pytest.mark.parametrize("name", [name for name in EVERY if not name.startswith("limits ")])
+def test_first_and_second_derivatives_are_finite_differences(name: str) -> None:
+    mode = EVERY[name]
+    x = mode.inputs()
+    # A trilinear texture's level is taken as given by the derivatives of where it is looked up.
+    keys = ["image"] if "trilinear" in name else list(x)
+    leaves = [x[k].requires_grad_() for k in keys]
+
+    def function(*values: Tensor) -> Tensor:
+        return mode.render(x | dict(zip(keys, values, strict=True)))
+
+    # Texels that faces share are summed by two threads, in either order; all else to the bit.
+    order = 1e-12 if "image" in x else 0.0
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=True, atol=1e-6, nondet_tol=order)
+    # Wigner's density has an infinite slope at its edge: differences converge slowly near it.
+    slack = 1e-4 if "wigner" in name else 1e-5
+    assert torch.autograd.gradgradcheck(
+        function, leaves, fast_mode=True, atol=slack, nondet_tol=order
+    )
 
 
 @pytest.mark.runs_on(precision="f32")

@@ -262,6 +262,6 @@ def test_the_view_of_a_case_is_the_signature_of_the_renderer() -> None:
         "depth",
         "alpha",
         "background",
-        *("front", "barycentrics", "unclipped_alpha", "orthographic"),  # in test_modes.py
+        *("front", "barycentrics", "unclipped_alpha", "orthographic"),  # in test_agreement.py
         "sharp_from",  # in test_sharp_end.py
     }
