@@ -11,6 +11,9 @@ import taichi_raster as tr
 from scenes import random_faces
 from taichi_raster.render import settled
 
+# What is looked up depends on neither the precision nor the backend.
+pytestmark = pytest.mark.runs_on(arch="cpu", precision="f32")
+
 Change = Callable[[tr.SoftRasterizer], Any]
 
 
@@ -77,7 +80,6 @@ def test_a_hidden_fraction_counts() -> None:
     assert not torch.equal(drawn(first), drawn(second))
 
 
-@pytest.mark.runs_on(arch="cpu")
 def test_only_numbers_without_derivatives_are_looked_up() -> None:
     class Wider(tr.Distribution):
         def at(self, u: Tensor, threshold: float) -> Any:
