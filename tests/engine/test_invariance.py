@@ -82,7 +82,7 @@ def reference(render):
     return render(3, 2)
 
 
-@pytest.mark.parametrize(("shift", "threads"), [(3, 1), (2, 2), (4, 3)])
+@pytest.mark.parametrize(("shift", "threads"), [(2, 1), (4, 3)])  # other tiles and threads
 def test_tiles_and_threads_change_nothing_but_rounding(render, reference, shift, threads):
     for found, expected in zip(render(shift, threads), reference, strict=True):
         scale = float(expected.abs().max())

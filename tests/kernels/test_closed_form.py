@@ -28,13 +28,13 @@ EDGES = {
     "logistic": lambda: tr.Distribution("logistic", number(0.1)),
     "uniform": lambda: tr.Distribution("uniform", number(0.2)),
     "squared": lambda: tr.Distribution("gaussian", number(0.05), squared=True, shift=number(0.2)),
-    "mlp": lambda: perturbed(tr.MLPSoftness((3, 3, 3), scale=number(0.1))),
+    "mlp": lambda: perturbed(tr.MLPSoftness((2, 3, 2), scale=number(0.1))),
 }
 DEPTHS: dict[str, Callable[[], tr.DepthSoftness]] = {
     "softmax": lambda: tr.SoftmaxDepth(number(0.1)),
     "hard": tr.HardDepth,
     "distribution": lambda: tr.DistributionDepth("logistic", number(0.1), shift=number(-5.0)),
-    "mlp": lambda: perturbed(tr.MLPDepth((3, 3), gamma=number(0.1))),
+    "mlp": lambda: perturbed(tr.MLPDepth((2, 2), gamma=number(0.1))),
 }
 CASES = [
     ("logistic", "softmax", "probabilistic", None, "corners", {}),

@@ -145,8 +145,7 @@ def test_interrupts_at_any_time_leave_later_renders_right(sharp: bool) -> None:
 import random, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 tr.init(ARCH, PRECISION)
-case, x, first, _ = scene(1, faces=30, size=(40, 40))
-other = scene(2, faces=40, size=(16, 50))
+x = Case("logistic").inputs(seed=1, faces=30)
 if {sharp}:
     renderers = [tr.SharpRasterizer(size, near=0.5, far=3.0) for size in (20, 33)]
 else:

@@ -48,7 +48,7 @@ def test_every_parameter_of_a_scene_reaches_all_its_views(faces):
 
 
 def test_progress_and_network_weights_are_those_of_the_scene(faces):
-    edge = tr.MLPSoftness(scale=tr.Geometric(0.2, 0.02), init="gaussian", progress=True)
+    edge = tr.MLPSoftness((3, 3), scale=tr.Geometric(0.2, 0.02), init="gaussian", progress=True)
     soft = tr.SoftRasterizer(12, edge, near=0.5, far=3.0)
     weights = (edge.weights.detach() * torch.tensor([[1.0], [0.5], [1.5]])).requires_grad_()
     progress = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
