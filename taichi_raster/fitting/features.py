@@ -84,14 +84,15 @@ class Features:
         margin = 8
         top, left = max(0, int(rows.min()) - margin), max(0, int(columns.min()) - margin)
         bottom, right = int(rows.max()) + margin + 1, int(columns.max()) + margin + 1
-        grey = photo.image()[top:bottom, left:right].float().mean(-1)
+        whole = photo.image().float().mean(-1)
+        grey = whole[top:bottom, left:right]
         within = mask[top:bottom, left:right]
         tall, wide = grey.shape
         shrink = min(1.0, EXTENT / max(tall, wide))
         small = max(16, round(tall * shrink)), max(16, round(wide * shrink))
         if shrink < 1:
             grey = area_average(grey[None, ..., None], small)[0, ..., 0]
-        spread = float(photo.image().float().mean(-1)[mask].std(correction=0))
+        spread = float(whole[mask].std(correction=0))
         places, descriptors = _sift(grey / max(spread, 1e-3))
         # Places count from the corner of the first pixel on.
         places = (places + 0.5) * torch.tensor([tall / grey.shape[0], wide / grey.shape[1]])
