@@ -37,7 +37,10 @@ def outer_gradient_and_differences(method: Method, directions: dict[str, torch.T
 
 
 def threshold_free(edge):
-    return tr.SoftRasterizer(12, edge=edge, near=0.5, far=3.0, threshold=0.0)
+    """A distribution's triangles are in order, a network's share by a softmax."""
+    softmax = isinstance(edge, tr.MLPSoftness)
+    depth = tr.SoftmaxDepth(0.1) if softmax else tr.OverDepth()
+    return tr.SoftRasterizer(12, edge, depth, near=0.5, far=3.0, threshold=0.0)
 
 
 def network(scale):
