@@ -72,9 +72,14 @@ def lit(shade: Callable[..., Tensor]) -> Callable[[Scene], Tensor]:
     return light
 
 
+def plain(edge: tr.EdgeSoftness | None = None, antialias: int = 1) -> tr.SoftRasterizer:
+    """Of few kernels, where it is another part that computes."""
+    return tr.SoftRasterizer(6, edge, tr.HardDepth(), antialias=antialias)
+
+
 def shaded_image(x: Scene) -> Tensor:
     surface = tr.surface_attributes(x["vertices"], FACES, x["colours"])
-    seen = tr.SoftRasterizer(6)(faces_of(x), surface)
+    seen = plain()(faces_of(x), surface)
     return tr.shade_image(seen, [tr.PointLight()], camera(x).eye, tr.Material(0.3))
 
 
@@ -120,7 +125,7 @@ def rendered(**parts: object) -> Callable[[Scene], Tensor]:
 
 def textured(x: Scene) -> Tensor:
     faces = faces_of(x)
-    draw = tr.SoftRasterizer(6, antialias=2)
+    draw = plain(antialias=2)
     flat = draw(faces, tr.SurfaceTexture(x["texels"]))
     return flat + draw(faces, tr.UVTexture(x["uv"], x["image"]))
 
@@ -128,12 +133,12 @@ def textured(x: Scene) -> Tensor:
 def rendered_trilinearly(x: Scene) -> Tensor:
     kept = tr.mipmaps(x["image"])
     shown = tr.UVTexture(x["uv"], x["image"], filter="trilinear", mipmaps=kept)
-    return tr.SoftRasterizer(6)(faces_of(x), shown)
+    return plain()(faces_of(x), shown)
 
 
 def by_network(edge: tr.EdgeSoftness, name: str) -> Callable[[Scene], Tensor]:
     def render(x: Scene) -> Tensor:
-        draw = tr.SoftRasterizer(6, edge)
+        draw = plain(edge)
         return torch.func.functional_call(draw, {name: x["weights"]}, (faces_of(x), x["colours"]))
 
     return render
