@@ -87,7 +87,9 @@ def crowd(count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return tuple(leaf.to(dtype).requires_grad_() for leaf in leaves)  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("front", ["ccw", "cw"])
+@pytest.mark.parametrize(
+    "front", [pytest.param("ccw", marks=pytest.mark.runs_on(precision="f64")), "cw"]
+)
 def test_many_faces_of_both_sides_match_the_dense_twin(front: str, dtype: torch.dtype) -> None:
     """The picture, its gradient, and its second derivatives along one direction."""
     edge = tr.Distribution("gaussian", 0.08)
@@ -114,7 +116,7 @@ def test_forward_mode_and_lists_agree_with_tiles() -> None:
     g = torch.Generator().manual_seed(5)
     faces, colours = (t.detach() for t in leaves)
     moves, fades = (torch.randn(t.shape, generator=g, dtype=t.dtype) for t in leaves)
-    renderer = tr.SoftRasterizer(16, tr.Distribution("logistic", 0.02), near=NEAR, far=FAR)
+    renderer = tr.SoftRasterizer(16, tr.Distribution("gaussian", 0.03), near=NEAR, far=FAR)
     image = renderer(*leaves)
     v = torch.randn(image.shape, generator=g, dtype=image.dtype)
     pulled = torch.autograd.grad((image * v).sum(), leaves)
