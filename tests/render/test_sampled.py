@@ -277,8 +277,9 @@ def test_faces_that_are_partly_too_near_are_seen_where_they_are_not(dtype: torch
     large = [[-0.8, -0.8, 0.3], [0.8, -0.8, 2.0], [0.0, 0.8, 2.0]]
     small = [[-0.05, -0.05, 3.0], [0.05, -0.05, 3.0], [0.0, 0.05, 3.0]]
     faces = torch.tensor([[large, small]], dtype=dtype)
-    picture = tr.sampled_picture(faces, None, 32, 16, near=1.0, far=5.0)[..., 0]
-    exact = tr.SharpRasterizer(32, near=1.0, far=5.0)(faces, None)[..., 0]
+    white = torch.ones_like(faces)  # of as many channels as most tests of the sharp renderer
+    picture = tr.sampled_picture(faces, white, 32, 16, near=1.0, far=5.0)[..., -1]
+    exact = tr.SharpRasterizer(32, near=1.0, far=5.0)(faces, white)[..., -1]
     assert float(exact.sum()) > 100
     assert float((picture - exact).abs().max()) < 0.1
     assert float((picture - exact).abs().sum()) < 0.01 * float(exact.sum())

@@ -172,12 +172,12 @@ def test_shared_edges_leave_no_seam(dtype: torch.dtype) -> None:
     behind = [[-3.0, -3.0, 5.0], [3.0, -3.0, 5.0], [0.0, 5.0, 5.0]]
     corners = [[square[i] for i in f] for f in ((0, 1, 2), (0, 2, 3))]
     vertices = torch.tensor([[*corners, behind]], dtype=dtype)
-    attributes = torch.zeros(1, 3, 3, 1, dtype=dtype)
+    attributes = torch.zeros(1, 3, 3, 3, dtype=dtype)  # of as many channels as most tests here
     attributes[:, 2] = 1.0
     image = tr.SharpRasterizer(16)(vertices, attributes)
     hidden = 1.4 * 1.2 / 4  # the share of the picture
     assert image[..., 0].mean().item() == pytest.approx(1 - hidden, abs=1e-6)
-    assert (image[..., 1] - 1).abs().max() < 1e-6
+    assert (image[..., 3] - 1).abs().max() < 1e-6
 
 
 @NOT_MESA
@@ -214,7 +214,7 @@ def test_what_is_nearer_hides_what_is_behind(dtype: torch.dtype) -> None:
         return [[-3.0, -3.0, z], [3.0, -3.0, z], [0.0, 5.0, z]]
 
     vertices = torch.tensor([[triangle(3.0), triangle(2.0), triangle(4.0)]], dtype=dtype)
-    attributes = torch.tensor([0.2, 0.9, 0.5], dtype=dtype).reshape(1, 3, 1, 1).expand(1, 3, 3, 1)
+    attributes = torch.tensor([0.2, 0.9, 0.5], dtype=dtype).reshape(1, 3, 1, 1).expand(1, 3, 3, 3)
     image = tr.SharpRasterizer(6)(vertices, attributes)
     assert torch.allclose(image[..., 0], torch.full_like(image[..., 0], 0.9), atol=1e-6)
     culled = tr.SharpRasterizer(6, cull_backfaces=True)(vertices.flip(2), attributes)
@@ -494,7 +494,8 @@ def test_edges_between_faces_pass_nothing_on_where_they_lie_on_pixel_borders() -
     a, b, c, d = (x.flatten() for x in (i[:-1, :-1], i[:-1, 1:], i[1:, :-1], i[1:, 1:]))
     faces = torch.cat([torch.stack([a, b, d], 1), torch.stack([a, d, c], 1)])
     points = points.to(tr.runtime().dtype).requires_grad_()
-    image = tr.SharpRasterizer(40)(tr.gather_faces(points, faces), None)
+    corners = tr.gather_faces(points, faces)
+    image = tr.SharpRasterizer(40)(corners, torch.ones_like(corners))
     (grad,) = torch.autograd.grad(image.sum(), points)
     inner = grad.view(9, 9, 3)[1:-1, 1:-1]
     assert float(inner.abs().max()) < 1e-5 * float(grad.abs().max())
