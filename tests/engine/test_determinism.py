@@ -46,16 +46,19 @@ def digest(batch):
     scales = torch.full((batch,), 0.03, dtype=runtime.dtype, requires_grad=True)
     network = tr.MLPSoftness((3, 3), scale=0.03)
     table, still = tr.tabulate(network, octaves=6, subdivision=3), x["attributes"].detach()
-    for edge, attributes, learned in (
-        (tr.Distribution("logistic", scales), still, [scales]),
-        (table, still, [network.weights]),
-        (tr.Distribution("logistic", 0.03), tr.UVTexture(uv, image, "clamp"), [uv, image]),
-        (tr.Distribution("logistic", 0.03), tr.SurfaceTexture(texels), [texels]),
+    plain, shown = tr.Distribution("logistic", 0.03), tr.UVTexture(uv, image, "clamp")
+    hard, soft = tr.OverDepth(), tr.OverDepth(0.1)
+    # What many fragments add to: each under one of the two depths, an image under both.
+    for edge, depth, attributes, learned in (
+        (tr.Distribution("logistic", scales), hard, still, [scales]),
+        (table, soft, still, [network.weights]),
+        (plain, hard, shown, [uv, image]),
+        (plain, soft, shown, [uv, image]),
+        (plain, hard, tr.SurfaceTexture(texels), [texels]),
     ):
-        for depth in (tr.OverDepth(), tr.OverDepth(0.1)):
-            renderer = tr.SoftRasterizer(64, edge, depth, near=0.5)
-            picture = renderer(x["vertices"].detach(), attributes)
-            slopes += torch.autograd.grad(picture.square().sum(), learned)
+        renderer = tr.SoftRasterizer(64, edge, depth, near=0.5)
+        picture = renderer(x["vertices"].detach(), attributes)
+        slopes += torch.autograd.grad(picture.square().sum(), learned)
     for value in slopes:
         h.update(value.detach().numpy().tobytes())
     return h.hexdigest()

@@ -136,7 +136,7 @@ def test_forward_mode_in_what_torch_computes_of_a_softness(which: str, dtype: to
     x = Case("logistic").inputs(seed=5, batch=2, faces=6, dtype=dtype)
     if which == "a table's network":
         network = tr.MLPSoftness((3, 3), scale=0.1, init="gaussian")
-        renderer = tr.SoftRasterizer(12, tr.tabulate(network, octaves=6))
+        renderer = tr.SoftRasterizer(12, tr.tabulate(network, octaves=6), tr.SoftmaxDepth())
         name, start = "edge.edge.weights", network.weights.detach()
     else:
         gamma = tr.Knots([0.2])

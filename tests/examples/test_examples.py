@@ -124,7 +124,7 @@ def test_the_order_accuracy_is_that_of_the_task():
 
 def test_softenings_are_compared(tmp_path):
     learned = tmp_path / "learned.safetensors"
-    tr.save_softness(learned, tr.MLPSoftness(scale=tr.Knots([0.1, 0.02]), init="logistic"))
+    tr.save_softness(learned, tr.MLPSoftness((2, 2), scale=tr.Knots([0.1, 0.02])))
     out = tmp_path / "out"
     compare_softenings.main(
         compare_softenings.Options(out=out, problems=4, steps=4, size=12, learned=learned)
