@@ -4,7 +4,7 @@ The contents of the fields belong to one call at a time, in its turn (see thread
 thread that owns the runtime makes them. They are fields, not ndarrays, because autodiff through
 ndarray arguments is broken on Vulkan in Taichi 1.7.4 (taichi #8524).
 
-Kernels compile anew when a field of theirs is replaced. So fields start large: 85 MB in float32,
+Kernels compile anew when a field of theirs is replaced. So fields start large: 115 MB in float32,
 for 58,000 faces with three colours, or 512 x 512 pixels.
 """
 
@@ -30,7 +30,7 @@ _INITIAL = {  # elements of each group of fields at first
     "y_dot": 1 << 21,
     "tile_begin": 1 << 16,
     "tile_faces": 1 << 21,
-    "tile_order": 1 << 18,
+    "tile_order": 1 << 21,  # as many as tile_faces, which the default depth softness asks for
     "limits": 1 << 10,
     "state": 1 << 20,
     "pixels": 1 << 18,
@@ -43,7 +43,7 @@ _INITIAL = {  # elements of each group of fields at first
     "entry_begin": 1 << 16,
     "cells": 1 << 12,
     "rows": 1 << 22,
-    "row_lists": 1 << 16,
+    "row_lists": 1 << 18,  # what it asks for at least
 }
 
 DIMS = 64  # elements of the integer field of a call; see layout.Dim
