@@ -14,8 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+import taichi_raster as tr
 
 RIGIDITY = 1000.0
 T = TypeVar("T")
@@ -196,6 +200,21 @@ class Surface:
             (inner[0][seen], inner[1][seen]),
             (outer[0][seen], outer[1][seen]),
         )
+
+
+def motions(camera: tr.Camera, vertices: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Vertices in NDC and z, (V, 3), and how these move with the world's, (V, 3, 3)."""
+    small = 1e-5
+    axes = torch.cat([torch.zeros(1, 3), small * torch.eye(3)])[:, None].double()
+    seen, *moved = camera.project(torch.from_numpy(vertices) + axes)
+    return seen, torch.stack([(place - seen) / small for place in moved], dim=-1).numpy()
+
+
+def band(side: int, blur: float) -> Tensor:
+    """What pictures are multiplied by from both sides, to blur them by a Gaussian, in pixels."""
+    places = torch.arange(side)
+    weights = torch.exp(-((places[:, None] - places) ** 2) / (2 * blur**2))
+    return weights / weights.sum(1).max()
 
 
 def pixels(place: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from elastic_surface import RIGIDITY, Surface, in_turn, outline_blocks, summed
+from elastic_surface import RIGIDITY, Surface, band, in_turn, motions, outline_blocks, summed
 from PIL import Image
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -103,8 +103,6 @@ class Level:
     @staticmethod
     def of(image: np.ndarray, side: int, blur: float, steps: int) -> Level:
         target = tr.area_average(torch.from_numpy(image).float()[None], side)[0]
-        places = torch.arange(side)
-        band = torch.exp(-((places[:, None] - places) ** 2) / (2 * max(blur, 0.1) ** 2))
         renderer = tr.SharpRasterizer(
             side, background=1.0, perspective_correct=False, cull_backfaces=True
         )
@@ -113,7 +111,7 @@ class Level:
             steps,
             target,
             renderer,
-            band / band.sum(1).max() if blur > 0 else None,
+            band(side, blur) if blur > 0 else None,
             4 * max(blur, 1.0),
             (len(image) / side) ** 2,
         )
@@ -229,12 +227,7 @@ class Problem:
 
         The outline's part is that of a picture that is blurred over so many pixels.
         """
-        world = torch.from_numpy(vertices)
-        small = 1e-5
-        axes = torch.cat([torch.zeros(1, 3), small * torch.eye(3)])[:, None].double()
-        seen, *moved = self.camera.project(world + axes)
-        # (V, 3 of NDC, 3 of the world)
-        chain = torch.stack([(place - seen) / small for place in moved], dim=-1).numpy()
+        seen, chain = motions(self.camera, vertices)
         place, faces = seen.numpy(), self.faces.numpy()
         corners = place[faces]
         one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]

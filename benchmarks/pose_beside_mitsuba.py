@@ -6,8 +6,8 @@
 Poses, starts and ours are those of `pose_beside_deodr.py`. Mitsuba has Adam on the squared
 difference of the pictures, for 60 steps, with the rate that does best on other poses, for each
 angle anew. It uses one core. Pictures have 16 samples a pixel. The outline has one sample for each
-pixel, 65,536 in all: gradients are then as noisy as with 16, because what is noisy is the picture,
-and a step takes a ninth of the time. Dr.Jit compiles once and finds its kernels again.
+pixel, 65,536 in all: with 16, steps take much longer, and what is noisy is the picture all the
+same. Dr.Jit compiles once and finds its kernels again.
 
 Every run is written to a file as soon as it is done. Poses are taken in turn, all angles before the
 next pose, so that there are equally many of each whenever it ends.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from elastic_surface import Others, Surface, outline_blocks, summed
+from elastic_surface import Others, Surface, band, motions, outline_blocks, summed
 from torch import Tensor
 
 import taichi_raster as tr
@@ -62,12 +62,6 @@ class Level:
             band(side, blur) if blur > 0 else None,
             (full / side) ** 2,
         )
-
-
-def band(side: int, blur: float) -> Tensor:
-    places = torch.arange(side)
-    weights = torch.exp(-((places[:, None] - places) ** 2) / (2 * blur**2))
-    return weights / weights.sum(1).max()
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,16 +126,9 @@ class ShadedSurface:
         A pixel's luminosity is the mean of its face's corners, by its barycentric coordinates. A
         vertex changes that of its corner, which slides along, and turns the normals around it.
         """
-        world, faces, count = (
-            torch.from_numpy(hand.vertices),
-            self.faces.numpy(),
-            len(hand.vertices),
-        )
-        small = 1e-5
-        axes = torch.cat([torch.zeros(1, 3), small * torch.eye(3)])[:, None].double()
-        seen, *moved = self.camera.project(world + axes)
-        # (V, 2 of NDC, 3 of the world)
-        chain = torch.stack([(place - seen) / small for place in moved], dim=-1).numpy()[:, :2]
+        faces, count = self.faces.numpy(), len(hand.vertices)
+        seen, chain = motions(self.camera, hand.vertices)
+        chain = chain[:, :2]
         place = seen.numpy()
         hard = tr.hard_buffers(seen[self.faces][None].float(), level.side, cull_backfaces=True)
         hit = hard.face[0] >= 0

@@ -27,6 +27,7 @@ from torch.nn.functional import grid_sample, normalize
 
 from taichi_raster.fitting.outline_system import system_of
 from taichi_raster.fitting.photo_level import Level
+from taichi_raster.fitting.point_motions import DIFFERENCE, pose_motions, projected
 from taichi_raster.render.hard import hard_buffers
 from taichi_raster.render.sharp import SharpRasterizer
 from taichi_raster.runtime.precision import product
@@ -58,9 +59,6 @@ LOOSE = 0.02
 
 LARGEST = 0.05
 """Of a step, in each unknown of `Pose.moved`."""
-
-DIFFERENCE = 1e-5  # of central differences, in double precision
-_FLIP = (1.0, -1.0, 1.0)  # from OpenCV's axes to the cameras'
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +176,9 @@ class Bundle:
         level = self.levels[i]
         short, (height, width) = min(level.size), level.size
         at, motion = self._moving(i, pose, self.points)
-        further = _projected(self.cameras[i], pose, self.points + DIFFERENCE * self.normals)[0]
+        further = projected(self.cameras[i], pose, self.points + DIFFERENCE * self.normals)[0]
         outwards = (further - at)[:, :2] / DIFFERENCE
-        vertices = _projected(self.cameras[i], pose, self.mesh.vertices.double()).float()
+        vertices = projected(self.cameras[i], pose, self.mesh.vertices.double()).float()
         near, far = _depths(pose)
         corners = gather_faces(vertices, self.mesh.faces)
         depth = hard_buffers(corners, level.size, near=near, far=far).depth
@@ -283,17 +281,8 @@ class Bundle:
 
     def _moving(self, i: int, pose: Pose, points: Tensor) -> tuple[Tensor, Tensor]:
         """Points (M, 3) in NDC, and their motions by each unknown, (6, M, 2)."""
-        steps = DIFFERENCE * torch.eye(6, dtype=torch.float64)
-        many = Pose(pose.rotation.expand(12, 3, 3), pose.translation.expand(12, 3))
-        ends = _projected(self.cameras[i], many.moved(torch.cat([steps, -steps])), points)
-        motion = (ends[:6] - ends[6:])[..., :2] / (2 * DIFFERENCE)
-        return _projected(self.cameras[i], pose, points)[0], motion
-
-
-def _projected(camera: Camera, poses: Pose, points: Tensor) -> Float[Tensor, "B M 3"]:
-    at = product(points, poses.rotation.mT) + poses.translation[:, None]
-    found: Tensor = camera.to_image(at * at.new_tensor(_FLIP))
-    return found
+        at = projected(self.cameras[i], pose, points)[0]
+        return at, pose_motions(self.cameras[i], pose, points)
 
 
 def _depths(pose: Pose) -> tuple[float, float]:

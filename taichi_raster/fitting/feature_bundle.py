@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from taichi_raster.fitting.bundle import LARGEST, Given
-from taichi_raster.fitting.features import FLIP, Features, Tracks
+from taichi_raster.fitting.features import Features, Tracks
+from taichi_raster.fitting.point_motions import DIFFERENCE, pose_motions, projected
 from taichi_raster.runtime.precision import product
 from taichi_raster.scene.camera import Camera
 from taichi_raster.scene.pose import Pose
@@ -31,8 +32,6 @@ WRONG = 2.0
 
 LOOSE = 0.3
 """How far a place may move in one step, about, where rays do not say, in the object's sizes."""
-
-DIFFERENCE = 1e-5  # of central differences, in double precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ class FeatureBundle:
     def errors(self, poses: Sequence[Pose]) -> Float[Tensor, "n 2"]:
         """How far features are off where their places are seen, in pixels."""
         return self._over_photos(
-            poses, lambda i, places, seen: self._seen(i, poses[i], places) - seen
+            poses, lambda i, places, seen: self._seen(i, poses[i], places)[0] - seen
         )
 
     def spread(self, poses: Sequence[Pose]) -> float:
@@ -130,23 +129,18 @@ class FeatureBundle:
         order = torch.cat(orders).argsort()
         return torch.cat(found)[order]
 
-    def _seen(self, i: int, poses: Pose, places: Float[Tensor, "*B m 3"]) -> Tensor:
-        """In pixels, (m, 2) for one pose and (B, m, 2) for more."""
-        at = product(places, poses.rotation.mT) + poses.translation[:, None]
-        seen = self.cameras[i].to_image(at * at.new_tensor(FLIP))[..., :2]
-        seen = seen * self.features[i].pixels
-        return seen if len(seen) > 1 else seen[0]
+    def _seen(self, i: int, pose: Pose, places: Float[Tensor, "*B m 3"]) -> Tensor:
+        """In pixels, (B, m, 2)."""
+        seen = projected(self.cameras[i], pose, places)
+        return seen[..., :2] * self.features[i].pixels
 
     def _by_pose(self, i: int, pose: Pose, places: Tensor) -> Float[Tensor, "m 2 6"]:
-        steps = DIFFERENCE * torch.eye(6, dtype=torch.float64)
-        many = Pose(pose.rotation.expand(12, 3, 3), pose.translation.expand(12, 3))
-        ends = self._seen(i, many.moved(torch.cat([steps, -steps])), places)
-        return ((ends[:6] - ends[6:]) / (2 * DIFFERENCE)).permute(1, 2, 0)
+        motions = pose_motions(self.cameras[i], pose, places)
+        return motions.permute(1, 2, 0) * self.features[i].pixels
 
     def _by_place(self, i: int, pose: Pose, places: Tensor) -> Float[Tensor, "m 2 3"]:
         steps = DIFFERENCE * torch.eye(3, dtype=torch.float64)
-        many = Pose(pose.rotation.expand(6, 3, 3), pose.translation.expand(6, 3))
-        ends = self._seen(i, many, places + torch.cat([steps, -steps])[:, None])
+        ends = self._seen(i, pose, places + torch.cat([steps, -steps])[:, None])
         return ((ends[:3] - ends[3:]) / (2 * DIFFERENCE)).permute(1, 2, 0)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from taichi_raster.capture.capture import Photo
+from taichi_raster.fitting.point_motions import FLIP
 from taichi_raster.runtime.precision import product
 from taichi_raster.scene.camera import Camera
 from taichi_raster.scene.pose import Pose
@@ -53,8 +54,6 @@ NEIGHBOURS = 8
 
 REACH = 1.1
 """How far from the object's centre a place may be, in its sizes."""
-
-FLIP = (1.0, -1.0, 1.0)  # between OpenCV's axes and the cameras'
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,11 @@ from torch import Tensor
 
 from taichi_raster.runtime.precision import product
 from taichi_raster.scene.camera import Camera
+from taichi_raster.scene.pose import Pose
+
+FLIP = (1.0, -1.0, 1.0)  # between OpenCV's axes and the cameras'
+
+DIFFERENCE = 1e-5  # of central differences, in double precision
 
 
 def point_motions(
@@ -45,3 +50,22 @@ def point_motions(
             for axis in (0, 1)
         )
     return torch.stack([(motion * across).sum(-1), (motion * down).sum(-1), motion[..., 2]], -1)
+
+
+def projected(
+    camera: Camera, poses: Pose, points: Float[Tensor, "*B n 3"]
+) -> Float[Tensor, "B n 3"]:
+    """Points in NDC and z, by the camera's lens; its own view does not count."""
+    at = product(points, poses.rotation.mT) + poses.translation[:, None]
+    found: Tensor = camera.to_image(at * at.new_tensor(FLIP))
+    return found
+
+
+def pose_motions(
+    camera: Camera, pose: Pose, points: Float[Tensor, "n 3"]
+) -> Float[Tensor, "6 n 2"]:
+    """The motion of points in NDC by each unknown of `Pose.moved`, of one pose, by differences."""
+    steps = DIFFERENCE * torch.eye(6, dtype=torch.float64)
+    many = Pose(pose.rotation.expand(12, 3, 3), pose.translation.expand(12, 3))
+    ends = projected(camera, many.moved(torch.cat([steps, -steps])), points)
+    return (ends[:6] - ends[6:])[..., :2] / (2 * DIFFERENCE)

@@ -135,12 +135,13 @@ def refine_cameras(
 
 def _by_features(capture: Capture, degrees: float, say: Callable[[str], None]) -> list[Pose] | None:
     """The poses by bundle adjustment, in their own world; None where features are too few."""
+    cameras: list[Camera] = [photo.camera for photo in capture]
+    # First, as it tells at once if masks and cameras do not fit together.
+    local = LocalMesh.of(visual_hull(capture, CELLS, _slack(capture, ROUNDS[0].slack)), cameras)
     features = []
     for i, photo in enumerate(capture):
         say(f"cameras: features of photo {i + 1} of {len(capture)}")
         features.append(Features.of(photo))
-    cameras: list[Camera] = [photo.camera for photo in capture]
-    local = LocalMesh.of(visual_hull(capture, CELLS, _slack(capture, ROUNDS[0].slack)), cameras)
     poses = [_local(photo.pose, local) for photo in capture]
     given = Given.within(poses, degrees, SHIFT * degrees)
     sizes = [  # pixels that the object's size takes

@@ -4,8 +4,8 @@ The contents of the fields belong to one call at a time, in its turn (see thread
 thread that owns the runtime makes them. They are fields, not ndarrays, because autodiff through
 ndarray arguments is broken on Vulkan in Taichi 1.7.4 (taichi #8524).
 
-Kernels compile anew when a field of theirs is replaced. So fields start large: 115 MB in float32,
-for 58,000 faces with three colours, or 512 x 512 pixels.
+Kernels compile anew when a field of theirs is replaced. So fields start large: 155 MB in float32
+on a CPU, for 58,000 faces with three colours, or 512 x 512 pixels.
 """
 
 import ctypes

@@ -228,7 +228,7 @@ class Lens(Movable):
 
 @lru_cache(maxsize=256)
 def _radius(fold: Callable[[np.ndarray], float], row: tuple[float, ...]) -> float:
-    """Kept: its roots took two fifths of a projection of 500 points."""
+    """Kept, as its roots would be found anew in every projection."""
     return min(fold(np.array(row)), WIDEST)
 
 
