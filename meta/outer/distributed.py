@@ -20,6 +20,8 @@ restarts all ranks, and a trainer with `resume="auto"` resumes from its last che
 from __future__ import annotations
 
 import atexit
+import gc
+import importlib
 import logging
 import os
 import pickle
@@ -189,6 +191,7 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> World:
         bound = timedelta(seconds=timeout if chosen == "nccl" else max(timeout, TIMEOUT))
         store, rank, size = next(rendezvous("env://", timeout=bound))
         fresh = _fresh_store(store, rank, size, bound)
+        _import_before_group()
         dist.init_process_group(chosen, store=fresh, rank=rank, world_size=size, timeout=bound)
         atexit.register(_leave)
     _joined = World(dist.get_rank(), dist.get_world_size(), timeout)
@@ -196,14 +199,24 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> World:
     return _joined
 
 
+def _import_before_group() -> None:
+    """Import what binds the group of that moment to its default arguments, for good.
+
+    Torch itself imports it during a training. `_leave` would then join no thread.
+    """
+    importlib.import_module("torch.distributed.nn.functional")
+
+
 def _leave() -> None:
     """Join torch's communication threads before the interpreter shuts down.
 
     A thread that frees a tensor during shutdown ends the process with "terminate called without an
-    active exception", and torchrun would restart a finished run.
+    active exception", and torchrun would restart a finished run. The threads are joined when the
+    last reference to the group goes: hence the collection of cycles.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def world() -> World:

@@ -146,10 +146,16 @@ def refusal(action: Callable[[], object]) -> str:
     return "accepted"
 
 
+def remains() -> list[str]:
+    """What there still is of a group: itself, and its threads (known on Linux only)."""
+    names = [p.read_text().strip() for p in Path("/proc/self/task").glob("*/comm")]
+    return ["group"] * dist.is_initialized() + [name for name in names if "gloo" in name]
+
+
 def together(out: Path) -> None:
     """All that has to come out the same on any number of processes."""
     left = out.with_suffix(f".left.{os.environ['RANK']}")
-    atexit.register(lambda: left.write_text(str(not dist.is_initialized())))  # called after join's
+    atexit.register(lambda: left.write_text(json.dumps(remains())))  # called after join's
     world = distributed.join()
     results: dict[str, Any] = {name: train(name) for name in TRAININGS}
     results["tuning"] = tune(out.with_suffix(".cache"))
@@ -162,6 +168,7 @@ def together(out: Path) -> None:
     results["size"] = world.size
     results["threads"] = os.environ.get("TI_CPU_MAX_NUM_THREADS")
     world.gather(None)
+    results["joined"] = remains()
     if world.rank == world.size - 1:
         time.sleep(4)
     results["hung"] = refusal(lambda: replace(world, timeout=1).gather(None))
