@@ -58,7 +58,7 @@ class Fit:
     out: Path
     """Folder of the results."""
     hold_out: tuple[int, ...] = ()
-    """Photos that the fit does not see, by number from 0: they judge it."""
+    """Photos that shape and texture do not see, by number from 0: they judge both."""
     masks: str | None = None
     """A folder of masks, or "alpha"; by default those that the capture has."""
     key: str | None = None
@@ -76,7 +76,7 @@ class Fit:
     seed: Annotated[int, SEED] = 0
     """Of the order of the photos."""
     refine_cameras: bool = False
-    """Find the poses of the cameras, too, beginning at those given; OUT gets them."""
+    """Find the poses of all cameras, too, beginning at those given; OUT gets them."""
     camera_uncertainty: Annotated[float | None, Within(0.01, 90)] = None
     """For --refine-cameras: degrees by which the given poses are off, about; 1 by default."""
     resume: bool = False
@@ -107,8 +107,8 @@ class Fit:
         clock = _Clock()
         kept = Kept(self.out, self.resume, plain(self), console)
         if self.refine_cameras:
-            training = self._cameras(training, kept, console, clock)
-            capture = _with(capture, training)
+            capture = self._cameras(capture, kept, console, clock)
+            held, training = self._split(capture)
             console.print(f"cameras: {cameras.write(self.out, capture)}")
         mesh = self._shape(training, kept, console, clock)
         if self.texture:
@@ -141,22 +141,22 @@ class Fit:
             raise ValueError("--hold-out: leaves fewer than two photos to fit to")
         return [capture[i] for i in sorted(set(self.hold_out))], capture.without(self.hold_out)
 
-    def _cameras(self, training: Capture, kept: Kept, console: Console, clock: _Clock) -> Capture:
-        """The photos with refined cameras."""
-        given = fingerprints.of_capture(training)
+    def _cameras(self, capture: Capture, kept: Kept, console: Console, clock: _Clock) -> Capture:
+        """The photos with refined cameras; held-out ones, too, as they could not judge without."""
+        given = fingerprints.of_capture(capture)
         found = kept.read("cameras", given)
         if found is None:
             with clock.part("cameras"), console.status("cameras") as status:
                 degrees = 1.0 if self.camera_uncertainty is None else self.camera_uncertainty
-                refined = refine_cameras(training, degrees, self.seed, status.update)
+                refined = refine_cameras(capture, degrees, self.seed, status.update)
             kept.write("cameras", {"views": [photo.camera.view for photo in refined]}, given)
         else:
-            pairs = zip(training, found["views"], strict=True)
+            pairs = zip(capture, found["views"], strict=True)
             refined = replace(
-                training,
+                capture,
                 photos=tuple(replace(p, camera=replace(p.camera, view=v)) for p, v in pairs),
             )
-        turns = [a.pose.angle_to(b.pose) for a, b in zip(training, refined, strict=True)]
+        turns = [a.pose.angle_to(b.pose) for a, b in zip(capture, refined, strict=True)]
         clock.numbers["cameras turned by, mean, degrees"] = float(torch.cat(turns).mean())
         clock.numbers["cameras turned by, at most, degrees"] = float(torch.cat(turns).max())
         return refined
@@ -265,12 +265,6 @@ def _check_packages(texture: bool) -> None:
             f"fit needs {', '.join(missing)}: pip install 'taichi-raster[photos]'"
             + ("" if missing != ["xatlas"] else ", or --no-texture")
         )
-
-
-def _with(capture: Capture, better: Capture) -> Capture:
-    """The capture, with those photos of the other that have the same names."""
-    found = {photo.name: photo for photo in better}
-    return replace(capture, photos=tuple(found.get(photo.name, photo) for photo in capture))
 
 
 class _Clock:

@@ -80,8 +80,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_refined_cameras_are_written_and_kept(tmp_path: Path) -> None:
-    """Beside the photos, they are read again, those of held-out photos too; and another run takes
-    them from OUT.
+    """Of held-out photos, too. Beside the photos, they are read again; another run takes them from
+    OUT.
     """
     blob = tr.blob(seed=1)
     blob = tr.Mesh(0.5 * blob.vertices / blob.vertices.abs().max(), blob.faces)
@@ -108,9 +108,9 @@ def test_refined_cameras_are_written_and_kept(tmp_path: Path) -> None:
     (out / "cameras.json").rename(folder / "cameras.json")
     refined = tr.load_capture(folder)
     assert refined.names == given.names
-    assert float(refined[3].pose.angle_to(given[3].pose)) < 1e-5  # as given
     pairs = zip(given, refined, strict=True)
     turned = torch.cat([a.pose.angle_to(b.pose) for a, b in pairs])
+    assert float(turned[3]) > 0.001  # it is held out
     assert float(turned.max()) == pytest.approx(
         numbers["cameras turned by, at most, degrees"], abs=1e-3
     )

@@ -234,7 +234,7 @@ def test_a_step_is_that_of_all_unknowns_together() -> None:
     zero = torch.zeros(24 + 3 * tracks.count, dtype=torch.float64)
     value = error(zero)
     torch.testing.assert_close(bundle.errors(poses), value, atol=1e-9, rtol=0)
-    jacobian = torch.autograd.functional.jacobian(error, zero)
+    jacobian = torch.autograd.functional.jacobian(error, zero, vectorize=True)
     spread = bundle.spread(poses)
     weight = 1 / (1 + value.square().sum(1) / (2 * spread) ** 2) / spread**2
     matrix = torch.einsum("n,nri,nrj->ij", weight, jacobian, jacobian)
