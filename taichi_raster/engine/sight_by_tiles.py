@@ -217,7 +217,7 @@ def see_by_tiles(
         own = workers_memory(vertices, plan.workers, plan.longest)
         launch(scene, "see_tiles", colours, *parts, *own, or_one(found), plan.size)
         tally = plan.starts["tally"]
-        fragments, longest, many = memory.ints[tally : tally + 3].tolist()
+        fragments, longest, many = memory.ints.numpy()[tally : tally + 3].tolist()
         fits("fragments", -1 if many else Seen.SIZE * fragments)
         if fragments <= plan.fragments and longest <= plan.longest:
             break
@@ -237,10 +237,12 @@ def see_by_tiles_vjp(
     ints, floats = sight.memory.ints, sight.memory.floats
     limits = limits_of(scene.near, scene.far, adjoints.dtype, adjoints.device)
     batch, count = plan.shape.batch, plan.shape.faces
-    to_vertices = adjoints.new_empty(batch, count, 3, 3)
+    few = batch * count <= FEW
+    make = adjoints.new_zeros if few else adjoints.new_empty
+    to_vertices = make((batch, count, 3, 3))
     to_attributes, colours, of_colours, channels = None, limits, limits, 0
     if attributes is not None:
-        to_attributes = torch.empty_like(attributes, memory_format=torch.contiguous_format)
+        to_attributes = make(attributes.shape)
         colours, of_colours = or_one(attributes.contiguous()), or_one(to_attributes)
         channels = attributes.shape[3]
     pairs = room_for("pairs", Pair.SIZE * plan.pairs, adjoints)
@@ -248,7 +250,6 @@ def see_by_tiles_vjp(
     own = workers_memory(adjoints, plan.workers, plan.longest)
     of_pixels = or_one(adjoints.contiguous()), pairs, shares
     launch(scene, "see_tiles_vjp", colours, ints, floats, limits, *own, *of_pixels, plan.size)
-    few = "few" if batch * count <= FEW else "many"
     arguments = ints, floats, pairs, shares, to_vertices, of_colours, plan.size
-    launch(scene, f"give_back_{few}", *arguments)
+    launch(scene, "give_back_few" if few else "give_back_many", *arguments)
     return to_vertices, to_attributes

@@ -128,8 +128,9 @@ class SharpRasterizer(nn.Module):
         return self(face_vertices, None)[..., 0]
 
     def _draw(self, vertices: Tensor, attributes: Tensor) -> Tensor:
-        parts = attributes.split(channels.MOST, dim=3)
-        return channels.joined([draw(vertices, a, self._scene(a.shape[3]))[0] for a in parts])
+        return channels.joined(
+            [draw(vertices, a, self._scene(a.shape[3]))[0] for a in channels.parts(attributes)]
+        )
 
     def _draw_textured(
         self, vertices: Tensor, attributes: SurfaceTexture | UVTexture

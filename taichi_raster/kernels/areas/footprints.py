@@ -64,54 +64,52 @@ class Footprints:
 
     @ti.func
     def prepare_face(self, m: ti.template(), f):
-        """Write a face's record, and the pixels that its bounding box touches."""
+        """Write a face's record, and the pixels that its bounding box touches: none if no pixel can
+        see the face, which then has no record."""
         height, width = m.size[Size.HEIGHT], m.size[Size.WIDTH]
         half = 0.5 * ti.cast(ti.min(height, width), self.real)
         x = ti.Vector.zero(self.real, 3)
         y = ti.Vector.zero(self.real, 3)
-        w = ti.Vector.zero(self.real, 3)
         seen = True
         for i in ti.static(range(3)):
             x[i] = m.vertices[9 * f + 3 * i] * half + 0.5 * ti.cast(width, self.real)
             y[i] = m.vertices[9 * f + 3 * i + 1] * half + 0.5 * ti.cast(height, self.real)
-            z = m.vertices[9 * f + 3 * i + 2]
-            if not z > 0:
-                seen = False
-                z = ti.cast(1, self.real)
-            w[i] = -z if ti.static(self.view.orthographic) else 1 / z
-        near, far = m.limits[0], m.limits[1]
-        nearest = -near if ti.static(self.view.orthographic) else 1 / near
-        farthest = -far if ti.static(self.view.orthographic) else 1 / far
-        low, high = w.min(), w.max()
-        seen = seen and low <= nearest and (high >= farthest)
+            seen = seen and m.vertices[9 * f + 3 * i + 2] > 0
         ex, ey, dx, dy = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
         area = ex * dy - ey * dx
         front = area < 0 if ti.static(self.view.clockwise) else area > 0
-        seen = seen and area != 0
-        if ti.static(self.view.cull):
-            seen = seen and front
-        at = Face.SIZE * f
-        for i in ti.static(range(3)):
-            m.faces[at + Face.X + 2 * i] = x[i]
-            m.faces[at + Face.X + 2 * i + 1] = y[i]
-            m.faces[at + Face.W + i] = w[i]
-        inverse = 1 / area if seen else 0 * area
-        m.faces[at + Face.SLOPE_X] = ((w[1] - w[0]) * dy - (w[2] - w[0]) * ey) * inverse
-        m.faces[at + Face.SLOPE_Y] = ((w[2] - w[0]) * ex - (w[1] - w[0]) * dx) * inverse
-        bonus = self.tie * ti.max(ti.abs(low), ti.abs(high)) if front else 0 * area
-        m.faces[at + Face.ORDER] = bonus
-        m.faces[at + Face.SIGN] = ti.select(seen, ti.select(area > 0, 1, -1), 0)
-        m.faces[at + Face.CUT] = ti.select(high > nearest or low < farthest, 1, 0)
-        m.faces[at + Face.W_MIN] = low + bonus
-        m.faces[at + Face.W_MAX] = high + bonus
-        # Rows count from the top. A box that only touches a pixel's edge does not reach it.
-        h = ti.cast(height, self.real)
-        left = self.whole(ti.floor(x.min()), width)
-        right = self.whole(ti.ceil(x.max()), width)
-        top = self.whole(ti.floor(h - y.max()), height)
-        bottom = self.whole(ti.ceil(h - y.min()), height)
-        if not seen:
-            right, bottom = left, top
+        seen = seen and (front if ti.static(self.view.cull) else area != 0)
+        left, right, top, bottom = 0, 0, 0, 0
+        if seen:
+            w = ti.Vector.zero(self.real, 3)
+            for i in ti.static(range(3)):
+                z = m.vertices[9 * f + 3 * i + 2]
+                w[i] = -z if ti.static(self.view.orthographic) else 1 / z
+            near, far = m.limits[0], m.limits[1]
+            nearest = -near if ti.static(self.view.orthographic) else 1 / near
+            farthest = -far if ti.static(self.view.orthographic) else 1 / far
+            low, high = w.min(), w.max()
+            if low <= nearest and high >= farthest:
+                at = Face.SIZE * f
+                for i in ti.static(range(3)):
+                    m.faces[at + Face.X + 2 * i] = x[i]
+                    m.faces[at + Face.X + 2 * i + 1] = y[i]
+                    m.faces[at + Face.W + i] = w[i]
+                inverse = 1 / area
+                m.faces[at + Face.SLOPE_X] = ((w[1] - w[0]) * dy - (w[2] - w[0]) * ey) * inverse
+                m.faces[at + Face.SLOPE_Y] = ((w[2] - w[0]) * ex - (w[1] - w[0]) * dx) * inverse
+                bonus = self.tie * ti.max(ti.abs(low), ti.abs(high)) if front else 0 * area
+                m.faces[at + Face.ORDER] = bonus
+                m.faces[at + Face.SIGN] = ti.select(area > 0, 1, -1)
+                m.faces[at + Face.CUT] = ti.select(high > nearest or low < farthest, 1, 0)
+                m.faces[at + Face.W_MIN] = low + bonus
+                m.faces[at + Face.W_MAX] = high + bonus
+                # Rows count from the top. A box that only touches a pixel's edge does not reach it.
+                h = ti.cast(height, self.real)
+                left = self.whole(ti.floor(x.min()), width)
+                right = self.whole(ti.ceil(x.max()), width)
+                top = self.whole(ti.floor(h - y.max()), height)
+                bottom = self.whole(ti.ceil(h - y.min()), height)
         m.boxes[4 * f] = left
         m.boxes[4 * f + 1] = right
         m.boxes[4 * f + 2] = top

@@ -33,7 +33,7 @@ class Face:
     SLOPE_Y = 7
     ORDER = 8  # what is added to w for the order of depth: more for a face that shows its front
     W = 9  # at each corner
-    SIGN = 12  # 1 for counter-clockwise corners, -1 for clockwise ones, 0 for a dropped face
+    SIGN = 12  # 1 for counter-clockwise corners, -1 for clockwise ones
     CUT = 13  # 1 if the face leaves [near, far]
     W_MIN = 14  # over the corners, with ORDER
     W_MAX = 15

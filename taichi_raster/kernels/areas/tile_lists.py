@@ -21,11 +21,15 @@ class TileLists(Footprints):
         total = ti.cast(0, ti.i64)
         if size[Size.FACES] > 0:
             m = self.parts(ints, floats, size, vertices=vertices, limits=limits)
-            for f in range(size[Size.BATCH] * size[Size.FACES]):
-                self.prepare_face(m, f)
+            for tile in range(size[Size.BATCH] * size[Size.TILES]):
+                m.begins[tile + 2] = 0
             for b in range(size[Size.BATCH]):
-                self.list_band(m, b, 1, False)
-            total = self.begin_lists(m)
+                for f in range(b * size[Size.FACES], (b + 1) * size[Size.FACES]):
+                    self.prepare_face(m, f)
+                    m.first_places[f] = ti.cast(total, ti.i32)
+                    total += self.count_tiles(m, b, f)
+            m.first_places[size[Size.BATCH] * size[Size.FACES]] = ti.cast(total, ti.i32)
+            self.begin_lists(m)
             if total <= size[Size.PAIRS]:
                 for b in range(size[Size.BATCH]):
                     self.list_band(m, b, 1, True)
@@ -55,7 +59,15 @@ class TileLists(Footprints):
                 self.list_band(m, band // SPREAD, bands, False)
         total = ti.cast(0, ti.i64)
         if size[Size.FACES] > 0:
-            total = self.begin_lists(self.parts(ints, floats, size))
+            m = self.parts(ints, floats, size)
+            total = self.begin_lists(m)
+            if total <= size[Size.PAIRS]:
+                at = 0
+                for f in range(size[Size.BATCH] * size[Size.FACES]):
+                    m.first_places[f] = at
+                    left, right, top, bottom = self.tiles_of(m, f)
+                    at += (right - left) * (bottom - top)
+                m.first_places[size[Size.BATCH] * size[Size.FACES]] = at
         fits = ti.select(total <= size[Size.PAIRS], size[Size.BATCH] * bands * SPREAD, 0)
         for band in range(fits):
             if band & (SPREAD - 1) == 0:
@@ -88,6 +100,16 @@ class TileLists(Footprints):
                     m.begins[tile] = at + 1
 
     @ti.func
+    def count_tiles(self, m: ti.template(), b, f):
+        """Count a face in its tiles two places on; returns how many they are."""
+        left, right, top, bottom = self.tiles_of(m, f)
+        for row in range(top, bottom):
+            for column in range(left, right):
+                tile = b * m.size[Size.TILES] + row * m.size[Size.TILES_X] + column
+                m.begins[tile + 2] = m.begins[tile + 2] + 1
+        return (right - left) * (bottom - top)
+
+    @ti.func
     def tiles_of(self, m: ti.template(), f):
         """(left, right, top, bottom) of the tiles that a face's bounding box touches."""
         left, right = m.boxes[4 * f], m.boxes[4 * f + 1]
@@ -108,13 +130,6 @@ class TileLists(Footprints):
             m.begins[tile + 1] = ti.cast(total, ti.i32)
             total += count
         m.begins[0] = 0
-        if total <= m.size[Size.PAIRS]:
-            at = 0
-            for f in range(m.size[Size.BATCH] * m.size[Size.FACES]):
-                m.first_places[f] = at
-                left, right, top, bottom = self.tiles_of(m, f)
-                at += (right - left) * (bottom - top)
-            m.first_places[m.size[Size.BATCH] * m.size[Size.FACES]] = at
         for i in ti.static(range(3)):
             m.tally[i] = 0
         return total
