@@ -24,9 +24,7 @@ MOST = 32
 def parts(attributes: Attributes) -> list[Attributes]:
     """Attributes of at most `MOST` channels each, in the order of their channels."""
     if isinstance(attributes, Tensor):
-        if attributes.shape[-1] <= MOST:  # a split's own derivative would copy that of its parts
-            return [attributes]
-        return list(attributes.split(MOST, dim=-1))
+        return [*of_corners(attributes)]
     corners = [] if attributes.corners is None else list(attributes.corners.split(MOST, dim=-1))
     alone = replace(attributes, corners=None)
     if isinstance(alone, SurfaceTexture):
@@ -39,6 +37,13 @@ def parts(attributes: Attributes) -> list[Attributes]:
         replace(alone, image=image, mipmaps=level)
         for image, level in zip(images, levels, strict=True)
     ] + corners
+
+
+def of_corners(attributes: Tensor) -> list[Tensor]:
+    """`parts` of a tensor."""
+    if attributes.shape[-1] <= MOST:  # a split's own derivative would copy that of its parts
+        return [attributes]
+    return list(attributes.split(MOST, dim=-1))
 
 
 def of_background(background: Tensor, first: int, count: int) -> Tensor:

@@ -128,9 +128,8 @@ class SharpRasterizer(nn.Module):
         return self(face_vertices, None)[..., 0]
 
     def _draw(self, vertices: Tensor, attributes: Tensor) -> Tensor:
-        return channels.joined(
-            [draw(vertices, a, self._scene(a.shape[3]))[0] for a in channels.parts(attributes)]
-        )
+        parts = channels.of_corners(attributes)
+        return channels.joined([draw(vertices, a, self._scene(a.shape[3]))[0] for a in parts])
 
     def _draw_textured(
         self, vertices: Tensor, attributes: SurfaceTexture | UVTexture
