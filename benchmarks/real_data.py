@@ -2,6 +2,8 @@
 
     python benchmarks/real_data.py dino shared/data/dino
     python benchmarks/real_data.py box shared/data/box
+    python benchmarks/real_data.py chess shared/data/chess
+    python benchmarks/real_data.py hand shared/data/hand
 
 dino: a ball becomes the toy dinosaur by the silhouettes of 32 photos (90 x 72 pixels), so that
 limbs have to grow. Judged by the four photos that are held out, at four times the size.
@@ -9,11 +11,18 @@ limbs have to grow. Judged by the four photos that are held out, at four times t
 box: the pose of the printed box by its mask, 180 pixels wide, from starts that are 30 degrees off.
 The mask is drawn from the pose that comes with the data, see `box.py`; solved is within a degree.
 
+chess: the pose of OpenCV's chessboard in 13 photos, 160 pixels wide, by its squares and its
+outline, which is drawn from OpenCV's calibration. Each start is 20 degrees off and a square beside;
+solved is within a degree of the calibration.
+
+hand: DEODR's hand deforms until its depths are those of its depth map, in 100 x 100 pixels. Judged
+in 200 x 200: by the depth's error where both see the hand, and by the silhouettes.
+
 All take the same number of steps with the same loss. The annealed Gaussians are tuned: the best of
-eight, scale and learning rate, by the loss that is left (dino) or by other starts (box). They stand
-beside the start by hand, and the policy, `tr.universal_policy()`, which are tuned by nothing.
-"sharp" is no softness at all, with its learning rate tuned the same way. Seconds are those of the
-processor, of the one run that is reported, once kernels are compiled.
+eight, scale and learning rate, by the loss that is left (dino, hand) or by other starts (box,
+chess). They stand beside the start by hand, and the policy, `tr.universal_policy()`, which nothing
+tunes. "sharp" is no softness at all, with its learning rate tuned the same way. Seconds are those
+of the processor, of the one run that is reported, once kernels are compiled.
 
 `tr.fit_mesh` and `tr.fit_pose` do not come by here: they start at the visual hull, and take
 Gauss-Newton steps of the outline (see `pose_beside_deodr.py`).
@@ -24,6 +33,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,11 +46,16 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from tyro.conf import Positional
 
 import taichi_raster as tr
 from taichi_raster.fitting.silhouette_fit import LocalMesh
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+
+from chessboards import chessboard
 
 HELD_OUT = (4, 13, 22, 31)
 STEPS = 60
@@ -48,6 +63,9 @@ WARM = 4  # steps before anything is timed; the last of them is sharp
 NEAR, FAR = 0.3, 3.0  # in units of the distance of the object
 RATES, FIRST = (0.01, 0.03, 0.1, 0.3), (0.03, 0.1)
 LAPLACIAN, SMOOTHING = 0.03, 12.0
+DEFORMATION = 0.03
+SQUARE = 0.025  # metres
+MILLIMETRES = 450.0  # what 1 in the hand's depth map stands for
 
 
 @dataclass(frozen=True)
@@ -58,23 +76,30 @@ class Options:
         what: which data.
         folder: of the data.
         steps: of each descent.
-        longest: side of the masks in pixels, at most; 90 for dino and 180 for box by default.
+        longest: side of the pictures in pixels, at most; by default 90 for dino, 180 for box, 160
+            for chess and 100 for hand.
     """
 
-    what: Positional[Literal["dino", "box"]]
+    what: Positional[Literal["dino", "box", "chess", "hand"]]
     folder: Positional[Path]
     steps: int = STEPS
     longest: int | None = None
 
 
 class Fit(Protocol):
-    """A problem: B descents side by side."""
+    """A problem: B descents side by side, of R = views times B pictures."""
 
     views: int
+    background: float
+    target: Tensor
+    """(R, H, W): coverage."""
 
-    @property
-    def target(self) -> Tensor:
-        """(R, H, W), R = views times B."""
+    def shown(self, faces: Tensor) -> Tensor | None:
+        """(R, F, 3, C) colours of the faces' corners, if it goes by them."""
+        ...
+
+    def mismatch(self, images: Tensor) -> Tensor:
+        """(R,), of pictures (R, H, W, C + 1)."""
         ...
 
     def start(self) -> Tensor:
@@ -96,8 +121,8 @@ def main(options: Options) -> None:
     tr.init("cpu")
     torch.set_num_threads(1)
     console = Console()
-    run = dino if options.what == "dino" else box
-    console.print(run(options))
+    runs = {"dino": dino, "box": box, "chess": chess, "hand": hand}
+    console.print(runs[options.what](options))
 
 
 # Descents -----------------------------------------------------------------------------------------
@@ -113,10 +138,21 @@ class Done:
 
 
 def loss_of(fit: Fit, renderer: nn.Module, unknowns: Tensor, progress: float) -> Tensor:
-    """(B,) 1 - IoU, averaged over views, and the prior."""
-    images = renderer(fit.geometry(unknowns), None, progress, fit.views)[..., 0]
-    each = tr.coverage_iou_loss(images, fit.target)
+    """(B,) the mismatch, averaged over views, and the prior."""
+    faces = fit.geometry(unknowns)
+    each = fit.mismatch(renderer(faces, fit.shown(faces), progress, fit.views))
     return each.unflatten(0, (-1, fit.views)).mean(dim=1) + fit.prior(unknowns)
+
+
+def options_of(fit: Fit) -> dict[str, Any]:
+    """Of a renderer."""
+    return {
+        "image_size": size_of(fit),
+        "background": fit.background,
+        "near": NEAR,
+        "far": FAR,
+        "cull_backfaces": True,
+    }
 
 
 def size_of(fit: Fit) -> tuple[int, int]:
@@ -125,8 +161,7 @@ def size_of(fit: Fit) -> tuple[int, int]:
 
 def sharp_alpha(fit: Fit, unknowns: Tensor) -> Tensor:
     with torch.no_grad():
-        sharp = tr.SharpRasterizer(size_of(fit), near=NEAR, far=FAR, cull_backfaces=True)
-        return sharp(fit.geometry(unknowns), None)[..., 0]
+        return tr.SharpRasterizer(**options_of(fit))(fit.geometry(unknowns), None)[..., 0]
 
 
 def untuned(fit: Fit, steps: int, policy: tr.SofteningPolicy | None) -> Done:
@@ -140,7 +175,7 @@ def untuned(fit: Fit, steps: int, policy: tr.SofteningPolicy | None) -> Done:
     else:
         start = guided = tr.GuidedSoftening(policy, drawn, fit.target, fit.views)
     assert start.lr is not None
-    renderer = start.renderer(size_of(fit), near=NEAR, far=FAR, cull_backfaces=True)
+    renderer = start.renderer(**options_of(fit))
     optimiser = tr.ImageSteps([unknowns], fit.geometry, start.lr)
     for i in range(steps):
         progress = i / max(steps - 1, 1)
@@ -158,15 +193,13 @@ def untuned(fit: Fit, steps: int, policy: tr.SofteningPolicy | None) -> Done:
 def annealed(fit: Fit, steps: int, first: float | None, rate: float) -> Done:
     """By Adam, whose rate falls tenfold at the end; without a scale the renderer is sharp."""
     begin = time.process_time()
-    size = size_of(fit)
     unknowns = fit.start().requires_grad_()
     if first is None:
-        renderer: nn.Module = tr.SharpRasterizer(size, near=NEAR, far=FAR, cull_backfaces=True)
+        renderer: nn.Module = tr.SharpRasterizer(**options_of(fit))
     else:
-        edge = tr.Distribution("gaussian", tr.Knots([first, 0.5 / min(size)]))  # a quarter pixel
-        renderer = tr.SoftRasterizer(
-            size, edge, None, tr.TConorm("yager", 1.0), near=NEAR, far=FAR, cull_backfaces=True
-        )
+        last = 0.5 / min(size_of(fit))  # a quarter pixel
+        edge = tr.Distribution("gaussian", tr.Knots([first, last]))
+        renderer = tr.SoftRasterizer(edge=edge, alpha=tr.TConorm("yager", 1.0), **options_of(fit))
     adam = torch.optim.Adam([unknowns], betas=tr.ImageSteps.BETAS)
     for i in range(steps):
         progress = i / max(steps - 1, 1)
@@ -180,8 +213,9 @@ def annealed(fit: Fit, steps: int, first: float | None, rate: float) -> Done:
 def done(fit: Fit, unknowns: Tensor, begin: float) -> Done:
     """The end of a descent; its loss is that of the sharp picture."""
     seconds = time.process_time() - begin
-    drawn, wanted = sharp_alpha(fit, unknowns), fit.target
-    loss = tr.coverage_iou_loss(drawn, wanted).unflatten(0, (-1, fit.views)).mean(dim=1)
+    with torch.no_grad():
+        loss = loss_of(fit, tr.SharpRasterizer(**options_of(fit)), unknowns, 1.0)
+        loss -= fit.prior(unknowns)
     return Done(unknowns.detach(), loss, seconds)
 
 
@@ -207,10 +241,23 @@ def all_methods(
     return found
 
 
+class Outlines:
+    """A fit that goes by coverage alone."""
+
+    background = 0.0
+    target: Tensor
+
+    def shown(self, faces: Tensor) -> Tensor | None:
+        return None
+
+    def mismatch(self, images: Tensor) -> Tensor:
+        return tr.coverage_iou_loss(images[..., 0], self.target)
+
+
 # dino ---------------------------------------------------------------------------------------------
 
 
-class Dino:
+class Dino(Outlines):
     """A ball, of the size that the cameras are turned towards."""
 
     def __init__(self, folder: Path, longest: int) -> None:
@@ -276,10 +323,57 @@ def dino(options: Options) -> Table:
 # box ----------------------------------------------------------------------------------------------
 
 
-class Box:
-    """The box's pose from many starts side by side."""
+class Posed:
+    """Poses of a mesh before a camera, from starts that are off, side by side."""
 
     views = 1
+    mesh: tr.Mesh
+    camera: tr.PinholeCamera
+    truth: tr.Pose
+    first: tr.Pose
+
+    def place(self, starts: tr.Pose, degrees: float, seed: int) -> None:
+        """Set the starts: so many degrees from poses, in random directions."""
+        count = len(starts.rotation)
+        generator = torch.Generator().manual_seed(seed)
+        axes = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
+        turned = torch.cat([math.radians(degrees) * axes, torch.zeros(count, 3)], dim=1).double()
+        self.centre, self.extent = tr.centre_and_size(self.mesh.vertices.double())
+        self.first = starts.moved(turned, self.centre, self.extent)
+        middle = starts.rotation @ self.centre[0] + starts.translation
+        self.unit = float(middle[:, 2].mean())
+
+    def start(self) -> Tensor:
+        return torch.zeros(len(self.first.rotation), 6)
+
+    def pose(self, unknowns: Tensor) -> tr.Pose:
+        return self.first.moved(unknowns.double(), self.centre, self.extent)
+
+    def geometry(self, unknowns: Tensor) -> Tensor:
+        return self.seen(self.pose(unknowns))
+
+    def seen(self, pose: tr.Pose) -> Tensor:
+        points = self.mesh.vertices.double() @ pose.rotation.mT + pose.translation[:, None]
+        points = points * points.new_tensor([1.0, -1.0, 1.0])  # OpenCV's y is down
+        seen = self.camera.to_image(points)
+        seen = torch.cat([seen[..., :2], seen[..., 2:] / self.unit], dim=-1).float()
+        return tr.gather_faces(seen, self.faces)
+
+    @property
+    def faces(self) -> Tensor:
+        return self.mesh.faces
+
+    def prior(self, unknowns: Tensor) -> Tensor:
+        return torch.zeros(len(unknowns))
+
+
+def copies(pose: tr.Pose, count: int) -> tr.Pose:
+    rotation, translation = pose.rotation, pose.translation
+    return tr.Pose(rotation.expand(count, -1, -1), translation.expand(count, -1))
+
+
+class Box(Posed, Outlines):
+    """The box's pose from many starts side by side."""
 
     def __init__(self, folder: Path, longest: int, starts: int, seed: int) -> None:
         self.mesh = tr.load_mesh(folder / "box.ply")
@@ -298,39 +392,15 @@ class Box:
         small = tuple(max(1, round(side * shrink)) for side in size)
         mask = tr.area_average(mask[None].float(), small)
         self.target = mask.expand(starts, -1, -1).contiguous()
-        self.centre, self.extent = tr.centre_and_size(self.mesh.vertices.double())
-        generator = torch.Generator().manual_seed(seed)
-        axes = torch.nn.functional.normalize(torch.randn(starts, 3, generator=generator), dim=1)
-        turned = torch.cat([math.radians(30) * axes, torch.zeros(starts, 3)], dim=1).double()
-        one = torch.zeros(starts, 1, 1, dtype=torch.float64)
-        truth = tr.Pose(self.truth.rotation + one, self.truth.translation + one[..., 0])
-        self.first = truth.moved(turned, self.centre, self.extent)
-        self.unit = float((self.truth.rotation[0] @ self.centre[0] + self.truth.translation[0])[2])
-
-    def start(self) -> Tensor:
-        return torch.zeros(len(self.target), 6)
-
-    def pose(self, unknowns: Tensor) -> tr.Pose:
-        return self.first.moved(unknowns.double(), self.centre, self.extent)
-
-    def geometry(self, unknowns: Tensor) -> Tensor:
-        pose = self.pose(unknowns)
-        points = self.mesh.vertices.double() @ pose.rotation.mT + pose.translation[:, None]
-        points = points * points.new_tensor([1.0, -1.0, 1.0])  # OpenCV's y is down
-        seen = self.camera.to_image(points)
-        seen = torch.cat([seen[..., :2], seen[..., 2:] / self.unit], dim=-1).float()
-        return tr.gather_faces(seen, self.outward)
+        self.place(copies(self.truth, starts), 30.0, seed)
 
     @property
-    def outward(self) -> Tensor:
-        """The faces, all wound outwards: half of the file's are not."""
+    def faces(self) -> Tensor:
+        """All wound outwards: half of the file's are not."""
         corners = self.mesh.vertices[self.mesh.faces]
         normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         inward = (normal * (corners.mean(1) - self.centre.float())).sum(1) < 0
         return torch.where(inward[:, None], self.mesh.faces.flip(1), self.mesh.faces)
-
-    def prior(self, unknowns: Tensor) -> Tensor:
-        return torch.zeros(len(unknowns))
 
     def degrees(self, unknowns: Tensor) -> np.ndarray:
         """From the truth, the box's symmetries counted."""
@@ -346,15 +416,154 @@ class Box:
 def box(options: Options) -> Table:
     longest = options.longest or 180
     fit, tuning = Box(options.folder, longest, 20, 0), Box(options.folder, longest, 20, 1)
+    return poses(fit, tuning, options.steps, "box, from 30 degrees")
 
+
+def poses(fit: Box | Chess, tuning: Box | Chess, steps: int, title: str) -> Table:
     def judge(end: Done) -> float:
         return float(np.log(tuning.degrees(end.unknowns) + 0.01).mean())
 
-    table = Table("softening", "solved", "median off", "processor, s", title="box, from 30 degrees")
-    for name, end in all_methods(fit, options.steps, judge, tuning).items():
+    table = Table("softening", "solved", "median off", "processor, s", title=title)
+    for name, end in all_methods(fit, steps, judge, tuning).items():
         off = fit.degrees(end.unknowns)
         cells = f"{(off < 1).sum()} of {len(off)}", f"{np.median(off):.3f}°", f"{end.seconds:.1f}"
         table.add_row(name, *cells)
+    return table
+
+
+# chess --------------------------------------------------------------------------------------------
+
+
+class Chess(Posed):
+    """The chessboard's pose in each photo, by the colours of its squares and by its outline."""
+
+    background = 0.0
+
+    def __init__(self, folder: Path, longest: int, seed: int) -> None:
+        shots = list(tr.load_capture(folder))
+        self.mesh, self.camera = chessboard(), shots[0].camera
+        self.truth = tr.Pose(
+            torch.cat([shot.pose.rotation for shot in shots]),
+            torch.cat([shot.pose.translation for shot in shots]),
+        )
+        generator = torch.Generator().manual_seed(100 + seed)
+        beside = torch.randn(len(shots), 3, generator=generator).double()
+        beside = SQUARE * torch.nn.functional.normalize(beside, dim=1)
+        self.place(tr.Pose(self.truth.rotation, self.truth.translation + beside), 20.0, seed)
+        photos = torch.stack([shot.image().mean(-1) for shot in shots])
+        size = tuple(photos.shape[1:])
+        shrink = longest / max(size)
+        small = tuple(max(1, round(side * shrink)) for side in size)
+        faces = self.seen(self.truth)
+        self.target = tr.SharpRasterizer(small, near=NEAR, far=FAR)(faces, None)[..., 0]
+        within = tr.SharpRasterizer(size, near=NEAR, far=FAR)(faces, None)[..., 0]
+        for photo, inside in zip(photos, within, strict=True):
+            dark, bright = photo[inside > 0.99].quantile(torch.tensor([0.1, 0.9]))
+            photo -= dark
+            photo /= bright - dark
+        self.photos = tr.area_average(photos.clamp(0, 1) * within, small)
+
+    @property
+    def faces(self) -> Tensor:
+        """Wound so that the board's printed side is the front."""
+        return self.mesh.faces.flip(1)
+
+    def shown(self, faces: Tensor) -> Tensor:
+        assert self.mesh.uv is not None and self.mesh.texture is not None
+        texture = self.mesh.texture[..., 0]
+        at = self.mesh.uv[self.mesh.faces].mean(dim=1)
+        row = ((1 - at[:, 1]) * len(texture)).long()
+        colour = texture[row, (at[:, 0] * texture.shape[1]).long()]
+        return colour[None, :, None, None].expand(len(faces), -1, 3, 1)
+
+    def mismatch(self, images: Tensor) -> Tensor:
+        squared = (images[..., 0] - self.photos).square().sum((1, 2)) / self.target.sum((1, 2))
+        return tr.coverage_iou_loss(images[..., 1], self.target) + squared
+
+    def degrees(self, unknowns: Tensor) -> np.ndarray:
+        """From the calibration."""
+        return self.pose(unknowns).angle_to(self.truth).numpy()
+
+
+def chess(options: Options) -> Table:
+    longest = options.longest or 160
+    fit, tuning = Chess(options.folder, longest, 0), Chess(options.folder, longest, 1)
+    return poses(fit, tuning, options.steps, "chess, from 20 degrees and a square beside")
+
+
+# hand ---------------------------------------------------------------------------------------------
+
+
+class Hand:
+    """DEODR's hand, at its start, and the depth map: 1 is the background."""
+
+    views = 1
+    background = 1.0
+
+    def __init__(self, folder: Path, side: int) -> None:
+        image = np.fromfile(folder / "depth.bin", dtype=np.float32).reshape(240, 320)
+        image = np.fliplr(image)[20:-20, 60:-60].copy()
+        image = np.where(image == 0, MILLIMETRES, image) / MILLIMETRES
+        self.judged = torch.from_numpy(image)[None]
+        self.depths = tr.area_average(self.judged, side)
+        self.target = tr.area_average((self.judged < 1).float(), side)
+        mesh = tr.load_mesh(folder / "hand.obj", merge=False)
+        rest = mesh.vertices.double()
+        turn = torch.tensor([1.0, -1.0, -1.0]).double().diag()
+        middle, radius = rest.mean(0), float(rest.std(0, correction=0).max())
+        eye = middle + radius * torch.tensor([-0.5, 0.0, 5.0]).double()
+        view = tr.Pose(turn, -turn @ eye).view
+        # Its pixels have their centres at whole numbers.
+        focal, offset = 2 * 241 / len(image), 1 / len(image)
+        self.camera = tr.PinholeCamera(view, (focal, focal), (offset, -offset))
+        turned = Rotation.from_euler("zyx", (0.1, 0.1, 0.1)).apply((rest - middle).numpy())
+        self.mesh = tr.Mesh(torch.from_numpy(turned).float(), mesh.faces)
+        self.unit = MILLIMETRES / 110  # of the mesh, in those of the depth map
+        self.surface = tr.SmoothOffsets(self.mesh, SMOOTHING)
+        self.laplacian = tr.LaplacianLoss(mesh.faces, len(rest))
+
+    def start(self) -> Tensor:
+        return torch.zeros(1, *self.mesh.vertices.shape)
+
+    def geometry(self, unknowns: Tensor) -> Tensor:
+        vertices = self.mesh.vertices + self.surface.smooth(unknowns)
+        seen = self.camera.project(vertices.double())
+        seen = torch.cat([seen[..., :2], seen[..., 2:] / self.unit], dim=-1).float()
+        return tr.gather_faces(seen, self.mesh.faces)
+
+    def prior(self, unknowns: Tensor) -> Tensor:
+        moved = self.surface.smooth(unknowns)  # of the change alone: the hand has its own shape
+        return DEFORMATION * self.laplacian(moved).sum(-1).reshape(1)
+
+    def shown(self, faces: Tensor) -> Tensor:
+        return faces[..., 2:]
+
+    def mismatch(self, images: Tensor) -> Tensor:
+        error = images[..., 0].clamp(max=1) - self.depths
+        return error.square().sum((1, 2)) / self.target.sum((1, 2))
+
+    def errors(self, unknowns: Tensor) -> tuple[float, float]:
+        """(millimetres where both see the hand, IoU of the silhouettes)."""
+        size = int(self.judged.shape[1]), int(self.judged.shape[2])
+        faces = self.geometry(unknowns)
+        hard = tr.hard_buffers(faces, size, near=NEAR, far=FAR, cull_backfaces=True)
+        ours, theirs = hard.face >= 0, self.judged < 1
+        error = MILLIMETRES * (hard.depth - self.judged).abs()[ours & theirs].mean()
+        return float(error), float((ours & theirs).sum() / (ours | theirs).sum())
+
+
+def hand(options: Options) -> Table:
+    fit = Hand(options.folder, options.longest or 100)
+    columns = "softening", "depths off, mm", "IoU", "processor, s"
+    table = Table(*columns, title="hand, by its depths")
+
+    def cells(unknowns: Tensor) -> tuple[str, str]:
+        off, iou = fit.errors(unknowns)
+        return f"{off:.2f}", f"{iou:.3f}"
+
+    table.add_row("the start", *cells(fit.start()), "")
+    for name, end in all_methods(fit, options.steps, lambda end: float(end.loss.mean())).items():
+        table.add_row(name, *cells(end.unknowns), f"{end.seconds:.1f}")
     return table
 
 

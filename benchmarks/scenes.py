@@ -105,17 +105,22 @@ def timed(
     calls: Mapping[Name, Callable[[], object]],
     repeats: int,
     clock: Callable[[], float] = time.perf_counter,
+    in_a_row: int = 1,
 ) -> dict[Name, Timing]:
-    """Time each call `repeats` times, in turn, so that all see the same machine; once untimed."""
+    """Time each call `repeats` times, in turn, so that all see the same machine; once untimed.
+
+    A turn is so many calls `in_a_row`, each of which is timed.
+    """
     times: dict[Name, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
-            begin = clock()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn > 0:
-                times[name].append(1e3 * (clock() - begin))
+            for _ in range(in_a_row):
+                begin = clock()
+                call()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                if turn > 0:
+                    times[name].append(1e3 * (clock() - begin))
     return {name: quartiles(values) for name, values in times.items()}
 
 

@@ -42,7 +42,9 @@ class Options:
     Args:
         sizes: sides of the picture, in pixels.
         subdivisions: of the icosphere: 20 faces, times 4 for each.
-        repeats: timed calls of each kind.
+        repeats: timed turns of each kind.
+        in_a_row: calls in a turn. With one, each finds the caches as the other renderers left them,
+            and threads asleep; with ten, most find them as in a descent, which draws with one.
         warm: untimed calls of each kind before that.
         gradients: a mesh file: instead of times, how well slopes of its picture along 12 motions
             agree with central differences of pictures of 16 x 16 samples a pixel.
@@ -53,6 +55,7 @@ class Options:
     sizes: tuple[int, ...] = (64, 256, 1024)
     subdivisions: tuple[int, ...] = (3, 5, 6)
     repeats: int = 15
+    in_a_row: int = 1
     warm: int = 6
     gradients: Path | None = None
     processor: bool = False
@@ -197,7 +200,7 @@ def row(size: int, subdivisions: int, options: Options) -> list[str]:
             raise ValueError(f"the two draw different scenes: colours differ by {difference:.3f}")
     timed(calls, options.warm)
     clock = time.process_time if options.processor else time.perf_counter
-    times = timed(calls, options.repeats, clock)
+    times = timed(calls, options.repeats, clock, options.in_a_row)
     again = [sys.executable, __file__, "--memory", str(size), str(subdivisions)]
     printed = subprocess.run(again, capture_output=True, check=True, text=True).stdout
     memory = float(printed.splitlines()[-1])
