@@ -11,7 +11,7 @@ limbs have to grow. Judged by the four photos that are held out, at four times t
 box: the pose of the printed box by its mask, 180 pixels wide, from starts that are 30 degrees off.
 The mask is drawn from the pose that comes with the data, see `box.py`; solved is within a degree.
 
-chess: the pose of OpenCV's chessboard in 13 photos, 160 pixels wide, by its squares and its
+chess: the pose of OpenCV's chessboard in 13 photos, 96 pixels wide, by its squares and its
 outline, which is drawn from OpenCV's calibration. Each start is 20 degrees off and a square beside;
 solved is within a degree of the calibration.
 
@@ -33,7 +33,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,10 +51,6 @@ from tyro.conf import Positional
 
 import taichi_raster as tr
 from taichi_raster.fitting.silhouette_fit import LocalMesh
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
-
-from chessboards import chessboard
 
 HELD_OUT = (4, 13, 22, 31)
 STEPS = 60
@@ -76,7 +71,7 @@ class Options:
         what: which data.
         folder: of the data.
         steps: of each descent.
-        longest: side of the pictures in pixels, at most; by default 90 for dino, 180 for box, 160
+        longest: side of the pictures in pixels, at most; by default 90 for dino, 180 for box, 96
             for chess and 100 for hand.
     """
 
@@ -434,6 +429,25 @@ def poses(fit: Box | Chess, tuning: Box | Chess, steps: int, title: str) -> Tabl
 # chess --------------------------------------------------------------------------------------------
 
 
+def board() -> tuple[tr.Mesh, Tensor]:
+    """OpenCV's board of 10 x 7 squares, its first inner corner at the origin, with a margin of half
+    a square: two faces for each, and their colours.
+    """
+    x = torch.tensor([-1.5, *range(-1, 10), 9.5])
+    y = torch.tensor([-1.5, *range(-1, 7), 6.5])
+    at = torch.stack(torch.meshgrid(x, y, indexing="ij"), dim=-1).reshape(-1, 2)
+    columns, rows = len(x) - 1, len(y) - 1
+    first = (torch.arange(columns)[:, None] * len(y) + torch.arange(rows)).reshape(-1, 1)
+    corners = torch.tensor([0, len(y), len(y) + 1]), torch.tensor([0, len(y) + 1, 1])
+    colours = torch.ones(columns, rows)
+    dark = (torch.arange(columns - 2)[:, None] + torch.arange(rows - 2)) % 2 == 0
+    colours[1:-1, 1:-1][dark] = 0.05
+    mesh = tr.Mesh(
+        SQUARE * torch.nn.functional.pad(at, (0, 1)), torch.cat([first + c for c in corners])
+    )
+    return mesh, colours.reshape(-1).repeat(2)
+
+
 class Chess(Posed):
     """The chessboard's pose in each photo, by the colours of its squares and by its outline."""
 
@@ -441,7 +455,7 @@ class Chess(Posed):
 
     def __init__(self, folder: Path, longest: int, seed: int) -> None:
         shots = list(tr.load_capture(folder))
-        self.mesh, self.camera = chessboard(), shots[0].camera
+        (self.mesh, self.colours), self.camera = board(), shots[0].camera
         self.truth = tr.Pose(
             torch.cat([shot.pose.rotation for shot in shots]),
             torch.cat([shot.pose.translation for shot in shots]),
@@ -469,12 +483,7 @@ class Chess(Posed):
         return self.mesh.faces.flip(1)
 
     def shown(self, faces: Tensor) -> Tensor:
-        assert self.mesh.uv is not None and self.mesh.texture is not None
-        texture = self.mesh.texture[..., 0]
-        at = self.mesh.uv[self.mesh.faces].mean(dim=1)
-        row = ((1 - at[:, 1]) * len(texture)).long()
-        colour = texture[row, (at[:, 0] * texture.shape[1]).long()]
-        return colour[None, :, None, None].expand(len(faces), -1, 3, 1)
+        return self.colours[None, :, None, None].expand(len(faces), -1, 3, 1)
 
     def mismatch(self, images: Tensor) -> Tensor:
         squared = (images[..., 0] - self.photos).square().sum((1, 2)) / self.target.sum((1, 2))
@@ -486,7 +495,7 @@ class Chess(Posed):
 
 
 def chess(options: Options) -> Table:
-    longest = options.longest or 160
+    longest = options.longest or 96
     fit, tuning = Chess(options.folder, longest, 0), Chess(options.folder, longest, 1)
     return poses(fit, tuning, options.steps, "chess, from 20 degrees and a square beside")
 
