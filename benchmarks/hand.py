@@ -68,9 +68,7 @@ class Options:
 def main(options: Options) -> None:
     tr.init("cpu")
     torch.set_num_threads(1)
-    image = np.fromfile(options.folder / "depth.bin", dtype=np.float32).reshape(240, 320)
-    image = np.fliplr(image)[20:-20, 60:-60].astype(np.float64)
-    image = np.where(image == 0, MILLIMETRES, image) / MILLIMETRES
+    image = depth_map(options.folder)
     mesh = tr.load_mesh(options.folder / "hand.obj", merge=False)
     problem = Problem(image, mesh)
     problem.fit()  # compiles
@@ -86,6 +84,23 @@ def main(options: Options) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     shown = (255 * np.clip((np.concatenate(maps, axis=1) - 0.4) / 0.6, 0, 1)).astype(np.uint8)
     Image.fromarray(shown).resize((3 * shown.shape[1], 3 * shown.shape[0])).save(options.out)
+
+
+def depth_map(folder: Path) -> np.ndarray:
+    """(200, 200), as DEODR's example takes it: 1 is the background."""
+    image = np.fromfile(folder / "depth.bin", dtype=np.float32).reshape(240, 320)
+    image = np.fliplr(image)[20:-20, 60:-60].astype(np.float64)
+    return np.where(image == 0, MILLIMETRES, image) / MILLIMETRES
+
+
+def camera_at(eye: np.ndarray, side: int) -> tr.PinholeCamera:
+    """DEODR's camera for the depth map, which has so many pixels on a side."""
+    turn = np.diag([1.0, -1.0, -1.0])
+    pose = tr.Pose(torch.from_numpy(turn), torch.from_numpy(-turn @ eye))
+    lens = tr.BrownConradyLens.from_opencv([1.0, 0.0, 0.0, 0.0, 0.0])
+    # Its pixels have their centres at whole numbers.
+    focal, middle = 2 * 241 / side, 1 / side
+    return tr.PinholeCamera(pose.view, (focal, focal), (middle, -middle), lens=lens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +140,7 @@ class Problem:
         self.rest, self.faces = mesh.vertices.double().numpy(), mesh.faces
         fitter = self.fitter()
         self.surface = Surface(self.rest, mesh.faces.numpy(), fitter.mesh.adjacencies.laplacian)
-        turn = np.diag([1.0, -1.0, -1.0])
-        pose = tr.Pose(torch.from_numpy(turn), torch.from_numpy(-turn @ fitter.camera_center))
-        lens = tr.BrownConradyLens.from_opencv([1.0, 0.0, 0.0, 0.0, 0.0])
-        # Its pixels have their centres at whole numbers.
-        focal, middle = 2 * 241 / len(image), 1 / len(image)
-        self.camera = tr.PinholeCamera(pose.view, (focal, focal), (middle, -middle), lens=lens)
+        self.camera = camera_at(fitter.camera_center, len(image))
         self.levels = [Level.of(image, *level) for level in LEVELS]
 
     # DEODR ---------------------------------------------------------------------------------------

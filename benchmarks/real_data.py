@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import box as box_data
+import hand as hand_data
 import numpy as np
 import torch
 import tyro
@@ -60,7 +61,6 @@ RATES, FIRST = (0.01, 0.03, 0.1, 0.3), (0.03, 0.1)
 LAPLACIAN, SMOOTHING = 0.03, 12.0
 DEFORMATION = 0.03
 SQUARE = 0.025  # metres
-MILLIMETRES = 450.0  # what 1 in the hand's depth map stands for
 
 
 @dataclass(frozen=True)
@@ -510,24 +510,18 @@ class Hand:
     background = 1.0
 
     def __init__(self, folder: Path, side: int) -> None:
-        image = np.fromfile(folder / "depth.bin", dtype=np.float32).reshape(240, 320)
-        image = np.fliplr(image)[20:-20, 60:-60].copy()
-        image = np.where(image == 0, MILLIMETRES, image) / MILLIMETRES
-        self.judged = torch.from_numpy(image)[None]
+        image = hand_data.depth_map(folder)
+        self.judged = torch.from_numpy(image).float()[None]
         self.depths = tr.area_average(self.judged, side)
         self.target = tr.area_average((self.judged < 1).float(), side)
         mesh = tr.load_mesh(folder / "hand.obj", merge=False)
-        rest = mesh.vertices.double()
-        turn = torch.tensor([1.0, -1.0, -1.0]).double().diag()
-        middle, radius = rest.mean(0), float(rest.std(0, correction=0).max())
-        eye = middle + radius * torch.tensor([-0.5, 0.0, 5.0]).double()
-        view = tr.Pose(turn, -turn @ eye).view
-        # Its pixels have their centres at whole numbers.
-        focal, offset = 2 * 241 / len(image), 1 / len(image)
-        self.camera = tr.PinholeCamera(view, (focal, focal), (offset, -offset))
-        turned = Rotation.from_euler("zyx", (0.1, 0.1, 0.1)).apply((rest - middle).numpy())
+        rest = mesh.vertices.double().numpy()
+        # Where DEODR's example has its camera.
+        eye = rest.mean(0) + rest.std(0).max() * np.array([-0.5, 0.0, 5.0])
+        self.camera = hand_data.camera_at(eye, len(image))
+        turned = Rotation.from_euler("zyx", hand_data.EULER).apply(rest - rest.mean(0))
         self.mesh = tr.Mesh(torch.from_numpy(turned).float(), mesh.faces)
-        self.unit = MILLIMETRES / 110  # of the mesh, in those of the depth map
+        self.unit = 1 / hand_data.SCALE
         self.surface = tr.SmoothOffsets(self.mesh, SMOOTHING)
         self.laplacian = tr.LaplacianLoss(mesh.faces, len(rest))
 
@@ -557,7 +551,7 @@ class Hand:
         faces = self.geometry(unknowns)
         hard = tr.hard_buffers(faces, size, near=NEAR, far=FAR, cull_backfaces=True)
         ours, theirs = hard.face >= 0, self.judged < 1
-        error = MILLIMETRES * (hard.depth - self.judged).abs()[ours & theirs].mean()
+        error = hand_data.MILLIMETRES * (hard.depth - self.judged).abs()[ours & theirs].mean()
         return float(error), float((ours & theirs).sum() / (ours | theirs).sum())
 
 
