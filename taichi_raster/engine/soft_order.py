@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,14 +15,18 @@ from taichi_raster.engine.autograd import Evaluate
 from taichi_raster.engine.engine import MARGIN, Engine, on_engine
 from taichi_raster.engine.tile_lists import items_per_run
 from taichi_raster.kernels.soft_order import (
-    WIDTH,
     SoftOrderKernels,
     Transmittance,
     TransmittanceJVP,
     TransmittanceVJP,
 )
+from taichi_raster.kernels.soft_order_nodes import PLANES, WIDE, WIDTH, nodes_for
 from taichi_raster.runtime import transfer
+from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
+
+MANY_PAIRS = 1 << 30
+"""Comparisons, from which on a soft order warns: ten seconds of a core, or so."""
 
 _VARIANT = Variant(
     EdgeVariant("uniform"), DepthVariant("none")
@@ -37,9 +43,13 @@ def through_softly(
         depth: (K, P) z, divided by the temperature.
         counts: (P,) how many of the K places each pixel fills, from the first on. The others must
             have coverage 0; their results are ignored.
+
+    Warns:
+        UserWarning: if that takes very many comparisons.
     """
     if by_autodiff():
         return through_by_torch(coverage, depth)
+    _warn_of_many(depth.detach(), counts)
     x = torch.cat([coverage.reshape(-1), depth.reshape(-1)])
     layers, pixels = coverage.shape
     return Evaluate.apply(x, None, SoftOrder(layers, pixels, counts))[0]
@@ -55,6 +65,27 @@ def through_by_torch(
         others[j] = 0
         through = through * (1 - a * torch.sigmoid(depth - z) * others)
     return through
+
+
+def _warn_of_many(depth: Float[Tensor, "K P"], counts: Int[Tensor, " P"]) -> None:
+    """Say what many fragments will take."""
+    layers, pixels = depth.shape
+    if layers * layers * pixels < MANY_PAIRS:
+        return
+    there = torch.arange(layers, device=depth.device)[:, None] < counts.to(depth.device)
+    width = torch.where(there, depth, -math.inf).amax(0)
+    width = width - torch.where(there, depth, math.inf).amin(0)
+    ranges = 1 + torch.where(width > 0, width / WIDE, 0.0).floor()
+    nodes = ranges * nodes_for(WIDE, runtime().precision)
+    pairs = float((counts * torch.minimum(counts, nodes)).sum(dtype=torch.float64))
+    if pairs >= MANY_PAIRS:
+        warnings.warn(
+            f"OverDepth(gamma): {int(counts.sum()):,} fragments, up to {layers:,} in a pixel, will "
+            f"be compared with one another: {pairs:.1e} comparisons, {9e-9 * pairs:,.0f} seconds "
+            "of a core forward and backward. Fewer: a smaller scale, a cutoff, a higher threshold, "
+            "a smaller image; or OverDepth() without a gamma, whose order is hard",
+            stacklevel=2,
+        )
 
 
 @dataclass(frozen=True)
@@ -132,4 +163,7 @@ class SoftOrder:
         width = 1 if current.on_gpu else WIDTH
         chunks = -(-self.pixels // width)
         length = 1 if current.on_gpu else items_per_run(chunks)
+        if not kind.tangents:
+            nodes = nodes_for(WIDE, runtime().precision)
+            current.scratch.reserve(rows=chunks * PLANES * nodes * width)
         current.cache.launch(kind, _VARIANT, "run", self.pixels, self.layers, chunks, length)

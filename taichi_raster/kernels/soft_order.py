@@ -6,22 +6,20 @@ the transmittance T_i is the product over j != i of
     f_ij = 1 - a_j s_ij,    s_ij = sigmoid(z_i - z_j)
 
 x holds a and z, each (K, P), and y takes T, (K, P). Each of P pixels fills the first of its K
-places; `entries` says how many. On a CPU a thread takes some neighbouring pixels, on a GPU one.
+places, nearest first; `entries` says how many. On a CPU a thread takes some neighbouring pixels, on
+a GPU one.
+
+Fragments are compared in pairs, or, where many are close in depth, by polynomials (see
+`soft_order_nodes`), which agree within rounding.
 """
 
 from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.pairs import PairKernels
+from taichi_raster.kernels.soft_order_nodes import NodeKernels, Pairs
 from taichi_raster.maths.dual import Number, chain, exp, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
-from taichi_raster.maths.variables import Lanes
-from taichi_raster.runtime.device import Runtime
-from taichi_raster.runtime.scratch import Scratch
-from taichi_raster.runtime.variant import Variant
-
-WIDTH = 32  # pixels that are worked on together on a CPU
 
 
 class Pair:
@@ -36,35 +34,9 @@ class Pair:
         self.f = 1.0 - a_j * self.s
 
 
-class TwoLanes:
-    """Two numbers for each of the pixels that are worked on together."""
-
-    _data_oriented = True
-
-    def __init__(self, width: int) -> None:
-        self.first, self.second = Lanes(width), Lanes(width)
-
-    @traced
-    def set(self, lane: Any, first: float, second: float) -> None:
-        self.first.at(lane).set(first)
-        self.second.at(lane).set(second)
-
-
 @ti.data_oriented
-class SoftOrderKernels(PairKernels):
-    """What the kernels share.
-
-    Attributes:
-        width: how many pixels a thread works on together.
-    """
-
-    def __init__(self, variant: Variant, scratch: Scratch, runtime: Runtime) -> None:
-        super().__init__(variant, scratch, runtime)
-        self.width = WIDTH if runtime.arch == "cpu" else 1
-
-    def chunk(self, begin: Any, count: Any, found: Any, pixels: Any, layers: Any) -> None:
-        """Do `count` pixels, which fill `found` places at most; a `ti.func`."""
-        raise NotImplementedError
+class SoftOrderKernels(NodeKernels):
+    """What the kernels share."""
 
     @ti.kernel
     def run(self, pixels: ti.i32, layers: ti.i32, chunks: ti.i32, length: ti.i32):
@@ -78,7 +50,49 @@ class SoftOrderKernels(PairKernels):
         found = 0
         for lane in range(count):
             found = ti.max(found, self.fields.entries[begin + lane])
-        self.chunk(begin, count, found, pixels, layers)
+        for row in range(layers):
+            for lane in range(count):
+                self.clear(row * pixels + begin + lane, layers * pixels)
+        if ti.static(self.tangents):
+            self.by_pairs(begin, count, 0, found, found, pixels, layers)
+        else:
+            depths = self.both()
+            row = 0
+            while row < found:
+                end, nodes = self.close(depths, begin, count, row, found, pixels, layers)
+                if end - row > nodes + nodes // 2:
+                    self.by_nodes(
+                        depths, chunk, nodes, begin, count, row, end, found, pixels, layers
+                    )
+                else:
+                    self.by_pairs(begin, count, row, end, found, pixels, layers)
+                row = end
+
+    def clear(self, at: Any, size: Any) -> None:
+        """Write a row's result as it is before others are known; a `traced` function."""
+        raise NotImplementedError
+
+    def by_pairs(
+        self, begin: Any, count: Any, row: Any, end: Any, found: Any, pixels: Any, layers: Any
+    ) -> None:
+        """Compare the rows from `row` to `end` with all; a `ti.func`."""
+        raise NotImplementedError
+
+    def by_nodes(
+        self,
+        depths: Any,
+        chunk: Any,
+        nodes: Any,
+        begin: Any,
+        count: Any,
+        row: Any,
+        end: Any,
+        found: Any,
+        pixels: Any,
+        layers: Any,
+    ) -> None:
+        """The same, by polynomials over their range of depths; a `ti.func`."""
+        raise NotImplementedError
 
     @ti.func
     def product(self, both, row, begin, count, found, pixels, layers):
@@ -97,10 +111,6 @@ class SoftOrderKernels(PairKernels):
         raise NotImplementedError
 
     @traced
-    def both(self) -> TwoLanes:
-        return TwoLanes(self.width)
-
-    @traced
     def pair(self, q: Any, i: Any, j: Any, pixels: Any, layers: Any) -> Pair:
         a_j = self.number(q, j, pixels)
         z_i, z_j = (self.number(q, layers + row, pixels) for row in (i, j))
@@ -114,23 +124,36 @@ class SoftOrderKernels(PairKernels):
             element(self.fields.x, at), element(self.fields.x_dot, at) if self.tangents else None
         )
 
+    @traced
+    def let_through(self, logarithm: Any, q: Any, row: Any, pixels: Any) -> tuple[Any, Any]:
+        """T from G at a row's depth, and the factor of the row itself, which G has, too."""
+        own = let(1.0 - 0.5 * self.coverage(q, row, pixels))
+        return let(exp(logarithm) / own), own
+
 
 @ti.data_oriented
 class Transmittance(SoftOrderKernels):
     """T, and its tangent where numbers carry one: `both` are these two."""
 
+    @traced
+    def clear(self, at: Any, size: Any) -> None:
+        """1 in rows that no pixel fills."""
+        if self.tangents:
+            set_to(element(self.fields.y_dot, at), 0.0)
+        else:
+            set_to(element(self.fields.y, at), 1.0)
+
     @ti.func
-    def chunk(self, begin, count, found, pixels, layers):
+    def by_pairs(self, begin, count, row, end, found, pixels, layers):
         product = self.both()
-        for row in range(layers):  # 1 in rows that no pixel fills
-            among = ti.select(row < found, found, 0)
-            self.product(product, row, begin, count, among, pixels, layers)
+        for each in range(row, end):
+            self.product(product, each, begin, count, found, pixels, layers)
             for lane in range(count):
-                self.put(product, lane, row * pixels + begin + lane)
+                self.put(product, lane, each * pixels + begin + lane)
 
     @traced
     def multiply(
-        self, product: TwoLanes, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
+        self, product: Pairs, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
         value, tangent = product.first.at(lane), product.second.at(lane)
         before = Number(value.value, tangent.value if self.tangents else None)
@@ -140,16 +163,54 @@ class Transmittance(SoftOrderKernels):
             tangent.set(after.d)
 
     @traced
-    def put(self, product: TwoLanes, lane: Any, at: Any) -> None:
+    def put(self, product: Pairs, lane: Any, at: Any) -> None:
         if self.tangents:
             set_to(element(self.fields.y_dot, at), product.second.at(lane).value)
         else:
             set_to(element(self.fields.y, at), product.first.at(lane).value)
 
+    @ti.func
+    def by_nodes(self, depths, chunk, nodes, begin, count, row, end, found, pixels, layers):
+        self.sample(False, depths, chunk, nodes, begin, count, found, pixels, layers)
+        self.to_series(0, 1, chunk, nodes, count, False)
+        basis, sums = self.both(), self.both()
+        for each in range(row, end):
+            for lane in range(count):
+                self.begin_series(basis, sums, depths, lane, begin + lane, each, pixels, layers)
+            for order in range(nodes):
+                for lane in range(count):
+                    self.add_order(
+                        basis, sums, depths, chunk, order, lane, begin + lane, each, pixels, layers
+                    )
+            for lane in range(count):
+                self.put_through(sums, lane, begin + lane, each, pixels)
+
+    @traced
+    def add_order(
+        self,
+        basis: Pairs,
+        sums: Pairs,
+        depths: Pairs,
+        chunk: Any,
+        order: Any,
+        lane: Any,
+        q: Any,
+        row: Any,
+        pixels: Any,
+        layers: Any,
+    ) -> None:
+        sums.first.at(lane).add(self.node(chunk, 1, order, lane) * basis.first.at(lane).value)
+        self.next_order(basis, lane, self.within(depths, lane, q, row, pixels, layers))
+
+    @traced
+    def put_through(self, sums: Pairs, lane: Any, q: Any, row: Any, pixels: Any) -> None:
+        through, _ = self.let_through(sums.first.at(lane).value, q, row, pixels)
+        set_to(element(self.fields.y, let(row * pixels + q)), through)
+
 
 @ti.data_oriented
 class TransmittanceJVP(Transmittance):
-    """The tangent of T along x_dot."""
+    """The tangent of T along x_dot, by pairs."""
 
     tangents = True
 
@@ -158,38 +219,53 @@ class TransmittanceJVP(Transmittance):
 class TransmittanceVJP(SoftOrderKernels):
     """The adjoint of x, given y's.
 
-    First it writes to y, for each row, the product of the factors that are not zero, and the number
-    of those that are. Then it adds up each fragment's share in all products, its own among them.
+    Of rows that are compared in pairs it first writes to y the product of the factors that are not
+    zero, and the number of those that are. Then it adds up each fragment's share in all products,
+    its own among them.
     """
 
+    @traced
+    def clear(self, at: Any, size: Any) -> None:
+        for place in (at, at + size):
+            set_to(element(self.fields.x.grad, place), 0.0)
+
     @ti.func
-    def chunk(self, begin, count, found, pixels, layers):
+    def by_pairs(self, begin, count, row, end, found, pixels, layers):
         both = self.both()
-        for row in range(found):
-            self.product(both, row, begin, count, found, pixels, layers)
+        for each in range(row, end):
+            self.product(both, each, begin, count, found, pixels, layers)
             for lane in range(count):
-                self.put(self.fields.y, both, lane, row * pixels + begin + lane, layers * pixels)
-        for own in range(layers):
+                self.keep_product(both, lane, each * pixels + begin + lane, layers * pixels)
+        for own in range(found):
             for lane in range(count):
                 both.set(lane, 0.0, 0.0)
-            if own < found:
+            for other in range(row, end):
+                if other != own:
+                    for lane in range(count):
+                        self.in_front(both, lane, begin + lane, own, other, pixels, layers)
+            if row <= own and own < end:
                 for other in range(found):
                     if other != own:
                         for lane in range(count):
-                            self.vjp_pair(both, lane, begin + lane, own, other, pixels, layers)
+                            self.behind(both, lane, begin + lane, own, other, pixels, layers)
             for lane in range(count):
-                self.put(
-                    self.fields.x.grad, both, lane, own * pixels + begin + lane, layers * pixels
-                )
+                self.add(both, lane, own * pixels + begin + lane, layers * pixels)
 
     @traced
-    def put(self, field: Any, both: TwoLanes, lane: Any, at: Any, size: Any) -> None:
-        set_to(element(field, at), both.first.at(lane).value)
-        set_to(element(field, at + size), both.second.at(lane).value)
+    def keep_product(self, both: Pairs, lane: Any, at: Any, size: Any) -> None:
+        set_to(element(self.fields.y, at), both.first.at(lane).value)
+        set_to(element(self.fields.y, at + size), both.second.at(lane).value)
+
+    @traced
+    def add(self, both: Pairs, lane: Any, at: Any, size: Any) -> None:
+        """Add to the adjoints of a coverage and a depth."""
+        for place, value in ((at, both.first), (at + size, both.second)):
+            target = element(self.fields.x.grad, place)
+            set_to(target, target + value.at(lane).value)
 
     @traced
     def multiply(
-        self, product: TwoLanes, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
+        self, product: Pairs, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
         f = raw(self.pair(q, row, other, pixels, layers).f)
         rest, zeros = product.first.at(lane), product.second.at(lane)
@@ -197,19 +273,23 @@ class TransmittanceVJP(SoftOrderKernels):
         zeros.set(zeros.value + ti.select(f == 0.0, 1.0, 0.0))
 
     @traced
-    def vjp_pair(
-        self, sums: TwoLanes, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
+    def in_front(
+        self, sums: Pairs, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
-        """Add the adjoints of two factors: that of `own` in `other`'s product, and the reverse."""
-        front = self.pair(q, other, own, pixels, layers)
-        behind = self.pair(q, own, other, pixels, layers)
-        by_front = self.vjp_factor(q, other, raw(front.f), pixels, layers)
-        by_behind = self.vjp_factor(q, own, raw(behind.f), pixels, layers)
-        a_own, a_other = (raw(self.number(q, row, pixels)) for row in (own, other))
-        sums.first.at(lane).add(-(by_front * raw(front.s)))
-        sums.second.at(lane).add(
-            by_front * a_own * front.slope - by_behind * a_other * behind.slope
-        )
+        """Add the adjoints of `own`, by its factor in `other`'s product."""
+        seen = self.pair(q, other, own, pixels, layers)
+        v = self.vjp_factor(q, other, raw(seen.f), pixels, layers)
+        sums.first.at(lane).add(-(v * raw(seen.s)))
+        sums.second.at(lane).add(v * self.coverage(q, own, pixels) * seen.slope)
+
+    @traced
+    def behind(
+        self, sums: Pairs, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
+    ) -> None:
+        """Add the adjoint of `own`'s depth, by the factor of `other` in its product."""
+        seen = self.pair(q, own, other, pixels, layers)
+        v = self.vjp_factor(q, own, raw(seen.f), pixels, layers)
+        sums.second.at(lane).add(-(v * self.coverage(q, other, pixels) * seen.slope))
 
     @traced
     def vjp_factor(self, q: Any, row: Any, f: Any, pixels: Any, layers: Any) -> Any:
@@ -219,3 +299,124 @@ class TransmittanceVJP(SoftOrderKernels):
         zeros = let(element(self.fields.y, at + layers * pixels) - ti.select(zero, 1.0, 0.0))
         others = element(self.fields.y, at) / ti.select(zero, 1.0, f)
         return let(ti.select(zeros == 0.0, others * element(self.fields.y.grad, at), 0.0))
+
+    @ti.func
+    def by_nodes(self, depths, chunk, nodes, begin, count, row, end, found, pixels, layers):
+        """Planes of the nodes: values of G and D; their coefficients, in 2 and 3. Then, in 0, the
+        adjoints of G's coefficients, and in 1 those of its values."""
+        self.sample(True, depths, chunk, nodes, begin, count, found, pixels, layers)
+        self.to_series(0, 2, chunk, nodes, count, False)
+        self.to_series(1, 3, chunk, nodes, count, False)
+        for node in range(nodes):
+            for lane in range(count):
+                self.clear_node(chunk, node, lane)
+        basis, sums = self.both(), self.both()
+        for each in range(row, end):
+            for lane in range(count):
+                self.begin_series(basis, sums, depths, lane, begin + lane, each, pixels, layers)
+            for order in range(nodes):
+                for lane in range(count):
+                    self.add_order(
+                        basis, sums, depths, chunk, order, lane, begin + lane, each, pixels, layers
+                    )
+            for lane in range(count):
+                self.end_row(sums, lane, begin + lane, each, pixels, layers)
+                self.begin_back(basis, depths, lane, begin + lane, each, pixels, layers)
+            for order in range(nodes):
+                for lane in range(count):
+                    self.add_back(
+                        basis, sums, depths, chunk, order, lane, begin + lane, each, pixels, layers
+                    )
+        self.to_series(0, 1, chunk, nodes, count, True)
+        for own in range(found):
+            for lane in range(count):
+                sums.set(lane, 0.0, 0.0)
+            for node in range(nodes):
+                place = self.cosine(2 * node + 1, nodes)
+                for lane in range(count):
+                    self.to_fragment(
+                        sums, depths, chunk, node, place, lane, begin + lane, own, pixels, layers
+                    )
+            for lane in range(count):
+                self.add(sums, lane, own * pixels + begin + lane, layers * pixels)
+
+    @traced
+    def clear_node(self, chunk: Any, node: Any, lane: Any) -> None:
+        set_to(self.node(chunk, 0, node, lane), 0.0)
+
+    @traced
+    def add_order(
+        self,
+        basis: Pairs,
+        sums: Pairs,
+        depths: Pairs,
+        chunk: Any,
+        order: Any,
+        lane: Any,
+        q: Any,
+        row: Any,
+        pixels: Any,
+        layers: Any,
+    ) -> None:
+        now = basis.first.at(lane).value
+        sums.first.at(lane).add(self.node(chunk, 2, order, lane) * now)
+        sums.second.at(lane).add(self.node(chunk, 3, order, lane) * now)
+        self.next_order(basis, lane, self.within(depths, lane, q, row, pixels, layers))
+
+    @traced
+    def end_row(self, sums: Pairs, lane: Any, q: Any, row: Any, pixels: Any, layers: Any) -> None:
+        """From G and D at a row's depth to what its adjoint says of both; `sums` keep that of G."""
+        through, own = self.let_through(sums.first.at(lane).value, q, row, pixels)
+        at = let(row * pixels + q)
+        v = let(element(self.fields.y.grad, at) * through)
+        for place, slope in (
+            (at, 0.5 / own),
+            (let(at + layers * pixels), sums.second.at(lane).value),
+        ):
+            target = element(self.fields.x.grad, place)
+            set_to(target, target + v * slope)
+        sums.first.at(lane).set(v)
+
+    @traced
+    def begin_back(
+        self, basis: Pairs, depths: Pairs, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
+    ) -> None:
+        basis.set(lane, 1.0, self.within(depths, lane, q, row, pixels, layers))
+
+    @traced
+    def add_back(
+        self,
+        basis: Pairs,
+        sums: Pairs,
+        depths: Pairs,
+        chunk: Any,
+        order: Any,
+        lane: Any,
+        q: Any,
+        row: Any,
+        pixels: Any,
+        layers: Any,
+    ) -> None:
+        place = self.node(chunk, 0, order, lane)
+        set_to(place, place + sums.first.at(lane).value * basis.first.at(lane).value)
+        self.next_order(basis, lane, self.within(depths, lane, q, row, pixels, layers))
+
+    @traced
+    def to_fragment(
+        self,
+        sums: Pairs,
+        depths: Pairs,
+        chunk: Any,
+        node: Any,
+        place: Any,
+        lane: Any,
+        q: Any,
+        own: Any,
+        pixels: Any,
+        layers: Any,
+    ) -> None:
+        """Add a node's share to the adjoints of a fragment."""
+        a, seen = self.from_node(depths, lane, q, place, own, pixels, layers)
+        v = let(self.node(chunk, 1, node, lane) / seen.f)
+        sums.first.at(lane).add(-(v * seen.s))
+        sums.second.at(lane).add(v * a * seen.slope)

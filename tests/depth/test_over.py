@@ -15,8 +15,7 @@ from torch import Tensor
 
 import taichi_raster as tr
 from scenes import random_faces
-from taichi_raster.depth import over
-from taichi_raster.engine import composite
+from taichi_raster.engine import composite, soft_order
 from taichi_raster.engine.fragment_lists import FragmentList, fragment_list
 from taichi_raster.render import packing, soft
 from taichi_raster.scene import gather
@@ -462,13 +461,19 @@ def test_a_soft_order_says_what_it_will_cost(monkeypatch: pytest.MonkeyPatch) ->
     """Four sheets in 64 pixels: 256 fragments, each compared with 4."""
     level = sheets([1.0, 2.0, 3.0, 4.0], [0.5] * 4, torch.float64)
     renderer = tr.SoftRasterizer(8, depth=tr.OverDepth(0.1), near=NEAR, far=FAR)
-    monkeypatch.setattr(over, "MANY_PAIRS", 1025)
+    monkeypatch.setattr(soft_order, "MANY_PAIRS", 1025)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         renderer(*level)
-    monkeypatch.setattr(over, "MANY_PAIRS", 1024)
+    monkeypatch.setattr(soft_order, "MANY_PAIRS", 1024)
     with pytest.warns(UserWarning, match=r"256 fragments, up to 4 in a pixel.*1\.0e\+03.*cutoff"):
         renderer(*level)
+    # A hundred sheets in one plane are compared with the few nodes of one polynomial.
+    many = sheets([2.0] * 100, [0.5] * 100, torch.float64)
+    monkeypatch.setattr(soft_order, "MANY_PAIRS", 64 * 100 * 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        renderer(*many)
 
 
 def test_at_a_silhouette_the_front_is_before_the_back(dtype: torch.dtype) -> None:

@@ -8,7 +8,20 @@ from torch import Tensor
 
 import taichi_raster as tr
 from scenes import total
+from taichi_raster.engine import soft_order
 from taichi_raster.engine.soft_order import through_by_torch, through_softly
+from taichi_raster.runtime.device import Runtime
+from taichi_raster.runtime.scratch import Scratch
+from taichi_raster.runtime.variant import Variant
+
+
+class Coarse(soft_order.Transmittance):
+    """Polynomials of too few nodes."""
+
+    def __init__(self, variant: Variant, scratch: Scratch, runtime: Runtime) -> None:
+        super().__init__(variant, scratch, runtime)
+        self.digits = 4.0
+
 
 F64 = pytest.mark.runs_on(arch="cpu", precision="f64")
 EVERY = pytest.mark.runs_on(arch=("cpu", "vulkan", "cuda"), precision=("f64", "f32"))
@@ -56,6 +69,53 @@ def test_values_and_both_derivatives_are_those_of_torch(
         assert torch.allclose(ours * there, theirs * there, rtol=tolerance, atol=tolerance)
     if hard:
         assert (found[0][0][there] == 0).any() or layers == 1  # some are hidden wholly
+
+
+@EVERY
+@pytest.mark.parametrize("span", [0.0, 0.01, 1.0, 3.9, 30.0])
+@pytest.mark.parametrize("kind", ["any", "opaque", "faint"])
+def test_many_that_are_close_in_depth_are_as_right_as_few(
+    kind: str, span: float, dtype: torch.dtype
+) -> None:
+    """They go by polynomials. What the two ways have to do with each other is rounding alone."""
+    layers, pixels = 90, 35
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(layers // 3, layers + 1, (pixels,), generator=generator).int()
+    there = torch.arange(layers)[:, None] < counts
+    shape = layers, pixels
+    coverage = torch.rand(shape, generator=generator, dtype=torch.float64) ** 4
+    if kind == "opaque":
+        hidden = torch.rand(shape, generator=generator) < 0.05
+        coverage = torch.where(hidden, 1.0, 0.1 * coverage)
+    elif kind == "faint":
+        coverage = 0.02 * coverage
+    depth = span * torch.rand(shape, generator=generator, dtype=torch.float64).sort(0)[0].flip(0)
+    depth = torch.where(there, 5 + depth, 0.0)  # whatever is not there lies elsewhere
+    coverage, depth = ((x * there).to(dtype).double() for x in (coverage, depth))
+    v = torch.randn(shape, generator=generator, dtype=torch.float64) * there
+    found = []
+    for kernel in (True, False):
+        kept = dtype if kernel else torch.float64
+        a, z = (x.to(kept).requires_grad_() for x in (coverage, depth))
+        value = through_softly(a, z, counts) if kernel else through_by_torch(a, z)
+        first = torch.autograd.grad((v.to(kept) * value).sum(), (a, z))
+        found.append([x.detach().double() * there for x in (value, *first)])
+    tolerance = 1e-13 if dtype == torch.float64 else 2e-5
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.isfinite(ours).all()
+        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+@F64
+def test_many_that_are_close_take_fewer_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too few nodes the result is wrong: so they are what it comes from."""
+    depth = torch.linspace(3, 0, 90, dtype=torch.float64)[:, None]
+    coverage, counts = torch.full_like(depth, 0.05), torch.tensor([90]).int()
+    theirs = through_by_torch(coverage, depth)
+    assert (through_softly(coverage, depth, counts) - theirs).abs().max() < 1e-14
+    monkeypatch.setattr(soft_order, "Transmittance", Coarse)
+    coarse = (through_softly(coverage, depth, counts) - theirs).abs().max()
+    assert 1e-7 < coarse < 1e-2
 
 
 @F64
