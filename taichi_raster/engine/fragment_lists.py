@@ -12,7 +12,7 @@ from torch import Tensor
 from taichi_raster.engine.engine import Engine, engine, on_engine
 from taichi_raster.engine.pixel_sums import PixelSums
 from taichi_raster.engine.tile_lists import items_per_run
-from taichi_raster.kernels.depth_sort import DepthSort
+from taichi_raster.kernels.depth_sort import DepthSort, SortOfAll
 from taichi_raster.kernels.thinned_lists import SortOfLargestTwo
 from taichi_raster.runtime import transfer
 from taichi_raster.runtime.call import Call
@@ -84,6 +84,12 @@ def _layers_after_sums(current: Engine, sums: PixelSums, x: Tensor, stop: int) -
     return _layers(current, sums.call, variant, x, stop)
 
 
+_KINDS = {
+    EarlyStop.NEVER: SortOfAll,
+    EarlyStop.PRODUCT: DepthSort,
+    EarlyStop.LARGEST_TWO: SortOfLargestTwo,
+}
+
 _depths: LRUCache[tuple[Any, ...], int] = LRUCache(256)
 """How deep the lists of a similar scene were the last time; for the owner's thread."""
 
@@ -94,7 +100,7 @@ def _layers(current: Engine, call: Call, variant: Variant, x: Tensor, stop: int)
     scene = variant, stop, call.faces, call.height, call.width
     depth = min(_depths.get(scene, 4), call.faces)
     name = "collect_pixels" if current.on_gpu else "collect_tiles"
-    kind = SortOfLargestTwo if stop == EarlyStop.LARGEST_TWO else DepthSort
+    kind = _KINDS[stop]
     sizes = (call.batch * call.slots,) if current.on_gpu else (tiles, items_per_run(tiles))
     while True:
         listed = call.pixels * depth

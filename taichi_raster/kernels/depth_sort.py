@@ -152,3 +152,46 @@ class DepthSort(PairKernels):
     @traced
     def cover_of(self, m: Meeting, f: Fragment) -> Any:
         return let(raw(f.edge.f))
+
+
+@ti.data_oriented
+class SortOfAll(DepthSort):
+    """Lists of all fragments, whatever hides them; each list is sorted once it is complete."""
+
+    @ti.func
+    def insert(self, begin, found, depth, face, z, cover):
+        if found < depth:
+            self.fields.layer_depths[begin + found] = z
+            self.fields.layers[begin + found] = face
+        return found + 1
+
+    @ti.func
+    def finish(self, q, found, depth, hides):
+        begin, count = q * depth, ti.min(found, depth)
+        if found <= depth:
+            self.sort(begin, count)
+        for empty in range(count, depth):
+            self.fields.layers[begin + empty] = -1
+        return found
+
+    @ti.func
+    def sort(self, begin, count):
+        """Shell's sort, by depth, then by number: few are just inserted one after the other."""
+        gap = 1
+        while gap < count // 3:
+            gap = 3 * gap + 1
+        while gap > 0:
+            for i in range(begin + gap, begin + count):
+                z, face = self.fields.layer_depths[i], self.fields.layers[i]
+                at, before = i, True
+                while at >= begin + gap and before:
+                    other_z, other = (
+                        self.fields.layer_depths[at - gap],
+                        self.fields.layers[at - gap],
+                    )
+                    before = z < other_z or (z == other_z and face < other)
+                    if before:
+                        self.fields.layer_depths[at], self.fields.layers[at] = other_z, other
+                        at -= gap
+                self.fields.layer_depths[at], self.fields.layers[at] = z, face
+            gap //= 3

@@ -10,12 +10,13 @@ import taichi_raster as tr
 from scenes import total
 from taichi_raster.engine import soft_order
 from taichi_raster.engine.soft_order import through_by_torch, through_softly
+from taichi_raster.kernels.soft_order import Transmittance
 from taichi_raster.runtime.device import Runtime
 from taichi_raster.runtime.scratch import Scratch
 from taichi_raster.runtime.variant import Variant
 
 
-class Coarse(soft_order.Transmittance):
+class Coarse(Transmittance):
     """Polynomials of too few nodes."""
 
     def __init__(self, variant: Variant, scratch: Scratch, runtime: Runtime) -> None:
