@@ -17,7 +17,7 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.soft_order_nodes import NodeKernels, Pairs
+from taichi_raster.kernels.soft_order_nodes import NodeKernels, TwoLanes
 from taichi_raster.maths.dual import Number, chain, exp, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
 
@@ -153,7 +153,7 @@ class Transmittance(SoftOrderKernels):
 
     @traced
     def multiply(
-        self, product: Pairs, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
+        self, product: TwoLanes, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
         value, tangent = product.first.at(lane), product.second.at(lane)
         before = Number(value.value, tangent.value if self.tangents else None)
@@ -163,7 +163,7 @@ class Transmittance(SoftOrderKernels):
             tangent.set(after.d)
 
     @traced
-    def put(self, product: Pairs, lane: Any, at: Any) -> None:
+    def put(self, product: TwoLanes, lane: Any, at: Any) -> None:
         if self.tangents:
             set_to(element(self.fields.y_dot, at), product.second.at(lane).value)
         else:
@@ -188,9 +188,9 @@ class Transmittance(SoftOrderKernels):
     @traced
     def add_order(
         self,
-        basis: Pairs,
-        sums: Pairs,
-        depths: Pairs,
+        basis: TwoLanes,
+        sums: TwoLanes,
+        depths: TwoLanes,
         chunk: Any,
         order: Any,
         lane: Any,
@@ -203,7 +203,7 @@ class Transmittance(SoftOrderKernels):
         self.next_order(basis, lane, self.within(depths, lane, q, row, pixels, layers))
 
     @traced
-    def put_through(self, sums: Pairs, lane: Any, q: Any, row: Any, pixels: Any) -> None:
+    def put_through(self, sums: TwoLanes, lane: Any, q: Any, row: Any, pixels: Any) -> None:
         through, _ = self.let_through(sums.first.at(lane).value, q, row, pixels)
         set_to(element(self.fields.y, let(row * pixels + q)), through)
 
@@ -252,12 +252,12 @@ class TransmittanceVJP(SoftOrderKernels):
                 self.add(both, lane, own * pixels + begin + lane, layers * pixels)
 
     @traced
-    def keep_product(self, both: Pairs, lane: Any, at: Any, size: Any) -> None:
+    def keep_product(self, both: TwoLanes, lane: Any, at: Any, size: Any) -> None:
         set_to(element(self.fields.y, at), both.first.at(lane).value)
         set_to(element(self.fields.y, at + size), both.second.at(lane).value)
 
     @traced
-    def add(self, both: Pairs, lane: Any, at: Any, size: Any) -> None:
+    def add(self, both: TwoLanes, lane: Any, at: Any, size: Any) -> None:
         """Add to the adjoints of a coverage and a depth."""
         for place, value in ((at, both.first), (at + size, both.second)):
             target = element(self.fields.x.grad, place)
@@ -265,7 +265,7 @@ class TransmittanceVJP(SoftOrderKernels):
 
     @traced
     def multiply(
-        self, product: Pairs, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
+        self, product: TwoLanes, lane: Any, q: Any, row: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
         f = raw(self.pair(q, row, other, pixels, layers).f)
         rest, zeros = product.first.at(lane), product.second.at(lane)
@@ -274,7 +274,7 @@ class TransmittanceVJP(SoftOrderKernels):
 
     @traced
     def in_front(
-        self, sums: Pairs, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
+        self, sums: TwoLanes, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
         """Add the adjoints of `own`, by its factor in `other`'s product."""
         seen = self.pair(q, other, own, pixels, layers)
@@ -284,7 +284,7 @@ class TransmittanceVJP(SoftOrderKernels):
 
     @traced
     def behind(
-        self, sums: Pairs, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
+        self, sums: TwoLanes, lane: Any, q: Any, own: Any, other: Any, pixels: Any, layers: Any
     ) -> None:
         """Add the adjoint of `own`'s depth, by the factor of `other` in its product."""
         seen = self.pair(q, own, other, pixels, layers)
@@ -347,9 +347,9 @@ class TransmittanceVJP(SoftOrderKernels):
     @traced
     def add_order(
         self,
-        basis: Pairs,
-        sums: Pairs,
-        depths: Pairs,
+        basis: TwoLanes,
+        sums: TwoLanes,
+        depths: TwoLanes,
         chunk: Any,
         order: Any,
         lane: Any,
@@ -364,7 +364,9 @@ class TransmittanceVJP(SoftOrderKernels):
         self.next_order(basis, lane, self.within(depths, lane, q, row, pixels, layers))
 
     @traced
-    def end_row(self, sums: Pairs, lane: Any, q: Any, row: Any, pixels: Any, layers: Any) -> None:
+    def end_row(
+        self, sums: TwoLanes, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
+    ) -> None:
         """From G and D at a row's depth to what its adjoint says of both; `sums` keep that of G."""
         through, own = self.let_through(sums.first.at(lane).value, q, row, pixels)
         at = let(row * pixels + q)
@@ -379,16 +381,23 @@ class TransmittanceVJP(SoftOrderKernels):
 
     @traced
     def begin_back(
-        self, basis: Pairs, depths: Pairs, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
+        self,
+        basis: TwoLanes,
+        depths: TwoLanes,
+        lane: Any,
+        q: Any,
+        row: Any,
+        pixels: Any,
+        layers: Any,
     ) -> None:
         basis.set(lane, 1.0, self.within(depths, lane, q, row, pixels, layers))
 
     @traced
     def add_back(
         self,
-        basis: Pairs,
-        sums: Pairs,
-        depths: Pairs,
+        basis: TwoLanes,
+        sums: TwoLanes,
+        depths: TwoLanes,
         chunk: Any,
         order: Any,
         lane: Any,
@@ -404,8 +413,8 @@ class TransmittanceVJP(SoftOrderKernels):
     @traced
     def to_fragment(
         self,
-        sums: Pairs,
-        depths: Pairs,
+        sums: TwoLanes,
+        depths: TwoLanes,
         chunk: Any,
         node: Any,
         place: Any,

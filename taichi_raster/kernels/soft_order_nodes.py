@@ -67,7 +67,7 @@ class AtNode:
         self.f = let((1.0 - a) + (a * ti.select(u >= 0.0, e, 1.0) * inverse + FAINT))
 
 
-class Pairs:
+class TwoLanes:
     """Two numbers for each of the pixels that are worked on together."""
 
     _data_oriented = True
@@ -99,8 +99,8 @@ class NodeKernels(PairKernels):
         self.most = nodes_for(WIDE, runtime.precision)
 
     @traced
-    def both(self) -> Pairs:
-        return Pairs(self.width)
+    def both(self) -> TwoLanes:
+        return TwoLanes(self.width)
 
     # --- a range of depths ------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class NodeKernels(PairKernels):
 
     @traced
     def first_depth(
-        self, depths: Pairs, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
+        self, depths: TwoLanes, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
     ) -> None:
         there = row < element(self.fields.entries, q)
         z = self.depth_of(q, row, pixels, layers)
@@ -149,7 +149,7 @@ class NodeKernels(PairKernels):
 
     @traced
     def with_row(
-        self, depths: Pairs, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
+        self, depths: TwoLanes, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
     ) -> tuple[Any, Any]:
         """The least and the largest depth, that of a row among them."""
         least, largest = depths.first.at(lane).value, depths.second.at(lane).value
@@ -162,17 +162,19 @@ class NodeKernels(PairKernels):
 
     @traced
     def range_with(
-        self, depths: Pairs, lane: Any, begin: Any, row: Any, pixels: Any, layers: Any
+        self, depths: TwoLanes, lane: Any, begin: Any, row: Any, pixels: Any, layers: Any
     ) -> Any:
         least, largest = self.with_row(depths, lane, begin + lane, row, pixels, layers)
         return largest - least
 
     @traced
-    def widen(self, depths: Pairs, lane: Any, q: Any, row: Any, pixels: Any, layers: Any) -> None:
+    def widen(
+        self, depths: TwoLanes, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
+    ) -> None:
         depths.set(lane, *self.with_row(depths, lane, q, row, pixels, layers))
 
     @traced
-    def to_middle(self, depths: Pairs, lane: Any) -> None:
+    def to_middle(self, depths: TwoLanes, lane: Any) -> None:
         least, largest = depths.first.at(lane).value, depths.second.at(lane).value
         depths.set(lane, 0.5 * (least + largest), ti.max(0.5 * (largest - least), 1e-6))
 
@@ -241,7 +243,7 @@ class NodeKernels(PairKernels):
 
     @traced
     def from_node(
-        self, depths: Pairs, lane: Any, q: Any, place: Any, row: Any, pixels: Any, layers: Any
+        self, depths: TwoLanes, lane: Any, q: Any, place: Any, row: Any, pixels: Any, layers: Any
     ) -> tuple[Any, AtNode]:
         """A fragment's coverage, and how the node at `place`, from -1 to 1, sees it."""
         a = let(self.coverage(q, row, pixels))
@@ -252,9 +254,9 @@ class NodeKernels(PairKernels):
     def multiply_at(
         self,
         slopes: bool,
-        product: Pairs,
-        sums: Pairs,
-        depths: Pairs,
+        product: TwoLanes,
+        sums: TwoLanes,
+        depths: TwoLanes,
         lane: Any,
         q: Any,
         place: Any,
@@ -272,7 +274,7 @@ class NodeKernels(PairKernels):
 
     @traced
     def keep(
-        self, slopes: bool, product: Pairs, sums: Pairs, chunk: Any, node: Any, lane: Any
+        self, slopes: bool, product: TwoLanes, sums: TwoLanes, chunk: Any, node: Any, lane: Any
     ) -> None:
         scaled = product.second.at(lane).value * (SCALE * math.log(2))
         set_to(self.node(chunk, 0, node, lane), log(product.first.at(lane).value) - scaled)
@@ -302,20 +304,20 @@ class NodeKernels(PairKernels):
 
     @traced
     def add_share(
-        self, sums: Pairs, share: Any, source: int, chunk: Any, node: Any, lane: Any
+        self, sums: TwoLanes, share: Any, source: int, chunk: Any, node: Any, lane: Any
     ) -> None:
         sums.first.at(lane).add(share * self.node(chunk, source, node, lane))
 
     @traced
-    def put_share(self, sums: Pairs, target: int, chunk: Any, node: Any, lane: Any) -> None:
+    def put_share(self, sums: TwoLanes, target: int, chunk: Any, node: Any, lane: Any) -> None:
         set_to(self.node(chunk, target, node, lane), sums.first.at(lane).value)
 
     @traced
     def begin_series(
         self,
-        basis: Pairs,
-        sums: Pairs,
-        depths: Pairs,
+        basis: TwoLanes,
+        sums: TwoLanes,
+        depths: TwoLanes,
         lane: Any,
         q: Any,
         row: Any,
@@ -327,7 +329,9 @@ class NodeKernels(PairKernels):
         sums.set(lane, 0.0, 0.0)
 
     @traced
-    def within(self, depths: Pairs, lane: Any, q: Any, row: Any, pixels: Any, layers: Any) -> Any:
+    def within(
+        self, depths: TwoLanes, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
+    ) -> Any:
         """Where a row's depth lies in the range, from -1 to 1. Rows that are not there may lie
         anywhere."""
         z = self.depth_of(q, row, pixels, layers)
@@ -335,7 +339,7 @@ class NodeKernels(PairKernels):
         return let(ti.max(-1.0, ti.min(t, 1.0)))
 
     @traced
-    def next_order(self, basis: Pairs, lane: Any, t: Any) -> None:
+    def next_order(self, basis: TwoLanes, lane: Any, t: Any) -> None:
         """T_(k+1) = 2 t T_k - T_(k-1)."""
         before, now = basis.first.at(lane).value, basis.second.at(lane).value
         basis.set(lane, now, 2.0 * t * now - before)
