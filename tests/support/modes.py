@@ -121,12 +121,12 @@ CONORMS: dict[str, float | None] = {
 
 
 def distribution_depth(name: str, shift: float) -> Mode:
-    numbers = {"gamma": 0.1, "background_z": 0.5, "shift": shift}
+    numbers = {"gamma": 0.1, "background_z": 0.5, "depth_shift": shift}
     if name in SHAPED:
-        numbers["shape"] = 2.5
+        numbers["depth_shape"] = 2.5
     return Mode(
         depth=lambda x: tr.DistributionDepth(
-            name, x["gamma"], x["background_z"], x.get("shape"), x["shift"]
+            name, x["gamma"], x["background_z"], x.get("depth_shape"), x["depth_shift"]
         ),
         numbers=numbers,
     )
@@ -210,60 +210,107 @@ TABLE = Mode(
 )
 
 
-def paired(a: Mode, b: Mode) -> Mode:
-    """Two modes' choices at once; where both choose, the second."""
-    default = Mode()
-    chosen = {
-        name: getattr(b if getattr(b, name) is not getattr(Mode, name) else a, name)
-        for name in ("edge", "depth", "alpha", "attributes")
-    }
-    clash = set(a.numbers) & set(b.numbers)
-    assert not clash, clash
+def together(*modes: Mode) -> Mode:
+    """The choices of several modes at once; where more than one chooses, the last."""
+    chosen: dict[str, Any] = {}
+    numbers: dict[str, float] = {}
+    for mode in modes:
+        for name in ("edge", "depth", "alpha", "attributes"):
+            if getattr(mode, name) is not getattr(Mode, name):
+                chosen[name] = getattr(mode, name)
+        clash = set(numbers) & set(mode.numbers)
+        assert not clash, clash
+        numbers |= mode.numbers
+    tensors = dict.fromkeys(name for mode in modes for name in mode.tensors)
+    painted = [mode for mode in modes if mode.attributes is not Mode.attributes]
+    if painted and "colours" not in painted[-1].tensors:
+        del tensors["colours"]  # which the others have by default
+    options = {name: value for mode in modes for name, value in mode.options.items()}
     return Mode(
         **chosen,
-        numbers={**a.numbers, **b.numbers},
-        tensors=tuple(dict.fromkeys((*a.tensors, *b.tensors))) or default.tensors,
-        options={**a.options, **b.options},
-        turned=a.turned + b.turned,
+        numbers=numbers,
+        tensors=tuple(tensors),
+        options=options,
+        turned=tuple(face for mode in modes for face in mode.turned),
     )
 
 
-PAIRS = {
-    "gaussian, yager": paired(distribution("gaussian"), conorm("yager", 1.6)),
-    "gamma_rev, schweizer_sklar": paired(
-        distribution("gamma_rev"), conorm("schweizer_sklar", -1.5)
+# Every choice of an ingredient is in one of these. Many are in one mode together: each mode
+# compiles kernels of its own, and they hold the same formulas.
+ALL: dict[str, Mode] = {
+    "logistic, softmax": together(distribution("logistic"), DEPTHS["softmax"]),
+    "logistic, squared": distribution("logistic", True),
+    "gaussian, squared": distribution("gaussian", True),
+    "cauchy, einstein": together(distribution("cauchy"), conorm("einstein", None)),
+    "cubic_hermite, logistic depth, surface": together(
+        distribution("cubic_hermite"), DEPTHS["logistic"], TEXTURES["surface"]
     ),
-    "uniform, dombi": paired(distribution("uniform"), conorm("dombi", 1.3)),
-    "frank, image": paired(conorm("frank", 4.0), TEXTURES["clamp"]),
-    "network edge, network depth": paired(NETWORK, DEPTHS["network"]),
-    "table, surface": paired(TABLE, TEXTURES["surface"]),
-    "orthographic, surface": paired(OPTIONS["orthographic"], TEXTURES["surface"]),
-    "over, uniform": paired(distribution("uniform"), DEPTHS["over"]),
-    "over softly, gamma": paired(distribution("gamma"), DEPTHS["over softly"]),
-    "over softly, table": paired(TABLE, DEPTHS["over softly"]),
-    "over, trilinear": paired(TEXTURES["trilinear"], DEPTHS["over"]),
-    "orthographic, trilinear": paired(OPTIONS["orthographic"], TEXTURES["trilinear"]),
-    "over, image, frank": paired(paired(TEXTURES["clamp"], DEPTHS["over"]), conorm("frank", 4.0)),
-    "over softly, orthographic": paired(OPTIONS["orthographic"], DEPTHS["over softly"]),
-    "over, picture behind": paired(OPTIONS["picture behind"], DEPTHS["over"]),
-    "over, fronts and backs": paired(DEPTHS["over"], Mode(turned=(1,))),
-    "over, culled": Mode(
-        depth=lambda x: tr.OverDepth(),
-        options={
-            "front": "cw",
-            "cull_backfaces": True,
-            "perspective_correct": False,
-            "near": 2.787,
-        },
-        turned=(0, 2),
+    "exponential, hamacher, clipped": together(
+        distribution("exponential"), conorm("hamacher", CONORMS["hamacher"]), OPTIONS["clipped"]
     ),
-    "clipped, hamacher": paired(OPTIONS["clipped"], conorm("hamacher", 0.6)),
+    "exponential_rev, cauchy depth, repeat": together(
+        distribution("exponential_rev"), DEPTHS["cauchy"], TEXTURES["repeat"]
+    ),
+    "gamma, frank, clamp": together(
+        distribution("gamma"), conorm("frank", CONORMS["frank"]), TEXTURES["clamp"]
+    ),
+    "gamma_rev, schweizer_sklar, levy_rev depth": together(
+        distribution("gamma_rev"),
+        conorm("schweizer_sklar", CONORMS["schweizer_sklar"]),
+        DEPTHS["levy_rev"],
+    ),
+    "gaussian, yager, gamma depth": together(
+        distribution("gaussian"), conorm("yager", CONORMS["yager"]), DEPTHS["gamma"]
+    ),
+    "gudermannian, aczel_alsina, none": together(
+        distribution("gudermannian"),
+        conorm("aczel_alsina", CONORMS["aczel_alsina"]),
+        DEPTHS["none"],
+    ),
+    "gumbel_max, max": together(distribution("gumbel_max"), conorm("max", None)),
+    "gumbel_min, screen": together(distribution("gumbel_min"), TEXTURES["screen"]),
+    "laplace, over by the product": together(
+        distribution("laplace"), DEPTHS["over by the product"]
+    ),
+    "levy, picture behind": together(distribution("levy"), OPTIONS["picture behind"]),
+    "levy_rev, hard depth": together(distribution("levy_rev"), DEPTHS["hard"]),
+    "reciprocal, over softly": together(distribution("reciprocal"), DEPTHS["over softly"]),
+    "uniform, dombi, surface, orthographic": together(
+        distribution("uniform"),
+        conorm("dombi", CONORMS["dombi"]),
+        TEXTURES["surface"],
+        OPTIONS["orthographic"],
+    ),
+    "wigner_semicircle": distribution("wigner_semicircle"),
+    "network, network depth": together(NETWORK, DEPTHS["network"]),
+    "table, surface": together(TABLE, TEXTURES["surface"]),
+    "over, picture behind, fronts and backs": together(
+        DEPTHS["over"], OPTIONS["picture behind"], Mode(turned=(1,))
+    ),
+    "trilinear, orthographic": together(TEXTURES["trilinear"], OPTIONS["orthographic"]),
 }
 
-ALL: dict[str, Mode] = {f"edge {name}": distribution(name) for name in SMOOTH}
-ALL |= {f"edge {name}, squared": distribution(name, True) for name in ("logistic", "gaussian")}
-ALL |= {f"alpha {name}": conorm(name, p) for name, p in CONORMS.items()}
-ALL |= {f"depth {name}": mode for name, mode in DEPTHS.items()}
-ALL |= {f"texture {name}": mode for name, mode in TEXTURES.items()}
-ALL |= {f"option {name}": mode for name, mode in OPTIONS.items()}
-ALL |= {"edge network": NETWORK, "edge table": TABLE}
+# Choices of the above again, beside others.
+PAIRS = {
+    "over softly, gamma": together(distribution("gamma"), DEPTHS["over softly"]),
+    "over softly, table, orthographic": together(
+        TABLE, DEPTHS["over softly"], OPTIONS["orthographic"]
+    ),
+    "over, trilinear": together(TEXTURES["trilinear"], DEPTHS["over"]),
+    "over, clamp, frank": together(
+        TEXTURES["clamp"], DEPTHS["over"], conorm("frank", CONORMS["frank"])
+    ),
+    "over, uniform, culled": together(
+        distribution("uniform"),
+        DEPTHS["over"],
+        Mode(
+            options={
+                "front": "cw",
+                "cull_backfaces": True,
+                "perspective_correct": False,
+                "near": 2.787,
+            },
+            turned=(0, 2),
+        ),
+    ),
+}
