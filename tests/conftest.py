@@ -4,6 +4,7 @@ Taichi allows one backend and one precision in a process, so a run of pytest has
 configuration; `tests/run_configurations.py` (what `make test` calls) does a run for each.
 """
 
+import gc
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         tr.init(arch=arch, precision=precision)
     except (RuntimeError, ValueError) as error:
         raise pytest.UsageError(f"--arch={arch} --precision={precision}: {error}") from error
+    # Tracing kernels makes many objects that stay: to look through them again and again took 5%.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
