@@ -171,36 +171,14 @@ class Transmittance(SoftOrderKernels):
 
     @ti.func
     def by_nodes(self, depths, chunk, nodes, begin, count, row, end, found, pixels, layers):
-        self.sample(False, depths, chunk, nodes, begin, count, found, pixels, layers)
-        self.to_series(0, 1, chunk, nodes, count, False)
+        self.fit(False, depths, chunk, nodes, begin, count, found, pixels, layers)
         basis, sums = self.both(), self.both()
         for each in range(row, end):
-            for lane in range(count):
-                self.begin_series(basis, sums, depths, lane, begin + lane, each, pixels, layers)
-            for order in range(nodes):
-                for lane in range(count):
-                    self.add_order(
-                        basis, sums, depths, chunk, order, lane, begin + lane, each, pixels, layers
-                    )
+            self.evaluate(
+                False, sums, basis, depths, chunk, nodes, begin, count, each, pixels, layers
+            )
             for lane in range(count):
                 self.put_through(sums, lane, begin + lane, each, pixels)
-
-    @traced
-    def add_order(
-        self,
-        basis: TwoLanes,
-        sums: TwoLanes,
-        depths: TwoLanes,
-        chunk: Any,
-        order: Any,
-        lane: Any,
-        q: Any,
-        row: Any,
-        pixels: Any,
-        layers: Any,
-    ) -> None:
-        sums.first.at(lane).add(self.node(chunk, 1, order, lane) * basis.first.at(lane).value)
-        self.next_order(basis, lane, self.within(depths, lane, q, row, pixels, layers))
 
     @traced
     def put_through(self, sums: TwoLanes, lane: Any, q: Any, row: Any, pixels: Any) -> None:
@@ -302,31 +280,24 @@ class TransmittanceVJP(SoftOrderKernels):
 
     @ti.func
     def by_nodes(self, depths, chunk, nodes, begin, count, row, end, found, pixels, layers):
-        """Planes of the nodes: values of G and D; their coefficients, in 2 and 3. Then, in 0, the
-        adjoints of G's coefficients, and in 1 those of its values."""
-        self.sample(True, depths, chunk, nodes, begin, count, found, pixels, layers)
-        self.to_series(0, 2, chunk, nodes, count, False)
-        self.to_series(1, 3, chunk, nodes, count, False)
+        """Once G and D are known, plane 0 takes the adjoints of G's coefficients, and plane 1 those
+        of its values at the nodes."""
+        self.fit(True, depths, chunk, nodes, begin, count, found, pixels, layers)
         for node in range(nodes):
             for lane in range(count):
                 self.clear_node(chunk, node, lane)
         basis, sums = self.both(), self.both()
         for each in range(row, end):
-            for lane in range(count):
-                self.begin_series(basis, sums, depths, lane, begin + lane, each, pixels, layers)
-            for order in range(nodes):
-                for lane in range(count):
-                    self.add_order(
-                        basis, sums, depths, chunk, order, lane, begin + lane, each, pixels, layers
-                    )
+            self.evaluate(
+                True, sums, basis, depths, chunk, nodes, begin, count, each, pixels, layers
+            )
             for lane in range(count):
                 self.end_row(sums, lane, begin + lane, each, pixels, layers)
-                self.begin_back(basis, depths, lane, begin + lane, each, pixels, layers)
+                self.first_orders(basis, depths, lane, begin + lane, each, pixels, layers)
             for order in range(nodes):
                 for lane in range(count):
-                    self.add_back(
-                        basis, sums, depths, chunk, order, lane, begin + lane, each, pixels, layers
-                    )
+                    self.add_back(basis, sums, chunk, order, lane)
+                    self.next_order(basis, depths, lane, begin + lane, each, pixels, layers)
         self.to_series(0, 1, chunk, nodes, count, True)
         for own in range(found):
             for lane in range(count):
@@ -345,25 +316,6 @@ class TransmittanceVJP(SoftOrderKernels):
         set_to(self.node(chunk, 0, node, lane), 0.0)
 
     @traced
-    def add_order(
-        self,
-        basis: TwoLanes,
-        sums: TwoLanes,
-        depths: TwoLanes,
-        chunk: Any,
-        order: Any,
-        lane: Any,
-        q: Any,
-        row: Any,
-        pixels: Any,
-        layers: Any,
-    ) -> None:
-        now = basis.first.at(lane).value
-        sums.first.at(lane).add(self.node(chunk, 2, order, lane) * now)
-        sums.second.at(lane).add(self.node(chunk, 3, order, lane) * now)
-        self.next_order(basis, lane, self.within(depths, lane, q, row, pixels, layers))
-
-    @traced
     def end_row(
         self, sums: TwoLanes, lane: Any, q: Any, row: Any, pixels: Any, layers: Any
     ) -> None:
@@ -380,35 +332,9 @@ class TransmittanceVJP(SoftOrderKernels):
         sums.first.at(lane).set(v)
 
     @traced
-    def begin_back(
-        self,
-        basis: TwoLanes,
-        depths: TwoLanes,
-        lane: Any,
-        q: Any,
-        row: Any,
-        pixels: Any,
-        layers: Any,
-    ) -> None:
-        basis.set(lane, 1.0, self.within(depths, lane, q, row, pixels, layers))
-
-    @traced
-    def add_back(
-        self,
-        basis: TwoLanes,
-        sums: TwoLanes,
-        depths: TwoLanes,
-        chunk: Any,
-        order: Any,
-        lane: Any,
-        q: Any,
-        row: Any,
-        pixels: Any,
-        layers: Any,
-    ) -> None:
+    def add_back(self, basis: TwoLanes, sums: TwoLanes, chunk: Any, order: Any, lane: Any) -> None:
         place = self.node(chunk, 0, order, lane)
         set_to(place, place + sums.first.at(lane).value * basis.first.at(lane).value)
-        self.next_order(basis, lane, self.within(depths, lane, q, row, pixels, layers))
 
     @traced
     def to_fragment(

@@ -312,11 +312,51 @@ class NodeKernels(PairKernels):
     def put_share(self, sums: TwoLanes, target: int, chunk: Any, node: Any, lane: Any) -> None:
         set_to(self.node(chunk, target, node, lane), sums.first.at(lane).value)
 
+    @ti.func
+    def fit(self, slopes: ti.template(), depths, chunk, nodes, begin, count, found, pixels, layers):
+        """The coefficients of G, in plane 2; with `slopes` also those of D, in plane 3."""
+        self.sample(slopes, depths, chunk, nodes, begin, count, found, pixels, layers)
+        self.to_series(0, 2, chunk, nodes, count, False)
+        if ti.static(slopes):
+            self.to_series(1, 3, chunk, nodes, count, False)
+
+    @ti.func
+    def evaluate(
+        self,
+        slopes: ti.template(),
+        sums,
+        basis,
+        depths,
+        chunk,
+        nodes,
+        begin,
+        count,
+        row,
+        pixels,
+        layers,
+    ):
+        """`sums` become G at a row's depth, and with `slopes` D."""
+        for lane in range(count):
+            sums.set(lane, 0.0, 0.0)
+            self.first_orders(basis, depths, lane, begin + lane, row, pixels, layers)
+        for order in range(nodes):
+            for lane in range(count):
+                self.add_order(slopes, sums, basis, chunk, order, lane)
+                self.next_order(basis, depths, lane, begin + lane, row, pixels, layers)
+
     @traced
-    def begin_series(
+    def add_order(
+        self, slopes: bool, sums: TwoLanes, basis: TwoLanes, chunk: Any, order: Any, lane: Any
+    ) -> None:
+        now = basis.first.at(lane).value
+        sums.first.at(lane).add(self.node(chunk, 2, order, lane) * now)
+        if slopes:
+            sums.second.at(lane).add(self.node(chunk, 3, order, lane) * now)
+
+    @traced
+    def first_orders(
         self,
         basis: TwoLanes,
-        sums: TwoLanes,
         depths: TwoLanes,
         lane: Any,
         q: Any,
@@ -324,9 +364,24 @@ class NodeKernels(PairKernels):
         pixels: Any,
         layers: Any,
     ) -> None:
-        """The first two Chebyshev polynomials at a row's depth, and sums of nothing."""
+        """The first two Chebyshev polynomials at a row's depth."""
         basis.set(lane, 1.0, self.within(depths, lane, q, row, pixels, layers))
-        sums.set(lane, 0.0, 0.0)
+
+    @traced
+    def next_order(
+        self,
+        basis: TwoLanes,
+        depths: TwoLanes,
+        lane: Any,
+        q: Any,
+        row: Any,
+        pixels: Any,
+        layers: Any,
+    ) -> None:
+        """T_(k+1) = 2 t T_k - T_(k-1)."""
+        t = self.within(depths, lane, q, row, pixels, layers)
+        before, now = basis.first.at(lane).value, basis.second.at(lane).value
+        basis.set(lane, now, 2.0 * t * now - before)
 
     @traced
     def within(
@@ -337,9 +392,3 @@ class NodeKernels(PairKernels):
         z = self.depth_of(q, row, pixels, layers)
         t = (z - depths.first.at(lane).value) / depths.second.at(lane).value
         return let(ti.max(-1.0, ti.min(t, 1.0)))
-
-    @traced
-    def next_order(self, basis: TwoLanes, lane: Any, t: Any) -> None:
-        """T_(k+1) = 2 t T_k - T_(k-1)."""
-        before, now = basis.first.at(lane).value, basis.second.at(lane).value
-        basis.set(lane, now, 2.0 * t * now - before)
