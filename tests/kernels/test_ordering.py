@@ -78,7 +78,7 @@ def test_values_and_both_derivatives_are_those_of_torch(
 def test_many_that_are_close_in_depth_are_as_right_as_few(
     kind: str, span: float, dtype: torch.dtype
 ) -> None:
-    """They go by polynomials. What the two ways have to do with each other is rounding alone."""
+    """They go by polynomials, which differ from products by rounding alone."""
     layers, pixels = 90, 35
     generator = torch.Generator().manual_seed(0)
     counts = torch.randint(layers // 3, layers + 1, (pixels,), generator=generator).int()

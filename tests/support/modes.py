@@ -239,7 +239,9 @@ def together(*modes: Mode) -> Mode:
 # compiles kernels of its own, and they hold the same formulas.
 ALL: dict[str, Mode] = {
     "logistic, softmax": together(distribution("logistic"), DEPTHS["softmax"]),
-    "logistic, squared": distribution("logistic", True),
+    "logistic, squared, orthographic": together(
+        distribution("logistic", True), OPTIONS["orthographic"]
+    ),
     "gaussian, squared": distribution("gaussian", True),
     "cauchy, einstein": together(distribution("cauchy"), conorm("einstein", None)),
     "cubic_hermite, logistic depth, surface": together(

@@ -3,6 +3,9 @@
 import copy
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -30,6 +33,7 @@ from meta.study.plan import (
 )
 from meta.study.report import problem_markdown
 from meta.study.study import StudyRun, judged_file, moved
+from paths import ROOT
 
 pytestmark = [pytest.mark.runs_on(arch="cpu", precision="f32"), pytest.mark.timeout(600)]
 
@@ -72,14 +76,27 @@ def test_the_softening_is_what_was_learned_with_its_card(folder):
     assert isinstance(softening.edge, tr.MLPSoftness)
 
 
-def test_a_resumed_study_computes_nothing_again(folder, monkeypatch):
+def test_a_resumed_study_computes_nothing_again(folder):
     before = {p.name: p.stat().st_mtime_ns for p in (folder / "judged").iterdir()}
     results = (folder / "results.md").read_text()
-    for slow in ("draw_convergence", "draw_pictures", "draw_softnesses"):
-        monkeypatch.setattr(program, slow, lambda *arguments: None)  # solved again for each figure
     run_program(folder.parent, "--resume")
     assert {p.name: p.stat().st_mtime_ns for p in (folder / "judged").iterdir()} == before
     assert (folder / "results.md").read_text() == results
+
+
+def test_results_of_other_tasks_end_in_an_error_that_says_so(folder):
+    """In a process of its own, as it is started."""
+    command = [sys.executable, "examples/study.py", "shape2d", "--tiny", "--quiet", "--resume"]
+    done = subprocess.run(
+        [*command, "--seed=5", f"--out={folder.parent}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("study: ") and "seed=5" in done.stderr
 
 
 def test_results_of_another_method_are_not_taken_for_ours(folder):
