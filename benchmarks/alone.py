@@ -6,6 +6,8 @@ deterministic    milliseconds forward + backward with deterministic=True, and th
 large            100,352 faces at 1024^2, forward and backward: milliseconds, and memory
 soft-order       160 large faces at 32^2 under OverDepth(0.1): MiB that a gradient takes, and that a
                  Hessian-vector product takes besides
+comparisons      nanoseconds of processor time that each comparison of a soft order takes, forward
+                 and backward: with fragments, where they are few, and with nodes
 unroll-T         an exact unrolled outer step of T inner steps at 64^2, and memory
 """
 
@@ -112,6 +114,32 @@ def soft_order(arch: str) -> dict[str, Any]:
     return found
 
 
+def comparisons(arch: str) -> dict[str, Any]:
+    import torch
+
+    import taichi_raster as tr
+    from taichi_raster.engine.soft_order import through_softly
+    from taichi_raster.kernels.soft_order_nodes import WIDE, nodes_for
+
+    tr.init(arch)
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    nodes = nodes_for(WIDE, tr.runtime().precision)
+    # Depths of a range of WIDE, so that all nodes are needed.
+    for name, layers, pixels in (("fragments", 10, 65536), ("nodes", 1000, 1024)):
+        depth = torch.rand(layers, pixels, generator=generator).sort(dim=0)[0] * WIDE
+        coverage = 0.1 * torch.rand(layers, pixels, generator=generator)
+        counts = torch.full((pixels,), layers, dtype=torch.int32)
+        leaves = [coverage.requires_grad_(), depth.requires_grad_()]
+        best = float("inf")
+        for _ in range(6):  # the first compiles
+            begin = time.process_time()
+            torch.autograd.grad(through_softly(*leaves, counts).sum(), leaves)
+            best = min(best, time.process_time() - begin)
+        found[f"ns, with {name}"] = 1e9 * best / (layers * pixels * min(layers, nodes))
+    return found
+
+
 def unrolled(arch: str, steps: int) -> dict[str, Any]:
     import torch
     from fit_task import make_method, make_task
@@ -159,6 +187,7 @@ def measure(name: str, arch: str) -> dict[str, Any]:
         "deterministic": deterministic,
         "large": large,
         "soft-order": soft_order,
+        "comparisons": comparisons,
     }
     return known[name](arch)
 

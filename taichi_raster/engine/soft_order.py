@@ -26,7 +26,10 @@ from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 
 MANY_PAIRS = 1 << 30
-"""Comparisons, from which on a soft order warns: ten seconds of a core, or so."""
+"""Comparisons, from which on a soft order warns: fifteen seconds of a core, or so."""
+
+SECONDS = 1.3e-8
+"""Of a core, for a comparison with a node, forward and backward, or so."""
 
 _VARIANT = Variant(
     EdgeVariant("uniform"), DepthVariant("none")
@@ -81,9 +84,9 @@ def _warn_of_many(depth: Float[Tensor, "K P"], counts: Int[Tensor, " P"]) -> Non
     if pairs >= MANY_PAIRS:
         warnings.warn(
             f"OverDepth(gamma): {int(counts.sum()):,} fragments, up to {layers:,} in a pixel, will "
-            f"be compared with one another: {pairs:.1e} comparisons, {9e-9 * pairs:,.0f} seconds "
-            "of a core forward and backward. Fewer: a smaller scale, a cutoff, a higher threshold, "
-            "a smaller image; or OverDepth() without a gamma, whose order is hard",
+            f"be compared with one another: about {pairs:.1e} comparisons, {SECONDS * pairs:,.0f} "
+            "seconds of a core forward and backward. Fewer: a smaller scale, a cutoff, a higher "
+            "threshold, a smaller image; or OverDepth() without a gamma, whose order is hard",
             stacklevel=2,
         )
 
