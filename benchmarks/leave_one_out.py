@@ -2,7 +2,8 @@
 
     python benchmarks/leave_one_out.py --resume             # all six, judged on unseen tasks
     python benchmarks/leave_one_out.py --only learn --resume
-    python benchmarks/leave_one_out.py --only policies --resume          # beside their start alone
+    python benchmarks/leave_one_out.py --only policies --resume     # beside their start alone
+    python benchmarks/leave_one_out.py --only rivals --resume       # what is not learned here
     python benchmarks/leave_one_out.py --soft --out out/soft --resume    # soft to the end
     python benchmarks/leave_one_out.py --left-out nothing --rounds 2 --only policies --resume
 
@@ -18,8 +19,9 @@ again, from where the one before has led; gradients and the tasks that decide ar
 
 Beside it stand fixed softnesses with image-space steps, the best of a grid by the same five, and
 those that docs/results.md lists: tuned, or learned, on the sixth family itself. "shipped" is
-`tr.universal_policy()`, which was learned on all six. All are judged on tasks of the stream "test",
-with the study's steps.
+`tr.universal_policy()`, which was learned on all six. All but the tuned one, to which the others
+are compared, have the sharp end of the policies. All are judged on tasks of the stream "test", with
+the study's steps.
 
 Into the folder go a file for each piece of work, as soon as it is done, a policy for each family
 left out, and summary.md.
@@ -49,7 +51,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import judge_again  # noqa: E402
 from common_descent import Slope, direction, stepped  # noqa: E402
-from untuned import SIX, geometric_mean, problem_of  # noqa: E402
+from untuned import SHARPENED, SIX, geometric_mean, problem_of  # noqa: E402
 
 import taichi_raster as tr  # noqa: E402
 from meta.evaluation.evaluate import Evaluation, evaluate  # noqa: E402
@@ -90,10 +92,10 @@ class Options:
         left_out: families that are left out in turn, or "nothing".
         rounds: steps, each confirmed before the next; a round that is not confirmed is the last.
         only: "learn" ends before the judgement on unseen tasks; "policies" judges what was learned
-            beside its start alone, into policies.md.
+            beside its start alone, into policies.md; "rivals" judges all but that, into rivals.md.
         out: folder of the results.
         resume: keep what is there; without it the folder must be empty.
-        soft: no sharp end, see `softening_method`.
+        soft: no sharp end for any, see `softening_method`.
         sigma: of the perturbations.
         seed: of the directions.
         threads: of Taichi and torch.
@@ -101,7 +103,7 @@ class Options:
 
     left_out: tuple[str, ...] = SIX
     rounds: int = 1
-    only: Literal["learn", "policies", "all"] = "all"
+    only: Literal["learn", "policies", "rivals", "all"] = "all"
     out: Path = Path("out/leave_one_out")
     resume: bool = False
     soft: bool = False
@@ -125,6 +127,12 @@ def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     tr.init(arch="cpu", deterministic=True)
     work = Work(options, Console())
+    if options.only == "rivals":
+        names = SIX if NOTHING in options.left_out else options.left_out
+        text = summary({name: work.judged(name, None, name) for name in names})
+        (options.out / "rivals.md").write_text(text)
+        work.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        return
     policies = {name: work.learned(name) for name in options.left_out}
     if options.only != "learn":
         rows = {
@@ -249,19 +257,26 @@ class Work:
             "kept": kept,
         }
 
-    def judged(self, name: str, policy: tr.SofteningPolicy, left_out: str) -> dict[str, Evaluation]:
-        """Every method's errors on the unseen tasks of a family, or those of the policy's alone."""
+    def judged(
+        self, name: str, policy: tr.SofteningPolicy | None, left_out: str
+    ) -> dict[str, Evaluation]:
+        """Every method's errors on the unseen tasks of a family, or those of the policy's alone.
+
+        Without a policy, of all others.
+        """
         study, problem = self.problems[name]
         results = {}
         methods: Mapping[str, Callable[[], Method]] = {
-            BY_HAND: lambda: self._by_policy(tr.SofteningPolicy(), problem),
-            UNIVERSAL: lambda: self._by_policy(policy, problem),
+            BY_HAND: lambda: self._by_policy(tr.SofteningPolicy(), problem)
         }
-        if self.options.only == "all":
+        if policy is not None:
+            methods = {**methods, UNIVERSAL: lambda: self._by_policy(policy, problem)}
+        if self.options.only != "policies":
             methods = {**self._methods(name, study, problem), **methods}
+        unchanged = policy is not None and not any(bool(value.any()) for value in taken(policy))
         for method, made in methods.items():
-            if method == UNIVERSAL and not any(bool(value.any()) for value in taken(policy)):
-                results[method] = results[BY_HAND]  # it is the start
+            if method == UNIVERSAL and unchanged:
+                results[method] = results[BY_HAND]
                 continue
             file = f"{method.replace(' ', '_')}.json"
             if method == UNIVERSAL and (left_out == NOTHING or self.options.rounds > 1):
@@ -288,6 +303,7 @@ class Work:
                     problem = self.problems[name][1]
                     size = CHUNK[name] // 4
                     method = image_method(in_pixels(config, problem), problem)
+                    method.sharp_from = self.sharp_from
                     return self._evaluated(method, name, size, TUNING + 500)
 
                 found = torch.tensor(self._kept(path, errors)["errors"], dtype=torch.float64)
@@ -316,19 +332,30 @@ class Work:
             return moved(Method(renderer, study.rule, softening.lr, problem.steps), problem)
 
         chosen = in_pixels(self.grid(name), problem)
-        found: dict[str, Callable[[], Method]] = {
-            ANNEALED: lambda: by_rate(tuned[ANNEALED]),
-            WIDER: lambda: by_rate(tuned[WIDER]),
-            ADVICE: lambda: by_rate(advice),
-            GRID: lambda: image_method(chosen, problem),
-            LEARNED: pretrained,
+
+        def ended(method: Method) -> Method:
+            method.sharp_from = self.sharp_from
+            return method
+
+        found: dict[str, Callable[[], Method]] = {ANNEALED: lambda: by_rate(tuned[ANNEALED])}
+        if self.sharp_from is not None:
+            found[SHARPENED] = lambda: ended(by_rate(tuned[ANNEALED]))
+        found |= {
+            WIDER: lambda: ended(by_rate(tuned[WIDER])),
+            ADVICE: lambda: ended(by_rate(advice)),
+            GRID: lambda: ended(image_method(chosen, problem)),
+            LEARNED: lambda: ended(pretrained()),
             SHIPPED: lambda: self._by_policy(tr.universal_policy(), problem),
         }
         return found
 
+    @property
+    def sharp_from(self) -> float | None:
+        """The progress from which methods are sharp."""
+        return None if self.options.soft else SHARP_FROM
+
     def _by_policy(self, policy: tr.SofteningPolicy, problem: Problem) -> Method:
-        sharp_from = None if self.options.soft else SHARP_FROM
-        return softening_method(policy, problem.family, problem.steps, sharp_from=sharp_from)
+        return softening_method(policy, problem.family, problem.steps, sharp_from=self.sharp_from)
 
     def _pair(self, name: str, index: int, at: tr.SofteningPolicy) -> dict[str, Any]:
         """Errors at both ends of each task's perturbation of a policy."""
@@ -482,7 +509,7 @@ def summary(rows: Mapping[str, Mapping[str, Evaluation]]) -> str:
     text = ["Errors, over those of the best annealed softness tuned on the family itself:", ""]
     text += _table(rows, methods, ANNEALED)
     text += ["", f"Errors, over those of the start {BY_HAND!r}:", ""]
-    text += _table(rows, [UNIVERSAL, SHIPPED], BY_HAND)
+    text += _table(rows, [name for name in (UNIVERSAL, SHIPPED) if name in methods], BY_HAND)
     return _ended([*text, "", *_failures(rows, [ANNEALED, *methods])])
 
 
