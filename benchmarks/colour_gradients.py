@@ -2,6 +2,7 @@
 
     python benchmarks/colour_gradients.py
     python benchmarks/colour_gradients.py --antialias 2
+    python benchmarks/colour_gradients.py --distribution logistic
     python benchmarks/colour_gradients.py --size 64 --scale 0.5 --cull
 
 Two scenes in front of a grey background: a ball in front of a large ball, and a ball in front of a
@@ -42,7 +43,8 @@ class Options:
 
     Args:
         size: side of the picture, in pixels.
-        scale: of a Gaussian, in pixels.
+        distribution: of the edges.
+        scale: its scale, in pixels.
         cull: whether soft renderers drop faces that show their back.
         antialias: how many times larger each way soft renderers draw, before they average.
         step: of the finite differences, as a share of a pixel.
@@ -51,6 +53,7 @@ class Options:
     """
 
     size: int = 256
+    distribution: str = "gaussian"
     scale: float = 0.25
     step: float = 0.5
     samples: int = 16
@@ -129,7 +132,7 @@ def by_differences(scene: TwoThings, weight: Tensor, options: Options) -> Tensor
 
 def renderers(options: Options) -> dict[str, Draw]:
     """Those that are compared, by name."""
-    edge = tr.Distribution("gaussian", options.scale * 2 / options.size)
+    edge = tr.Distribution(options.distribution, options.scale * 2 / options.size)
     common: dict[str, Any] = {"background": BACKGROUND, "near": NEAR, "far": FAR}
     common["cull_backfaces"] = options.cull
     made: dict[str, Draw] = {"sharp": tr.SharpRasterizer(options.size, **common)}
