@@ -118,7 +118,8 @@ def comparisons(arch: str) -> dict[str, Any]:
     import torch
 
     import taichi_raster as tr
-    from taichi_raster.engine.soft_order import through_softly
+    from taichi_raster.depth.over import PixelFragments
+    from taichi_raster.engine.soft_order import sums_in_soft_order
     from taichi_raster.kernels.soft_order_nodes import WIDE, nodes_for
 
     tr.init(arch)
@@ -129,12 +130,13 @@ def comparisons(arch: str) -> dict[str, Any]:
     for name, layers, pixels in (("fragments", 10, 65536), ("nodes", 1000, 1024)):
         depth = torch.rand(layers, pixels, generator=generator).sort(dim=0)[0] * WIDE
         coverage = 0.1 * torch.rand(layers, pixels, generator=generator)
-        counts = torch.full((pixels,), layers, dtype=torch.int32)
-        leaves = [coverage.requires_grad_(), depth.requires_grad_()]
+        shown = torch.stack([coverage.flatten(), depth.flatten()]).requires_grad_()
+        fragments = PixelFragments(shown, torch.arange(layers * pixels), layers, pixels)
+        gamma = torch.ones(pixels)
         best = float("inf")
         for _ in range(6):  # the first compiles
             begin = time.process_time()
-            torch.autograd.grad(through_softly(*leaves, counts).sum(), leaves)
+            torch.autograd.grad(sums_in_soft_order(fragments, gamma).sum(), shown)
             best = min(best, time.process_time() - begin)
         found[f"ns, with {name}"] = 1e9 * best / (layers * pixels * min(layers, nodes))
     return found

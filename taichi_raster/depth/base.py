@@ -124,8 +124,8 @@ class DepthSoftness(nn.Module):
     Attributes:
         variant: the part that kernels compile.
         kind: the name of this class in files; None if it cannot be stored.
-        by_fragments: whether colours are composed from each pixel's fragments by `mean_colours`
-            (see `OverDepth`), not from sums.
+        by_fragments: whether colours are composed from each pixel's fragments (see `OverDepth`),
+            not from sums over faces.
     """
 
     variant: DepthVariant

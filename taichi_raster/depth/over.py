@@ -6,9 +6,8 @@ attributes. Torch composes these, so that all of it can be differentiated twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,13 +24,6 @@ from taichi_raster.softness.serialization import Stored, built_schedule, stored_
 EARLY_STOP = {"largest_two": EarlyStop.LARGEST_TWO, "product": EarlyStop.PRODUCT}
 """The ways in which coverages combine in a hard order, and when their lists of fragments end."""
 
-Transmittance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Gives each fragment's transmittance (K, P).
-
-Its arguments are coverages (K, P), depths over temperature (K, P), and the number of fragments of
-each pixel (P,).
-"""
-
 
 @dataclass(frozen=True)
 class PixelFragments:
@@ -42,14 +34,14 @@ class PixelFragments:
         slots: (N,) the flat index of each in (layers, pixels), nearest first.
         layers: K, at least the largest number of fragments of a pixel.
         pixels: P.
-        fronts: (N,) whether each shows its face's front.
+        fronts: (N,) whether each shows its face's front; None in a soft order, which does not ask.
     """
 
     shown: Float[Tensor, "2+C N"]
     slots: Int[Tensor, " N"]
     layers: int
     pixels: int
-    fronts: Bool[Tensor, " N"]
+    fronts: Bool[Tensor, " N"] | None = None
 
     @property
     def counts(self) -> Int[Tensor, " P"]:
@@ -165,21 +157,6 @@ class OverDepth(DepthSoftness):
         gamma = one if self.gamma is None else self.gamma(u)
         return DepthState(gamma, torch.ones_like(gamma), torch.zeros_like(gamma), 0 * one)
 
-    def mean_colours(
-        self, fragments: PixelFragments, gamma: Float[Tensor, " P"], through: Transmittance
-    ) -> Float[Tensor, "C P"]:
-        """The weighted mean of each pixel's attributes in a soft order, (C, P).
-
-        Args:
-            fragments: of all pixels.
-            gamma: (P,) temperature of the order, in units of z.
-            through: gives transmittances.
-        """
-        coverage = fragments.spread(fragments.shown[0])
-        z = fragments.spread(fragments.shown[1]) / gamma
-        weights = coverage * through(coverage, z, fragments.counts)
-        return mean(fragments.sums(weights))
-
     def describe(self) -> str:
         if self.gamma is not None:
             return f"over, gamma {describe(self.gamma)}"
@@ -210,6 +187,7 @@ def weighted_sums(fragments: PixelFragments, union: str) -> Float[Tensor, "1+C P
     """The sums of each pixel's weights, and of weights times attributes, in the hard order."""
     coverage = fragments.spread(fragments.shown[0])
     if union == "largest_two":
+        assert fragments.fronts is not None
         return fragments.sums(_added_to_largest_two(coverage, fragments.spread(fragments.fronts)))
     return fragments.sums(coverage * _through_in_order(coverage))
 

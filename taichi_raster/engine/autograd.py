@@ -111,7 +111,7 @@ class Evaluate(Function):
         if x_dot is None and texels_dot is None:
             return None, None
         x, texels, work = _saved(ctx)
-        return _JVP.apply(x, texels, _or_zero(x_dot, x), texels_dot, work), None
+        return _JVP.apply(x, texels, or_zero(x_dot, x), texels_dot, work), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
@@ -142,7 +142,7 @@ class _VJP(_Linear):
         if u is None and s is None:
             return None, None, None, None
         x, texels, v, work = _saved(ctx)
-        u = _or_zero(u, x)
+        u = or_zero(u, x)
         by_x: tuple[Tensor | None, Tensor | None] = (None, None)
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
             by_x = _Second.apply(x, texels, v, u, s, work)
@@ -156,7 +156,7 @@ class _VJP(_Linear):
         x, texels, v, work = _saved(ctx)
         by_x = by_v = (None, None)
         if x_dot is not None or texels_dot is not None:
-            by_x = _Second.apply(x, texels, v, _or_zero(x_dot, x), texels_dot, work)
+            by_x = _Second.apply(x, texels, v, or_zero(x_dot, x), texels_dot, work)
         if v_dot is not None:
             by_v = _VJP.apply(x, texels, v_dot, work)
         return tuple(map(_sum, by_x, by_v))
@@ -176,11 +176,12 @@ class _JVP(_Linear):
         if v is None:
             return None, None, None, None, None
         x, texels, u, s, work = _saved(ctx)
-        by_x = by_u = (None, None)
+        by_x: tuple[Tensor | None, Tensor | None] = (None, None)
+        by_u: tuple[Tensor | None, Tensor | None] = (None, None)
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
             by_x = _Second.apply(x, texels, v, u, s, work)
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-            by_u = _VJP.apply(x, texels, v, work)
+            by_u = _where_given(_VJP.apply(x, texels, v, work), s)
         return *by_x, *by_u, None
 
     @staticmethod
@@ -200,7 +201,7 @@ class _JVP(_Linear):
         if u_dot is None and s_dot is None:
             return None
         x, texels, _, _, work = _saved(ctx)
-        return _JVP.apply(x, texels, _or_zero(u_dot, x), s_dot, work)
+        return _JVP.apply(x, texels, or_zero(u_dot, x), s_dot, work)
 
 
 class _Second(_Linear):
@@ -218,8 +219,9 @@ class _Second(_Linear):
             return None, None, None, None, None, None
         if any(_asked(ctx, i) for i in range(3)):
             raise _third()
-        x, texels, v, _, _, work = _saved(ctx)
-        return None, None, None, *_Second.apply(x, texels, v, _or_zero(w, x), t, work), None
+        x, texels, v, _, s, work = _saved(ctx)
+        by_u = _where_given(_Second.apply(x, texels, v, or_zero(w, x), t, work), s)
+        return None, None, None, *by_u, None
 
     @staticmethod
     def jvp(
@@ -238,7 +240,7 @@ class _Second(_Linear):
         if v_dot is not None:
             by_v = _Second.apply(x, texels, v_dot, u, s, work)
         if u_dot is not None or s_dot is not None:
-            by_u = _Second.apply(x, texels, v, _or_zero(u_dot, x), s_dot, work)
+            by_u = _Second.apply(x, texels, v, or_zero(u_dot, x), s_dot, work)
         return tuple(map(_sum, by_v, by_u))
 
 
@@ -272,6 +274,11 @@ def _asked(ctx: Any, i: int) -> bool:
         return True
 
 
+def _where_given(two: Two, tangent: Tensor | None) -> Two:
+    """The adjoints of two tangents, of which the second may not have been given."""
+    return two[0], None if tangent is None else two[1]
+
+
 def _third() -> NotImplementedError:
     return NotImplementedError(
         "third derivatives of the rasterizer are not available: only first and second ones are "
@@ -280,7 +287,8 @@ def _third() -> NotImplementedError:
     )
 
 
-def _or_zero(value: Tensor | None, like: Tensor) -> Tensor:
+def or_zero(value: Tensor | None, like: Tensor) -> Tensor:
+    """`value`, or zeros like another tensor."""
     return torch.zeros_like(like) if value is None else value
 
 

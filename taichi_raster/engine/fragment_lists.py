@@ -53,18 +53,20 @@ class FragmentList:
         batch, height, width, most = layers.shape
         flat = layers.reshape(-1)
         at = (flat >= 0).nonzero()[:, 0].int()
-        pixel = at // most
-        layer = at - pixel * most
-        item = pixel // (height * width)
-        face = flat[at] + item * faces
-        counts = (layers >= 0).sum((1, 2, 3))
+        face = flat[at]
+        if batch > 1:
+            face += at // (height * width * most) * faces
         if by_face:
             face, order = face.sort(stable=True)
-            pixel, layer, item = pixel[order], layer[order], item[order]
+            at = at[order]
             counts = face.bincount(minlength=batch * faces)
+        else:
+            counts = (layers >= 0).sum((1, 2, 3))
         begin = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int()
+        pixel = at // most
+        layer = at - pixel * most
         row = pixel // width
-        entries = torch.stack([row - item * height, pixel - row * width, face])
+        entries = torch.stack([row % height, pixel - row * width, face])
         slots = layer.long() * (batch * height * width) + pixel
         return FragmentList(entries, begin, slots, most, batch * faces)
 

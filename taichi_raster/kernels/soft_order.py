@@ -1,13 +1,13 @@
-"""The transmittance of each of a pixel's fragments: what all others let through of it.
+"""Sums of weights, and of weights times attributes, of each pixel's fragments in a soft order.
 
-Each counts as far as it is in front. With coverages a, and depths z in units of the temperature,
-the transmittance T_i is the product over j != i of
+Each fragment counts as far as it is in front. With coverages a, and depths z in units of the
+temperature, fragment i weighs a_i T_i. Its transmittance T_i, what all others let through of it, is
+the product over j != i of
 
     f_ij = 1 - a_j s_ij,    s_ij = sigmoid(z_i - z_j)
 
-x holds a and z, each (K, P), and y takes T, (K, P). Each of P pixels fills the first of its K
-places, nearest first; `entries` says how many. On a CPU a thread takes some neighbouring pixels, on
-a GPU one.
+Where things lie is in `soft_order_lists`. On a CPU a thread takes some neighbouring pixels, on a
+GPU one.
 
 Fragments are compared in pairs, or, where many are close in depth, by polynomials (see
 `soft_order_nodes`), which agree within rounding.
@@ -17,7 +17,8 @@ from typing import Any
 
 import taichi as ti
 
-from taichi_raster.kernels.soft_order_nodes import NodeKernels, TwoLanes
+from taichi_raster.kernels.soft_order_lists import ListKernels
+from taichi_raster.kernels.soft_order_nodes import TwoLanes
 from taichi_raster.maths.dual import Number, chain, exp, raw
 from taichi_raster.maths.tracing import element, let, set_to, traced
 
@@ -35,24 +36,36 @@ class Pair:
 
 
 @ti.data_oriented
-class SoftOrderKernels(NodeKernels):
+class SoftOrderKernels(ListKernels):
     """What the kernels share."""
 
     @ti.kernel
-    def run(self, pixels: ti.i32, layers: ti.i32, chunks: ti.i32, length: ti.i32):
+    def run(
+        self,
+        pixels: ti.i32,
+        layers: ti.i32,
+        chunks: ti.i32,
+        length: ti.i32,
+        listed: ti.i32,
+        channels: ti.i32,
+    ):
         """`length` chunks of `width` pixels are a run."""
-        self.parallel(chunks, length, self.run_chunk, (pixels, layers))
+        self.parallel(chunks, length, self.run_chunk, (pixels, layers, listed, channels))
 
     @ti.func
-    def run_chunk(self, chunk, pixels, layers):
+    def run_chunk(self, chunk, pixels, layers, listed, channels):
         begin = chunk * self.width
         count = ti.min(self.width, pixels - begin)
         found = 0
         for lane in range(count):
             found = ti.max(found, self.fields.entries[begin + lane])
-        for row in range(layers):
-            for lane in range(count):
-                self.clear(row * pixels + begin + lane, layers * pixels)
+        self.gather(begin, count, found, pixels, layers, listed)
+        self.begin_rows(begin, count, found, pixels, layers, listed, channels)
+        self.compare(chunk, begin, count, found, pixels, layers)
+        self.end_rows(begin, count, found, pixels, layers, listed, channels)
+
+    @ti.func
+    def compare(self, chunk, begin, count, found, pixels, layers):
         if ti.static(self.tangents):
             self.by_pairs(begin, count, 0, found, found, pixels, layers)
         else:
@@ -68,8 +81,30 @@ class SoftOrderKernels(NodeKernels):
                     self.by_pairs(begin, count, row, end, found, pixels, layers)
                 row = end
 
-    def clear(self, at: Any, size: Any) -> None:
-        """Write a row's result as it is before others are known; a `traced` function."""
+    def begin_rows(
+        self,
+        begin: Any,
+        count: Any,
+        found: Any,
+        pixels: Any,
+        layers: Any,
+        listed: Any,
+        channels: Any,
+    ) -> None:
+        """What comes before fragments are compared; a `ti.func`."""
+        raise NotImplementedError
+
+    def end_rows(
+        self,
+        begin: Any,
+        count: Any,
+        found: Any,
+        pixels: Any,
+        layers: Any,
+        listed: Any,
+        channels: Any,
+    ) -> None:
+        """What comes after that; a `ti.func`."""
         raise NotImplementedError
 
     def by_pairs(
@@ -118,11 +153,8 @@ class SoftOrderKernels(NodeKernels):
 
     @traced
     def number(self, q: Any, row: Any, pixels: Any) -> Number:
-        """A number of x, with its tangent."""
-        at = let(row * pixels + q)
-        return Number(
-            element(self.fields.x, at), element(self.fields.x_dot, at) if self.tangents else None
-        )
+        """A number of a row, with its tangent."""
+        return self.input(let(row * pixels + q))
 
     @traced
     def let_through(self, logarithm: Any, q: Any, row: Any, pixels: Any) -> tuple[Any, Any]:
@@ -132,16 +164,41 @@ class SoftOrderKernels(NodeKernels):
 
 
 @ti.data_oriented
-class Transmittance(SoftOrderKernels):
-    """T, and its tangent where numbers carry one: `both` are these two."""
+class SoftSums(SoftOrderKernels):
+    """The sums, or their tangents where numbers carry one: `both` are a product and its."""
+
+    @ti.func
+    def begin_rows(self, begin, count, found, pixels, layers, listed, channels):
+        for plane in range(channels + 1):
+            for lane in range(count):
+                self.clear_sum(plane, begin + lane, pixels, layers)
 
     @traced
-    def clear(self, at: Any, size: Any) -> None:
-        """1 in rows that no pixel fills."""
-        if self.tangents:
-            set_to(element(self.fields.y_dot, at), 0.0)
-        else:
-            set_to(element(self.fields.y, at), 1.0)
+    def clear_sum(self, plane: Any, q: Any, pixels: Any, layers: Any) -> None:
+        sums = self.fields.y_dot if self.tangents else self.fields.y
+        set_to(element(sums, self.sum_at(plane, q, pixels, layers)), 0.0)
+
+    @ti.func
+    def end_rows(self, begin, count, found, pixels, layers, listed, channels):
+        for row in range(found):
+            for lane in range(count):
+                if self.has(begin + lane, row):
+                    for plane in range(channels + 1):
+                        self.add_to_sum(plane, begin + lane, row, pixels, layers, listed)
+
+    @traced
+    def add_to_sum(
+        self, plane: Any, q: Any, row: Any, pixels: Any, layers: Any, listed: Any
+    ) -> None:
+        at = let(row * pixels + q)
+        through = Number(
+            element(self.fields.y, at), element(self.fields.y_dot, at) if self.tangents else None
+        )
+        weight = self.number(q, row, pixels) * through
+        added = weight * self.share(plane, q, row, pixels, layers, listed)
+        sums = self.fields.y_dot if self.tangents else self.fields.y
+        place = element(sums, self.sum_at(plane, q, pixels, layers))
+        set_to(place, place + (added.d if self.tangents else added.v))
 
     @ti.func
     def by_pairs(self, begin, count, row, end, found, pixels, layers):
@@ -164,10 +221,9 @@ class Transmittance(SoftOrderKernels):
 
     @traced
     def put(self, product: TwoLanes, lane: Any, at: Any) -> None:
+        set_to(element(self.fields.y, at), product.first.at(lane).value)
         if self.tangents:
             set_to(element(self.fields.y_dot, at), product.second.at(lane).value)
-        else:
-            set_to(element(self.fields.y, at), product.first.at(lane).value)
 
     @ti.func
     def by_nodes(self, depths, chunk, nodes, begin, count, row, end, found, pixels, layers):
@@ -187,25 +243,100 @@ class Transmittance(SoftOrderKernels):
 
 
 @ti.data_oriented
-class TransmittanceJVP(Transmittance):
-    """The tangent of T along x_dot, by pairs."""
+class SoftSumsJVP(SoftSums):
+    """The tangents of the sums along x_dot, by pairs."""
 
     tangents = True
 
 
 @ti.data_oriented
-class TransmittanceVJP(SoftOrderKernels):
-    """The adjoint of x, given y's.
+class SoftSumsVJP(SoftOrderKernels):
+    """The adjoint of x, given that of the sums.
 
-    Of rows that are compared in pairs it first writes to y the product of the factors that are not
-    zero, and the number of those that are. Then it adds up each fragment's share in all products,
-    its own among them.
+    Of rows that are compared in pairs it writes to y the product of the factors that are not zero,
+    and the number of those that are; of others T, and 0. Then it adds up each fragment's share in
+    all products, its own among them.
     """
 
+    @ti.func
+    def begin_rows(self, begin, count, found, pixels, layers, listed, channels):
+        """From the sums' adjoints to those of weights and transmittances."""
+        for row in range(found):
+            for lane in range(count):
+                self.clear(begin + lane, row, pixels, layers)
+                if self.has(begin + lane, row):
+                    for plane in range(channels + 1):
+                        self.add_to_weight(plane, begin + lane, row, pixels, layers, listed)
+                    self.to_transmittance(begin + lane, row, pixels, layers)
+
     @traced
-    def clear(self, at: Any, size: Any) -> None:
-        for place in (at, at + size):
+    def clear(self, q: Any, row: Any, pixels: Any, layers: Any) -> None:
+        at = let(row * pixels + q)
+        for place in (at, let(at + layers * pixels)):
             set_to(element(self.fields.x.grad, place), 0.0)
+            set_to(element(self.fields.y.grad, place), 0.0)
+
+    @traced
+    def add_to_weight(
+        self, plane: Any, q: Any, row: Any, pixels: Any, layers: Any, listed: Any
+    ) -> None:
+        place = element(self.fields.y.grad, let((layers + row) * pixels + q))
+        v = element(self.fields.y.grad, self.sum_at(plane, q, pixels, layers))
+        set_to(place, place + v * self.share(plane, q, row, pixels, layers, listed).v)
+
+    @traced
+    def to_transmittance(self, q: Any, row: Any, pixels: Any, layers: Any) -> None:
+        at = let(row * pixels + q)
+        v = element(self.fields.y.grad, let(at + layers * pixels))
+        set_to(element(self.fields.y.grad, at), self.coverage(q, row, pixels) * v)
+
+    @ti.func
+    def end_rows(self, begin, count, found, pixels, layers, listed, channels):
+        """From the adjoints of rows to those of the list."""
+        for lane in range(count):
+            self.clear_temperature(begin + lane, pixels, layers)
+        for row in range(found):
+            for lane in range(count):
+                if self.has(begin + lane, row):
+                    self.to_list(begin + lane, row, pixels, layers, listed)
+                    for plane in range(1, channels + 1):
+                        self.to_attribute(plane, begin + lane, row, pixels, layers, listed)
+
+    @traced
+    def clear_temperature(self, q: Any, pixels: Any, layers: Any) -> None:
+        set_to(element(self.fields.x.grad, self.temperature_at(q, pixels, layers)), 0.0)
+
+    @traced
+    def to_list(self, q: Any, row: Any, pixels: Any, layers: Any, listed: Any) -> None:
+        """The adjoints of a fragment's coverage and depth, and its part of the temperature's."""
+        x, x_bar, at = self.fields.x, self.fields.x.grad, let(row * pixels + q)
+        e = self.place_in_list(q, row, pixels)
+        v = element(self.fields.y.grad, let(at + layers * pixels))
+        direct = let(self.through(q, row, pixels, layers) * v)
+        gamma = self.temperature(q, pixels, layers).v
+        by_depth = let(element(x_bar, let(at + layers * pixels)) / gamma)
+        coverage, depth = (self.list_at(plane, e, pixels, layers, listed) for plane in (0, 1))
+        set_to(element(x_bar, coverage), element(x_bar, at) + direct)
+        set_to(element(x_bar, depth), by_depth)
+        place = element(x_bar, self.temperature_at(q, pixels, layers))
+        set_to(place, place - by_depth * element(x, let(at + layers * pixels)))
+
+    @traced
+    def to_attribute(
+        self, plane: Any, q: Any, row: Any, pixels: Any, layers: Any, listed: Any
+    ) -> None:
+        e = self.place_in_list(q, row, pixels)
+        weight = self.coverage(q, row, pixels) * self.through(q, row, pixels, layers)
+        v = element(self.fields.y.grad, self.sum_at(plane, q, pixels, layers))
+        at = self.list_at(plane + 1, e, pixels, layers, listed)
+        set_to(element(self.fields.x.grad, at), weight * v)
+
+    @traced
+    def through(self, q: Any, row: Any, pixels: Any, layers: Any) -> Any:
+        """T, from the product and the number of zeros."""
+        at = let(row * pixels + q)
+        zeros = element(self.fields.y, let(at + layers * pixels))
+        return let(ti.select(zeros == 0.0, element(self.fields.y, at), 0.0))
 
     @ti.func
     def by_pairs(self, begin, count, row, end, found, pixels, layers):
@@ -322,6 +453,8 @@ class TransmittanceVJP(SoftOrderKernels):
         """From G and D at a row's depth to what its adjoint says of both; `sums` keep that of G."""
         through, own = self.let_through(sums.first.at(lane).value, q, row, pixels)
         at = let(row * pixels + q)
+        set_to(element(self.fields.y, at), through)
+        set_to(element(self.fields.y, let(at + layers * pixels)), 0.0)
         v = let(element(self.fields.y.grad, at) * through)
         for place, slope in (
             (at, 0.5 / own),

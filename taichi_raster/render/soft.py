@@ -26,7 +26,7 @@ from taichi_raster.engine.engine import engine
 from taichi_raster.engine.fragment_lists import fragment_list
 from taichi_raster.engine.fragment_values import FragmentValues
 from taichi_raster.engine.pixel_sums import PixelSums, Sums
-from taichi_raster.engine.soft_order import through_softly
+from taichi_raster.engine.soft_order import sums_in_soft_order
 from taichi_raster.render import channels, mixing, settled
 from taichi_raster.render.packing import Softness, View, for_alpha, pack, without_attributes
 from taichi_raster.render.sharp import SharpRasterizer
@@ -486,15 +486,15 @@ class SoftRasterizer(nn.Module):
         measured, _ = Evaluate.apply(
             packed, texels, FragmentValues(call, listing.entries, listing.begin, by_autodiff())
         )
-        fronts = listing.fronts(packed, call.variant.clockwise)
-        fragments = PixelFragments(measured, listing.slots, listing.depth, call.pixels, fronts)
+        fragments = PixelFragments(measured, listing.slots, listing.depth, call.pixels)
         if depth.gamma is None:
-            colours = mean(weighted_sums(fragments, depth.union))
+            fronts = listing.fronts(packed, call.variant.clockwise)
+            colours = mean(weighted_sums(replace(fragments, fronts=fronts), depth.union))
         else:
             gamma = parameters.to_like(state.gamma, vertices).expand(len(vertices))
             gamma = gamma * (self.far - self.near)  # from units of the depth range to those of z
             gamma = gamma.repeat_interleave(call.height * call.width)
-            colours = depth.mean_colours(fragments, gamma, through_softly)
+            colours = mean(sums_in_soft_order(fragments, gamma))
         return colours.unflatten(1, (call.batch, call.height, call.width))
 
     def _resolve(self, total: Tensor, state: Tensor, p: Tensor) -> Tensor:

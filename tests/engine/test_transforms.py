@@ -84,6 +84,26 @@ def test_second_derivatives_are_plain_ones(depth: str) -> None:
         assert torch.allclose(product(f, START, DIRECTION)[1], hessian @ DIRECTION, rtol=1e-10)
 
 
+def test_products_with_the_hessian_of_corners_beside_a_texture_with_derivatives() -> None:
+    """A tangent of the texture is not given, though it could have one."""
+    g = torch.Generator().manual_seed(3)
+    corners = torch.rand(1, 6, 3, 3, generator=g, dtype=torch.float64) - 0.5
+    corners[..., 2] += 2.5
+    ways = torch.randn(2, *corners.shape, generator=g, dtype=torch.float64) * 0.1
+    uv = torch.rand(1, 6, 3, 2, generator=g, dtype=torch.float64)
+    texels = torch.rand(1, 8, 8, 3, generator=g, dtype=torch.float64).requires_grad_()
+    renderer = tr.SoftRasterizer(8, tr.Distribution("logistic", 0.1))
+
+    def f(t: Tensor) -> Tensor:
+        moved = corners + t[0] * ways[0] + t[1] * ways[1]
+        return renderer(moved, tr.UVTexture(uv, texels)).square().sum()
+
+    hessian = differences(lambda t: plain_gradient(f, t), START)
+    for product in (functional.hvp, functional.vhp):
+        assert torch.allclose(product(f, START, DIRECTION)[1], hessian @ DIRECTION, rtol=1e-5)
+    assert torch.allclose(func.jacrev(func.jacrev(f))(START), hessian, rtol=1e-5)
+
+
 def test_reverse_over_plain_forward_mode_has_a_gradient() -> None:
     """d/dt of a directional derivative, which torch once took for a constant."""
     f = loss("softmax")
