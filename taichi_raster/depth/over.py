@@ -105,7 +105,7 @@ class OverDepth(DepthSoftness):
 
     With a temperature, few fragments of a pixel are compared in pairs. Where many lie within four
     temperatures in depth, each is compared with the nodes of a polynomial instead: with 14 at most
-    in float32, with 31 in float64. That is as exact as rounding. A comparison takes about 13
+    in float32, with 31 in float64. That is as exact as rounding. A comparison takes about 20
     nanoseconds of a core, forward and backward; from 2^30 of them on, a warning says so before they
     begin. Forward mode takes all pairs, and second derivatives K^2 memory for K fragments: 0.9 GiB
     for 160 large faces at 32 x 32 pixels.

@@ -23,9 +23,9 @@ from taichi_raster.runtime.device import runtime
 from taichi_raster.runtime.variant import DepthVariant, EdgeVariant, Variant
 
 MANY_PAIRS = 1 << 30
-"""Comparisons, from which on a soft order warns: fifteen seconds of a core, or so."""
+"""Comparisons, from which on a soft order warns: twenty seconds of a core, or so."""
 
-SECONDS = 1.3e-8
+SECONDS = 2e-8
 """Of a core, for a comparison with a node, forward and backward, or so."""
 
 _VARIANT = Variant(
