@@ -107,7 +107,7 @@ class OverDepth(DepthSoftness):
     temperatures in depth, each is compared with the nodes of a polynomial instead: with 14 at most
     in float32, with 31 in float64. That is as exact as rounding. A comparison takes about 20
     nanoseconds of a core, forward and backward; from 2^30 of them on, a warning says so before they
-    begin. Forward mode takes all pairs, and second derivatives K^2 memory for K fragments: 0.9 GiB
+    begin. Forward mode takes all pairs, and second derivatives K^2 memory for K fragments: 1.0 GiB
     for 160 large faces at 32 x 32 pixels.
 
     Args:
