@@ -19,9 +19,9 @@ again, from where the one before has led; gradients and the tasks that decide ar
 
 Beside it stand fixed softnesses with image-space steps, the best of a grid by the same five, and
 those that docs/results.md lists: tuned, or learned, on the sixth family itself. "shipped" is
-`tr.universal_policy()`, which was learned on all six. All but the tuned one, to which the others
-are compared, have the sharp end of the policies. All are judged on tasks of the stream "test", with
-the study's steps.
+`tr.universal_policy()`, which was learned on all six, once as it is and once without its feedback.
+All but the tuned one, to which the others are compared, have the sharp end of the policies. All are
+judged on tasks of the stream "test", with the study's steps.
 
 Into the folder go a file for each piece of work, as soon as it is done, a policy for each family
 left out, and summary.md.
@@ -82,6 +82,7 @@ NOTHING = "nothing"
 
 ADVICE, GRID, LEARNED = "advice", "grid", "learned on it"
 BY_HAND, UNIVERSAL, SHIPPED = "by hand", "universal", "shipped"
+BLIND = "shipped, no feedback"
 
 
 @dataclass(frozen=True)
@@ -346,6 +347,7 @@ class Work:
             GRID: lambda: ended(image_method(chosen, problem)),
             LEARNED: lambda: ended(pretrained()),
             SHIPPED: lambda: self._by_policy(tr.universal_policy(), problem),
+            BLIND: lambda: self._by_policy(without_feedback(tr.universal_policy()), problem),
         }
         return found
 
@@ -467,6 +469,13 @@ def card_of(left_out: str, options: Options, rounds: list[dict[str, Any]]) -> di
     }
 
 
+def without_feedback(policy: tr.SofteningPolicy) -> tr.SofteningPolicy:
+    """The same, but for what depends on what the descent shows."""
+    blind = tr.SofteningPolicy()
+    blind.load_state_dict({key: policy.state_dict()[key] for key in blind.state_dict()})
+    return blind
+
+
 def taken(policy: tr.SofteningPolicy) -> list[Tensor]:
     """What differs from the start, if anything does."""
     return [value for key, value in policy.named_parameters() if key != "units"]
@@ -509,7 +518,7 @@ def summary(rows: Mapping[str, Mapping[str, Evaluation]]) -> str:
     text = ["Errors, over those of the best annealed softness tuned on the family itself:", ""]
     text += _table(rows, methods, ANNEALED)
     text += ["", f"Errors, over those of the start {BY_HAND!r}:", ""]
-    text += _table(rows, [name for name in (UNIVERSAL, SHIPPED) if name in methods], BY_HAND)
+    text += _table(rows, [name for name in (UNIVERSAL, SHIPPED, BLIND) if name in methods], BY_HAND)
     return _ended([*text, "", *_failures(rows, [ANNEALED, *methods])])
 
 

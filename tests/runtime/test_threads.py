@@ -317,5 +317,5 @@ def test_a_loss_that_is_kept_after_its_backward_keeps_no_fragments(dtype: torch.
         loss = renderer(vertices, x["attributes"]).sum()
     loss.backward()
     gc.collect()
-    assert len(kept) == 3 and not [ref for ref in kept if ref() is not None]
+    assert len(kept) == 4 and not [ref for ref in kept if ref() is not None]
     assert float(loss) > 0
