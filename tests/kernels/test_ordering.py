@@ -87,8 +87,10 @@ def test_values_and_both_derivatives_are_those_of_torch(
     tolerance = 1e-12 if dtype == torch.float64 else 2e-5
     for ours, theirs in zip(*found, strict=True):
         assert torch.isfinite(ours).all()
-        size = max(1.0, float(theirs.detach().abs().max()))
-        assert (ours - theirs).abs().max() <= tolerance * size
+        assert torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+    if hard:  # some are hidden wholly: their attributes have no gradient
+        hidden = (found[0][1][2:] == 0).all(0) & (scene.shown[0] > 0)
+        assert hidden.any() or layers == 1
 
 
 @EVERY
@@ -132,7 +134,7 @@ def test_many_that_are_close_take_fewer_comparisons(monkeypatch: pytest.MonkeyPa
     depth = torch.linspace(3, 0, 90, dtype=torch.float64)[:, None]
     scene = Fragments(torch.full_like(depth, 0.05), depth, torch.tensor([90]).int())
     theirs = scene.sums(scene.shown, scene.gamma, kernel=False)
-    assert (scene.sums(scene.shown, scene.gamma) - theirs).abs().max() < 1e-13
+    assert (scene.sums(scene.shown, scene.gamma) - theirs).abs().max() < 1e-14
     monkeypatch.setattr(soft_order, "SoftSums", Coarse)
     coarse = (scene.sums(scene.shown, scene.gamma) - theirs).abs().max()
     assert 1e-7 < coarse < 1e-2
