@@ -1,8 +1,8 @@
 """Alpha compositing by Porter and Duff's *over*, in a hard or a soft order.
 
 Kernels list the fragments of each pixel, nearest first, and compute their coverages, depths and
-attributes. Torch composes these in a hard order, so that all of it can be differentiated twice; in a
-soft one kernels do (engine/soft_order.py).
+attributes. Torch composes these in a hard order, so that all of it can be differentiated twice. In
+a soft one kernels do (engine/soft_order.py).
 """
 
 from __future__ import annotations
