@@ -15,14 +15,15 @@ from taichi_raster.runtime.variant import Variant
 class KernelCache:
     """The compiled kernels for the current scratch fields, least recently used ones dropped.
 
-    Kernels use fields by reference. Once a field is replaced, all kernels are dropped.
+    Kernels use fields by reference. Once a field is replaced, all kernels are dropped; launchers
+    stay for as long as what they compiled finds the new fields.
     """
 
     def __init__(self, scratch: Scratch, settings: Runtime) -> None:
         self._scratch, self._settings = scratch, settings
         self._kernels: LRUCache[tuple[type, Variant], Any] = LRUCache(512)
         self._launchers: LRUCache[tuple[type, Variant, str], Launcher] = LRUCache(1024)
-        self._version = -1  # of the scratch fields that they were compiled for
+        self._version = self._layout = -1  # of the scratch fields that they were compiled for
 
     def launch(self, kind: type, variant: Variant, name: str, *arguments: Any) -> int:
         """Launch the kernel `name` of a kind, and return its result, or 0."""
@@ -48,8 +49,10 @@ class KernelCache:
         return kernels
 
     def _forget_stale(self) -> None:
-        """Drop all kernels if a field was replaced since they were compiled."""
+        """Drop what does not find the scratch fields any more."""
         if self._version != self._scratch.version:
             self._kernels.clear()
-            self._launchers.clear()
             self._version = self._scratch.version
+        if self._layout != self._scratch.layout:
+            self._launchers.clear()
+            self._layout = self._scratch.layout

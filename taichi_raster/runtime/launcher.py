@@ -21,6 +21,15 @@ from taichi_raster.runtime.thread import owner
 _KNOWN = ti.__version__[:2] == (1, 7)
 
 
+def launches_directly(arch: str) -> bool:
+    """Whether a `Launcher` launches what it once compiled, without asking Taichi.
+
+    Such a kernel stays valid while the numbers of the trees of its fields do; see scratch.py. On a
+    GPU results may have to be waited for, which Taichi's own way does.
+    """
+    return _KNOWN and arch == "cpu"
+
+
 class Launcher:
     """Launches one kernel method.
 
@@ -33,7 +42,7 @@ class Launcher:
         self._method = method
         self._kernel: Any = None
         self._used = False
-        self._direct = _KNOWN and arch == "cpu"  # on a GPU, results may have to be waited for
+        self._direct = launches_directly(arch)
 
     def __call__(self, *arguments: int | Tensor) -> int:
         """Launch the kernel, and return its number, or 0 if it has none."""

@@ -4,8 +4,13 @@ The contents of the fields belong to one call at a time, in its turn (see thread
 thread that owns the runtime makes them. They are fields, not ndarrays, because autodiff through
 ndarray arguments is broken on Vulkan in Taichi 1.7.4 (taichi #8524).
 
-Kernels compile anew when a field of theirs is replaced. So fields start large: 155 MB in float32
-on a CPU, for 58,000 faces with three colours, or 512 x 512 pixels.
+On a GPU kernels compile anew when a field of theirs is replaced, so fields start large: 155 MB in
+float32, for 58,000 faces with three colours, or 512 x 512 pixels.
+
+On a CPU compiled kernels stay valid. Taichi puts fields into trees, and a compiled kernel finds a
+tree by its number. It gives a new tree the number that was freed last, and a field at the beginning
+of its tree is found without the sizes. So each field has a tree of its own there, and growth
+destroys a group's trees, last one first, before it makes them anew.
 """
 
 import ctypes
@@ -19,11 +24,15 @@ from taichi.lang import impl
 
 from taichi_raster.runtime import cuda_driver
 from taichi_raster.runtime.device import Runtime
+from taichi_raster.runtime.launcher import Launcher, launches_directly
 from taichi_raster.runtime.thread import owner
 
 logger = logging.getLogger(__name__)
 
+DIMS = 64  # elements of the integer field of a call; see layout.Dim
+
 _INITIAL = {  # elements of each group of fields at first
+    "dims": DIMS,
     "x": 1 << 20,
     "x_dot": 1 << 20,
     "y": 1 << 21,
@@ -45,8 +54,6 @@ _INITIAL = {  # elements of each group of fields at first
     "rows": 1 << 22,
     "row_lists": 1 << 18,  # what it asks for at least
 }
-
-DIMS = 64  # elements of the integer field of a call; see layout.Dim
 
 _NUMBERS: dict[Any, Any] = {ti.i32: ctypes.c_int32, ti.f32: ctypes.c_float, ti.f64: ctypes.c_double}
 
@@ -89,9 +96,12 @@ class Scratch:
         strips: on a CPU, adjoints of the faces' inputs, one set for each run of tiles.
         rows, row_lists: on a CPU, the faces that a thread composes (see kernels/front_to_back.py).
         views: on a CPU, the memory of each field and adjoint as a NumPy array; empty on a GPU.
-        version: rises whenever a field is replaced, so that kernels compile anew.
+        version: rises whenever a field is replaced: what was in it is gone.
+        layout: rises whenever compiled kernels no longer find the fields; see `Launcher`. Kernels
+            that are launched through Taichi have to compile anew whenever the version rises.
     """
 
+    dims: Any
     x: Any
     x_still: Any
     x_dot: Any
@@ -118,16 +128,14 @@ class Scratch:
     def __init__(self, runtime: Runtime) -> None:
         self._float = runtime.ti_float
         self._arch = runtime.arch
+        self._keeps_kernels = launches_directly(self._arch)
         self.views: dict[Any, np.ndarray] = {}
         self._capacity: dict[str, int] = {}
-        self._trees: dict[str, object] = {}
+        self._trees: dict[str, list[Any]] = {}
         self._fields: dict[str, list[Any]] = {}
-        self.version = 0
-        builder = ti.FieldsBuilder()
-        self.dims = ti.field(ti.i32)
-        builder.dense(ti.i, DIMS).place(self.dims)
-        builder.finalize()
-        self._share([(self.dims, DIMS)])
+        self._finders: list[Launcher] = []
+        self._findable = -1  # the layout that the finders are for
+        self.version = self.layout = 0
         self.reserve(**dict.fromkeys(_INITIAL, 1))
 
     def capacity(self, name: str) -> int:
@@ -140,6 +148,8 @@ class Scratch:
         Raises:
             MemoryError: if the device cannot hold them; the message says how many bytes it takes.
         """
+        if not all(self._capacity.values()):  # memory ran out while a group grew
+            sizes = {**dict.fromkeys(self._capacity, 1), **sizes}
         capacities = {
             name: max(_INITIAL[name], 1 << (size - 1).bit_length())
             for name, size in sizes.items()
@@ -149,15 +159,13 @@ class Scratch:
             owner.run(self._grow_all, capacities)
 
     def _grow_all(self, capacities: dict[str, int]) -> None:
-        new: list[tuple[Any, int]] = []
         try:
             for name, capacity in capacities.items():
-                new += self._grow(name, capacity)
+                self._grow(name, capacity)
         finally:
-            self._share(new)
+            self._share()
 
-    def _grow(self, name: str, capacity: int) -> list[tuple[Any, int]]:
-        """Returns the new fields, each with how many numbers its memory holds."""
+    def _grow(self, name: str, capacity: int) -> None:
         if capacity >= 1 << 31:
             raise MemoryError(
                 f"one call needs {self._bytes(name, capacity) / 2**30:.0f} GiB for {name!r}, and "
@@ -165,43 +173,51 @@ class Scratch:
                 "pixels or channels at a time"
             )
         self._check_memory(name, capacity)
-        builder = ti.FieldsBuilder()
+        old = self._trees.get(name, [])
+        numbers = [tree.id for tree in old]
+        if self._keeps_kernels:
+            self._capacity[name], self._trees[name] = 0, []  # this stays if the rest fails
+            self.version += 1
+            _free(old)
         made = self._make(name)
         fields = [field for group in made.values() for field in group]
         if name == "cells":  # interleaved, so that the first field's memory is that of all
-            builder.dense(ti.i, capacity).place(*fields)
-            placed, numbers = fields[:1], 4 * capacity
+            placed, layouts = fields[:1], [[fields]]
         else:
-            placed, numbers = [*fields, *_adjoints(fields)], capacity
-            for field in placed:
-                builder.dense(ti.i, capacity).place(field)
-        try:
-            tree = builder.finalize()
-        except BaseException:  # the old fields stay; Taichi must not finish the new tree later
-            impl.get_runtime().unfinalized_fields_builder.pop(builder, None)
-            raise
-        old = self._trees.get(name)
-        for field in self._fields.get(name, ()):
-            self.views.pop(field, None)
-        self._trees[name], self._fields[name], self._capacity[name] = tree, placed, capacity
+            placed = [*fields, *_adjoints(fields)]
+            each = [[field] for field in placed]
+            layouts = [[alone] for alone in each] if self._keeps_kernels else [each]
+        trees = _trees(layouts, capacity)
+        self._trees[name], self._fields[name], self._capacity[name] = trees, placed, capacity
         for attribute, group in made.items():
             setattr(self, attribute, group if name == "cells" else group[0])
         self.version += 1
-        if old is not None:
+        if [tree.id for tree in trees] != numbers:
+            self.layout += 1
+        if not self._keeps_kernels:
             _free(old)
-        return [(field, numbers) for field in placed]
 
-    def _share(self, fields: list[tuple[Any, int]]) -> None:
+    def _share(self) -> None:
         """On a CPU, view fields' numbers as arrays, so that transfers need no kernel."""
-        if self._arch != "cpu" or not fields:
+        self.views = {}
+        if self._arch != "cpu" or not all(self._capacity.values()):
             return
-        for start in range(0, len(fields), _AT_ONCE):
-            some = fields[start : start + _AT_ONCE]
-            found = np.zeros(len(some), np.uint64)
-            _Addresses([field for field, _ in some]).write(found)
-            for (field, count), address in zip(some, found.tolist(), strict=True):
-                numbers = (_NUMBERS[field.dtype] * count).from_address(address)
-                self.views[field] = np.ctypeslib.as_array(numbers)
+        counts = {
+            field: self._capacity[name] * (4 if name == "cells" else 1)
+            for name, fields in self._fields.items()
+            for field in fields
+        }
+        fields = list(counts)
+        if self._findable != self.layout:
+            parts = (fields[i : i + _AT_ONCE] for i in range(0, len(fields), _AT_ONCE))
+            self._finders = [Launcher(_Addresses(part).write, self._arch) for part in parts]
+            self._findable = self.layout
+        found = torch.zeros(len(fields), dtype=torch.int64)
+        for part, find in zip(found.split(_AT_ONCE), self._finders, strict=True):
+            find(part)
+        for field, address in zip(fields, found.tolist(), strict=True):
+            numbers = (_NUMBERS[field.dtype] * counts[field]).from_address(address)
+            self.views[field] = np.ctypeslib.as_array(numbers)
 
     def _bytes(self, name: str, capacity: int) -> int:
         width = 8 if self._float == ti.f64 else 4
@@ -218,7 +234,7 @@ class Scratch:
                 "a time"
             )
 
-    def _make(self, name: str) -> dict[str, list[ti.Field]]:
+    def _make(self, name: str) -> dict[str, list[Any]]:
         """The unplaced fields of a group, by attribute."""
         if name == "x":
             return {
@@ -229,25 +245,49 @@ class Scratch:
             return {"cells": [ti.field(self._float) for _ in range(4)]}
         if name == "pixels":
             return {"nearest": [ti.field(ti.i32)], "top": [ti.field(ti.i32)]}
-        integer = name.startswith(("tile", "entr")) or name in ("layers", "row_lists")
+        integer = name.startswith(("tile", "entr")) or name in ("dims", "layers", "row_lists")
         adjoint = name in ("y", "y_dot")
         return {name: [ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)]}
 
 
-def _free(tree: Any) -> None:
-    """Give a tree's memory back.
+def _trees(layouts: list[list[list[Any]]], capacity: int) -> list[Any]:
+    """Memory for fields, all or none.
 
-    Taichi cannot if another thread compiled kernels of its own after the tree was made. It looks
-    for the tree among what it keeps for each such thread, and fails an assertion.
+    Args:
+        layouts: for each tree its groups of fields; those of a group are interleaved.
+        capacity: elements of each field.
     """
+    builders = [ti.FieldsBuilder() for _ in layouts]
+    for builder, groups in zip(builders, layouts, strict=True):
+        for fields in groups:
+            builder.dense(ti.i, capacity).place(*fields)
+    trees: list[Any] = []
     try:
-        tree.destroy()
-    except RuntimeError as error:
-        logger.warning(
-            "taichi_raster: some memory is not given back, because Taichi was used in another "
-            "thread; use taichi_raster.in_runtime_thread for that (%s)",
-            str(error).splitlines()[0],
-        )
+        for builder in builders:
+            trees.append(builder.finalize())  # noqa: PERF401 (a failure frees those made so far)
+    except BaseException:
+        for builder in builders:  # Taichi must not finish them later
+            impl.get_runtime().unfinalized_fields_builder.pop(builder, None)
+        _free(trees)
+        raise
+    return trees
+
+
+def _free(trees: list[Any]) -> None:
+    """Give trees' memory back, the last one's first.
+
+    Taichi cannot if another thread compiled kernels of its own after a tree was made. It looks for
+    the tree among what it keeps for each such thread, and fails an assertion.
+    """
+    for tree in reversed(trees):
+        try:
+            tree.destroy()
+        except RuntimeError as error:
+            logger.warning(
+                "taichi_raster: some memory is not given back, because Taichi was used in another "
+                "thread; use taichi_raster.in_runtime_thread for that (%s)",
+                str(error).splitlines()[0],
+            )
 
 
 def _adjoints(fields: list[ti.Field]) -> list[ti.Field]:
@@ -262,6 +302,6 @@ class _Addresses:
         self._fields = fields
 
     @ti.kernel
-    def write(self, found: ti.types.ndarray(dtype=ti.u64, ndim=1)):
+    def write(self, found: ti.types.ndarray(dtype=ti.i64, ndim=1)):
         for i, field in ti.static(enumerate(self._fields)):
-            found[i] = ti.get_addr(field, [0])
+            found[i] = ti.cast(ti.get_addr(field, [0]), ti.i64)

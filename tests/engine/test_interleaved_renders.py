@@ -117,6 +117,6 @@ for name, gradient in gradients(case.twin, x).items():
 def test_a_render_that_outgrows_the_memory_leaves_earlier_ones_usable() -> None:
     """Larger fields replace the smaller ones between a render and its backward.
 
-    In a process of its own: afterwards every kernel compiles anew.
+    In a process of its own: afterwards every kernel that is differentiated compiles anew.
     """
     run_program(OUTGROW)
