@@ -187,7 +187,7 @@ class Scratch:
             placed = [*fields, *_adjoints(fields)]
             each = [[field] for field in placed]
             layouts = [[alone] for alone in each] if self._keeps_kernels else [each]
-        trees = _trees(layouts, capacity)
+        trees = _make_trees(layouts, capacity)
         self._trees[name], self._fields[name], self._capacity[name] = trees, placed, capacity
         for attribute, group in made.items():
             setattr(self, attribute, group if name == "cells" else group[0])
@@ -250,7 +250,7 @@ class Scratch:
         return {name: [ti.field(ti.i32 if integer else self._float, needs_grad=adjoint)]}
 
 
-def _trees(layouts: list[list[list[Any]]], capacity: int) -> list[Any]:
+def _make_trees(layouts: list[list[list[Any]]], capacity: int) -> list[Any]:
     """Memory for fields, all or none.
 
     Args:
